@@ -1,0 +1,95 @@
+"""What an operation adds to its output that is not proportional to its input.
+
+For piecewise linear networks the score is exactly the input's share plus the share of these implicit biases
+(Srinivas & Fleuret, 2019, arXiv:1905.00780): f(x) = <df/dx, x> + sum over operations of <df/dy, y - J x>.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils.weak import WeakIdKeyDictionary
+
+from cnnviz.operations import RECTIFIERS, Operation, canonical, in_place
+
+_BIASED = (torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d)
+_LINEAR = (F.linear, torch._C._nn.linear, *_BIASED, torch.conv_transpose3d)
+_HOMOGENEOUS = {
+    *(operation for operation in RECTIFIERS if operation not in (F.relu6, F.threshold)),
+    *(F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
+    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.adaptive_max_pool2d, F.interpolate),
+    *(torch.max_pool1d, torch.max_pool2d, torch.max_pool3d, torch.avg_pool1d, torch._C._nn.avg_pool2d),
+    *(torch.cat, torch.concat, torch.stack, torch.flatten, Tensor.flatten, Tensor.view, Tensor.reshape),
+    *(Tensor.permute, torch.permute, Tensor.transpose, torch.transpose, Tensor.contiguous, Tensor.clone),
+    *(Tensor.mean, torch.mean, Tensor.sum, torch.sum, Tensor.chunk, torch.chunk, Tensor.split, torch.split),
+    *(Tensor.squeeze, torch.squeeze, Tensor.unsqueeze, torch.unsqueeze, Tensor.__getitem__, Tensor.unbind),
+    *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.pad, torch._C._nn.pad, Tensor.neg, torch.neg),
+    *(Tensor.__neg__, Tensor.to, Tensor.float, Tensor.expand, torch.channel_shuffle),
+}
+
+
+class Biases:
+    """Meets the operations of one forward pass and keeps each implicit bias with the place it is added."""
+
+    def __init__(self, source: Tensor):
+        self.found: list[tuple[GradientEdge, Tensor]] = []
+        self._reached: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._reached[source] = True
+
+    def call(self, func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Run the operation; its bias counts only where the input reaches it."""
+        reached = [self._depends(arg) for arg in (*args, *kwargs.values())]
+        if not any(reached) or getattr(func, "__name__", "") in ("__get__", "size", "dim"):
+            return func(*args, **kwargs)
+        operation = canonical(func, args, kwargs)
+        bias = self._bias(operation, func, args, kwargs)
+        output = func(*args, **kwargs)
+        for each in output if isinstance(output, tuple | list) else (output,):
+            if isinstance(each, Tensor):
+                self._reached[each] = True
+        if bias is not None and isinstance(output, Tensor) and output.requires_grad:
+            self.found.append((get_gradient_edge(output), bias))
+        return output
+
+    def _bias(self, operation: Operation, func: Operation, args: Any, kwargs: Any) -> Tensor | None:
+        if operation in _HOMOGENEOUS:
+            return None
+        if func in _LINEAR:
+            bias = args[2] if len(args) > 2 else kwargs.get("bias")
+            if bias is None:
+                return None
+            spread = (1,) * (args[1].ndim - 2) if func is not F.linear and func is not torch._C._nn.linear else ()
+            kept: Tensor = bias.detach().reshape(-1, *spread)
+            return kept
+        return self._by_forward_derivative(func, args, kwargs)
+
+    def _by_forward_derivative(self, func: Operation, args: Any, kwargs: Any) -> Tensor | None:
+        """y - J x, whatever the operation: its derivative in the direction of its own input."""
+        writes = in_place(func, kwargs, args)
+        with torch.no_grad(), forward_ad.dual_level():
+
+            def dual(value: Any) -> Any:
+                if isinstance(value, Tensor) and self._depends(value) and value.is_floating_point():
+                    primal = value.detach().clone() if writes else value.detach()
+                    return forward_ad.make_dual(primal, primal.clone())
+                if isinstance(value, tuple | list):
+                    return type(value)(dual(each) for each in value)
+                return value.detach() if isinstance(value, Tensor) else value
+
+            output = func(*(dual(arg) for arg in args), **{name: dual(arg) for name, arg in kwargs.items()})
+            if not isinstance(output, Tensor) or not output.is_floating_point():
+                return None
+            primal, tangent = forward_ad.unpack_dual(output)
+            bias = primal if tangent is None else primal - tangent
+            return bias.clone() if bool(bias.any()) else None
+
+    def _depends(self, value: Any) -> bool:
+        if isinstance(value, tuple | list):
+            return any(self._depends(each) for each in value)
+        return isinstance(value, Tensor) and value in self._reached

@@ -1,0 +1,445 @@
+"""Formulas over what a run offers.
+
+A formula is data: equal parts are computed once, one forward pass serves all of them, and it prints as it was written.
+Any PyTorch function takes a formula where it takes a tensor.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import update_wrapper, wraps
+from typing import Any, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnviz.engine import PLAIN, Rule
+from cnnviz.layers import INPUT, Layer, _Place
+from cnnviz.registry import Method, attributions
+from cnnviz.run import Plan, Run
+
+
+class Expr:
+    """An attribution that can be computed with."""
+
+    def __call__(self, run: Run, /) -> Tensor:
+        if self not in run.answers:
+            run.answers[self] = self.compute(run)
+        return run.answers[self]
+
+    def compute(self, run: Run) -> Tensor:
+        raise NotImplementedError
+
+    def plan(self) -> Plan:
+        """What computing this needs of the forward pass."""
+        found = Plan()
+        for part in self.parts():
+            found |= part.plan()
+        return found
+
+    def parts(self) -> Iterator[Expr]:
+        for field in fields(self):  # type: ignore[arg-type]  # every formula is a dataclass
+            yield from _formulas(getattr(self, field.name))
+
+    def recipe(self, run: Run) -> str:
+        """The formula as a user would write it, with the layer that was chosen for it."""
+        return repr(self)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Expr:
+        named = tuple((name, frozen(value)) for name, value in sorted((kwargs or {}).items()))
+        return Apply(func, tuple(frozen(arg) for arg in args), named)
+
+    def __add__(self, other: Any) -> Expr:
+        return Apply(torch.add, (self, frozen(other)))
+
+    def __radd__(self, other: Any) -> Expr:
+        return Apply(torch.add, (frozen(other), self))
+
+    def __sub__(self, other: Any) -> Expr:
+        return Apply(torch.sub, (self, frozen(other)))
+
+    def __rsub__(self, other: Any) -> Expr:
+        return Apply(torch.rsub, (self, frozen(other)))
+
+    def __mul__(self, other: Any) -> Expr:
+        return Apply(torch.mul, (self, frozen(other)))
+
+    def __rmul__(self, other: Any) -> Expr:
+        return Apply(torch.mul, (frozen(other), self))
+
+    def __truediv__(self, other: Any) -> Expr:
+        return Apply(torch.div, (self, frozen(other)))
+
+    def __pow__(self, other: Any) -> Expr:
+        return Apply(torch.pow, (self, frozen(other)))
+
+    def __neg__(self) -> Expr:
+        return Apply(torch.neg, (self,))
+
+    def __abs__(self) -> Expr:
+        return Apply(torch.abs, (self,))
+
+
+Formula: TypeAlias = Any
+"""For settings: a formula, or the name of a method, which is put in its place."""
+
+_INFIX = {torch.add: ("+", 1), torch.sub: ("-", 1), torch.mul: ("*", 2), torch.div: ("/", 2), torch.pow: ("**", 4)}
+
+
+@dataclass(frozen=True, repr=False)
+class Apply(Expr):
+    """A function of tensors, applied to formulas."""
+
+    func: Callable[..., Tensor]
+    args: tuple[Any, ...]
+    kwargs: tuple[tuple[str, Any], ...] = ()
+
+    def compute(self, run: Run) -> Tensor:
+        named = {name: _value(value, run) for name, value in self.kwargs}
+        return self.func(*(_value(arg, run) for arg in self.args), **named)
+
+    def __repr__(self) -> str:
+        return self._text(repr)
+
+    def recipe(self, run: Run) -> str:
+        return self._text(lambda value: value.recipe(run) if isinstance(value, Expr) else repr(value))
+
+    def _text(self, write: Callable[[Any], str]) -> str:
+        if self.func in _INFIX and len(self.args) == 2 and not self.kwargs:
+            sign, strength = _INFIX[self.func]
+            left, right = self.args
+            # a - (b - c) and a / (b / c) need their brackets, a + b + c does not
+            return f"{_bracketed(left, write, strength)} {sign} {_bracketed(right, write, strength + (sign in '-/'))}"
+        if self.func is torch.rsub:
+            return f"{write(self.args[1])} - {_bracketed(self.args[0], write, 2)}"
+        if self.func is torch.neg:
+            return f"-{_bracketed(self.args[0], write, 3)}"
+        name = {torch.abs: "abs"}.get(self.func, getattr(self.func, "__name__", repr(self.func)))
+        settings = [write(arg) for arg in self.args] + [f"{name}={write(value)}" for name, value in self.kwargs]
+        return f"{name}({', '.join(settings)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Named(Expr):
+    """A method with its settings: computes its formula, prints as its call."""
+
+    of: Callable[[Run], Tensor]
+    name: str
+    settings: tuple[tuple[str, Any], ...]
+    renderer: str | None = None
+    takes_layer: bool = False
+
+    def compute(self, run: Run) -> Tensor:
+        return self.of(run)
+
+    def plan(self) -> Plan:
+        return plan(self.of)
+
+    def parts(self) -> Iterator[Expr]:
+        yield from _formulas(self.of)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.settings)})"
+
+    def recipe(self, run: Run) -> str:
+        written = {name: value.recipe(run) if isinstance(value, Expr) else repr(value) for name, value in self.settings}
+        if self.automatic_layer(run):
+            written = {"layer": repr(self.automatic_layer(run))} | written
+        return f"{self.name}({', '.join(f'{name}={value}' for name, value in written.items())})"
+
+    def automatic_layer(self, run: Run) -> str | None:
+        """The layer that was found for a method that takes one and was told none."""
+        if not self.takes_layer or "layer" in dict(self.settings) or not _automatic(self.of):
+            return None
+        return run.layer_name(None)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Constant(Expr):
+    """A tensor in a formula; equal to itself only."""
+
+    value: Tensor
+
+    def compute(self, run: Run) -> Tensor:
+        return self.value.to(run.inputs.device)
+
+    def plan(self) -> Plan:
+        return Plan()
+
+    def __repr__(self) -> str:
+        return f"tensor{tuple(self.value.shape)}" if self.value.ndim else repr(self.value.item())
+
+
+@dataclass(frozen=True)
+class image(Expr):
+    """The input itself, (N, C, *spatial)."""
+
+    def compute(self, run: Run) -> Tensor:
+        return run.inputs
+
+
+@dataclass(frozen=True)
+class score(Expr):
+    """The score explained, (N,)."""
+
+    def compute(self, run: Run) -> Tensor:
+        return run.score
+
+
+@dataclass(frozen=True)
+class prediction(Expr):
+    """The class with the highest score, (N,)."""
+
+    def compute(self, run: Run) -> Tensor:
+        return run.prediction
+
+
+@dataclass(frozen=True, repr=False)
+class activation(Expr):
+    """A layer's output, (N, C, *spatial); None is the last layer with spatial extent."""
+
+    layer: Layer = None
+    spatial: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layer", frozen(self.layer))
+
+    def compute(self, run: Run) -> Tensor:
+        return run.activation(self.layer, spatial=self.spatial)
+
+    def plan(self) -> Plan:
+        return Plan(layers=frozenset({self.layer}))
+
+    def __repr__(self) -> str:
+        return f"activation({_layer_text(self.layer)})"
+
+
+@dataclass(frozen=True, repr=False)
+class gradient(Expr):
+    """The score's gradient at the input, or at a layer (None: the last with spatial extent), under a rule."""
+
+    layer: Layer | _Place = INPUT
+    rule: Rule = PLAIN
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layer", frozen(self.layer))
+
+    def compute(self, run: Run) -> Tensor:
+        return run.gradient(self.layer, self.rule)
+
+    def plan(self) -> Plan:
+        return Plan(gradients=frozenset({(self.rule, self.layer)}))
+
+    def __repr__(self) -> str:
+        said = [] if self.layer is INPUT else [_layer_text(self.layer) or "layer=None"]
+        said += [] if self.rule is PLAIN else [f"rule={self.rule!r}"]
+        return f"gradient({', '.join(said)})"
+
+
+@dataclass(frozen=True)
+class bias_maps(Expr):
+    """Sum of what ``each`` makes of every spatial gradient x implicit bias, (N, 1, *spatial) at the input's size."""
+
+    each: Callable[[Tensor], Tensor]
+
+    def compute(self, run: Run) -> Tensor:
+        total = torch.zeros_like(run.inputs[:, :1])
+        for term in run.bias_gradients():
+            if term.ndim == run.inputs.ndim and term.ndim > 2 and len(term) == len(total):
+                total = total + resize(self.each(term), run.inputs.shape[2:], "corners")
+        return total
+
+    def plan(self) -> Plan:
+        return Plan(gradients=frozenset({(PLAIN, INPUT)}), biases=True)
+
+
+@dataclass(frozen=True)
+class bias_share(Expr):
+    """What the implicit biases of all operations add to the score, (N,)."""
+
+    def compute(self, run: Run) -> Tensor:
+        items = len(run.inputs)
+        shares = [term.reshape(items, -1).sum(1, dtype=torch.float64) for term in run.bias_gradients()]
+        return torch.stack(shares).sum(0) if shares else torch.zeros(items, dtype=torch.float64)
+
+    def plan(self) -> Plan:
+        return Plan(gradients=frozenset({(PLAIN, INPUT)}), biases=True)
+
+
+@dataclass(frozen=True, repr=False)
+class procedure(Expr):
+    """A step that no formula expresses: any function of the run. ``needs`` are formulas whose parts it will ask for."""
+
+    func: Callable[[Run], Tensor]
+    needs: tuple[Expr, ...] = ()
+
+    def compute(self, run: Run) -> Tensor:
+        return self.func(run)
+
+    def plan(self) -> Plan:
+        return plan(*self.needs)
+
+    def __repr__(self) -> str:
+        return f"procedure({getattr(self.func, '__name__', self.func)!s})"
+
+
+@dataclass(frozen=True)
+class upsample(Expr):
+    """A coarse map at the input's size; ``mode`` is "linear" (of whatever rank), "corners" or "nearest"."""
+
+    of: Expr
+    mode: Literal["linear", "nearest", "corners"] = "linear"
+
+    def compute(self, run: Run) -> Tensor:
+        return resize(self.of(run), run.inputs.shape[2:], self.mode)
+
+
+@dataclass(frozen=True)
+class at(Expr):
+    """The formula's value at another input, given as a formula (N, C, *spatial)."""
+
+    of: Expr
+    inputs: Expr
+
+    def compute(self, run: Run) -> Tensor:
+        return self.of(run.at(self.inputs(run), plan(self.of)))
+
+    def plan(self) -> Plan:
+        return plan(self.inputs)
+
+
+@dataclass(frozen=True)
+class toward(Expr):
+    """The formula's value for another class: a number, or a formula (N,) such as ``prediction()``."""
+
+    of: Expr
+    target: int | Expr
+
+    def compute(self, run: Run) -> Tensor:
+        wanted = self.target(run) if isinstance(self.target, Expr) else None
+        indices = torch.full((len(run.inputs),), self.target) if wanted is None else wanted
+        if run.target is not None and torch.equal(indices.to(run.target.device), run.target):
+            return self.of(run)
+        return self.of(run.toward(indices, plan(self.of)))
+
+
+@dataclass(frozen=True)
+class noted(Expr):
+    """The formula's value; on the way, ``note`` (N,) is measured and told with the explanation under ``name``."""
+
+    of: Expr
+    name: str
+    note: Expr
+
+    def compute(self, run: Run) -> Tensor:
+        run.notes.setdefault(self, {})[self.name] = self.note(run)
+        return self.of(run)
+
+
+def lift(func: Callable[..., Tensor]) -> Callable[..., Any]:
+    """Make a function of tensors take formulas as well; then it is a formula itself."""
+
+    def lifted(*args: Any, **kwargs: Any) -> Any:
+        if any(True for value in (*args, *kwargs.values()) for _ in _formulas(value)):
+            named = tuple((name, frozen(value)) for name, value in sorted(kwargs.items()))
+            return Apply(func, tuple(frozen(arg) for arg in args), named)
+        return func(*args, **kwargs)
+
+    return update_wrapper(lifted, func)
+
+
+def attribution(build: Callable[..., Any] | None = None, *, renderer: str | None = None) -> Any:
+    """Make a method of a function from settings to a formula (or to any callable of a run).
+
+    The function's name is the method's, its docstring the method's page. ``renderer`` names how its values are drawn
+    when nobody says otherwise. A setting annotated ``Formula`` also takes a method's name.
+    """
+    if build is None:
+        return lambda build: attribution(build, renderer=renderer)
+    parameters = inspect.signature(build).parameters
+    formulas = {name: each.default for name, each in parameters.items() if str(each.annotation).endswith("Formula")}
+
+    @wraps(build)
+    def build_formula(**settings: Any) -> Any:
+        for name, default in formulas.items():
+            chosen = settings.get(name, default)
+            if isinstance(chosen, str):
+                settings[name] = attributions[chosen]()
+        return build(**settings)
+
+    def finish(name: str, result: Any, settings: dict[str, Any]) -> Named:
+        if not callable(result):
+            raise TypeError(f"{name} returned {result!r}; an attribution is a formula or a callable of a run")
+        kept = tuple((key, frozen(value)) for key, value in settings.items())
+        return Named(result, name, kept, renderer, "layer" in parameters)
+
+    return Method(build_formula, finish)
+
+
+def resize(values: Tensor, size: torch.Size, mode: str = "linear") -> Tensor:
+    """(N, C, *spatial) at another spatial size, whatever the rank; "corners" is linear with aligned corners."""
+    modes = {"linear": ("linear", "bilinear", "trilinear"), "nearest": ("nearest",) * 3}
+    modes["corners"] = modes["linear"]
+    if mode not in modes:
+        raise ValueError(f"there is no interpolation {mode!r}; it is {', '.join(modes)}")
+    if values.shape[2:] == size:
+        return values
+    corners = None if mode == "nearest" else mode == "corners"
+    return F.interpolate(values, size, mode=modes[mode][len(size) - 1], align_corners=corners)
+
+
+def plan(*attributions: Any) -> Plan:
+    """What a forward pass must leave behind for all of them."""
+    found = Plan()
+    for each in attributions:
+        if isinstance(each, Expr):
+            found |= each.plan()
+    return found
+
+
+def frozen(value: Any) -> Any:
+    """The value as part of a formula, which must be hashable."""
+    if isinstance(value, Tensor):
+        return Constant(value)
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return tuple(frozen(each) for each in value)
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(f"a formula can't hold {value!r}; lift a function of tensors that uses it") from None
+    return value
+
+
+def _formulas(value: Any) -> Iterator[Expr]:
+    if isinstance(value, Expr):
+        yield value
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _formulas(each)
+
+
+def _value(value: Any, run: Run) -> Any:
+    if isinstance(value, Expr):
+        return value(run)
+    return type(value)(_value(each, run) for each in value) if isinstance(value, tuple | list) else value
+
+
+def _automatic(formula: Any) -> bool:
+    if isinstance(formula, activation | gradient):
+        return formula.layer is None
+    return isinstance(formula, Expr) and any(_automatic(part) for part in formula.parts())
+
+
+def _bracketed(value: Any, write: Callable[[Any], str], strength: int) -> str:
+    inner = 5
+    if isinstance(value, Apply):
+        inner = {torch.neg: 3, torch.rsub: 1}.get(value.func, _INFIX.get(value.func, ("", 5))[1])
+    return f"({write(value)})" if inner < strength else write(value)
+
+
+def _layer_text(layer: Any) -> str:
+    return "" if layer is None else repr(layer)

@@ -1,0 +1,254 @@
+"""One forward pass, kept so that several backward passes can read it differently.
+
+A rule changes what one operation does to a gradient. Operations are met as they are called, so functional, in-place and
+reused activations count like modules. The model is never edited: what is entered here is left when the pass ends,
+also when the model raises.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+from torch.overrides import TorchFunctionMode
+
+from cnnviz.biases import Biases
+from cnnviz.operations import Operation, canonical, in_place, name_of
+
+
+class Call:
+    """One operation as it ran, when its gradient arrives."""
+
+    def __init__(self, input: Tensor, output: Tensor, vjp: Callable[[Tensor], Tensor]):
+        self.input = input
+        self.output = output
+        self.vjp = vjp
+        """The operation's ordinary backward: from the gradient of its output to that of its input."""
+
+
+Backward = Callable[[Call, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """What each listed operation does to a gradient, instead of its ordinary backward."""
+
+    name: str
+    backwards: Mapping[Operation, Backward]
+    reads_input: bool = True
+    """False spares a copy where the rule needs only ``call.output`` and ``call.vjp``."""
+    otherwise: str = ""
+    """What to say to a user whose network has none of the operations."""
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+PLAIN = Rule("plain", {})
+
+
+def rule(
+    *operations: Operation, reads_input: bool = True, otherwise: str = "", name: str | None = None
+) -> Callable[[Backward], Rule]:
+    """Make a rule of one backward function ``(call, gradient) -> gradient`` for all of ``operations``."""
+
+    def make(backward: Backward) -> Rule:
+        names = dict.fromkeys((canonical(each, (), {}) for each in operations), backward)
+        return Rule(name or backward.__name__, names, reads_input, otherwise)
+
+    return make
+
+
+@dataclass(eq=False)
+class Switchboard:
+    """Which rule is in force. Apart from the trace, so that the graph holds no reference back to itself."""
+
+    rule: Rule = PLAIN
+    met: set[Operation] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one forward pass must leave behind."""
+
+    layers: frozenset[str] = frozenset()
+    rules: frozenset[Rule] = frozenset()
+    input_gradient: bool = False
+    layer_gradients: bool = False
+    biases: bool = False
+    size: bool = False
+
+
+class Trace:
+    """A forward pass: its output, the layers asked for, and a graph no longer than was asked for."""
+
+    def __init__(self, model: nn.Module, inputs: Sequence[Tensor], wanted: Wanted, whole: bool = False):
+        self.model_name = type(model).__name__
+        self.activations: dict[str, Tensor] = {}
+        self.switchboard = Switchboard()
+        self.biases: Biases | None = None
+        self.bytes = 0
+        from_input = wanted.input_gradient or wanted.biases or (whole and wanted.layer_gradients)
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))  # whose tensors could not carry gradients
+            self.input = inputs[0].detach().clone()
+            self.input.requires_grad_(from_input)
+            stack.enter_context(torch.set_grad_enabled(from_input))
+            for name in wanted.layers:
+                hook = self._observer(name, wanted.layer_gradients and not from_input)
+                stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+            if wanted.biases:
+                self.biases = Biases(self.input)
+            if wanted.rules or wanted.biases or wanted.size:
+                stack.enter_context(_Observer(self, wanted.rules))
+            # the model may write into its input, which is the caller's
+            self.output: Any = model(self.input.clone(), *(other.detach().clone() for other in inputs[1:]))
+
+    def _observer(self, name: str, starts_graph: bool) -> Callable[..., Tensor]:
+        thread = threading.get_ident()
+
+        def observe(module: nn.Module, args: Any, output: Any) -> Any:
+            if threading.get_ident() != thread:
+                return None  # someone else runs the same model
+            if not isinstance(output, Tensor):
+                raise TypeError(
+                    f"layer {name!r} gives a {type(output).__name__}, not a tensor; "
+                    "name one of the layers inside it (`cnnviz layers` lists them)"
+                )
+            if starts_graph:
+                # nothing before the layer is asked for, so the graph begins here
+                output = output if output.requires_grad else output.detach().requires_grad_()
+                torch.set_grad_enabled(True)
+            self.activations[name] = output
+            return output.clone()  # what follows may write in place; the kept tensor must not change
+
+        return observe
+
+    def gradients(self, score: Tensor, wrt: Sequence[Tensor | GradientEdge], rule: Rule = PLAIN) -> list[Tensor | None]:
+        """Gradients of the summed ``score``, every operation the rule lists following the rule."""
+        if rule.backwards and self.switchboard.met.isdisjoint(rule.backwards):
+            names = ", ".join(sorted(name_of(each) for each in rule.backwards))
+            way_out = f"; {rule.otherwise}" if rule.otherwise else ""
+            raise LookupError(
+                f"rule {rule.name!r} changes nothing in {self.model_name}, which calls none of {names}{way_out}"
+            )
+        if not score.requires_grad:
+            return [None for _ in wrt]
+        self.switchboard.rule = rule
+        try:
+            with torch.inference_mode(False):
+                return list(
+                    torch.autograd.grad(score, wrt, torch.ones_like(score), retain_graph=True, allow_unused=True)
+                )
+        finally:
+            self.switchboard.rule = PLAIN
+
+
+class _Observer(TorchFunctionMode):
+    """Sees every operation of one forward pass, in this thread alone."""
+
+    def __init__(self, trace: Trace, rules: Iterable[Rule]):
+        super().__init__()
+        self.trace = trace
+        self.switched = {operation: True for each in rules for operation in each.backwards}
+        self.lean = not any(each.reads_input for each in rules if F.relu in each.backwards)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        trace = self.trace
+        if trace.biases is not None:
+            output = trace.biases.call(func, args, kwargs)
+        else:
+            output = self._call(func, args, kwargs)
+        if isinstance(output, Tensor) and output.grad_fn is not None:
+            trace.bytes += output.numel() * output.element_size()
+        return output
+
+    def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        operation = canonical(func, args, kwargs) if self.switched else func
+        if operation not in self.switched or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        if args:
+            first, rest, named = args[0], args[1:], kwargs
+        else:
+            name = "input" if "input" in kwargs else "self"
+            first, rest, named = kwargs[name], (), {key: value for key, value in kwargs.items() if key != name}
+        if not isinstance(first, Tensor) or not first.requires_grad:
+            return func(*args, **kwargs)
+        board = self.trace.switchboard
+        board.met.add(operation)
+        writes = in_place(func, kwargs, args)
+        if operation is F.relu and self.lean:
+            return _Relu.apply(board, writes, first)
+        return _Switch.apply(board, operation, writes, lambda x: func(x, *rest, **named), first)
+
+
+class _Relu(torch.autograd.Function):
+    """ReLU, which every network has dozens of: keeps its output alone, as torch's own does."""
+
+    @staticmethod
+    def forward(ctx: Any, board: Switchboard, writes: bool, x: Tensor) -> Tensor:
+        output = x.relu_() if writes else x.relu()
+        if writes:
+            ctx.mark_dirty(x)
+        ctx.board = board
+        ctx.save_for_backward(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (output,) = ctx.saved_tensors
+
+        def vjp(grad: Tensor) -> Tensor:
+            passed: Tensor = torch.ops.aten.threshold_backward(grad, output, 0)
+            return passed
+
+        backward = ctx.board.rule.backwards.get(F.relu)
+        return None, None, vjp(grad) if backward is None else backward(Call(output, output, vjp), grad)
+
+
+class _Switch(torch.autograd.Function):
+    """Runs an operation as it is; looks up the rule only when a gradient comes back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, board: Switchboard, operation: Operation, writes: bool, run: Callable[[Tensor], Tensor], x: Tensor
+    ) -> Tensor:
+        with torch.enable_grad():
+            inner = (x.detach().clone() if writes else x.detach()).requires_grad_()
+            output = run(inner.clone() if writes else inner)
+        ctx.board, ctx.operation, ctx.run = board, operation, run
+        ctx.inner, ctx.output = inner, output
+        ctx.versions = inner._version, output._version
+        if writes:
+            ctx.mark_dirty(x)
+            return x.copy_(output.detach())
+        return output.detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inner, output = ctx.inner, ctx.output
+
+        def vjp(grad: Tensor) -> Tensor:
+            with torch.enable_grad():
+                return torch.autograd.grad(output, inner, grad, retain_graph=True)[0]
+
+        backward = ctx.board.rule.backwards.get(ctx.operation)
+        if backward is None:
+            return None, None, None, None, vjp(grad)
+        if ctx.board.rule.reads_input and inner._version != ctx.versions[0]:
+            raise RuntimeError(
+                f"rule {ctx.board.rule.name!r} needs what went into {name_of(ctx.operation)}, "
+                "but the model has written over it in place; write that operation out of place"
+            )
+        value = output.detach() if output._version == ctx.versions[1] else ctx.run(inner.detach().clone())
+        return None, None, None, None, backward(Call(inner.detach(), value, vjp), grad)
+
+

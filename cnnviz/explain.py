@@ -1,0 +1,191 @@
+"""The one call most users make: a model, inputs, methods; answers that can be read, drawn and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.compose import Expr, Named, noted, plan
+from cnnviz.explanation import Explanation
+from cnnviz.guard import check_finite, check_inputs, check_model, unwrap
+from cnnviz.models import LoadedModel
+from cnnviz.preprocessing import Preprocessing
+from cnnviz.protocols import Attribution
+from cnnviz.registry import attributions
+from cnnviz.run import Circumstances, Run
+from cnnviz.targets import Target, class_indices
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    Inputs = Tensor | Sequence[Tensor] | str | Path | Image.Image | Sequence[str | Path | Image.Image]
+
+
+@overload
+def explain(
+    model: nn.Module | LoadedModel,
+    inputs: Inputs,
+    attribution: str | Attribution = ...,
+    *,
+    target: Target = ...,
+    preprocessing: Preprocessing | None = ...,
+    categories: Sequence[str] | None = ...,
+    seed: int = ...,
+    memory: int | None = ...,
+    **settings: Any,
+) -> Explanation: ...
+
+
+@overload
+def explain(
+    model: nn.Module | LoadedModel,
+    inputs: Inputs,
+    attribution: Sequence[str | Attribution],
+    *,
+    target: Target = ...,
+    preprocessing: Preprocessing | None = ...,
+    categories: Sequence[str] | None = ...,
+    seed: int = ...,
+    memory: int | None = ...,
+    **settings: Any,
+) -> dict[str, Explanation]: ...
+
+
+def explain(
+    model: nn.Module | LoadedModel,
+    inputs: Inputs,
+    attribution: str | Attribution | Sequence[str | Attribution] = "grad_cam",
+    *,
+    target: Target = None,
+    preprocessing: Preprocessing | None = None,
+    categories: Sequence[str] | None = None,
+    seed: int = 0,
+    memory: int | None = None,
+    **settings: Any,
+) -> Explanation | dict[str, Explanation]:
+    """Why does the model give these inputs their scores?
+
+    Args:
+        model: in eval mode; it is never changed. Of :func:`cnnviz.load_model`, its preprocessing and class names are
+            used too.
+        inputs: (N, C, *spatial), normalized as the model expects; several inputs as a tuple, whose first is explained.
+            Where the preprocessing is known also pictures: paths or PIL images, one or a list.
+        attribution: a method's name, a formula, or any callable of a :class:`~cnnviz.Run`; or a sequence of them, which
+            share their forward and backward passes.
+        target: what is explained. None: the predicted class. A class by number or name, or one for each input. Or a
+            function from the model's output to one score for each input, (N,).
+        preprocessing: turns the inputs back into pictures when they are drawn.
+        categories: class names by index.
+        seed: of all randomness; the same seed gives the same values on the same device.
+        memory: bytes that inputs evaluated together may take; None for a share of what is free.
+        settings: for methods given by name. With several names each takes those it knows.
+
+    Returns:
+        An :class:`~cnnviz.Explanation`; for a sequence a dict of them, by the names given (the recipe, for formulas).
+
+    Raises:
+        ValueError, TypeError, LookupError: for a model in training mode, inputs that are not finite or do not fit,
+            a class, layer, method or setting that does not exist, a rule that met none of its operations.
+    """
+    if isinstance(model, LoadedModel):
+        preprocessing = preprocessing or model.preprocessing
+        categories = categories or model.categories
+        model = model.module
+    network = unwrap(model)
+    check_model(network)
+    names = tuple(categories) if categories is not None else None
+    first, *others = _tensors(network, inputs, preprocessing)
+    check_inputs(network, (first, *others))
+    asked: Any = target if _is_function(target) else class_indices(target, len(first), names)  # type: ignore[arg-type]
+    single = isinstance(attribution, str) or callable(attribution)
+    methods = _methods([attribution] if single else attribution, settings)  # type: ignore[list-item, arg-type]
+    run = Run(
+        network,
+        first,
+        asked.to(first.device) if isinstance(asked, Tensor) else asked,
+        others=others,
+        plan=plan(*methods.values()),
+        circumstances=Circumstances(preprocessing, names, seed, memory),
+    )
+    with torch.inference_mode(False), torch.no_grad():
+        answers = {name: _answer(run, method) for name, method in methods.items()}
+    return next(iter(answers.values())) if single else answers
+
+
+def _answer(run: Run, method: Attribution) -> Explanation:
+    recipe = method.recipe(run) if isinstance(method, Expr) else getattr(method, "__name__", repr(method))
+    values = method(run)
+    expected = f"an attribution gives ({len(run.inputs)}, C, *spatial), with {run.inputs.ndim} dimensions as the input"
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{recipe} gave a {type(values).__name__}; {expected}")
+    if len(values.shape) != max(run.inputs.ndim, 2) or len(values) != len(run.inputs):
+        raise ValueError(f"{recipe} gave {tuple(values.shape)}; {expected}")
+    check_finite(values, f"what {recipe} gives")
+    return Explanation(
+        values=values.detach(),
+        inputs=run.inputs.detach(),
+        target=run.target,
+        score=run.score,
+        recipe=recipe,
+        preprocessing=run.circumstances.preprocessing,
+        categories=run.circumstances.categories,
+        notes={name: note for part in _noted(method) for name, note in run.notes.get(part, {}).items()},
+        renderer=method.renderer if isinstance(method, Named) else None,
+    )
+
+
+def _methods(asked: Iterable[str | Attribution], settings: dict[str, Any]) -> dict[str, Attribution]:
+    named = {each: attributions[each] for each in asked if isinstance(each, str)}
+    for setting in settings:
+        if not any(setting in method.settings for method in named.values()):
+            if len(named) == 1:
+                next(iter(named.values())).bind(**{setting: None})  # raises, and knows the nearest name
+            methods = ", ".join(named) or "a formula, which has its settings in it"
+            raise TypeError(f"there is no setting {setting!r} in {methods}")
+    found: dict[str, Attribution] = {}
+    for each in asked:
+        if isinstance(each, str):
+            method = named[each]
+            found[each] = method(**{name: value for name, value in settings.items() if name in method.settings})
+        elif callable(each):
+            found[repr(each) if isinstance(each, Expr) else getattr(each, "__name__", repr(each))] = each
+        else:
+            raise TypeError(f"{each!r} is no attribution; give a method's name, a formula, or a callable of a run")
+    if not found:
+        raise ValueError("no attribution was asked for; name at least one")
+    return found
+
+
+def _tensors(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None) -> list[Tensor]:
+    several = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
+    if not several:
+        raise ValueError("there are no inputs; give at least one")
+    if all(isinstance(each, Tensor) for each in several):
+        return several
+    from cnnviz.pictures import read_input
+
+    if preprocessing is None:
+        raise TypeError(
+            f"the input is a {type(several[0]).__name__}; without a preprocessing only tensors (N, C, *spatial) are taken"
+        )
+    weight = next(model.parameters(), None)
+    batch = torch.stack(
+        [read_input(each, preprocessing) if isinstance(each, str | Path) else preprocessing(each) for each in several]
+    )
+    return [batch if weight is None else batch.to(weight.device, weight.dtype)]
+
+
+def _noted(method: Any) -> Iterable[noted]:
+    if isinstance(method, noted):
+        yield method
+    if isinstance(method, Expr):
+        for part in method.parts():
+            yield from _noted(part)
+
+
+def _is_function(target: Any) -> bool:
+    return isinstance(target, Callable) and not isinstance(target, Tensor | str)  # type: ignore[arg-type]

@@ -1,0 +1,152 @@
+"""Which layer is meant: a dotted name, a path of names, the number of a convolution, the module itself, or none."""
+
+from __future__ import annotations
+
+import difflib
+import weakref
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+Layer: TypeAlias = "str | int | Sequence[str] | nn.Module | None"
+"""None means the last layer with spatial extent."""
+
+
+class _Place(Enum):
+    INPUT = "the input"
+
+    def __repr__(self) -> str:
+        return "INPUT"
+
+
+INPUT: Final = _Place.INPUT
+"""Where a gradient with respect to the model's input is taken."""
+
+# What only shrinks or passes on a map; what is before it is sharper and says the same.
+_PASSIVE = (
+    *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Flatten),
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+)
+_automatic: weakref.WeakKeyDictionary[nn.Module, dict[torch.Size, str]] = weakref.WeakKeyDictionary()
+
+
+def convolutions(model: nn.Module) -> list[str]:
+    """The names of the model's convolutions, in order of registration; layer 1 is the first of them."""
+    return [name for name, module in model.named_modules() if isinstance(module, _ConvNd)]
+
+
+def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
+    """The dotted name of a layer. Raises LookupError with the nearest name, or the numbers there are."""
+    if layer is None:
+        return last_spatial_layer(model, inputs)
+    if isinstance(layer, nn.Module):
+        for name, module in model.named_modules():
+            if module is layer:
+                return name
+        raise LookupError(f"the layer {type(layer).__name__} is no part of {type(model).__name__}")
+    if isinstance(layer, int):
+        names = convolutions(model)
+        if layer == 0 or abs(layer) > len(names):
+            raise LookupError(f"there is no convolution {layer}; {type(model).__name__} has 1 to {len(names)}")
+        return names[layer - 1 if layer > 0 else layer]
+    name = layer if isinstance(layer, str) else ".".join(layer)
+    known = dict(model.named_modules())
+    for prefix in ("", "module.", "_orig_mod."):
+        if name.startswith(prefix) and name.removeprefix(prefix) in known and name != prefix:
+            return name.removeprefix(prefix)
+    if name.lstrip("-").isdigit():
+        return layer_name(model, int(name), inputs)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it starts with {', '.join(n for n, _ in model.named_children())}"
+    raise LookupError(f"{type(model).__name__} has no layer {name!r}; {hint}")
+
+
+def check_spatial(name: str, output: Tensor, inputs: Tensor) -> None:
+    """Raises ValueError unless the layer's output is (N, C, *spatial) with some spatial extent."""
+    found = tuple(output.shape)
+    if len(output) != len(inputs):
+        raise ValueError(f"layer {name!r} gives {len(output)} items for {len(inputs)} inputs; choose one that gives one each")
+    if not _is_spatial(output, inputs):
+        raise ValueError(
+            f"layer {name!r} gives {found}, which has no spatial extent; choose a layer before it that still has one"
+        )
+    if _looks_channels_last(output, inputs):
+        raise ValueError(
+            f"layer {name!r} gives {found}, which looks like channels last; choose a layer that gives (N, C, *spatial)"
+        )
+
+
+def last_spatial_layer(model: nn.Module, inputs: Sequence[Tensor]) -> str:
+    """The last layer that still has spatial extent, before pooling and before scores are spread over space.
+
+    Costs one forward pass of one input, once for each model and input shape.
+    """
+    known = _automatic.setdefault(model, {})
+    shape = inputs[0].shape[1:]
+    if shape not in known or known[shape] not in dict(model.named_modules()):
+        known[shape] = _find_last(model, [each[:1] for each in inputs])
+    return known[shape]
+
+
+def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
+    from cnnviz.engine import Trace, Wanted
+
+    outputs: list[tuple[str, Tensor, Tensor]] = []
+    passed_on: list[Tensor] = []
+
+    def observer(name: str) -> Any:
+        def observe(module: nn.Module, args: Any, output: Any) -> None:
+            if not isinstance(output, Tensor) or any(output is each for each in passed_on):
+                return  # a container's output is that of its last part
+            if isinstance(module, _PASSIVE):
+                passed_on.append(output)
+            elif _is_spatial(output, inputs[0]) and not _looks_channels_last(output, inputs[0]):
+                outputs.append((name, output, output.mean(tuple(range(2, output.ndim)))))
+
+        return observe
+
+    handles = [module.register_forward_hook(observer(name)) for name, module in model.named_modules() if name]
+    try:
+        scores = Trace(model, inputs, Wanted()).output
+    finally:
+        for handle in handles:
+            handle.remove()
+    outputs = [each for each in outputs if not _is_class_map(each[1], each[2], scores)]
+    if not outputs:
+        raise LookupError(
+            f"no layer of {type(model).__name__} has spatial extent for an input of {tuple(inputs[0].shape)}; "
+            "class activation maps need one, gradient methods do not"
+        )
+    # several modules in a row may hand on one tensor; the outermost, called last, has the shortest name
+    return outputs[-1][0]
+
+
+def _is_class_map(output: Tensor, mean: Tensor, scores: Any) -> bool:
+    """Whether this map is already the scores, spread over space (as in SqueezeNet)."""
+    if not isinstance(scores, Tensor) or scores.shape != mean.shape:
+        return False
+    rectified = output.relu().mean(tuple(range(2, output.ndim)))
+    return any(torch.allclose(each, scores, rtol=1e-2, atol=1e-3) for each in (mean, rectified))
+
+
+def _is_spatial(output: Tensor, inputs: Tensor) -> bool:
+    same_rank = output.ndim == inputs.ndim if inputs.ndim > 2 else output.ndim > 2
+    return same_rank and output.is_floating_point() and output[0, 0].numel() > 1 and len(output) == len(inputs)
+
+
+def _looks_channels_last(output: Tensor, inputs: Tensor) -> bool:
+    """Whether the middle sizes shrink alike while the last ones do not: (N, 7, 7, 768) of 224 x 224."""
+    if output.ndim != inputs.ndim or output.ndim < 4:
+        return False
+
+    def uneven(sizes: torch.Size) -> float:
+        ratios = [whole / size for whole, size in zip(inputs.shape[2:], sizes, strict=True)]
+        return max(ratios) / min(ratios)
+
+    return uneven(output.shape[1:-1]) < 1.3 and uneven(output.shape[2:]) > 2

@@ -1,0 +1,29 @@
+"""What strangers implement: an attribution answers a run, a renderer draws an explanation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from cnnviz.explanation import Explanation
+    from cnnviz.run import Run
+
+
+@runtime_checkable
+class Attribution(Protocol):
+    """Answers a question put to a model."""
+
+    def __call__(self, run: Run, /) -> Tensor:
+        """Values (N, C, *spatial), raw and signed: what speaks for the target is positive."""
+
+
+@runtime_checkable
+class Renderer(Protocol):
+    """Draws an explanation; reads nothing but its argument."""
+
+    def __call__(self, explanation: Explanation, /) -> NDArray[np.uint8]:
+        """Pictures (N, H, W, 3), one for each input."""

@@ -1,0 +1,285 @@
+"""One question put to one model, and all that its answer may be computed from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz import memory
+from cnnviz.engine import PLAIN, Rule, Trace, Wanted
+from cnnviz.guard import check_finite, eager, explained_failure
+from cnnviz.layers import INPUT, Layer, _Place, check_spatial, layer_name
+from cnnviz.targets import check_classes, class_scores, read_score
+
+if TYPE_CHECKING:
+    from cnnviz.compose import Expr
+    from cnnviz.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a formula is going to ask for, so that one forward pass can serve it all."""
+
+    layers: frozenset[Layer] = frozenset()
+    gradients: frozenset[tuple[Rule, Layer | _Place]] = frozenset()
+    biases: bool = False
+    elsewhere: frozenset[Expr] = frozenset()
+    """Parts that are evaluated at other inputs, and may share those evaluations."""
+
+    def __or__(self, other: Plan) -> Plan:
+        return Plan(
+            self.layers | other.layers,
+            self.gradients | other.gradients,
+            self.biases or other.biases,
+            self.elsewhere | other.elsewhere,
+        )
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What stays the same for every question derived from the first."""
+
+    preprocessing: Preprocessing | None = None
+    categories: tuple[str, ...] | None = None
+    seed: int = 0
+    memory: int | None = None
+    """Bytes that one chunk of inputs may take; None: a share of what is free."""
+
+
+class Run:
+    """Why does ``model`` give ``inputs`` this score? The only thing an attribution is handed.
+
+    ``inputs`` is the tensor explained, (N, C, *spatial); ``others`` are the model's further inputs. Whatever is asked
+    beyond the plan is answered too, at the price of another forward pass.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Tensor | Callable[[Any], Tensor] | None = None,
+        *,
+        others: Sequence[Tensor] = (),
+        plan: Plan | None = None,
+        circumstances: Circumstances | None = None,
+        size: bool = False,
+    ):
+        self.model = model
+        self.inputs = inputs
+        self.others = tuple(others)
+        self.plan = plan or Plan()
+        self.circumstances = circumstances or Circumstances()
+        self.answers: dict[Any, Tensor] = {}
+        self.notes: dict[Any, dict[str, Tensor]] = {}
+        self._asked = target
+        self._size = size
+        self._trace: list[Trace] = []
+        self._gradients: dict[tuple[Rule, str | _Place], Tensor] = {}
+        self._biases: list[Tensor] | None = None
+
+    # What was asked
+
+    @property
+    def target(self) -> Tensor | None:
+        """The class explained, (N,); the predicted one if none was asked for. None for a function target."""
+        if callable(self._asked) and not isinstance(self._asked, Tensor):
+            return None
+        if self._asked is None:
+            self._asked = self.prediction
+        return self._asked
+
+    @property
+    def prediction(self) -> Tensor:
+        """The class with the highest score, (N,)."""
+        return class_scores(self.trace.output, len(self.inputs)).detach().argmax(1)
+
+    @property
+    def score(self) -> Tensor:
+        """The score explained, (N,), detached."""
+        return self._score(self.trace.output, len(self.inputs)).detach()
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The source of all randomness: the same for the same seed, whatever was drawn before."""
+        return torch.Generator(self.inputs.device).manual_seed(self.circumstances.seed)
+
+    # What the model shows
+
+    def activation(self, layer: Layer = None, *, spatial: bool = True) -> Tensor:
+        """A layer's output, detached, (N, C, *spatial); of its last call, if it is called several times.
+
+        Raises LookupError for a layer that does not exist or never ran, ValueError for one without spatial extent
+        (unless ``spatial=False``).
+        """
+        name = self.layer_name(layer)
+        self._require(Plan(layers=frozenset({name})))
+        if name not in self.trace.activations:
+            raise LookupError(f"layer {name!r} did not run for this input; choose one that does")
+        kept = self.trace.activations[name]
+        if spatial:
+            check_spatial(name, kept, self.inputs)
+        return kept.detach()
+
+    def gradient(self, layer: Layer | _Place = INPUT, rule: Rule = PLAIN) -> Tensor:
+        """The score's gradient with respect to the input or to a layer's output, under a rule.
+
+        Raises LookupError for a rule that met none of its operations, ValueError where a detach() or no_grad() in the
+        model cuts the way.
+        """
+        at = self._place(layer)
+        self._require(Plan(gradients=frozenset({(rule, at)})))
+        if (rule, at) not in self._gradients:
+            places = sorted({self._place(each) for other, each in self.plan.gradients if other is rule}, key=str)
+            wrt = [self._kept(place) for place in places]
+            score = self._score(self.trace.output, len(self.inputs))
+            found = self.trace.gradients(score, wrt, rule)
+            for place, grad in zip(places, found, strict=True):
+                if grad is None:
+                    raise ValueError(
+                        f"the score does not depend on {place if isinstance(place, str) else place.value} by operations "
+                        f"that carry gradients; a detach() or no_grad() in {type(self.model).__name__}.forward cuts them"
+                    )
+                self._gradients[rule, place] = grad
+        return self._gradients[rule, at]
+
+    def bias_gradients(self) -> list[Tensor]:
+        """For each operation that adds something of its own, gradient x implicit bias, (N, C, *spatial) or (N, F).
+
+        Together with input x gradient they sum to the score (Srinivas & Fleuret, 2019, arXiv:1905.00780).
+        """
+        self._require(Plan(gradients=frozenset({(PLAIN, INPUT)}), biases=True))
+        if self._biases is None:
+            found = self.trace.biases.found if self.trace.biases is not None else []
+            score = self._score(self.trace.output, len(self.inputs))
+            wrt = [self.trace.input, *(edge for edge, _ in found)]
+            first, *grads = self.trace.gradients(score, wrt)
+            if first is not None:
+                self._gradients[PLAIN, INPUT] = first
+            self._biases = [grad * bias for grad, (_, bias) in zip(grads, found, strict=True) if grad is not None]
+        return self._biases
+
+    # Other questions
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        """Scores of other inputs (K*N, C, *spatial) for the same targets, (K*N,), without gradients, in chunks.
+
+        ``inputs`` holds K variants of the batch, one whole batch after the other.
+        """
+        variants = inputs.unflatten(0, (-1, len(self.inputs)))
+        found: list[Tensor] = []
+
+        def step(start: int, stop: int) -> int:
+            run = self.at(variants[start:stop].flatten(0, 1), size=True)
+            found.append(run.score)
+            return run.variants_at_once(len(self.inputs))
+
+        memory.in_chunks(len(variants), step)
+        return torch.cat(found)
+
+    def at(self, inputs: Tensor, plan: Plan | None = None, *, size: bool = False) -> Run:
+        """The same question about other inputs, (K*N, C, *spatial): K variants, one whole batch after the other."""
+        copies = len(inputs) // len(self.inputs)
+        asked = self._asked if callable(self._asked) and not isinstance(self._asked, Tensor) else self.target
+        return Run(
+            self.model,
+            inputs,
+            asked.repeat(copies) if isinstance(asked, Tensor) else asked,
+            others=[other.repeat(copies, *(1,) * (other.ndim - 1)) for other in self.others],
+            plan=plan,
+            circumstances=self.circumstances,
+            size=size,
+        )
+
+    def toward(self, target: Tensor, plan: Plan | None = None) -> Run:
+        """The same inputs asked about other classes, (N,); shares this run's forward pass."""
+        other = Run(
+            self.model,
+            self.inputs,
+            target,
+            others=self.others,
+            plan=plan or self.plan,
+            circumstances=self.circumstances,
+        )
+        other._trace = [self.trace]
+        return other
+
+    def layer_name(self, layer: Layer) -> str:
+        """The dotted name of a layer; None finds the last one with spatial extent."""
+        return layer_name(self.model, layer, (self.inputs, *self.others))
+
+    def variants_at_once(self, items: int) -> int:
+        """How many variants of a batch of ``items`` fit the memory budget, judged by this run."""
+        per_item = math.ceil(self.trace.bytes / len(self.inputs))
+        fitting = memory.items_at_once(self.inputs.device, self.circumstances.memory, per_item)
+        return max(1, fitting // items)
+
+    @property
+    def trace(self) -> Trace:
+        """The forward pass that serves the plan."""
+        if not self._trace:
+            self._trace.append(self._forward())
+        return self._trace[0]
+
+    def _forward(self) -> Trace:
+        names = {at for _, at in self.plan.gradients if at is not INPUT}
+        wanted = Wanted(
+            layers=frozenset(self.layer_name(layer) for layer in self.plan.layers | names),
+            rules=frozenset(rule for rule, _ in self.plan.gradients if rule.backwards),
+            input_gradient=any(at is INPUT for _, at in self.plan.gradients),
+            layer_gradients=bool(names),
+            biases=self.plan.biases,
+            size=self._size,
+        )
+        everything = (self.inputs, *self.others)
+        with eager(self.model), explained_failure(self.model, self.inputs):
+            trace = Trace(self.model, everything, wanted)
+        if wanted.layer_gradients and not self._score(trace.output, len(self.inputs)).requires_grad:
+            # the layer sits in a block that restores the grad mode it was entered with
+            with eager(self.model):
+                trace = Trace(self.model, everything, wanted, whole=True)
+        return trace
+
+    def _score(self, output: Any, items: int) -> Tensor:
+        with torch.inference_mode(False), torch.set_grad_enabled(True):
+            if callable(self._asked) and not isinstance(self._asked, Tensor):
+                score = read_score(self._asked, output, items)
+            else:
+                scores = class_scores(output, items)
+                index = scores.detach().argmax(1) if self._asked is None else self._asked.to(scores.device)
+                check_classes(index, scores.shape[1])
+                score = scores.gather(1, index[:, None])[:, 0]
+        check_finite(score.detach(), "the model's score")
+        return score
+
+    def _place(self, layer: Layer | _Place) -> str | _Place:
+        return layer if isinstance(layer, _Place) else self.layer_name(layer)
+
+    def _kept(self, place: str | _Place) -> Tensor:
+        if isinstance(place, _Place):
+            return self.trace.input
+        if place not in self.trace.activations:
+            raise LookupError(f"layer {place!r} did not run for this input; choose one that does")
+        return self.trace.activations[place]
+
+    def _require(self, more: Plan) -> None:
+        """Make sure that the forward pass serves this too."""
+        have = self._named(self.plan)
+        if have | more == have:
+            return
+        self.plan = replace(have | more, elsewhere=self.plan.elsewhere)
+        self._trace = []
+        self._gradients.clear()
+        self._biases = None
+
+    def _named(self, plan: Plan) -> Plan:
+        """The plan with every layer by its name."""
+        return replace(
+            plan,
+            layers=frozenset(self.layer_name(layer) for layer in plan.layers),
+            gradients=frozenset((rule, self._place(at)) for rule, at in plan.gradients),
+        )

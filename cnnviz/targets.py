@@ -1,0 +1,97 @@
+"""Which number of a model's output is explained."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Target: TypeAlias = "int | str | Sequence[int | str] | Tensor | Callable[[Any], Tensor] | None"
+"""None is the predicted class; a class by number or name, or one for each input; or a function output -> (N,)."""
+
+
+def class_indices(target: Target, items: int, categories: tuple[str, ...] | None) -> Tensor | None:
+    """The classes asked for, (N,) int64; None where the prediction is meant. For any target but a function.
+
+    Raises TypeError, ValueError or LookupError for what is no class, or not one for each input.
+    """
+    if target is None:
+        return None
+    if isinstance(target, Tensor):
+        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+            raise TypeError(f"the target is a {target.dtype} tensor; classes are whole numbers, such as torch.int64")
+        numbers = [int(each) for each in target.reshape(-1).tolist()]
+        numbers = numbers * items if target.ndim == 0 else numbers
+    elif isinstance(target, str) or not isinstance(target, Sequence):
+        numbers = [class_index(target, categories)] * items
+    else:
+        numbers = [class_index(each, categories) for each in target]
+    if len(numbers) != items:
+        raise ValueError(f"there are {len(numbers)} targets for {items} inputs; give one, or one for each")
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def class_index(target: Any, categories: tuple[str, ...] | None) -> int:
+    """A class's number, of itself, its name, or any one word group in it such as ``tabby`` of ``tabby, tabby cat``."""
+    if isinstance(target, bool) or not isinstance(target, int | str):
+        number = getattr(target, "__index__", None)  # NumPy's whole numbers
+        if number is None or isinstance(target, bool):
+            raise TypeError(f"the target {target!r} is no class; give a number, a name, or a function of the output")
+        return int(number())
+    if isinstance(target, int):
+        return target
+    if target.lstrip("-").isdigit():
+        return int(target)
+    if categories is None:
+        raise LookupError(f"no class names are known, so {target!r} can't be found; give the class by number")
+    names = {name.lower(): index for index, name in reversed(list(enumerate(categories)))}
+    parts = {part.strip(): index for name, index in names.items() for part in name.split(",")}
+    wanted = target.lower()
+    if wanted in names or wanted in parts:
+        return names.get(wanted, parts.get(wanted, -1))
+    near = difflib.get_close_matches(wanted, [*names, *parts], n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {len(categories)} classes"
+    raise LookupError(f"there is no class {target!r}{hint}")
+
+
+def class_scores(output: Any, items: int) -> Tensor:
+    """The output as scores (N, K). Raises for outputs that only a function of them can read."""
+    way_out = "give a function of the output as the target, such as target=lambda output: "
+    if not isinstance(output, Tensor):
+        fields = f" with {', '.join(map(repr, output))}" if isinstance(output, dict) else ""
+        example = f"output[{next(iter(output), 'out')!r}][:, 0]" if isinstance(output, dict) else "output[0][:, 0]"
+        raise TypeError(f"the model gives a {type(output).__name__}{fields}, not scores (N, K); {way_out}{example}")
+    scores = output
+    if scores.ndim == 1 and items == len(scores):
+        scores = scores[:, None]
+    if scores.ndim > 2 and scores[0, 0].numel() == 1:
+        scores = scores.flatten(1)
+    if scores.ndim != 2:
+        raise ValueError(f"the model gives {tuple(output.shape)}, not scores (N, K); {way_out}output[:, 0].mean((1, 2))")
+    if len(scores) != items:
+        raise ValueError(
+            f"the model gives {len(scores)} rows of scores for {items} inputs; "
+            "for a single input without a batch dimension pass inputs[None]"
+        )
+    if not scores.is_floating_point():
+        raise TypeError(f"the model gives {scores.dtype}; scores are floating point")
+    return scores
+
+
+def check_classes(indices: Tensor, classes: int) -> None:
+    """Raises ValueError for a class the model does not have."""
+    for index in indices.tolist():
+        if not 0 <= index < classes:
+            raise ValueError(f"there is no class {index}; the model has {classes}, numbered 0 to {classes - 1}")
+
+
+def read_score(read: Callable[[Any], Tensor], output: Any, items: int) -> Tensor:
+    """A function target's scores, (N,). Raises for one that does not return that."""
+    score = read(output)
+    if not isinstance(score, Tensor) or score.shape != (items,):
+        found = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+        raise ValueError(f"the target function gave {found}; it returns one score for each input, ({items},)")
+    return score

@@ -1,0 +1,1 @@
+"""The methods and renderers that come with cnnviz, registered the way a stranger's are."""

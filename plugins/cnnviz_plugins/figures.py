@@ -1,0 +1,164 @@
+"""Several pictures of one explanation side by side, with titles and colour bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from matplotlib.colors import Colormap, ListedColormap
+from numpy.typing import NDArray
+
+from cnnviz import Explanation, renderer
+from cnnviz_plugins.drawing import (
+    check_rank,
+    check_share,
+    colormap_named,
+    colors_of,
+    gray,
+    is_coarse,
+    magnitudes,
+    mixed,
+    pictures_of,
+    resized,
+    values_of,
+)
+from cnnviz_plugins.normalization import Floats, Scale
+from cnnviz_plugins.sheets import GAP, LEGEND, LINE, Sheet, shown_size, wrapped
+
+Draw = Callable[[Explanation], NDArray[np.uint8]]
+PALE = 230 / 255  # the darkest gray that fine maps are drawn over
+NARROWEST = 150  # pixels, so that a title has room
+LABEL = 160
+
+
+@renderer
+def confusion_matrix(
+    colormap: str = "turbo", opacity: float = 0.7, normalize: str | float = "percentile", percentile: float = 99.5
+) -> Draw:
+    """What speaks against and for the true class, and the predicted one: four maps on one scale, over the picture.
+
+    The maps are those of ``saliency_confusion``, (N, 4, H, W): against and for the ground truth, then against and for
+    the prediction. The bar tells their values. Raises ValueError for other values.
+    """
+    check_share("opacity", opacity)
+    colors, scale = colormap_named(colormap), Scale(normalize, percentile)
+
+    def draw(explanation: Explanation) -> NDArray[np.uint8]:
+        check_rank(explanation, "confusion_matrix", 2)
+        values = values_of(explanation)
+        if values.shape[1] != 4 or values.min() < 0:
+            what = f"{values.shape[1]} maps" if values.shape[1] != 4 else "maps with negative values"
+            raise ValueError(
+                f"confusion_matrix draws 4 maps without negative values for each input and got {what}; "
+                "explain with 'saliency_confusion', which makes them"
+            )
+        size = explanation.inputs.shape[2:]
+        maps = np.stack([resized(values[:, quarter], size) for quarter in range(4)], 1)
+        pictures = pictures_of(explanation)[:, None]
+        cells = mixed(pictures, colors_of(colors, scale(maps)), opacity * scale(maps))
+        labels = [[wrapped(text, LABEL) for text in texts] for texts in _rows(explanation)]
+        tallest = max(len(label) for pair in labels for label in pair)
+        figures = zip(cells, labels, scale.peaks(maps).ravel().tolist(), strict=True)
+        return np.stack([_matrix(each, label, colors, peak, tallest * LINE) for each, label, peak in figures])
+
+    return draw
+
+
+@renderer
+def panels(
+    contrast: float = 2.0,
+    clip: float = 1.0,
+    channels: str = "sum",
+    colormap: str | None = None,
+) -> Draw:
+    """The picture, what matters in it, and both together, with the values' colour bars.
+
+    ``clip`` draws a ``clip``-th of the highest magnitude, and all above it, at full strength; ``contrast`` is the power
+    that colours are raised to, more than 1 shows weak places stronger. ``channels="sum"`` adds the magnitudes of a
+    place, ``"max"`` takes the magnitude of its highest value. Coarse maps, as CAMs are, lie over the gray picture;
+    fine ones over a pale one. ``colormap`` None is jet for coarse maps and reds on white for fine ones.
+    """
+    if channels not in ("sum", "max"):
+        raise ValueError(f"there is no way {channels!r} to join channels; use 'sum' or 'max'")
+    check_strengths(contrast, clip)
+    chosen = None if colormap is None else colormap_named(colormap)
+
+    def draw(explanation: Explanation) -> NDArray[np.uint8]:
+        check_rank(explanation, "panels", 2)
+        coarse = is_coarse(explanation)
+        maps = magnitudes(explanation) if channels == "sum" or coarse else np.abs(values_of(explanation).max(1))
+        maps = resized(maps, explanation.inputs.shape[2:])
+        peaks = Scale().peaks(maps) / clip
+        strengths = np.divide(maps.clip(0, peaks), peaks, out=np.zeros_like(maps), where=peaks > 0)
+        colors = chosen or colormap_named("jet")
+        if not coarse:
+            colors = contrasted(chosen or colormap_named("Reds"), contrast)
+        heat, pictures = colors_of(colors, strengths), pictures_of(explanation)
+        lightened = gray(pictures)
+        over = mixed(lightened, heat, 0.3) if coarse else np.minimum(heat, np.maximum(lightened, PALE))
+        size = shown_size(*pictures.shape[1:3])
+        room = max(size[1], NARROWEST)
+        titles = [wrapped(title, room) for title in explanation.titles()]
+        height = max(map(len, titles)) * LINE
+        each = zip(pictures, heat, over, titles, peaks.ravel().tolist(), strict=True)
+        return np.stack([_triple((a, b, c), title, colors, peak, height) for a, b, c, title, peak in each])
+
+    return draw
+
+
+def check_strengths(contrast: float, clip: float) -> None:
+    """Raises ValueError for powers and divisors that leave nothing to see."""
+    if not contrast > 0:
+        raise ValueError(f"contrast={contrast} leaves no colours; use a number above 0, 1 for the colour map as it is")
+    if not clip >= 1:
+        raise ValueError(f"clip={clip} leaves the highest colours unused; use 1 for the whole range, or more")
+
+
+def contrasted(colors: Colormap, contrast: float) -> Colormap:
+    """The colour map from white on, its colours raised to a power."""
+    table = colors(np.linspace(0, 1, 256))
+    table[0] = 1
+    return ListedColormap(table**contrast)
+
+
+def _rows(explanation: Explanation) -> Iterator[tuple[str, str]]:
+    """For each input what the two rows of its matrix are about."""
+    found = explanation.notes.get("prediction")
+    for number, title in enumerate(explanation.titles()):
+        truth = "" if explanation.target is None else f": {title}"
+        guess = "" if found is None else f": {explanation.name_of(int(found[number]))}"
+        yield f"Ground truth{truth}", f"Prediction{guess}"
+
+
+def _matrix(
+    cells: Floats, labels: Sequence[Sequence[str]], colors: Colormap, peak: float, label_height: int
+) -> NDArray[np.uint8]:
+    size = shown_size(*cells.shape[1:3])
+    room, row = max(size[1], NARROWEST), max(size[0], label_height, 3 * LINE)
+    lefts = [LABEL + 2 * GAP + column * (room + GAP) for column in (0, 1)]
+    tops = [GAP + LINE + 6 + row_number * (row + GAP) for row_number in (0, 1)]
+    sheet = Sheet(lefts[1] + room + GAP + LEGEND, tops[1] + row + GAP)
+    for column, name in enumerate(("Negative", "Positive")):
+        sheet.text([name], lefts[column] + room / 2, GAP)
+    for number, label in enumerate(labels):
+        sheet.text(label, GAP + LABEL, tops[number] + (row - LINE * len(label)) / 2, "right")
+    for number, cell in enumerate(cells):
+        left, top = lefts[number % 2] + (room - size[1]) / 2, tops[number // 2] + (row - size[0]) / 2
+        sheet.picture(cell, left, top, size)
+    sheet.legend(colors, peak, lefts[1] + room + GAP, tops[0], 2 * row + GAP)
+    return sheet.drawn()
+
+
+def _triple(
+    pictures: tuple[Floats, Floats, Floats], title: Sequence[str], colors: Colormap, peak: float, title_height: int
+) -> NDArray[np.uint8]:
+    size = shown_size(*pictures[0].shape[:2])
+    room, row, top = max(size[1], NARROWEST), max(size[0], 3 * LINE), GAP + title_height + 6
+    lefts = (GAP, room + 3 * GAP, 2 * room + 4 * GAP + LEGEND)
+    sheet = Sheet(lefts[2] + room + GAP + LEGEND, top + row + GAP)
+    for picture, left, lines in zip(pictures, lefts, (title, ["Importance"], ["Overlay"]), strict=True):
+        sheet.text(lines, left + room / 2, GAP + title_height - LINE * len(lines))
+        sheet.picture(picture, left + (room - size[1]) / 2, top + (row - size[0]) / 2, size)
+    for left in lefts[1:]:
+        sheet.legend(colors, peak, left + room + GAP, top, row)
+    return sheet.drawn()
