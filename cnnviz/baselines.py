@@ -14,7 +14,7 @@ from cnnviz.compose import Constant, Expr, frozen
 from cnnviz.run import Run
 
 Baseline: TypeAlias = "float | str | Tensor | Expr"
-"""A value, "black", "white", "mean" (of each channel), "blur", a tensor that broadcasts to (N, C, *spatial), a formula."""
+"""A number, "black", "white", "mean" (of each channel), "blur", a tensor that broadcasts, or a formula."""
 
 _NAMES = ("black", "white", "mean", "blur")
 

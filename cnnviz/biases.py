@@ -77,7 +77,7 @@ class Biases:
             def dual(value: Any) -> Any:
                 if isinstance(value, Tensor) and self._depends(value) and value.is_floating_point():
                     primal = value.detach().clone() if writes else value.detach()
-                    return forward_ad.make_dual(primal, primal.clone())
+                    return forward_ad.make_dual(primal, primal.clone())  # type: ignore[no-untyped-call]  # torch has no types here
                 if isinstance(value, tuple | list):
                     return type(value)(dual(each) for each in value)
                 return value.detach() if isinstance(value, Tensor) else value
@@ -85,7 +85,7 @@ class Biases:
             output = func(*(dual(arg) for arg in args), **{name: dual(arg) for name, arg in kwargs.items()})
             if not isinstance(output, Tensor) or not output.is_floating_point():
                 return None
-            primal, tangent = forward_ad.unpack_dual(output)
+            primal, tangent = forward_ad.unpack_dual(output)  # type: ignore[no-untyped-call]  # nor here
             bias = primal if tangent is None else primal - tangent
             return bias.clone() if bool(bias.any()) else None
 

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import update_wrapper, wraps
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +82,10 @@ class Expr:
 
     def __abs__(self) -> Expr:
         return Apply(torch.abs, (self,))
+
+    def relu(self) -> Expr:
+        """What is positive of it."""
+        return Apply(torch.relu, (self,))
 
 
 Formula: TypeAlias = Any
@@ -320,9 +324,11 @@ class toward(Expr):
     target: int | Expr
 
     def compute(self, run: Run) -> Tensor:
-        wanted = self.target(run) if isinstance(self.target, Expr) else None
-        indices = torch.full((len(run.inputs),), self.target) if wanted is None else wanted
-        if run.target is not None and torch.equal(indices.to(run.target.device), run.target):
+        if isinstance(self.target, Expr):
+            indices = self.target(run)
+        else:
+            indices = torch.full((len(run.inputs),), self.target, device=run.inputs.device)
+        if run.target is not None and torch.equal(indices, run.target):
             return self.of(run)
         return self.of(run.toward(indices, plan(self.of)))
 
@@ -340,7 +346,7 @@ class noted(Expr):
         return self.of(run)
 
 
-def lift(func: Callable[..., Tensor]) -> Callable[..., Any]:
+def lift(func: Callable[..., Tensor]) -> Callable[..., Expr]:
     """Make a function of tensors take formulas as well; then it is a formula itself."""
 
     def lifted(*args: Any, **kwargs: Any) -> Any:
@@ -352,14 +358,26 @@ def lift(func: Callable[..., Tensor]) -> Callable[..., Any]:
     return update_wrapper(lifted, func)
 
 
-def attribution(build: Callable[..., Any] | None = None, *, renderer: str | None = None) -> Any:
+@overload
+def attribution(build: Callable[..., Any], /) -> Method[Named]: ...
+
+
+@overload
+def attribution(*, renderer: str) -> Callable[[Callable[..., Any]], Method[Named]]: ...
+
+
+def attribution(build: Callable[..., Any] | None = None, /, *, renderer: str | None = None) -> Any:
     """Make a method of a function from settings to a formula (or to any callable of a run).
 
     The function's name is the method's, its docstring the method's page. ``renderer`` names how its values are drawn
     when nobody says otherwise. A setting annotated ``Formula`` also takes a method's name.
     """
     if build is None:
-        return lambda build: attribution(build, renderer=renderer)
+        return lambda build: _method(build, renderer)
+    return _method(build, None)
+
+
+def _method(build: Callable[..., Any], renderer: str | None) -> Method[Named]:
     parameters = inspect.signature(build).parameters
     formulas = {name: each.default for name, each in parameters.items() if str(each.annotation).endswith("Formula")}
 

@@ -63,7 +63,7 @@ class over(Expr):
 
         def step(start: int, stop: int) -> int:
             folded = run.at(self.points.draw(run, start, stop).flatten(0, 1), needed, size=start == 0)
-            values = {each: each.of(folded).unflatten(0, (stop - start, items)) for each in together}
+            values = {each: _unfolded(each.of(folded), items) for each in together}
             for each, found in values.items():
                 precise = found.to(torch.promote_types(found.dtype, torch.float32))
                 gathered[each].add(precise, weights[start:stop])
@@ -72,6 +72,10 @@ class over(Expr):
         memory.in_chunks(self.points.count, step)
         run.answers.update((each, gathered[each].result()) for each in together)
         return run.answers[self]
+
+
+def _unfolded(values: Tensor, items: int) -> Tensor:
+    return values.reshape(-1, items, *values.shape[1:])
 
 
 class _Mean:

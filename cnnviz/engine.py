@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge
 from torch.overrides import TorchFunctionMode
 
 from cnnviz.biases import Biases
@@ -131,8 +130,8 @@ class Trace:
 
         return observe
 
-    def gradients(self, score: Tensor, wrt: Sequence[Tensor | GradientEdge], rule: Rule = PLAIN) -> list[Tensor | None]:
-        """Gradients of the summed ``score``, every operation the rule lists following the rule."""
+    def gradients(self, score: Tensor, wrt: Sequence[Any], rule: Rule = PLAIN) -> list[Tensor | None]:
+        """Gradients of the summed ``score`` at tensors or gradient edges, listed operations following the rule."""
         if rule.backwards and self.switchboard.met.isdisjoint(rule.backwards):
             names = ", ".join(sorted(name_of(each) for each in rule.backwards))
             way_out = f"; {rule.otherwise}" if rule.otherwise else ""
@@ -144,9 +143,8 @@ class Trace:
         self.switchboard.rule = rule
         try:
             with torch.inference_mode(False):
-                return list(
-                    torch.autograd.grad(score, wrt, torch.ones_like(score), retain_graph=True, allow_unused=True)
-                )
+                ones = torch.ones_like(score)
+                return list(torch.autograd.grad(score, tuple(wrt), ones, retain_graph=True, allow_unused=True))
         finally:
             self.switchboard.rule = PLAIN
 
@@ -163,10 +161,8 @@ class _Observer(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         trace = self.trace
-        if trace.biases is not None:
-            output = trace.biases.call(func, args, kwargs)
-        else:
-            output = self._call(func, args, kwargs)
+        call = self._call if trace.biases is None else trace.biases.call
+        output = call(func, args, kwargs)
         if isinstance(output, Tensor) and output.grad_fn is not None:
             trace.bytes += output.numel() * output.element_size()
         return output
@@ -238,7 +234,8 @@ class _Switch(torch.autograd.Function):
 
         def vjp(grad: Tensor) -> Tensor:
             with torch.enable_grad():
-                return torch.autograd.grad(output, inner, grad, retain_graph=True)[0]
+                (passed,) = torch.autograd.grad(output, inner, grad, retain_graph=True)
+            return torch.as_tensor(passed)
 
         backward = ctx.board.rule.backwards.get(ctx.operation)
         if backward is None:

@@ -100,7 +100,7 @@ def explain(
     names = tuple(categories) if categories is not None else None
     first, *others = _tensors(network, inputs, preprocessing)
     check_inputs(network, (first, *others))
-    asked: Any = target if _is_function(target) else class_indices(target, len(first), names)  # type: ignore[arg-type]
+    asked: Any = target if _is_function(target) else class_indices(target, len(first), names)
     single = isinstance(attribution, str) or callable(attribution)
     methods = _methods([attribution] if single else attribution, settings)  # type: ignore[list-item, arg-type]
     run = Run(
@@ -170,7 +170,8 @@ def _tensors(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None)
 
     if preprocessing is None:
         raise TypeError(
-            f"the input is a {type(several[0]).__name__}; without a preprocessing only tensors (N, C, *spatial) are taken"
+            f"the input is a {type(several[0]).__name__}; "
+            "without a preprocessing only tensors (N, C, *spatial) are taken"
         )
     weight = next(model.parameters(), None)
     batch = torch.stack(

@@ -52,8 +52,8 @@ def grid(
         cells = [(titles[item], originals[item])] if first.inputs.ndim == 4 else []
         for name, explanation in results.items():
             title = explanation.titles()[item]
-            says = name if cells and title == titles[item] else f"{name}\n{title}"
-            cells.append((says, drawn[name][item]))
+            titled = first.inputs.ndim != 4 or title == titles[item]  # figures of signals and volumes say it themselves
+            cells.append((name if titled else f"{name}\n{title}", drawn[name][item]))
         rows.append([(says, _enlarged(picture)) for says, picture in cells])
     across = columns or len(rows[0])
     lines = [row[start : start + across] for row in rows for start in range(0, len(row), across)]

@@ -56,7 +56,9 @@ def check_inputs(model: nn.Module, inputs: Sequence[Tensor]) -> None:
         if not isinstance(each, Tensor):
             raise TypeError(f"input {place} is a {type(each).__name__}, not a tensor (N, C, *spatial)")
         if len(each.shape) == 0 or len(each) != len(first):
-            raise ValueError(f"input {place} is {tuple(each.shape)}, but the first is {tuple(first.shape)}: one batch size")
+            raise ValueError(
+                f"input {place} is {tuple(each.shape)}, the first {tuple(first.shape)}; they need one batch size"
+            )
     if first.ndim < 2:
         raise ValueError(f"the input is {tuple(first.shape)}; it needs a batch dimension: (N, C, *spatial)")
     if first.numel() == 0:
@@ -101,7 +103,8 @@ def explained_failure(model: nn.Module, inputs: Tensor) -> Iterator[None]:
         expected = f"{type(model).__name__} takes (N, {channels}, {', '.join('LDHW'[-rank:] if rank > 1 else 'L')})"
         found = tuple(inputs.shape)
         if inputs.ndim == rank + 1:
-            raise ValueError(f"the input is {found}, without a batch dimension; {expected}; pass inputs[None]") from error
+            way_out = f"{expected}; pass inputs[None]"
+            raise ValueError(f"the input is {found}, without a batch dimension; {way_out}") from error
         if inputs.ndim == rank + 2 and inputs.shape[1] != channels:
             last = inputs.shape[-1] == channels
             way_out = "; it looks channels last: pass inputs.movedim(-1, 1)" if last else ""

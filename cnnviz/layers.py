@@ -48,7 +48,7 @@ def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
     if isinstance(layer, nn.Module):
         for name, module in model.named_modules():
             if module is layer:
-                return name
+                return str(name)
         raise LookupError(f"the layer {type(layer).__name__} is no part of {type(model).__name__}")
     if isinstance(layer, int):
         names = convolutions(model)
@@ -58,7 +58,7 @@ def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
     name = layer if isinstance(layer, str) else ".".join(layer)
     known = dict(model.named_modules())
     for prefix in ("", "module.", "_orig_mod."):
-        if name.startswith(prefix) and name.removeprefix(prefix) in known and name != prefix:
+        if name.startswith(prefix) and name != prefix and name.removeprefix(prefix) in known:
             return name.removeprefix(prefix)
     if name.lstrip("-").isdigit():
         return layer_name(model, int(name), inputs)
@@ -71,7 +71,9 @@ def check_spatial(name: str, output: Tensor, inputs: Tensor) -> None:
     """Raises ValueError unless the layer's output is (N, C, *spatial) with some spatial extent."""
     found = tuple(output.shape)
     if len(output) != len(inputs):
-        raise ValueError(f"layer {name!r} gives {len(output)} items for {len(inputs)} inputs; choose one that gives one each")
+        raise ValueError(
+            f"layer {name!r} gives {len(output)} items for {len(inputs)} inputs; choose one that gives one each"
+        )
     if not _is_spatial(output, inputs):
         raise ValueError(
             f"layer {name!r} gives {found}, which has no spatial extent; choose a layer before it that still has one"
@@ -91,7 +93,7 @@ def last_spatial_layer(model: nn.Module, inputs: Sequence[Tensor]) -> str:
     shape = inputs[0].shape[1:]
     if shape not in known or known[shape] not in dict(model.named_modules()):
         known[shape] = _find_last(model, [each[:1] for each in inputs])
-    return known[shape]
+    return str(known[shape])
 
 
 def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:

@@ -15,7 +15,7 @@ def budget(device: torch.device, asked: int | None) -> int:
     """Bytes that one chunk may take. Raises ValueError for a budget below one byte."""
     if asked is not None:
         if asked < 1:
-            raise ValueError(f"the memory budget is {asked} bytes; give at least one, or None for a share of what is free")
+            raise ValueError(f"a memory budget of {asked} bytes holds nothing; None takes a share of what is free")
         return asked
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

@@ -19,7 +19,7 @@ _SPELLINGS: dict[Operation, tuple[Any, ...]] = {
     F.leaky_relu: (F.leaky_relu_, torch._C._nn.leaky_relu),
     F.prelu: (torch.prelu, Tensor.prelu),
     F.rrelu: (F.rrelu_, torch.rrelu, torch.rrelu_),
-    F.threshold: (F.threshold_, torch.threshold, torch.threshold_),
+    F.threshold: (torch.threshold, torch.threshold_),
     F.elu: (F.elu_, torch._C._nn.elu),
     F.selu: (torch.selu, torch.selu_),
     F.celu: (torch.celu, torch.celu_),
@@ -73,7 +73,7 @@ def in_place(func: Operation, kwargs: Mapping[str, Any], args: Sequence[Any] = (
 
 
 def name_of(operation: Operation) -> str:
-    return getattr(operation, "__name__", repr(operation))
+    return str(getattr(operation, "__name__", repr(operation))).strip("_")
 
 
 def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], place: int, name: str, default: Any) -> Any:

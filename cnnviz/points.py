@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cnnviz.baselines import Baseline, baseline_input
@@ -48,7 +49,7 @@ class path:
     def weights(self, run: Run) -> Tensor:
         return torch.from_numpy(self._rule()[1])
 
-    def _rule(self) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    def _rule(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         n = self.steps
         even = np.full(n, 1 / n)
         if self.quadrature == "gauss-legendre":

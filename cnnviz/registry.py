@@ -12,10 +12,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import update_wrapper
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pluggy
 
+if TYPE_CHECKING:
+    from cnnviz.compose import Named
+    from cnnviz.protocols import Renderer
+
+T = TypeVar("T", covariant=True)
 HOME = "cnnviz"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
@@ -31,23 +36,23 @@ class Hooks:
     """Every hook a plugin may implement. Arguments are only ever added."""
 
     @hookspec(historic=True)
-    def cnnviz_register(self, registry: Registry) -> None:
+    def cnnviz_register(self, registry: Registry[Any]) -> None:
         """Offer methods: call ``registry.add(method)`` for each."""
 
 
-class Method:
+class Method(Generic[T]):
     """A function from settings to something that can be run; also the pluggy plugin that offers it."""
 
-    def __init__(self, build: Callable[..., Any], finish: Callable[[str, Any, dict[str, Any]], Any] | None = None):
+    def __init__(self, build: Callable[..., Any], finish: Callable[[str, Any, dict[str, Any]], T] | None = None):
         update_wrapper(self, build)
         self.build = build
         self.finish = finish
         self.name: str = build.__name__
 
-    def __call__(self, *args: Any, **settings: Any) -> Any:
+    def __call__(self, *args: Any, **settings: Any) -> T:
         """What the method is with these settings; an unknown setting is a TypeError that knows the right ones."""
         chosen = self.bind(*args, **settings)
-        result = self.build(**chosen)
+        result: Any = self.build(**chosen)
         return result if self.finish is None else self.finish(self.name, result, self._changed(chosen))
 
     @property
@@ -77,17 +82,17 @@ class Method:
         return f"<method {self.name} from {self.__module__}>"
 
     @hookimpl
-    def cnnviz_register(self, registry: Registry) -> None:
+    def cnnviz_register(self, registry: Registry[Any]) -> None:
         registry.add(self)
 
 
-class Registry(Mapping[str, Method]):
+class Registry(Mapping[str, "Method[T]"]):
     """Methods of one kind by name."""
 
     def __init__(self, group: str):
         self.group = group
         self.kind = group.rpartition(".")[2].removesuffix("s")
-        self._methods: dict[str, Method] = {}
+        self._methods: dict[str, Method[T]] = {}
         self._origins: dict[str, str] = {}
         self._found: dict[str, EntryPoint] | None = None
         self._loading: tuple[str, object, str] | None = None
@@ -102,18 +107,18 @@ class Registry(Mapping[str, Method]):
 
         A taken name is a ValueError, unless ``replace`` is said; names that cnnviz ships stay its own.
         """
-        name = name or getattr(plugin, "__name__", repr(plugin))
+        name = name or str(getattr(plugin, "__name__", repr(plugin)))
         if replace and self._origins.get(name) == "this process":
             self.plugins.unregister(name=name)
             del self._methods[name], self._origins[name]
         self._enlist(plugin, name, "this process")
 
-    def add(self, method: Method, name: str | None = None) -> None:
+    def add(self, method: Method[Any], name: str | None = None) -> None:
         """Called by plugins from ``cnnviz_register``, once for each method."""
         if self._loading is None:
             raise RuntimeError("Registry.add is for plugins while they register; call register(method) instead")
         entry, plugin, origin = self._loading
-        name = name or (entry if plugin is method else method.__name__)
+        name = name or (entry if plugin is method else method.name)
         if not isinstance(method, Method):
             raise TypeError(f"{name!r} is {method!r}, not a method; decorate it with @cnnviz.{self.kind}")
         if not NAME.fullmatch(name.rpartition(":")[2]):
@@ -124,7 +129,7 @@ class Registry(Mapping[str, Method]):
         method.name = name
         self._methods[name], self._origins[name] = method, origin
 
-    def __getitem__(self, name: str) -> Method:
+    def __getitem__(self, name: str) -> Method[T]:
         if name not in self._methods:
             offer = self._offers().get(name)
             if offer is None:
@@ -204,7 +209,7 @@ class Registry(Mapping[str, Method]):
         return _hint(name, self, "there are")
 
 
-def renderer(build: Callable[..., Any]) -> Method:
+def renderer(build: Callable[..., Renderer]) -> Method[Renderer]:
     """Make a renderer of a function from settings to a callable that draws an explanation.
 
     That callable takes an :class:`~cnnviz.Explanation` and returns uint8 pictures (N, H, W, 3).
@@ -230,5 +235,5 @@ def _origin(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "unknown"
 
 
-attributions = Registry("cnnviz.attributions")
-renderers = Registry("cnnviz.renderers")
+attributions: Registry[Named] = Registry("cnnviz.attributions")
+renderers: Registry[Renderer] = Registry("cnnviz.renderers")

@@ -134,15 +134,17 @@ class Run:
         at = self._place(layer)
         self._require(Plan(gradients=frozenset({(rule, at)})))
         if (rule, at) not in self._gradients:
-            places = sorted({self._place(each) for other, each in self.plan.gradients if other is rule}, key=str)
+            wanted = {self._place(each) for other, each in self.plan.gradients if other is rule}
+            places = sorted(wanted, key=str)
             wrt = [self._kept(place) for place in places]
             score = self._score(self.trace.output, len(self.inputs))
             found = self.trace.gradients(score, wrt, rule)
             for place, grad in zip(places, found, strict=True):
                 if grad is None:
+                    where = f"layer {place!r}" if isinstance(place, str) else place.value
                     raise ValueError(
-                        f"the score does not depend on {place if isinstance(place, str) else place.value} by operations "
-                        f"that carry gradients; a detach() or no_grad() in {type(self.model).__name__}.forward cuts them"
+                        f"the score does not depend on {where} by operations that carry gradients; a detach() or "
+                        f"no_grad() in {type(self.model).__name__}.forward cuts them, or the layer decides nothing"
                     )
                 self._gradients[rule, place] = grad
         return self._gradients[rule, at]
@@ -170,7 +172,7 @@ class Run:
 
         ``inputs`` holds K variants of the batch, one whole batch after the other.
         """
-        variants = inputs.unflatten(0, (-1, len(self.inputs)))
+        variants = inputs.reshape(-1, *self.inputs.shape)
         found: list[Tensor] = []
 
         def step(start: int, stop: int) -> int:

@@ -70,7 +70,8 @@ def class_scores(output: Any, items: int) -> Tensor:
     if scores.ndim > 2 and scores[0, 0].numel() == 1:
         scores = scores.flatten(1)
     if scores.ndim != 2:
-        raise ValueError(f"the model gives {tuple(output.shape)}, not scores (N, K); {way_out}output[:, 0].mean((1, 2))")
+        found = tuple(output.shape)
+        raise ValueError(f"the model gives {found}, not scores (N, K); {way_out}output[:, 0].mean((1, 2))")
     if len(scores) != items:
         raise ValueError(
             f"the model gives {len(scores)} rows of scores for {items} inputs; "

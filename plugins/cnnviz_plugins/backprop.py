@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 import cnnviz
@@ -31,7 +30,7 @@ def gradient(absolute: bool = False) -> Expr:
 
     Values (N, C, *spatial), score per unit of input. ``absolute`` drops the sign.
     """
-    return torch.abs(cnnviz.gradient()) if absolute else cnnviz.gradient()
+    return abs(cnnviz.gradient()) if absolute else cnnviz.gradient()
 
 
 @attribution(renderer="grayscale")
@@ -56,7 +55,7 @@ def guided_backprop(smooth: bool = False) -> Expr:
 
 @attribution(renderer="color")
 def deconvnet(smooth: bool = False) -> Expr:
-    """Gradients clipped at every rectifier, whatever the rectifier let through (Zeiler & Fergus, 2014, arXiv:1311.2901).
+    """Gradients clipped at every rectifier, whatever it let through (Zeiler & Fergus, 2014, arXiv:1311.2901).
 
     ``smooth`` extends that to every activation. Values (N, C, *spatial). Raises LookupError for a network without
     rectifiers.

@@ -17,9 +17,11 @@ def _mean(values: Tensor) -> Tensor:
     return values.mean(tuple(range(2, values.ndim)), keepdim=True)
 
 
-@lift
-def _sum(values: Tensor) -> Tensor:
+def _added(values: Tensor) -> Tensor:
     return values.sum(tuple(range(2, values.ndim)), keepdim=True)
+
+
+_sum = lift(_added)
 
 
 @lift
@@ -34,7 +36,7 @@ def grad_cam(layer: Layer = None, relu: bool = False) -> Expr:
     Signed: what is negative speaks against the target. ``relu`` keeps the positive part, as the paper does.
     """
     found = _over_channels(_mean(gradient(layer)) * activation(layer))
-    return torch.relu(found) if relu else found
+    return found.relu() if relu else found
 
 
 @lift
@@ -63,13 +65,13 @@ def cam(layer: Layer = None) -> Expr:
 
 @lift
 def _plus_plus_weights(grad: Tensor, maps: Tensor, epsilon: float) -> Tensor:
-    share = grad**2 / (2 * grad**2 + _sum(maps) * grad**3 + epsilon)
+    share = grad**2 / (2 * grad**2 + _added(maps) * grad**3 + epsilon)
     return torch.where(grad == 0, 0, share) * grad.relu()
 
 
 @attribution
 def grad_cam_plus_plus(layer: Layer = None, epsilon: float = 1e-6) -> Expr:
-    """Channels weighted by their positive gradients, those of small regions more (Chattopadhay et al., 2018, arXiv:1710.11063).
+    """Channels weighted by positive gradients, small regions' more (Chattopadhay et al., 2018, arXiv:1710.11063).
 
     ``epsilon`` keeps the division finite.
     """
@@ -83,7 +85,8 @@ def xgrad_cam(layer: Layer = None, epsilon: float = 1e-7) -> Expr:
 
     ``epsilon`` keeps the division finite.
     """
-    weights = _sum(gradient(layer) * activation(layer)) / (_sum(activation(layer)) + epsilon)
+    share = _sum(activation(layer)) + epsilon
+    weights = _sum(gradient(layer) * activation(layer)) / share
     return _over_channels(weights * activation(layer))
 
 
@@ -98,11 +101,11 @@ def hires_cam(layer: Layer = None) -> Expr:
 
 @attribution
 def layer_cam(layer: Layer = None) -> Expr:
-    """Each place of each channel weighted by its own positive gradient (Jiang et al., 2021, doi:10.1109/TIP.2021.3089943).
+    """Each place of each channel weighted by its positive gradient (Jiang et al., 2021, doi:10.1109/TIP.2021.3089943).
 
     Sharp at early layers too.
     """
-    return _over_channels(torch.relu(gradient(layer)) * activation(layer))
+    return _over_channels(gradient(layer).relu() * activation(layer))
 
 
 @lift
@@ -120,7 +123,7 @@ def _first_component(maps: Tensor, centred: bool) -> Tensor:
     # centred shares sum to zero: there the side with the longer tail is the object
     tilt = (shares**3 if centred else shares).sum(1, keepdim=True)
     shares = torch.where(tilt < 0, -shares, shares)
-    return shares.to(maps.dtype).unflatten(1, maps.shape[2:])[:, None]
+    return shares.to(maps.dtype).view(len(maps), 1, *maps.shape[2:])
 
 
 @attribution

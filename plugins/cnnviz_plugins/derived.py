@@ -20,7 +20,7 @@ def guided_grad_cam(
 
     Values (N, C, *spatial). ``smooth`` is guided backprop's, ``interpolation`` how the Grad-CAM is brought to size.
     """
-    return guided_backprop(smooth) * upsample(torch.relu(grad_cam(layer)), interpolation)
+    return guided_backprop(smooth) * upsample(grad_cam(layer).relu(), interpolation)
 
 
 @lift
@@ -29,13 +29,18 @@ def _signs(values: Tensor) -> Tensor:
     return torch.cat([torch.relu(-total), torch.relu(total)], 1)
 
 
+@lift
+def _stacked(*channels: Tensor) -> Tensor:
+    return torch.cat(channels, 1)
+
+
 @attribution(renderer="confusion_matrix")
 def saliency_confusion(of: Formula = "grad_cam") -> Expr:
-    """The saliency confusion matrix: what speaks against and for the target, and for the prediction, of any attribution.
+    """The saliency confusion matrix: what speaks against and for the target and the prediction, by any attribution.
 
     The target is the ground truth. Values (N, 4, *spatial), not negative, in the units of ``of``: target negative,
     target positive, prediction negative, prediction positive. The note ``prediction`` (N,) is the predicted class.
     After prasannals' neural_viz.
     """
-    rows = torch.cat([_signs(of), _signs(toward(of, prediction()))], 1)
+    rows = _stacked(_signs(of), _signs(toward(of, prediction())))
     return noted(rows, "prediction", prediction())

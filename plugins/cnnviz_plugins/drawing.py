@@ -100,13 +100,15 @@ def pictures_of(explanation: Explanation) -> Floats:
 
 def gray(pictures: Floats) -> Floats:
     """Pictures (..., 3) without their colours."""
-    return np.repeat((pictures @ np.array(LUMA) / sum(LUMA))[..., None], 3, -1)
+    brightness: Floats = pictures @ np.array(LUMA) / sum(LUMA)
+    return np.repeat(brightness[..., None], 3, -1)
 
 
 def mixed(under: Floats, over: Floats, opacity: Floats | float) -> Floats:
     """Pictures (..., 3) seen through others; an opacity (...) may change from place to place."""
     share = np.asarray(opacity)[..., None]
-    return under * (1 - share) + over * share
+    seen: Floats = under * (1 - share) + over * share
+    return seen
 
 
 def colors_of(colormap: Colormap, strengths: Floats) -> Floats:

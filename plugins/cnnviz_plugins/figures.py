@@ -26,7 +26,8 @@ from cnnviz_plugins.normalization import Floats, Scale
 from cnnviz_plugins.sheets import GAP, LEGEND, LINE, Sheet, shown_size, wrapped
 
 Draw = Callable[[Explanation], NDArray[np.uint8]]
-PALE = 230 / 255  # the darkest gray that fine maps are drawn over
+PALE = 230 / 255
+FADED = 0.4  # what is left of a picture's contrast, so that it is seen and red on it as well
 NARROWEST = 150  # pixels, so that a title has room
 LABEL = 160
 
@@ -56,10 +57,11 @@ def confusion_matrix(
         maps = np.stack([resized(values[:, quarter], size) for quarter in range(4)], 1)
         pictures = pictures_of(explanation)[:, None]
         cells = mixed(pictures, colors_of(colors, scale(maps)), opacity * scale(maps))
-        labels = [[wrapped(text, LABEL) for text in texts] for texts in _rows(explanation)]
+        labels = list(_rows(explanation))
         tallest = max(len(label) for pair in labels for label in pair)
-        figures = zip(cells, labels, scale.peaks(maps).ravel().tolist(), strict=True)
-        return np.stack([_matrix(each, label, colors, peak, tallest * LINE) for each, label, peak in figures])
+        peaks = scale.peaks(maps).ravel().tolist()
+        figures = zip(cells, labels, peaks, maps.reshape(len(maps), -1).max(1).tolist(), strict=True)
+        return np.stack([_matrix(*figure, colors, tallest * LINE) for figure in figures])
 
     return draw
 
@@ -69,18 +71,22 @@ def panels(
     contrast: float = 2.0,
     clip: float = 1.0,
     channels: str = "sum",
+    background: str = "faded",
     colormap: str | None = None,
 ) -> Draw:
     """The picture, what matters in it, and both together, with the values' colour bars.
 
     ``clip`` draws a ``clip``-th of the highest magnitude, and all above it, at full strength; ``contrast`` is the power
     that colours are raised to, more than 1 shows weak places stronger. ``channels="sum"`` adds the magnitudes of a
-    place, ``"max"`` takes the magnitude of its highest value. Coarse maps, as CAMs are, lie over the gray picture;
-    fine ones over a pale one. ``colormap`` None is jet for coarse maps and reds on white for fine ones.
+    place, ``"max"`` takes the magnitude of its highest value. Coarse maps, as CAMs are, lie over the gray picture and
+    take no contrast; fine ones over a ``"faded"`` picture, or a ``"pale"`` one where nothing is darker than 230 of
+    255. ``colormap`` None is jet for coarse maps and reds on white for fine ones.
     """
+    check_strengths(contrast, clip)
     if channels not in ("sum", "max"):
         raise ValueError(f"there is no way {channels!r} to join channels; use 'sum' or 'max'")
-    check_strengths(contrast, clip)
+    if background not in ("faded", "pale"):
+        raise ValueError(f"there is no background {background!r}; use 'faded' or 'pale'")
     chosen = None if colormap is None else colormap_named(colormap)
 
     def draw(explanation: Explanation) -> NDArray[np.uint8]:
@@ -88,22 +94,30 @@ def panels(
         coarse = is_coarse(explanation)
         maps = magnitudes(explanation) if channels == "sum" or coarse else np.abs(values_of(explanation).max(1))
         maps = resized(maps, explanation.inputs.shape[2:])
-        peaks = Scale().peaks(maps) / clip
-        strengths = np.divide(maps.clip(0, peaks), peaks, out=np.zeros_like(maps), where=peaks > 0)
-        colors = chosen or colormap_named("jet")
+        strengths, peaks = clipped(maps, clip)
+        colors = chosen or colormap_named("jet" if coarse else "Reds")
         if not coarse:
-            colors = contrasted(chosen or colormap_named("Reds"), contrast)
+            colors = contrasted(colors, contrast)
         heat, pictures = colors_of(colors, strengths), pictures_of(explanation)
-        lightened = gray(pictures)
-        over = mixed(lightened, heat, 0.3) if coarse else np.minimum(heat, np.maximum(lightened, PALE))
-        size = shown_size(*pictures.shape[1:3])
-        room = max(size[1], NARROWEST)
+        under = gray(pictures)
+        if coarse:
+            over = mixed(under, heat, 0.3)
+        else:
+            over = np.minimum(heat, under.clip(PALE)) if background == "pale" else heat * (1 - FADED * (1 - under))
+        room = max(shown_size(*pictures.shape[1:3])[1], NARROWEST)
         titles = [wrapped(title, room) for title in explanation.titles()]
         height = max(map(len, titles)) * LINE
-        each = zip(pictures, heat, over, titles, peaks.ravel().tolist(), strict=True)
-        return np.stack([_triple((a, b, c), title, colors, peak, height) for a, b, c, title, peak in each])
+        highest = maps.reshape(len(maps), -1).max(1).tolist()
+        each = zip(pictures, heat, over, titles, peaks.ravel().tolist(), highest, strict=True)
+        return np.stack([_triple((a, b, c), title, *ends, colors, height) for a, b, c, title, *ends in each])
 
     return draw
+
+
+def clipped(maps: Floats, clip: float) -> tuple[Floats, Floats]:
+    """Strengths (N, ...) in 0..1 of magnitudes, and the magnitude of full strength (N, 1, ...)."""
+    peaks = Scale("image").peaks(maps) / clip
+    return np.divide(maps.clip(0, peaks), peaks, out=np.zeros_like(maps), where=peaks > 0), peaks
 
 
 def check_strengths(contrast: float, clip: float) -> None:
@@ -121,17 +135,22 @@ def contrasted(colors: Colormap, contrast: float) -> Colormap:
     return ListedColormap(table**contrast)
 
 
-def _rows(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    """For each input what the two rows of its matrix are about."""
+def _rows(explanation: Explanation) -> Iterator[tuple[list[str], list[str]]]:
+    """For each input what the two rows of its matrix are about, in lines."""
     found = explanation.notes.get("prediction")
     for number, title in enumerate(explanation.titles()):
-        truth = "" if explanation.target is None else f": {title}"
-        guess = "" if found is None else f": {explanation.name_of(int(found[number]))}"
-        yield f"Ground truth{truth}", f"Prediction{guess}"
+        truth = "" if explanation.target is None else title
+        guess = "" if found is None else explanation.name_of(int(found[number]))
+        yield ["Ground truth:", *wrapped(truth, LABEL)], ["Prediction:", *wrapped(guess, LABEL)]
 
 
 def _matrix(
-    cells: Floats, labels: Sequence[Sequence[str]], colors: Colormap, peak: float, label_height: int
+    cells: Floats,
+    labels: tuple[list[str], list[str]],
+    peak: float,
+    highest: float,
+    colors: Colormap,
+    label_height: int,
 ) -> NDArray[np.uint8]:
     size = shown_size(*cells.shape[1:3])
     room, row = max(size[1], NARROWEST), max(size[0], label_height, 3 * LINE)
@@ -145,12 +164,17 @@ def _matrix(
     for number, cell in enumerate(cells):
         left, top = lefts[number % 2] + (room - size[1]) / 2, tops[number // 2] + (row - size[0]) / 2
         sheet.picture(cell, left, top, size)
-    sheet.legend(colors, peak, lefts[1] + room + GAP, tops[0], 2 * row + GAP)
+    sheet.legend(colors, peak, highest, lefts[1] + room + GAP, tops[0], 2 * row + GAP)
     return sheet.drawn()
 
 
 def _triple(
-    pictures: tuple[Floats, Floats, Floats], title: Sequence[str], colors: Colormap, peak: float, title_height: int
+    pictures: tuple[Floats, Floats, Floats],
+    title: Sequence[str],
+    peak: float,
+    highest: float,
+    colors: Colormap,
+    title_height: int,
 ) -> NDArray[np.uint8]:
     size = shown_size(*pictures[0].shape[:2])
     room, row, top = max(size[1], NARROWEST), max(size[0], 3 * LINE), GAP + title_height + 6
@@ -160,5 +184,5 @@ def _triple(
         sheet.text(lines, left + room / 2, GAP + title_height - LINE * len(lines))
         sheet.picture(picture, left + (room - size[1]) / 2, top + (row - size[0]) / 2, size)
     for left in lefts[1:]:
-        sheet.legend(colors, peak, left + room + GAP, top, row)
+        sheet.legend(colors, peak, highest, left + room + GAP, top, row)
     return sheet.drawn()

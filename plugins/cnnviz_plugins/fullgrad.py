@@ -13,12 +13,10 @@ def _total(values: Tensor) -> Tensor:
     return values.flatten(1).double().sum(1)
 
 
-@lift
 def _magnitude(values: Tensor) -> Tensor:
     return values.abs().sum(1, keepdim=True)
 
 
-@lift
 def _scaled_magnitude(values: Tensor) -> Tensor:
     """Each sample's magnitudes from 0 to 1 over all channels, then added up over channels."""
     flat = values.abs().flatten(1)
@@ -30,7 +28,7 @@ def _scaled_magnitude(values: Tensor) -> Tensor:
 
 @attribution
 def fullgrad(scaled: bool = True) -> Expr:
-    """Magnitudes of input x gradient and of gradient x bias of every layer (Srinivas & Fleuret, 2019, arXiv:1905.00780).
+    """Magnitudes of input x gradient and of every gradient x bias (Srinivas & Fleuret, 2019, arXiv:1905.00780).
 
     ``scaled`` brings each layer's magnitudes to 0..1 first, as the authors do; else they are added as they are, in
     units of the score. Biases are implicit ones, so that batch norm and smooth activations count too. Values
@@ -39,4 +37,4 @@ def fullgrad(scaled: bool = True) -> Expr:
     """
     each = _scaled_magnitude if scaled else _magnitude
     share = image() * cnnviz.gradient()
-    return noted(each(share) + bias_maps(each), "completeness_gap", _total(share) + bias_share() - score())
+    return noted(lift(each)(share) + bias_maps(each), "completeness_gap", _total(share) + bias_share() - score())

@@ -72,27 +72,31 @@ class Sheet:
                 parse_math=False,  # a class may be named "$5"
             )
 
-    def legend(self, colors: Colormap, peak: float, left: float, top: float, height: float) -> None:
-        """A colour bar from 0 to the peak."""
+    def legend(self, colors: Colormap, peak: float, highest: float, left: float, top: float, height: float) -> None:
+        """A colour bar from 0 to the peak, which says where values go on beyond it up to the highest."""
         axes = self.axes(left, top, 14, height)
         steps = np.linspace(1, 0, 256)[:, None]
         axes.imshow(colors_of(colors, steps), aspect="auto", origin="upper", extent=(0, 1, 0, 1))
         ticks = [0.0, 0.5, 1.0] if peak > 0 else [0.0]  # a blank map has no scale
-        axes.set_yticks(ticks, [f"{tick * peak:.3g}" for tick in ticks])
+        labels = [f"{tick * peak:.3g}" for tick in ticks]
+        if highest > peak > 0 and f"{highest:.3g}" != labels[-1]:
+            labels[-1] = f"\u2265 {labels[-1]}"
+        axes.set_yticks(ticks, labels)
         axes.yaxis.tick_right()
         for spine in axes.spines.values():
             spine.set(linewidth=0.6, edgecolor="black")
 
     def drawn(self) -> NDArray[np.uint8]:
         """The finished figure (height, width, 3)."""
-        self.canvas.draw()
-        return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
+        self.canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib does not type its canvas
+        return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]  # nor this
 
 
 def wrapped(text: str, width: float, size: float = TEXT) -> list[str]:
     """The fewest lines that keep a text within so many pixels; words are broken only where one alone is too long."""
     canvas = FigureCanvasAgg(Figure((1, 1), dpi=DPI))
-    measure, font = canvas.get_renderer(), FontProperties(family=FONT, size=size)
+    measure = canvas.get_renderer()  # type: ignore[no-untyped-call]  # matplotlib does not type its canvas
+    font = FontProperties(family=FONT, size=size)
     for letters in range(len(text), 1, -1):
         lines = textwrap.wrap(text, letters)
         if all(measure.get_text_width_height_descent(line, font, False)[0] <= width for line in lines):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cnnviz import Explanation, renderer
 from cnnviz_plugins.drawing import check_rank, colormap_named, colors_of, is_coarse, magnitudes, resized, values_of
-from cnnviz_plugins.figures import check_strengths, contrasted
+from cnnviz_plugins.figures import check_strengths, clipped, contrasted
 from cnnviz_plugins.normalization import Floats, Scale
 from cnnviz_plugins.sheets import GAP, LEGEND, LINE, SMALL, Sheet, wrapped
 
@@ -42,15 +42,13 @@ def line(contrast: float = 1.0, clip: float = 1.0, colormap: str | None = None) 
         coarse = is_coarse(explanation)
         signals = explanation.inputs.detach().cpu().double().numpy()
         maps = _importance(explanation)
-        peaks = Scale().peaks(maps) / clip
-        strengths = np.divide(maps.clip(0, peaks), peaks, out=np.zeros_like(maps), where=peaks > 0)
-        colors = chosen or colormap_named("turbo")
+        strengths, peaks = clipped(maps, clip)
+        colors = chosen or colormap_named("turbo" if coarse else "Reds")
         if not coarse:
-            colors = contrasted(chosen or colormap_named("Reds"), contrast)
-            colors = colors if chosen else _seen_on_white(colors)
-        titles = _titles(explanation)
-        each = zip(signals, strengths, titles, peaks.ravel().tolist(), strict=True)
-        return np.stack([_rows(signal, strength, title, colors, peak) for signal, strength, title, peak in each])
+            colors = _seen_on_white(contrasted(colors, contrast))
+        ends = peaks.ravel().tolist(), maps.max((1, 2)).tolist()
+        each = zip(signals, strengths, _titles(explanation), *ends, strict=True)
+        return np.stack([_rows(*figure, colors) for figure in each])
 
     return draw
 
@@ -78,10 +76,12 @@ def _titles(explanation: Explanation) -> list[list[str]]:
     return [[""] * (most - len(title)) + title for title in titles]
 
 
-def _rows(signal: Floats, strengths: Floats, title: list[str], colors: Colormap, peak: float) -> NDArray[np.uint8]:
+def _rows(
+    signal: Floats, strengths: Floats, title: list[str], peak: float, highest: float, colors: Colormap
+) -> NDArray[np.uint8]:
     row = int(np.clip(1600 // len(signal), 44, 220))
-    top = 2 * GAP + LINE * len(title)
-    gap = LINE + 2 if len(signal) > 1 else GAP
+    gap = LINE + 2 if len(signal) > 1 else 0
+    top = 2 * GAP + LINE * len(title) + gap
     height = len(signal) * (row + gap) - gap
     sheet = Sheet(TICKS + WIDTH + GAP + LEGEND, top + height + 3 * GAP)
     sheet.text(title, TICKS + WIDTH / 2, GAP)
@@ -97,7 +97,7 @@ def _rows(signal: Floats, strengths: Floats, title: list[str], colors: Colormap,
         _scales(axes, points, len(points), last=channel == len(signal) - 1)
         if len(signal) > 1:
             sheet.text([f"channel {channel}"], TICKS, above - LINE, "left", SMALL)
-    sheet.legend(colors, peak, TICKS + WIDTH + GAP, top, height)
+    sheet.legend(colors, peak, highest, TICKS + WIDTH + GAP, top, height)
     return sheet.drawn()
 
 
@@ -125,7 +125,7 @@ def _scales(axes: Axes, shown: Floats, length: int, last: bool) -> None:
     margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     axes.set_xlim(-0.5, length - 0.5)
     axes.set_ylim(low - margin, high + margin)
-    ticks = [low] if low == high else [low, high]
+    ticks = sorted({low, high})
     axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
     if last:
         places = [int(tick) for tick in MaxNLocator(8, integer=True).tick_values(0, length - 1) if 0 <= tick < length]

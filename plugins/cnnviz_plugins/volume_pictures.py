@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
 from cnnviz import Explanation, renderer
@@ -24,7 +23,7 @@ def slices(
     colormap: str = "turbo",
     opacity: float = 0.7,
     normalize: str | float = "percentile",
-    percentile: float = 99.5,
+    percentile: float = 99.9,
     absolute: bool = False,
 ) -> Draw:
     """Evenly spaced slices across a spatial axis with the map over them, and the highest of all slices at each place.
@@ -50,12 +49,12 @@ def slices(
         under = np.concatenate([volumes[:, places], volumes.max(1, keepdims=True)], 1)
         strengths = np.concatenate([warmth[:, places], warmth.max(1, keepdims=True)], 1)
         cells = mixed(under, colors_of(colors, strengths), opacity * strengths)
-        return _grids(cells, labels, explanation.titles(), colors)
+        return _grids(cells, labels, explanation.titles())
 
     return draw
 
 
-def _grids(cells: Floats, labels: Sequence[str], titles: Sequence[str], colors: Colormap) -> NDArray[np.uint8]:
+def _grids(cells: Floats, labels: Sequence[str], titles: Sequence[str]) -> NDArray[np.uint8]:
     height, width = shown_size(*cells.shape[2:4])
     columns = _columns(len(labels))
     room = max(width, SMALLEST)
