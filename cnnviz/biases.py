@@ -6,7 +6,7 @@ For piecewise linear networks the score is exactly the input's share plus the sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.weak import WeakIdKeyDictionary
 
-from cnnviz.operations import RECTIFIERS, Operation, canonical, in_place
+from cnnviz.operations import RECTIFIERS, Operation, canonical, in_place, name_of
 
 _BIASED = (torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d)
 _LINEAR = (F.linear, torch._C._nn.linear, *_BIASED, torch.conv_transpose3d)
@@ -42,14 +43,14 @@ class Biases:
         self._reached: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._reached[source] = True
 
-    def call(self, func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Run the operation; its bias counts only where the input reaches it."""
+    def call(self, func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], run: Callable[..., Any]) -> Any:
+        """``run`` the operation; its bias counts only where the input reaches it."""
         reached = [self._depends(arg) for arg in (*args, *kwargs.values())]
         if not any(reached) or getattr(func, "__name__", "") in ("__get__", "size", "dim"):
-            return func(*args, **kwargs)
+            return run(func, args, kwargs)
         operation = canonical(func, args, kwargs)
         bias = self._bias(operation, func, args, kwargs)
-        output = func(*args, **kwargs)
+        output = run(func, args, kwargs)
         for each in output if isinstance(output, tuple | list) else (output,):
             if isinstance(each, Tensor):
                 self._reached[each] = True
@@ -72,7 +73,8 @@ class Biases:
     def _by_forward_derivative(self, func: Operation, args: Any, kwargs: Any) -> Tensor | None:
         """y - J x, whatever the operation: its derivative in the direction of its own input."""
         writes = in_place(func, kwargs, args)
-        with torch.no_grad(), forward_ad.dual_level():
+        # the fused attention kernels have no forward derivative
+        with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
 
             def dual(value: Any) -> Any:
                 if isinstance(value, Tensor) and self._depends(value) and value.is_floating_point():
@@ -82,7 +84,12 @@ class Biases:
                     return type(value)(dual(each) for each in value)
                 return value.detach() if isinstance(value, Tensor) else value
 
-            output = func(*(dual(arg) for arg in args), **{name: dual(arg) for name, arg in kwargs.items()})
+            try:
+                output = func(*(dual(arg) for arg in args), **{name: dual(arg) for name, arg in kwargs.items()})
+            except NotImplementedError as error:
+                raise LookupError(
+                    f"the implicit bias of {name_of(func)} is not known: PyTorch has no forward derivative of it"
+                ) from error
             if not isinstance(output, Tensor) or not output.is_floating_point():
                 return None
             primal, tangent = forward_ad.unpack_dual(output)  # type: ignore[no-untyped-call]  # nor here

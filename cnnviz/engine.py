@@ -161,8 +161,10 @@ class _Observer(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         trace = self.trace
-        call = self._call if trace.biases is None else trace.biases.call
-        output = call(func, args, kwargs)
+        if trace.biases is None:
+            output = self._call(func, args, kwargs)
+        else:
+            output = trace.biases.call(func, args, kwargs, self._call)
         if isinstance(output, Tensor) and output.grad_fn is not None:
             trace.bytes += output.numel() * output.element_size()
         return output

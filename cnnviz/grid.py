@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 GAP, LINE, LETTERS = 10, 19, 15  # pixels: between pictures, from line to line, of the font
 SMALLEST = 160  # a picture's longer side, so that small inputs can be seen and names fit
+
+
+Cell = tuple[list[str], NDArray[np.uint8]]  # what is written above it, and the picture
 
 
 def grid(
@@ -41,33 +45,36 @@ def grid(
         raise ValueError(f"the results are of different numbers of inputs ({each}); draw what was asked together")
     if columns is not None and columns < 1:
         raise ValueError(f"columns={columns} leaves no place for a picture; use 1 or more")
-    drawn = {name: explanation.render(renderer, **settings) for name, explanation in results.items()}
+    rows = _rows(results, renderer, settings)
+    across = columns or len(rows[0])
+    return _sheet([row[start : start + across] for row in rows for start in range(0, len(row), across)])
+
+
+def _rows(results: Mapping[str, Explanation], renderer: str | Renderer | None, settings: Any) -> list[list[Cell]]:
+    """For each input its cells."""
     first = next(iter(results.values()))
     titles = first.titles()
-    if first.inputs.ndim == 4:
+    images = first.inputs.ndim == 4
+    rows: list[list[Cell]] = [[] for _ in titles]
+    if images:
         originals = first.render("overlay", opacity=0.0)  # the picture itself, as renderers see it
-    font = _font()
-    rows = []
-    for item in range(len(first)):
-        cells = [(titles[item], originals[item])] if first.inputs.ndim == 4 else []
-        for name, explanation in results.items():
-            title = explanation.titles()[item]
-            titled = first.inputs.ndim != 4 or title == titles[item]  # figures of signals and volumes say it themselves
-            cells.append((name if titled else f"{name}\n{title}", drawn[name][item]))
-        rows.append([(says, _enlarged(picture)) for says, picture in cells])
-    across = columns or len(rows[0])
-    lines = [row[start : start + across] for row in rows for start in range(0, len(row), across)]
-    return _sheet(lines, font)
+        rows = [[([title], picture)] for title, picture in zip(titles, originals, strict=True)]
+    for name, explanation in results.items():
+        pictures = explanation.render(renderer, **settings)
+        for row, usual, title, picture in zip(rows, titles, explanation.titles(), pictures, strict=True):
+            # figures of signals and volumes say their title themselves
+            row.append(([name, title] if images and title != usual else [name], picture))
+    return rows
 
 
-def _sheet(lines: list[list[tuple[str, NDArray[np.uint8]]]], font: FreeTypeFont) -> NDArray[np.uint8]:
+def _sheet(lines: list[list[Cell]]) -> NDArray[np.uint8]:
     from PIL import Image, ImageDraw
 
-    widths = [
-        max(SMALLEST, *(line[place][1].shape[1] for line in lines if place < len(line)))
-        for place in range(max(map(len, lines)))
-    ]
-    captions = [[_wrapped(says, width, font) for (says, _), width in zip(line, widths, strict=False)] for line in lines]
+    font = _font()
+    lines = [[(says, _enlarged(picture)) for says, picture in line] for line in lines]
+    places = range(max(map(len, lines)))
+    widths = [max(SMALLEST, *(line[at][1].shape[1] for line in lines if at < len(line))) for at in places]
+    captions = [[_caption(says, width, font) for (says, _), width in zip(line, widths, strict=False)] for line in lines]
     above = [LINE * max(map(len, caption)) + 4 for caption in captions]
     heights = [max(picture.shape[0] for _, picture in line) for line in lines]
     height = sum(above) + sum(heights) + GAP * (len(lines) + 1)
@@ -99,13 +106,14 @@ def _font() -> FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), LETTERS)
 
 
-def _wrapped(text: str, width: int, font: FreeTypeFont) -> list[str]:
-    """The fewest lines that are no wider than so many pixels; words are broken only where one alone is too long."""
-    lines = []
-    for paragraph in text.split("\n"):
-        for letters in range(max(2, len(paragraph)), 0, -1):
-            broken = textwrap.wrap(paragraph, letters)
-            if letters == 1 or all(font.getlength(each) <= width for each in broken):
-                lines += broken
-                break
-    return lines
+def _caption(says: list[str], width: int, font: FreeTypeFont) -> list[str]:
+    """Lines as long as fit so many pixels; words are broken only where one alone is too long."""
+
+    def wrapped(letters: int) -> list[str]:
+        return [line for text in says for line in textwrap.wrap(text, letters)]
+
+    def too_wide(letters: int) -> bool:
+        return any(font.getlength(line) > width for line in wrapped(letters))
+
+    longest = max(map(len, says))
+    return wrapped(max(1, bisect_left(range(1, longest + 1), True, key=too_wide)))

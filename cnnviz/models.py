@@ -198,14 +198,12 @@ def _made(name: str) -> nn.Module:
             raise ModuleNotFoundError(f"no module {reason.name!r} for model {name!r}; {KINDS}") from reason
         for part in attribute.split("."):
             if not hasattr(found, part):
-                raise LookupError(
-                    f"{place} has no {attribute!r}{_near(part, dir(found))}, for model {name!r}"
-                )
+                raise LookupError(f"{place} has no {attribute!r}{_near(part, dir(found))} for model {name!r}")
             found = getattr(found, part)
         made = found if isinstance(found, nn.Module) or not callable(found) else found()
     if not isinstance(made, nn.Module):
         raise TypeError(
-            f"model {name!r} is a {type(made).__name__}; the factory must return a torch.nn.Module"
+            f"model {name!r} gives {type(made).__name__}; the factory must return a torch.nn.Module"
         )
     return made
 

@@ -47,8 +47,9 @@ def find_pictures(paths: str | Path | Iterable[str | Path]) -> list[Path]:
 def read_picture(path: str | Path, limit: int = LIMIT) -> Image.Image:
     """The picture in an RGB file, upright, 8 bits: the first frame of many, transparency over white.
 
-    Raises ValueError for a file that is no picture, is damaged or has more pixels than `limit`, which is
-    checked before anything is decoded; FileNotFoundError or IsADirectoryError for a path that is no file.
+    Raises ValueError for a file that is no picture, is damaged or has more pixels than `limit` (or than
+    Pillow finds safe), which is checked before anything is decoded; FileNotFoundError or IsADirectoryError
+    for a path that is no file.
     """
     return _decoded(Path(path), "RGB", limit)
 
@@ -93,7 +94,7 @@ def _decoded(path: Path, mode: str, limit: int) -> Image.Image:
             with _quiet():
                 opened = Image.open(file, formats=FORMATS)
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as reason:
-            raise ValueError(f"picture '{path}' has more pixels than Pillow opens safely ({reason})") from reason
+            raise ValueError(f"picture '{path}' has more pixels than are safe to open ({reason})") from reason
         except UnidentifiedImageError as reason:
             raise ValueError(f"'{path}' is not a picture that can be read ({', '.join(FORMATS)})") from reason
         except Exception as reason:  # Pillow raises nearly anything on a hostile file

@@ -47,7 +47,7 @@ def kind_of(path: str | Path) -> Kind:
         return "checkpoint"
     if not start.startswith(b"PK\x03\x04"):
         raise ValueError(
-            f"weights '{path}' are neither safetensors nor a PyTorch file; save a state dict as either"
+            f"weights '{path}' are neither safetensors nor a file of torch.save; save a state dict as either"
         )
     try:
         with zipfile.ZipFile(path) as archive:
@@ -104,10 +104,8 @@ def read_module(path: str | Path, trust_model: bool = False) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.jit is deprecated, which the file cannot help
             try:
-                if kind == "TorchScript":
-                    found = torch.jit.load(path, "cpu")  # type: ignore[no-untyped-call]  # torch has no types here
-                else:
-                    found = torch.export.load(path).module()
+                script: Any = torch.jit.load  # which has no types
+                found = script(path, "cpu") if kind == "TorchScript" else torch.export.load(path).module()
             except Exception as reason:  # code of the file's own can fail in any way
                 raise ValueError(f"model '{path}' does not load: {_one_line(reason)}") from reason
     if not isinstance(found, nn.Module):
@@ -157,7 +155,8 @@ def _unpickled(path: Path, trust_model: bool) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of old formats, which load all the same
         try:
-            return torch.load(path, "cpu", weights_only=True)
+            with path.open("rb") as file:  # given the path, torch.load would believe its suffix
+                return torch.load(file, "cpu", weights_only=True)
         except pickle.UnpicklingError as reason:
             code = re.search(r"GLOBAL ([\w.]+)", str(reason))
             if "Unsupported operand" in str(reason):
@@ -169,7 +168,8 @@ def _unpickled(path: Path, trust_model: bool) -> Any:
             short = _one_line(reason)[:200]
             raise ValueError(f"weights '{path}' are damaged or cut short: {short}") from reason
         try:
-            return torch.load(path, "cpu", weights_only=False)
+            with path.open("rb") as file:
+                return torch.load(file, "cpu", weights_only=False)
         except Exception as reason:
             raise ValueError(f"model '{path}' does not load: {_one_line(reason)}") from reason
 

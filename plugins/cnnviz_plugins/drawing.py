@@ -83,7 +83,7 @@ def resized(maps: Floats, size: tuple[int, ...]) -> Floats:
 def pictures_of(explanation: Explanation) -> Floats:
     """The inputs as pictures (N, *spatial, 3), whatever their channels.
 
-    One channel is grey, three are RGB, four are RGBA before white; of any other number the mean is grey.
+    One channel is gray, three are RGB, four are RGBA before white; of any other number the mean is gray.
     Without a preprocessing, an input that leaves 0..1 is stretched to it.
     """
     inputs = explanation.inputs.detach().cpu().float()

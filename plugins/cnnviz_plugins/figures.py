@@ -99,19 +99,26 @@ def panels(
         if not coarse:
             colors = contrasted(colors, contrast)
         heat, pictures = colors_of(colors, strengths), pictures_of(explanation)
-        under = gray(pictures)
-        if coarse:
-            over = mixed(under, heat, 0.3)
-        else:
-            over = np.minimum(heat, under.clip(PALE)) if background == "pale" else heat * (1 - FADED * (1 - under))
+        over = _under_heat(gray(pictures), heat, "coarse" if coarse else background)
         room = max(shown_size(*pictures.shape[1:3])[1], NARROWEST)
         titles = [wrapped(title, room) for title in explanation.titles()]
-        height = max(map(len, titles)) * LINE
-        highest = maps.reshape(len(maps), -1).max(1).tolist()
-        each = zip(pictures, heat, over, titles, peaks.ravel().tolist(), highest, strict=True)
-        return np.stack([_triple((a, b, c), title, *ends, colors, height) for a, b, c, title, *ends in each])
+        tallest = max(map(len, titles)) * LINE
+        figures = []
+        for item, title in enumerate(titles):
+            three = pictures[item], heat[item], over[item]
+            figures.append(_triple(three, title, peaks[item].item(), maps[item].max(), colors, tallest))
+        return np.stack(figures)
 
     return draw
+
+
+def _under_heat(pictures: Floats, heat: Floats, background: str) -> Floats:
+    if background == "coarse":
+        return mixed(pictures, heat, 0.3)
+    if background == "pale":
+        darker: Floats = np.minimum(heat, pictures.clip(PALE))
+        return darker
+    return heat * (1 - FADED * (1 - pictures))
 
 
 def clipped(maps: Floats, clip: float) -> tuple[Floats, Floats]:

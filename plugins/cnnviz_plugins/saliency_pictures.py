@@ -45,11 +45,11 @@ def color(style: str = "zero", normalize: str | float = "percentile", percentile
         values = _red_green_blue(explanation)
         if style == "zero":
             return as_uint8(0.5 + scale(values) / 2)
+        whole = Scale("image")
+        above = whole.above_lowest(values)
         if style == "minmax":
-            whole = Scale("image")
-            return as_uint8(whole(whole.above_lowest(values)))
-        spread = values.std((1, 2, 3), keepdims=True)
-        centred = values - values.mean((1, 2, 3), keepdims=True)
+            return as_uint8(whole(above))
+        centred, spread = above - above.mean((1, 2, 3), keepdims=True), above.std((1, 2, 3), keepdims=True)
         return as_uint8(0.5 + 0.1 * np.divide(centred, spread, out=np.zeros_like(values), where=spread > 0))
 
     return draw

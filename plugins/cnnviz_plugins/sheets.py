@@ -1,11 +1,12 @@
 """Figures laid out in pixels from the top left, on canvases of their own, with text wrapped to its place.
 
-Nothing is read from or left in matplotlib's global state, so threads may draw side by side.
+pyplot is never used and nothing is kept, so threads may draw side by side; a user's style changes no figure.
 """
 
 from __future__ import annotations
 
 import textwrap
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ FONT = "DejaVu Sans"  # comes with matplotlib
 TEXT, SMALL = 10.0, 8.0
 LINE = 18  # from line to line of TEXT
 GAP = 12
-LEGEND = 92  # a colour bar with its numbers
+LEGEND = 106  # a colour bar with its numbers
 SMALLEST, LARGEST = 320, 512
 
 
@@ -70,6 +71,7 @@ class Sheet:
                 fontsize=size,
                 family=FONT,
                 parse_math=False,  # a class may be named "$5"
+                usetex=False,
             )
 
     def legend(self, colors: Colormap, peak: float, highest: float, left: float, top: float, height: float) -> None:
@@ -81,7 +83,7 @@ class Sheet:
         labels = [f"{tick * peak:.3g}" for tick in ticks]
         if highest > peak > 0 and f"{highest:.3g}" != labels[-1]:
             labels[-1] = f"\u2265 {labels[-1]}"
-        axes.set_yticks(ticks, labels)
+        axes.set_yticks(ticks, labels, usetex=False)
         axes.yaxis.tick_right()
         for spine in axes.spines.values():
             spine.set(linewidth=0.6, edgecolor="black")
@@ -93,15 +95,16 @@ class Sheet:
 
 
 def wrapped(text: str, width: float, size: float = TEXT) -> list[str]:
-    """The fewest lines that keep a text within so many pixels; words are broken only where one alone is too long."""
+    """Lines as long as fit so many pixels; words are broken only where one alone is too long."""
     canvas = FigureCanvasAgg(Figure((1, 1), dpi=DPI))
     measure = canvas.get_renderer()  # type: ignore[no-untyped-call]  # matplotlib does not type its canvas
     font = FontProperties(family=FONT, size=size)
-    for letters in range(len(text), 1, -1):
+
+    def too_wide(letters: int) -> bool:
         lines = textwrap.wrap(text, letters)
-        if all(measure.get_text_width_height_descent(line, font, False)[0] <= width for line in lines):
-            return lines
-    return textwrap.wrap(text, 1)
+        return any(measure.get_text_width_height_descent(line, font, False)[0] > width for line in lines)
+
+    return textwrap.wrap(text, max(1, bisect_left(range(1, len(text) + 1), True, key=too_wide)))
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:

@@ -125,10 +125,11 @@ def _scales(axes: Axes, shown: Floats, length: int, last: bool) -> None:
     margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     axes.set_xlim(-0.5, length - 0.5)
     axes.set_ylim(low - margin, high + margin)
-    ticks = sorted({low, high})
-    axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    ends = sorted({low, high})
+    axes.set_yticks(ends, [f"{end:.3g}" for end in ends], usetex=False)
     if last:
-        places = [int(tick) for tick in MaxNLocator(8, integer=True).tick_values(0, length - 1) if 0 <= tick < length]
-        axes.set_xticks(places, [str(place) for place in places])
+        ticks = MaxNLocator(8, integer=True).tick_values(0, length - 1)
+        places = sorted({int(tick) for tick in ticks if 0 <= tick < length})
+        axes.set_xticks(places, [str(place) for place in places], usetex=False)
     for spine in axes.spines.values():
         spine.set(linewidth=0.6, edgecolor="silver")

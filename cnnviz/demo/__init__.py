@@ -1,0 +1,67 @@
+"""Two small trained networks and pictures whose evidence is known: what cnnviz is tried on, offline.
+
+`demo` reads the shape. `demo-shortcut` was trained where a tag in a corner gave the class away: it reads the
+tag. Importing this loads neither torch nor scikit-image.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING, TypedDict
+
+from cnnviz.demo.shapes import OUTLINES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from cnnviz.demo.drawing import Drawn
+
+NETWORKS = ("demo", "demo-shortcut")
+CATEGORIES = tuple(OUTLINES)
+
+
+class PreprocessingSettings(TypedDict):
+    """The arguments of `cnnviz.Preprocessing`."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int | None
+    crop: tuple[int, int] | None
+
+
+PREPROCESSING_SETTINGS = PreprocessingSettings(mean=(0.5,) * 3, std=(0.5,) * 3, resize=96, crop=(96, 96))
+
+
+def network(name: str) -> nn.Module:
+    """The trained network of that name, in eval mode, float32, on the CPU.
+
+    Raises LookupError for a name that is not in NETWORKS.
+    """
+    if name not in NETWORKS:
+        raise LookupError(f"there is no bundled network {name!r}; choose one of {', '.join(NETWORKS)}")
+    from safetensors.torch import load
+
+    from cnnviz.demo.residual import DemoNet
+
+    module = DemoNet(len(CATEGORIES))
+    weights = load((files("cnnviz.demo") / f"{name}.safetensors").read_bytes())
+    module.load_state_dict({key: tensor.float() for key, tensor in weights.items()})
+    return module.eval()
+
+
+def pictures(name: str = "demo") -> Drawn:
+    """Eight held-out pictures, one of each class, always the same; for `demo-shortcut` with the tag."""
+    from cnnviz.demo.drawing import draw
+
+    return draw(len(CATEGORIES), seed=2022, tag="true" if name == "demo-shortcut" else "none", held_out=True)
+
+
+def as_inputs(pictures: NDArray[np.uint8]) -> Tensor:
+    """Pictures (N, H, W, 3) in 0..255 as the networks see them: (N, 3, H, W) float32, normalized."""
+    import torch
+
+    mean = torch.tensor(PREPROCESSING_SETTINGS["mean"]).view(3, 1, 1)
+    std = torch.tensor(PREPROCESSING_SETTINGS["std"]).view(3, 1, 1)
+    return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - mean) / std

@@ -1,0 +1,72 @@
+"""What several tests ask about: networks of few weights for every rank, and trained ones with photographs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from nets import AveragingNet, FlatteningNet, tiny_inputs
+from PIL import Image
+from torch import Tensor, nn
+
+from cnnviz.preprocessing import IMAGENET
+
+ASSETS = Path(os.environ.get("CNNVIZ_ASSETS") or Path(__file__).parents[2] / "shared" / "assets")
+
+
+@pytest.fixture(params=(1, 2, 3), ids=("signal", "image", "volume"))
+def rank(request: pytest.FixtureRequest) -> int:
+    rank: int = request.param
+    return rank
+
+
+@pytest.fixture
+def inputs(rank: int) -> Tensor:
+    return tiny_inputs(rank)
+
+
+@pytest.fixture
+def averaging_net(rank: int) -> AveragingNet:
+    return AveragingNet(rank)
+
+
+@pytest.fixture
+def flattening_net(rank: int) -> FlatteningNet:
+    return FlatteningNet(rank)
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of trained weights and photographs."""
+    if not ASSETS.is_dir():
+        pytest.skip(f"trained weights and photographs are not at {ASSETS}; set CNNVIZ_ASSETS to their folder")
+    return ASSETS
+
+
+@pytest.fixture(scope="session")
+def squeezenet(assets: Path) -> nn.Module:
+    return trained("squeezenet1_0", assets / "models" / "squeezenet1_0-imagenet.pth")
+
+
+@pytest.fixture(scope="session")
+def mobilenet(assets: Path) -> nn.Module:
+    return trained("mobilenet_v2", assets / "models" / "mobilenet_v2-imagenet-fp16.pth")
+
+
+@pytest.fixture(scope="session")
+def photographs(assets: Path) -> Tensor:
+    """A snake (class 56) and a dog (243), (2, 3, 112, 112), normalized as ImageNet."""
+    prepare = replace(IMAGENET, resize=112, crop=(112, 112))
+    names = ("snake", "cat_dog")
+    return torch.stack([prepare(Image.open(assets / "images" / "seed" / f"{name}.png").convert("RGB")) for name in names])
+
+
+def trained(name: str, weights: Path) -> nn.Module:
+    from torchvision import models
+
+    model: nn.Module = models.get_model(name, weights=None)
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    return model.eval()
