@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from cnnviz.engine import Call as Call
     from cnnviz.engine import Rule as Rule
     from cnnviz.engine import rule as rule
-    from cnnviz.explain import explain as explain
+    from cnnviz.explaining import explain as explain
     from cnnviz.explanation import Explanation as Explanation
-    from cnnviz.grid import grid as grid
+    from cnnviz.grids import grid as grid
     from cnnviz.layers import INPUT as INPUT
     from cnnviz.layers import Layer as Layer
     from cnnviz.models import LoadedModel as LoadedModel
@@ -82,9 +82,9 @@ _HOME = {
     "baseline_input": "baselines",
     "bias_maps": "compose",
     "bias_share": "compose",
-    "explain": "explain",
+    "explain": "explaining",
     "gradient": "compose",
-    "grid": "grid",
+    "grid": "grids",
     "hookimpl": "registry",
     "image": "compose",
     "lift": "compose",
@@ -110,7 +110,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'cnnviz' has no attribute {name!r}")
     found = getattr(import_module(f"cnnviz.{_HOME[name]}"), name)
-    globals()[name] = found  # importing cnnviz.explain would else leave the module under the function's name
+    globals()[name] = found
     return found
 
 

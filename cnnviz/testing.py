@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnnviz.explain import explain
+from cnnviz.explaining import explain
 from cnnviz.explanation import Explanation
 from cnnviz.protocols import Attribution, Renderer
 from cnnviz.registry import Method, Registry, attributions, renderers

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnnviz import Explanation, renderers
-from cnnviz.grid import grid
+from cnnviz.grids import grid
 from cnnviz_plugins.figures import confusion_matrix, panels
 from cnnviz_plugins.heat_pictures import heatmap, overlay
 from cnnviz_plugins.sheets import Sheet

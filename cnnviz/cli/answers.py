@@ -32,7 +32,7 @@ class Question:
 
     def __call__(self, inputs: Tensor) -> dict[str, Explanation]:
         """The answers by method."""
-        from cnnviz.explain import explain
+        from cnnviz.explaining import explain
 
         parameter = next(self.model.module.parameters(), None)
         inputs = inputs if parameter is None else inputs.to(parameter.device, parameter.dtype)
@@ -173,4 +173,5 @@ def _show(paths: Sequence[Path]) -> None:
     from PIL import Image
 
     for path in paths:
-        Image.open(path).show()
+        with Image.open(path) as picture:
+            picture.show()

@@ -45,8 +45,8 @@ INTRODUCTION = (
 def _methods(folder: Path) -> Figure:
     """Several methods side by side."""
     from cnnviz import demo
-    from cnnviz.explain import explain
-    from cnnviz.grid import grid
+    from cnnviz.explaining import explain
+    from cnnviz.grids import grid
     from cnnviz.models import load_model
 
     drawn = demo.pictures("demo")
@@ -66,8 +66,8 @@ def _methods(folder: Path) -> Figure:
 def _shortcut(folder: Path) -> Figure:
     """A network that learned something else than it was meant to, found out."""
     from cnnviz import demo
-    from cnnviz.explain import explain
-    from cnnviz.grid import grid
+    from cnnviz.explaining import explain
+    from cnnviz.grids import grid
     from cnnviz.models import load_model
 
     drawn = demo.pictures("demo-shortcut")
@@ -97,7 +97,7 @@ def _wrong_tag(folder: Path) -> Figure:
     """What the shortcut does where it misleads."""
     from cnnviz import demo
     from cnnviz.demo.drawing import draw
-    from cnnviz.explain import explain
+    from cnnviz.explaining import explain
     from cnnviz.models import load_model
 
     drawn = draw(len(demo.CATEGORIES), seed=2022, tag="wrong", held_out=True)
@@ -121,7 +121,7 @@ def _wrong_tag(folder: Path) -> Figure:
 def _overlays(folder: Path) -> list[Figure]:
     """Each picture with its map over it."""
     from cnnviz import demo
-    from cnnviz.explain import explain
+    from cnnviz.explaining import explain
     from cnnviz.models import load_model
 
     drawn = demo.pictures("demo")

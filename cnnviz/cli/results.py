@@ -105,7 +105,7 @@ def write_together(path: Path, answers: Mapping[str, Sequence[Explanation]], dra
         first.save(path, drawing)
         return first
     from cnnviz.explanation import _encoded, write
-    from cnnviz.grid import grid
+    from cnnviz.grids import grid
 
     write(path, _encoded(grid(joined, drawing), path.suffix))
     return first

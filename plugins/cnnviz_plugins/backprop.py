@@ -58,6 +58,7 @@ def deconvnet(smooth: bool = False) -> Expr:
     """Gradients clipped at every rectifier, whatever it let through (Zeiler & Fergus, 2014, arXiv:1311.2901).
 
     ``smooth`` extends that to every activation. Values (N, C, *spatial). Raises LookupError for a network without
-    rectifiers.
+    rectifiers. Only max-pooling tells it what is in the picture: on networks without it the map is a texture, and
+    where a class's signal is negative all over some layer it is blank.
     """
     return cnnviz.gradient(rule=DECONV_SMOOTH if smooth else DECONV)
