@@ -165,8 +165,10 @@ class _Observer(TorchFunctionMode):
             output = self._call(func, args, kwargs)
         else:
             output = trace.biases.call(func, args, kwargs, self._call)
-        if isinstance(output, Tensor) and output.grad_fn is not None:
-            trace.bytes += output.numel() * output.element_size()
+        if isinstance(output, Tensor):
+            size = output.numel() * output.element_size()
+            # what a graph keeps adds up; without one an output goes when the next but one is there
+            trace.bytes = trace.bytes + size if output.grad_fn is not None else max(trace.bytes, 3 * size)
         return output
 
     def _call(self, func: Any, args: Any, kwargs: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 Layer: TypeAlias = "str | int | Sequence[str] | nn.Module | None"
@@ -33,6 +34,7 @@ _PASSIVE = (
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
+_CHANNELS_FIRST = (_ConvNd, _BatchNorm, nn.GroupNorm)  # whatever the sizes look like
 _automatic: weakref.WeakKeyDictionary[nn.Module, dict[torch.Size, str]] = weakref.WeakKeyDictionary()
 
 
@@ -67,7 +69,7 @@ def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
     raise LookupError(f"{type(model).__name__} has no layer {name!r}; {hint}")
 
 
-def check_spatial(name: str, output: Tensor, inputs: Tensor) -> None:
+def check_spatial(name: str, module: nn.Module, output: Tensor, inputs: Tensor) -> None:
     """Raises ValueError unless the layer's output is (N, C, *spatial) with some spatial extent."""
     found = tuple(output.shape)
     if len(output) != len(inputs):
@@ -78,7 +80,7 @@ def check_spatial(name: str, output: Tensor, inputs: Tensor) -> None:
         raise ValueError(
             f"layer {name!r} gives {found}, which has no spatial extent; choose a layer before it that still has one"
         )
-    if _looks_channels_last(output, inputs):
+    if _looks_channels_last(module, output, inputs):
         raise ValueError(
             f"layer {name!r} gives {found}, which looks like channels last; choose a layer that gives (N, C, *spatial)"
         )
@@ -108,7 +110,7 @@ def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
                 return  # a container's output is that of its last part
             if isinstance(module, _PASSIVE):
                 passed_on.append(output)
-            elif _is_spatial(output, inputs[0]) and not _looks_channels_last(output, inputs[0]):
+            elif _is_spatial(output, inputs[0]) and not _looks_channels_last(module, output, inputs[0]):
                 outputs.append((name, output, output.mean(tuple(range(2, output.ndim)))))
 
         return observe
@@ -142,9 +144,9 @@ def _is_spatial(output: Tensor, inputs: Tensor) -> bool:
     return same_rank and output.is_floating_point() and output[0, 0].numel() > 1 and len(output) == len(inputs)
 
 
-def _looks_channels_last(output: Tensor, inputs: Tensor) -> bool:
+def _looks_channels_last(module: nn.Module, output: Tensor, inputs: Tensor) -> bool:
     """Whether the middle sizes shrink alike while the last ones do not: (N, 7, 7, 768) of 224 x 224."""
-    if output.ndim != inputs.ndim or output.ndim < 4:
+    if output.ndim != inputs.ndim or output.ndim < 4 or isinstance(module, _CHANNELS_FIRST):
         return False
 
     def uneven(sizes: torch.Size) -> float:

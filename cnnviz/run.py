@@ -122,7 +122,7 @@ class Run:
             raise LookupError(f"layer {name!r} did not run for this input; choose one that does")
         kept = self.trace.activations[name]
         if spatial:
-            check_spatial(name, kept, self.inputs)
+            check_spatial(name, self.model.get_submodule(name), kept, self.inputs)
         return kept.detach()
 
     def gradient(self, layer: Layer | _Place = INPUT, rule: Rule = PLAIN) -> Tensor:

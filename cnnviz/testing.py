@@ -230,14 +230,14 @@ def _unchanged(subject: _Subject, model: nn.Module, inputs: Tensor, what: str) -
     """Lends a model and an input with gradients of their own; raises unless both come back as they were."""
     for weight in model.parameters():
         weight.grad = torch.ones_like(weight)
-    inputs = inputs.clone().requires_grad_()
+    inputs = inputs.detach().clone().requires_grad_()
     inputs.grad = torch.ones_like(inputs)
     lent = [*model.modules(), *model.parameters(), *model.buffers()]  # held, so that no id is given out again
     before = _state(model, inputs)
     yield model, inputs
     after = _state(model, inputs)
     del lent
-    for name in before.keys() | after.keys():
+    for name in before | after:
         old, new = before.get(name), after.get(name)
         subject.demand(_equal(old, new), f"{name}{what}")
 

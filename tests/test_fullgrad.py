@@ -49,8 +49,6 @@ def magnitudes(term: Tensor, scaled: bool) -> Tensor:
 def shares_by_hand(net: AveragingNet, x: Tensor) -> tuple[list[Tensor], Tensor]:
     """Input x gradient and gradient x bias where an operation adds one, as maps; and the head's own bias, (N,)."""
     with torch.no_grad():
-        steps: list[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]] = []
-        last: Callable[[Tensor], Tensor] = net.classify
 
         def after_first(maps: Tensor) -> Tensor:
             return after_norm(net.norm(maps))
@@ -59,7 +57,7 @@ def shares_by_hand(net: AveragingNet, x: Tensor) -> tuple[list[Tensor], Tensor]:
             return after_second(net.second(net.pool(maps.clamp(min=0))))
 
         def after_second(maps: Tensor) -> Tensor:
-            return last(maps.clamp(min=0))
+            return net.classify(maps.clamp(min=0))
 
         spread = (-1, *(1,) * (x.ndim - 2))
         shift = net.norm.bias - net.norm.weight * net.norm.running_mean / (net.norm.running_var + net.norm.eps).sqrt()
@@ -138,19 +136,24 @@ def test_what_any_operation_adds_is_y_less_its_linear_part(rank: int, inputs: Te
     torch.testing.assert_close(
         found.notes["completeness_gap"], torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-10
     )
+    direct = inputs * slopes(scores(net, TARGET), inputs)
+    terms = Run(net, inputs, torch.tensor(TARGET)).bias_gradients()
+    total = sum(each.flatten(1).sum(1) for each in terms) + direct.flatten(1).sum(1)
+    torch.testing.assert_close(total, scores(net, TARGET)(inputs), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["silu", "silu-inplace", "gelu", "sigmoid", "hardswish", "square", "softmax", "threshold"])
+def test_the_share_of_a_curve_is_where_the_curve_is(rank: int, inputs: Tensor, name: str) -> None:
+    curve, net = CURVES[name], Curved(rank, CURVES[name])
     with torch.no_grad():
         z = net.norm(net.first(inputs))
-    total = sum(each.flatten(1).sum(1) for each in Run(net, inputs, torch.tensor(TARGET)).bias_gradients())
-    # every derivative of what is before the curve is known: the curve's own share is what remains
-    step = 1e-6
-    with torch.no_grad():
-        linear = (curve(z * (1 + step)) - curve(z * (1 - step))) / (2 * step)
-        adds = (curve(z.clone()) - linear).flatten(2).mean(2)
-    share = (net.head.weight.detach()[TARGET] * adds).sum(1)
-    before = (z * slopes(scores(lambda maps: net.head(curve(maps.clone()).flatten(2).mean(2)), TARGET), z)).flatten(1).sum(1)
-    direct = (inputs * slopes(scores(net, TARGET), inputs)).flatten(1).sum(1)
-    rest = before - direct + net.head.bias.detach()[TARGET]
-    torch.testing.assert_close(total, share + rest, rtol=1e-5, atol=1e-5)
+        linear = (curve(z * (1 + 1e-6)) - curve(z * (1 - 1e-6))) / 2e-6
+        adds = curve(z.clone()) - linear
+    weight = net.head.weight.detach()[TARGET].view(2, 3, *(1,) * (inputs.ndim - 2))
+    share = adds * weight / z[0, 0].numel()
+    terms = Run(net, inputs, torch.tensor(TARGET)).bias_gradients()
+    found = [each for each in terms if each.shape == share.shape]
+    assert min(float((each - share).abs().max()) for each in found) < 1e-7
 
 
 def test_the_gap_tells_what_is_missing() -> None:
@@ -166,6 +169,14 @@ def test_the_gap_tells_what_is_missing() -> None:
 
     found = explain(Hidden().eval(), inputs, "fullgrad", target=TARGET)
     torch.testing.assert_close(found.notes["completeness_gap"], torch.full((2,), -5.0, dtype=torch.float64))
+
+
+def test_a_hook_of_the_users_may_watch_gradients() -> None:
+    net, inputs, seen = AveragingNet(), tiny_inputs(), []
+    expected = explain(net, inputs, "fullgrad", target=TARGET).values
+    net.second.register_forward_hook(lambda module, args, output: output.register_hook(seen.append) and None)
+    torch.testing.assert_close(explain(net, inputs, "fullgrad", target=TARGET).values, expected)
+    assert seen
 
 
 def test_a_network_without_biases_is_input_x_gradient(rank: int, inputs: Tensor) -> None:

@@ -42,7 +42,9 @@ class Drawing:
         return explanation.render(name, **converted(renderers[name], self.given))
 
     def name(self, explanation: Explanation) -> str:
-        return self.renderer or explanation.renderer or explanation._usual_renderer()
+        # what methods ask for draws images; signals and volumes have their own
+        suits = explanation.renderer if explanation.inputs.ndim == 4 else None
+        return self.renderer or suits or explanation._usual_renderer()
 
     def check(self, explanations: Iterable[Explanation]) -> None:
         """Raises TypeError for a setting that neither the methods nor any of the renderers have."""

@@ -170,7 +170,7 @@ def _peek(tokens: Sequence[str], setting: str) -> str | None:
 
 def _no_option(written: str, known: Sequence[str], methods: Sequence[Method[Any]]) -> str:
     names = [name.lstrip("-").replace("_", "-") for name in known]
-    near = difflib.get_close_matches(written.lstrip("-"), names, n=1, cutoff=0.65)
+    near = difflib.get_close_matches(written.lstrip("-"), names, n=1, cutoff=0.72)
     taken = sorted({f"--{name.replace('_', '-')}" for method in methods for name in method.settings})
     hint = f"did you mean --{near[0]}?" if near else f"it takes {', '.join(taken) or 'no settings'}"
     return f"there is no option {written} for {' and '.join(method.name for method in methods)}; {hint}"

@@ -43,7 +43,8 @@ def grad_cam(layer: Layer = None, relu: bool = False) -> Expr:
 def _averaged(grad: Tensor, maps: Tensor) -> Tensor:
     """What the score averages over space: needs a gradient that is one number a channel wherever it is not zero."""
     peak = grad.abs().amax(tuple(range(2, grad.ndim)), keepdim=True)
-    constant = torch.isclose(grad.abs(), peak, rtol=1e-3, atol=0) | (grad.abs() <= 1e-6 * peak)
+    rounding = max(1e-3, 4 * torch.finfo(grad.dtype).eps)
+    constant = torch.isclose(grad.abs(), peak, rtol=rounding, atol=0) | (grad.abs() <= 1e-6 * peak)
     signed = (grad > 0).flatten(2).any(2) & (grad < 0).flatten(2).any(2)
     if not bool(constant.all()) or bool(signed.any()):
         raise ValueError(
