@@ -6,7 +6,10 @@ For piecewise linear networks the score is exactly the input's share plus the sh
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -33,6 +36,14 @@ _HOMOGENEOUS = {
     *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.pad, torch._C._nn.pad, Tensor.neg, torch.neg),
     *(Tensor.__neg__, Tensor.to, Tensor.float, Tensor.expand, torch.channel_shuffle),
 }
+
+
+@cache
+def _prepare_forward_derivatives() -> None:
+    """torch compiles some of them with a function it deprecates itself, when the first one is asked for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        import_module("torch._decomp.decompositions_for_jvp")
 
 
 class Biases:
@@ -73,6 +84,7 @@ class Biases:
     def _by_forward_derivative(self, func: Operation, args: Any, kwargs: Any) -> Tensor | None:
         """y - J x, whatever the operation: its derivative in the direction of its own input."""
         writes = in_place(func, kwargs, args)
+        _prepare_forward_derivatives()
         # the fused attention kernels have no forward derivative
         with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
 

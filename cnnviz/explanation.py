@@ -89,10 +89,18 @@ class Explanation:
         known = self.categories is not None and index < len(self.categories)
         return self.categories[index] if known and self.categories is not None else f"class {index}"
 
+    @property
+    def usual_renderer(self) -> str:
+        """Draws it when nobody says otherwise: what the method asks for images; signals and volumes have their own."""
+        rank = self.inputs.ndim - 2
+        if rank != 2:
+            return "slices" if rank == 3 else "line"
+        return self.renderer or ("grayscale" if self.values.shape == self.inputs.shape else "overlay")
+
     def render(self, renderer: str | Renderer | None = None, **settings: Any) -> NDArray[np.uint8]:
         """Pictures (N, H, W, 3), uint8, drawn by the named renderer or by any callable of an explanation."""
         if renderer is None:
-            renderer = self.renderer or self._usual_renderer()
+            renderer = self.usual_renderer
         draw: Renderer = renderers[renderer](**settings) if isinstance(renderer, str) else renderer
         pictures = draw(self)
         if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3 or len(pictures) != len(self):
@@ -121,7 +129,7 @@ class Explanation:
         pictures = self.render(renderer, **settings)
         paths = [path] if len(pictures) == 1 else [path.with_stem(f"{path.stem}-{n}") for n in range(len(pictures))]
         for each, picture in zip(paths, pictures, strict=True):
-            write(each, _encoded(picture, each.suffix))
+            write(each, encoded(picture, each.suffix))
         return paths
 
     @classmethod
@@ -163,14 +171,8 @@ class Explanation:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         return save(plain, {"cnnviz": json.dumps(about)})
 
-    def _usual_renderer(self) -> str:
-        rank = self.inputs.ndim - 2
-        if rank != 2:
-            return {0: "line", 1: "line", 3: "slices"}.get(rank, "overlay")
-        return "grayscale" if self.values.shape == self.inputs.shape else "overlay"
-
     def _repr_png_(self) -> bytes:
-        return _encoded(np.asarray(_side_by_side(self.render())), ".png")
+        return encoded(np.asarray(_side_by_side(self.render())), ".png")
 
 
 def write(path: Path, content: bytes) -> None:
@@ -190,7 +192,8 @@ def write(path: Path, content: bytes) -> None:
         raise
 
 
-def _encoded(picture: NDArray[np.uint8], suffix: str) -> bytes:
+def encoded(picture: NDArray[np.uint8], suffix: str) -> bytes:
+    """The picture (H, W, 3) as a file with that suffix holds it."""
     from PIL import Image
 
     stream = io.BytesIO()

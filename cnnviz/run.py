@@ -253,7 +253,7 @@ class Run:
             else:
                 scores = class_scores(output, items)
                 index = scores.detach().argmax(1) if self._asked is None else self._asked.to(scores.device)
-                check_classes(index, scores.shape[1])
+                check_classes(index, scores.shape[1], self.circumstances.categories)
                 score = scores.gather(1, index[:, None])[:, 0]
         check_finite(score.detach(), "the model's score")
         return score

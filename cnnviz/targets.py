@@ -52,7 +52,7 @@ def class_index(target: Any, categories: tuple[str, ...] | None) -> int:
     wanted = target.lower()
     if wanted in names or wanted in parts:
         return names.get(wanted, parts.get(wanted, -1))
-    near = difflib.get_close_matches(wanted, [*names, *parts], n=3, cutoff=0.5)
+    near = difflib.get_close_matches(wanted, {**names, **parts}, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {len(categories)} classes"
     raise LookupError(f"there is no class {target!r}{hint}")
 
@@ -82,8 +82,10 @@ def class_scores(output: Any, items: int) -> Tensor:
     return scores
 
 
-def check_classes(indices: Tensor, classes: int) -> None:
-    """Raises ValueError for a class the model does not have."""
+def check_classes(indices: Tensor, classes: int, categories: tuple[str, ...] | None) -> None:
+    """Raises ValueError for a class the model does not have, or names that are not one for each class."""
+    if categories is not None and len(categories) != classes:
+        raise ValueError(f"there are {len(categories)} class names for a model with {classes} classes; give one for each")
     for index in indices.tolist():
         if not 0 <= index < classes:
             raise ValueError(f"there is no class {index}; the model has {classes}, numbered 0 to {classes - 1}")

@@ -159,9 +159,9 @@ def _picture(path: Path, picture: NDArray[np.uint8]) -> None:
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:
-    from cnnviz.explanation import _encoded
+    from cnnviz.explanation import encoded
 
-    return _encoded(picture, ".png")
+    return encoded(picture, ".png")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -19,8 +20,10 @@ FORESEEN = (ValueError, LookupError, TypeError, OSError, ImportError, PluginErro
 def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
     """Run the command; whatever goes wrong becomes a line and a status. CNNVIZ_TRACEBACK=1 shows where."""
     try:
-        command = typer.main.get_command(app)
-        status = command.main(args, prog_name="cnnviz", standalone_mode=False)
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")  # of libraries, for programmers; python -W default shows them
+            status = typer.main.get_command(app).main(args, prog_name="cnnviz", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except Exception as error:

@@ -42,9 +42,7 @@ class Drawing:
         return explanation.render(name, **converted(renderers[name], self.given))
 
     def name(self, explanation: Explanation) -> str:
-        # what methods ask for draws images; signals and volumes have their own
-        suits = explanation.renderer if explanation.inputs.ndim == 4 else None
-        return self.renderer or suits or explanation._usual_renderer()
+        return self.renderer or explanation.usual_renderer
 
     def check(self, explanations: Iterable[Explanation]) -> None:
         """Raises TypeError for a setting that neither the methods nor any of the renderers have."""
@@ -106,10 +104,10 @@ def write_together(path: Path, answers: Mapping[str, Sequence[Explanation]], dra
     if path.suffix.lower() == VALUES or (len(first) == 1 and len(joined) == 1):
         first.save(path, drawing)
         return first
-    from cnnviz.explanation import _encoded, write
+    from cnnviz.explanation import encoded, write
     from cnnviz.grids import grid
 
-    write(path, _encoded(grid(joined, drawing), path.suffix))
+    write(path, encoded(grid(joined, drawing), path.suffix))
     return first
 
 

@@ -1,0 +1,223 @@
+"""A layer is found by name, path, number, module or by itself; what is no place for a map is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from cnnviz import attributions, explain
+from cnnviz.testing import SmallNet
+
+LAYERED = [name for name in attributions if "layer" in attributions[name].settings]
+
+
+def batch(size: int = 12) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(4))
+
+
+def ask(model: nn.Module, layer: Any, name: str = "grad_cam", inputs: Tensor | None = None) -> Tensor:
+    return explain(model, batch() if inputs is None else inputs, name, target=1, layer=layer).values
+
+
+class Nested(nn.Module):
+    """Two blocks, each a sequence; the first convolution alone is not the first module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.stem = nn.Identity()
+            self.block1 = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+            self.block2 = nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), nn.ReLU())
+            self.pair = Pair()
+            self.unused = nn.Conv2d(6, 6, 1)
+            self.fc = nn.Linear(6, 5)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block2(self.block1(self.stem(x)))
+        x, _ = self.pair(x)
+        scores: Tensor = self.fc(x.mean((2, 3)))
+        return scores
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+@pytest.mark.parametrize("name", LAYERED)
+def test_all_ways_to_name_a_layer_mean_the_same(name: str) -> None:
+    model = Nested()
+    expected = ask(model, "block2.0", name)
+    ways = [
+        *(["block2", "0"], ("block2", "0"), 2, -1, "2", "-1", model.block2[0]),
+        *("module.block2.0", "_orig_mod.block2.0"),
+    ]
+    for layer in ways:
+        assert torch.equal(ask(model, layer, name), expected), layer
+    assert not torch.equal(ask(model, 1, name)[0, 0], expected[0, 0]) if name != "guided_grad_cam" else True
+    for layer in (1, -2, "block1.0", model.block1[0]):
+        assert torch.equal(ask(model, layer, name), ask(model, ["block1", "0"], name)), layer
+
+
+def test_a_wrapped_model_has_its_layers_under_their_names() -> None:
+    expected = ask(Nested(), "block2.1")
+    for layer in ("block2.1", "module.block2.1"):
+        assert torch.equal(ask(nn.DataParallel(Nested()), layer), expected)
+
+
+REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
+    "near": ("blok2.0", LookupError, r"Nested has no layer 'blok2.0'; did you mean 'block2.0'\?"),
+    "near, in a path": (["block2", "o"], LookupError, r"no layer 'block2.o'; did you mean 'block2(.\d)?'\?"),
+    "far": ("xyz", LookupError, "Nested has no layer 'xyz'; it starts with stem, block1, block2"),
+    "empty": ("", LookupError, "no layer ''|is the whole model"),
+    "number 0": (0, LookupError, "there is no convolution 0; Nested has 1 to 3"),
+    "number too high": (4, LookupError, "there is no convolution 4; Nested has 1 to 3"),
+    "number too low": (-4, LookupError, "there is no convolution -4; Nested has 1 to 3"),
+    "another model's": (nn.Conv2d(1, 1, 1), LookupError, "the layer Conv2d is no part of Nested"),
+    "fully connected": ("fc", ValueError, r"layer 'fc' gives \(2, 5\), which has no spatial extent; choose a layer before"),
+    "never run": ("unused", LookupError, "layer 'unused' did not run for this input"),
+    "a pair": ("pair", TypeError, "layer 'pair' gives a tuple, not a tensor; name one of the layers inside it"),
+    "true": (True, (TypeError, LookupError), "True"),
+    "a float": (1.5, TypeError, "1.5"),
+}
+
+
+@pytest.mark.parametrize("name", LAYERED)
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_place_for_a_map_is_refused(name: str, case: str) -> None:
+    layer, error, message = REFUSED[case]
+    model = Nested()
+    with pytest.raises(error, match=message) as caught:
+        ask(model, layer, name)
+    assert "\n" not in str(caught.value)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_recipe_tells_the_layer_that_was_found() -> None:
+    found = explain(SmallNet(), batch(), "grad_cam", target=1)
+    assert found.recipe == "grad_cam(layer='third')"
+    assert torch.equal(found.values, ask(SmallNet(), "third"))
+
+
+def test_a_layer_called_twice_is_explained_at_its_last_call() -> None:
+    class Twice(SmallNet):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.pool(self.relu(self.norm(self.first(x))))
+            x = torch.relu(self.third(torch.relu(self.third(torch.relu(self.second(x))))))
+            scores: Tensor = self.classifier(x.mean((2, 3)))
+            return scores
+
+    class Unrolled(Twice):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fourth = nn.Conv2d(8, 8, 3, padding=1)
+            self.fourth.load_state_dict(self.third.state_dict())
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.pool(self.relu(self.norm(self.first(x))))
+            x = torch.relu(self.fourth(torch.relu(self.third(torch.relu(self.second(x))))))
+            scores: Tensor = self.classifier(x.mean((2, 3)))
+            return scores
+
+    for name in LAYERED:
+        torch.testing.assert_close(ask(Twice(), "third", name), ask(Unrolled(), "fourth", name))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
+def test_a_layer_inside_a_grad_block(mode: Any) -> None:
+    class Blocked(SmallNet):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.pool(self.relu(self.norm(self.first(x))))
+            with mode():
+                x = self.second(x)
+            scores: Tensor = self.classifier(self.third(torch.relu(x)).relu_().mean((2, 3)))
+            return scores
+
+    expected = ask(SmallNet(), "second")
+    if mode is torch.no_grad:  # what comes behind the block can be asked, what is in it cannot or is right
+        torch.testing.assert_close(ask(Blocked(), "third"), ask(SmallNet(), "third"))
+        try:
+            found = ask(Blocked(), "second")
+        except ValueError as error:
+            assert "no_grad()" in str(error)  # noqa: PT017
+            return
+        torch.testing.assert_close(found, expected)
+    else:
+        torch.testing.assert_close(ask(Blocked(), "second"), expected)
+
+
+def test_in_place_relu_at_and_behind_the_layer() -> None:
+    def net(inplace: bool) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            return nn.Sequential(
+                *(nn.Conv2d(3, 4, 3), nn.ReLU(inplace), nn.Conv2d(4, 6, 3), nn.ReLU(inplace)),
+                *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)),
+            ).eval()
+
+    for name in LAYERED:
+        for layer in ("0", "1", "2", "3"):
+            if name == "cam" and layer in "01":
+                continue  # not averaged and classified linearly
+            torch.testing.assert_close(ask(net(True), layer, name), ask(net(False), layer, name), msg=f"{name} {layer}")
+
+
+AUTOMATIC = {
+    "alexnet": ("features.11", 64),
+    "vgg11": ("features.19", 64),
+    "resnet18": ("layer4", 64),
+    "squeezenet1_0": ("features", 64),
+    "densenet121": ("features", 64),
+    "mobilenet_v2": ("features", 64),
+    "googlenet": ("inception5b", 64),
+    "shufflenet_v2_x0_5": ("conv5", 64),
+    "efficientnet_b0": ("features", 64),
+    "convnext_tiny": ("features", 64),
+}
+
+
+@pytest.mark.parametrize("name", AUTOMATIC)
+def test_the_last_spatial_layer_of_known_networks(name: str) -> None:
+    layer, size = AUTOMATIC[name]
+    more = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, weights=None, **more).eval()
+    found = explain(model, batch(size), "grad_cam", target=1)
+    assert found.recipe == f"grad_cam(layer='{layer}')"
+    assert found.values.shape[:2] == (2, 1)
+
+
+@pytest.fixture(scope="module")
+def swin() -> nn.Module:
+    torch.manual_seed(0)
+    return torchvision.models.swin_t(weights=None).eval()
+
+
+def test_channels_last_layers_are_refused(swin: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"layer 'features.5' gives \(2, 8, 8, 384\), which looks like channels last"):
+        ask(swin, "features.5", inputs=batch(128))
+    with pytest.raises(ValueError, match=r"layer 'features.7' gives \(2, 4, 4, 768\), which looks like channels last"):
+        ask(swin, "features.7", inputs=batch(128))
+
+
+def test_the_permuted_layer_of_swin_is_found(swin: nn.Module) -> None:
+    assert explain(swin, batch(128), "grad_cam", target=1).recipe == "grad_cam(layer='permute')"
+
+
+def test_a_model_without_maps_has_no_layer_to_find() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 5)).eval()
+    with pytest.raises(LookupError, match=r"no layer of Sequential has spatial extent for an input of \(1, 3, 12, 12\)"):
+        explain(model, batch(), "grad_cam")
+
+
+def test_the_automatic_layer_follows_the_model() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+    assert "layer='1'" in explain(model, batch(), "grad_cam").recipe
+    model.insert(2, nn.Conv2d(4, 4, 3))
+    assert "layer='2'" in explain(model.eval(), batch(), "grad_cam").recipe

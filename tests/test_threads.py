@@ -1,0 +1,145 @@
+"""Threads that ask one model at once get the answers they would get one after another."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cnnviz import explain
+from cnnviz.testing import SmallNet
+
+ROUNDS = 40
+QUESTIONS: list[dict[str, Any]] = [
+    {"attribution": "grad_cam", "layer": "third", "target": 1},
+    {"attribution": "guided_backprop", "target": 2},
+    {"attribution": "gradient", "target": [0, 3]},
+    {"attribution": "grad_cam", "layer": "first", "target": 4},
+    {"attribution": "fullgrad", "target": 0},
+    {"attribution": "smoothgrad", "samples": 3, "target": None},
+    {"attribution": "integrated_gradients", "steps": 3, "target": 3},
+    {"attribution": "saliency_confusion", "target": 2},
+]
+
+
+def batch(seed: int = 0) -> Tensor:
+    return torch.randn(2, 3, 12, 10, generator=torch.Generator().manual_seed(seed))
+
+
+def together(*jobs: Callable[[], None]) -> None:
+    """Run at once; the first failure of any is raised."""
+    failures: list[BaseException] = []
+    start = threading.Barrier(len(jobs))
+
+    def run(job: Callable[[], None]) -> None:
+        try:
+            start.wait(10)
+            job()
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    if failures:
+        raise failures[0]
+
+
+def asking(model: nn.Module, inputs: Tensor, question: dict[str, Any]) -> Callable[[], None]:
+    expected = explain(SmallNet(), inputs, **question).values
+
+    def job() -> None:
+        for _ in range(ROUNDS):
+            torch.testing.assert_close(explain(model, inputs, **question).values, expected, rtol=1e-5, atol=1e-7)
+
+    return job
+
+
+def inferring(model: nn.Module, inputs: Tensor) -> Callable[[], None]:
+    with torch.no_grad():
+        expected = model(inputs)
+
+    def job() -> None:
+        for _ in range(3 * ROUNDS):
+            with torch.inference_mode():
+                torch.testing.assert_close(model(inputs), expected, rtol=0, atol=0)
+
+    return job
+
+
+def training(model: nn.Module, inputs: Tensor) -> Callable[[], None]:
+    """Ordinary backward passes, for their gradients at the input."""
+
+    def slope() -> Tensor:
+        asked = inputs.clone().requires_grad_()
+        return torch.autograd.grad(model(asked).sum(), asked)[0]
+
+    expected = slope()
+
+    def job() -> None:
+        for _ in range(3 * ROUNDS):
+            torch.testing.assert_close(slope(), expected, rtol=1e-5, atol=1e-7)
+
+    return job
+
+
+@pytest.mark.parametrize("first", range(0, len(QUESTIONS), 2), ids=lambda place: QUESTIONS[place]["attribution"])
+def test_two_questions_and_an_inference_at_once(first: int) -> None:
+    model = SmallNet()
+    together(
+        asking(model, batch(0), QUESTIONS[first]),
+        asking(model, batch(1), QUESTIONS[first + 1]),
+        inferring(model, batch(2)),
+        training(model, batch(3)),
+    )
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_one_question_from_many_threads_at_different_layers() -> None:
+    model = SmallNet()
+    layers = ("first", "second", "third", "relu")
+    questions = [{"attribution": "grad_cam", "layer": layer, "target": 1} for layer in layers]
+    together(*(asking(model, batch(place), question) for place, question in enumerate(questions)))
+
+
+def test_a_layer_found_by_many_threads_at_once() -> None:
+    for seed in range(8):
+        model, expected = SmallNet(seed=seed), SmallNet(seed=seed)
+        wanted = explain(expected, batch(), "layer_cam", target=0).values
+        torch.testing.assert_close(explain(SmallNet(seed=seed), batch(), "layer_cam", target=0).values, wanted)
+
+        def job(model: nn.Module = model, wanted: Tensor = wanted) -> None:
+            torch.testing.assert_close(explain(model, batch(), "layer_cam", target=0).values, wanted)
+
+        together(job, job, job, inferring(model, batch(2)))
+
+
+def test_a_failure_in_one_thread_is_no_matter_to_another() -> None:
+    model, inputs = SmallNet(), batch()
+
+    def failing() -> None:
+        for _ in range(ROUNDS):
+            with pytest.raises(ValueError, match="there is no class 99"):
+                explain(model, inputs, "guided_grad_cam", target=99)
+
+    together(failing, asking(model, inputs, QUESTIONS[0]), asking(model, inputs, QUESTIONS[1]))
+
+
+def test_compiled_models_run_compiled_again_after_threads_asked_them() -> None:
+    from torch._dynamo import eval_frame
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler looks at everything
+        model = torch.compile(SmallNet(), backend="eager")
+        model(batch())
+    before = eval_frame._stance.stance
+    together(*(asking(model, batch(place), QUESTIONS[place]) for place in (0, 1, 2)))
+    assert eval_frame._stance.stance == before == "default"
