@@ -68,7 +68,8 @@ def main() -> int:
         rows[name] = dict(outcomes(name, methods))
         other = {method: said for method, said in rows[name].items() if said != "works"}
         took = f"{time.perf_counter() - started:.0f} s"
-        print(f"{name}: {len(methods) - len(other)} work ({took})", *map(": ".join, other.items()), sep="\n  ", flush=True)
+        said = [": ".join(each) for each in other.items()]
+        print(f"{name}: {len(methods) - len(other)} work ({took})", *said, sep="\n  ", flush=True)
     failures = [(name, method, said) for name, row in rows.items() for method, said in row.items() if "FAILS" in said]
     if not chosen:
         PAGE.write_text(page(rows, methods))

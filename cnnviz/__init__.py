@@ -13,20 +13,8 @@ if TYPE_CHECKING:
     from cnnviz.baselines import baseline_input as baseline_input
     from cnnviz.compose import Expr as Expr
     from cnnviz.compose import Formula as Formula
-    from cnnviz.compose import activation as activation
-    from cnnviz.compose import at as at
     from cnnviz.compose import attribution as attribution
-    from cnnviz.compose import bias_maps as bias_maps
-    from cnnviz.compose import bias_share as bias_share
-    from cnnviz.compose import gradient as gradient
-    from cnnviz.compose import image as image
     from cnnviz.compose import lift as lift
-    from cnnviz.compose import noted as noted
-    from cnnviz.compose import prediction as prediction
-    from cnnviz.compose import procedure as procedure
-    from cnnviz.compose import score as score
-    from cnnviz.compose import toward as toward
-    from cnnviz.compose import upsample as upsample
     from cnnviz.elsewhere import over as over
     from cnnviz.engine import PLAIN as PLAIN
     from cnnviz.engine import Call as Call
@@ -41,6 +29,18 @@ if TYPE_CHECKING:
     from cnnviz.models import load_model as load_model
     from cnnviz.operations import ACTIVATIONS as ACTIVATIONS
     from cnnviz.operations import RECTIFIERS as RECTIFIERS
+    from cnnviz.parts import activation as activation
+    from cnnviz.parts import at as at
+    from cnnviz.parts import bias_maps as bias_maps
+    from cnnviz.parts import bias_share as bias_share
+    from cnnviz.parts import gradient as gradient
+    from cnnviz.parts import image as image
+    from cnnviz.parts import noted as noted
+    from cnnviz.parts import prediction as prediction
+    from cnnviz.parts import procedure as procedure
+    from cnnviz.parts import score as score
+    from cnnviz.parts import toward as toward
+    from cnnviz.parts import upsample as upsample
     from cnnviz.points import Quadrature as Quadrature
     from cnnviz.points import noisy as noisy
     from cnnviz.points import path as path
@@ -75,32 +75,32 @@ _HOME = {
     "Rule": "engine",
     "Run": "run",
     "Target": "targets",
-    "activation": "compose",
-    "at": "compose",
+    "activation": "parts",
+    "at": "parts",
     "attribution": "compose",
     "attributions": "registry",
     "baseline_input": "baselines",
-    "bias_maps": "compose",
-    "bias_share": "compose",
+    "bias_maps": "parts",
+    "bias_share": "parts",
     "explain": "explaining",
-    "gradient": "compose",
+    "gradient": "parts",
     "grid": "grids",
     "hookimpl": "registry",
-    "image": "compose",
+    "image": "parts",
     "lift": "compose",
     "load_model": "models",
     "noisy": "points",
-    "noted": "compose",
+    "noted": "parts",
     "over": "elsewhere",
     "path": "points",
-    "prediction": "compose",
-    "procedure": "compose",
+    "prediction": "parts",
+    "procedure": "parts",
     "renderer": "registry",
     "renderers": "registry",
     "rule": "engine",
-    "score": "compose",
-    "toward": "compose",
-    "upsample": "compose",
+    "score": "parts",
+    "toward": "parts",
+    "upsample": "parts",
 }
 
 __all__ = list(_HOME)

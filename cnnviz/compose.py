@@ -10,14 +10,11 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import update_wrapper, wraps
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz.engine import PLAIN, Rule
-from cnnviz.layers import INPUT, Layer, _Place
 from cnnviz.registry import Method, attributions
 from cnnviz.run import Plan, Run
 
@@ -43,6 +40,10 @@ class Expr:
     def parts(self) -> Iterator[Expr]:
         for field in fields(self):  # type: ignore[arg-type]  # every formula is a dataclass
             yield from _formulas(getattr(self, field.name))
+
+    def automatic(self) -> bool:
+        """Whether some part of it leaves the layer to be found."""
+        return any(part.automatic() for part in self.parts())
 
     def recipe(self, run: Run) -> str:
         """The formula as a user would write it, with the layer that was chosen for it."""
@@ -157,7 +158,7 @@ class Named(Expr):
 
     def automatic_layer(self, run: Run) -> str | None:
         """The layer that was found for a method that takes one and was told none."""
-        if not self.takes_layer or "layer" in dict(self.settings) or not _automatic(self.of):
+        if not self.takes_layer or "layer" in dict(self.settings) or not self.automatic():
             return None
         return run.layer_name(None)
 
@@ -176,174 +177,6 @@ class Constant(Expr):
 
     def __repr__(self) -> str:
         return f"tensor{tuple(self.value.shape)}" if self.value.ndim else repr(self.value.item())
-
-
-@dataclass(frozen=True)
-class image(Expr):
-    """The input itself, (N, C, *spatial)."""
-
-    def compute(self, run: Run) -> Tensor:
-        return run.inputs
-
-
-@dataclass(frozen=True)
-class score(Expr):
-    """The score explained, (N,)."""
-
-    def compute(self, run: Run) -> Tensor:
-        return run.score
-
-
-@dataclass(frozen=True)
-class prediction(Expr):
-    """The class with the highest score, (N,)."""
-
-    def compute(self, run: Run) -> Tensor:
-        return run.prediction
-
-
-@dataclass(frozen=True, repr=False)
-class activation(Expr):
-    """A layer's output, (N, C, *spatial); None is the last layer with spatial extent."""
-
-    layer: Layer = None
-    spatial: bool = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layer", frozen(self.layer))
-
-    def compute(self, run: Run) -> Tensor:
-        return run.activation(self.layer, spatial=self.spatial)
-
-    def plan(self) -> Plan:
-        return Plan(layers=frozenset({self.layer}))
-
-    def __repr__(self) -> str:
-        return f"activation({_layer_text(self.layer)})"
-
-
-@dataclass(frozen=True, repr=False)
-class gradient(Expr):
-    """The score's gradient at the input, or at a layer (None: the last with spatial extent), under a rule."""
-
-    layer: Layer | _Place = INPUT
-    rule: Rule = PLAIN
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layer", frozen(self.layer))
-
-    def compute(self, run: Run) -> Tensor:
-        return run.gradient(self.layer, self.rule)
-
-    def plan(self) -> Plan:
-        return Plan(gradients=frozenset({(self.rule, self.layer)}))
-
-    def __repr__(self) -> str:
-        said = [] if self.layer is INPUT else [_layer_text(self.layer) or "layer=None"]
-        said += [] if self.rule is PLAIN else [f"rule={self.rule!r}"]
-        return f"gradient({', '.join(said)})"
-
-
-@dataclass(frozen=True)
-class bias_maps(Expr):
-    """Sum of what ``each`` makes of every spatial gradient x implicit bias, (N, 1, *spatial) at the input's size."""
-
-    each: Callable[[Tensor], Tensor]
-
-    def compute(self, run: Run) -> Tensor:
-        total = torch.zeros_like(run.inputs[:, :1])
-        for term in run.bias_gradients():
-            if term.ndim == run.inputs.ndim and term.ndim > 2 and len(term) == len(total):
-                total = total + resize(self.each(term), run.inputs.shape[2:], "corners")
-        return total
-
-    def plan(self) -> Plan:
-        return Plan(gradients=frozenset({(PLAIN, INPUT)}), biases=True)
-
-
-@dataclass(frozen=True)
-class bias_share(Expr):
-    """What the implicit biases of all operations add to the score, (N,)."""
-
-    def compute(self, run: Run) -> Tensor:
-        items = len(run.inputs)
-        shares = [term.reshape(items, -1).sum(1, dtype=torch.float64) for term in run.bias_gradients()]
-        return torch.stack(shares).sum(0) if shares else torch.zeros(items, dtype=torch.float64)
-
-    def plan(self) -> Plan:
-        return Plan(gradients=frozenset({(PLAIN, INPUT)}), biases=True)
-
-
-@dataclass(frozen=True, repr=False)
-class procedure(Expr):
-    """A step that no formula expresses: any function of the run. ``needs`` are formulas whose parts it will ask for."""
-
-    func: Callable[[Run], Tensor]
-    needs: tuple[Expr, ...] = ()
-
-    def compute(self, run: Run) -> Tensor:
-        return self.func(run)
-
-    def plan(self) -> Plan:
-        return plan(*self.needs)
-
-    def __repr__(self) -> str:
-        return f"procedure({getattr(self.func, '__name__', self.func)!s})"
-
-
-@dataclass(frozen=True)
-class upsample(Expr):
-    """A coarse map at the input's size; ``mode`` is "linear" (of whatever rank), "corners" or "nearest"."""
-
-    of: Expr
-    mode: Literal["linear", "nearest", "corners"] = "linear"
-
-    def compute(self, run: Run) -> Tensor:
-        return resize(self.of(run), run.inputs.shape[2:], self.mode)
-
-
-@dataclass(frozen=True)
-class at(Expr):
-    """The formula's value at another input, given as a formula (N, C, *spatial)."""
-
-    of: Expr
-    inputs: Expr
-
-    def compute(self, run: Run) -> Tensor:
-        return self.of(run.at(self.inputs(run), plan(self.of)))
-
-    def plan(self) -> Plan:
-        return plan(self.inputs)
-
-
-@dataclass(frozen=True)
-class toward(Expr):
-    """The formula's value for another class: a number, or a formula (N,) such as ``prediction()``."""
-
-    of: Expr
-    target: int | Expr
-
-    def compute(self, run: Run) -> Tensor:
-        if isinstance(self.target, Expr):
-            indices = self.target(run)
-        else:
-            indices = torch.full((len(run.inputs),), self.target, device=run.inputs.device)
-        if run.target is not None and torch.equal(indices, run.target):
-            return self.of(run)
-        return self.of(run.toward(indices, plan(self.of)))
-
-
-@dataclass(frozen=True)
-class noted(Expr):
-    """The formula's value; on the way, ``note`` (N,) is measured and told with the explanation under ``name``."""
-
-    of: Expr
-    name: str
-    note: Expr
-
-    def compute(self, run: Run) -> Tensor:
-        run.notes.setdefault(self, {})[self.name] = self.note(run)
-        return self.of(run)
 
 
 def lift(func: Callable[..., Tensor]) -> Callable[..., Expr]:
@@ -398,18 +231,6 @@ def _method(build: Callable[..., Any], renderer: str | None) -> Method[Named]:
     return Method(build_formula, finish)
 
 
-def resize(values: Tensor, size: torch.Size, mode: str = "linear") -> Tensor:
-    """(N, C, *spatial) at another spatial size, whatever the rank; "corners" is linear with aligned corners."""
-    modes = {"linear": ("linear", "bilinear", "trilinear"), "nearest": ("nearest",) * 3}
-    modes["corners"] = modes["linear"]
-    if mode not in modes:
-        raise ValueError(f"there is no interpolation {mode!r}; it is {', '.join(modes)}")
-    if values.shape[2:] == size:
-        return values
-    corners = None if mode == "nearest" else mode == "corners"
-    return F.interpolate(values, size, mode=modes[mode][len(size) - 1], align_corners=corners)
-
-
 def plan(*attributions: Any) -> Plan:
     """What a forward pass must leave behind for all of them."""
     found = Plan()
@@ -446,18 +267,8 @@ def _value(value: Any, run: Run) -> Any:
     return type(value)(_value(each, run) for each in value) if isinstance(value, tuple | list) else value
 
 
-def _automatic(formula: Any) -> bool:
-    if isinstance(formula, activation | gradient):
-        return formula.layer is None
-    return isinstance(formula, Expr) and any(_automatic(part) for part in formula.parts())
-
-
 def _bracketed(value: Any, write: Callable[[Any], str], strength: int) -> str:
     inner = 5
     if isinstance(value, Apply):
         inner = {torch.neg: 3, torch.rsub: 1}.get(value.func, _INFIX.get(value.func, ("", 5))[1])
     return f"({write(value)})" if inner < strength else write(value)
-
-
-def _layer_text(layer: Any) -> str:
-    return "" if layer is None else repr(layer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,7 +70,13 @@ class Switchboard:
     """Which rule is in force. Apart from the trace, so that the graph holds no reference back to itself."""
 
     rule: Rule = PLAIN
-    met: set[Operation] = field(default_factory=set)
+    applied: bool = False
+
+    def backward(self, operation: Operation) -> Backward | None:
+        """What the rule in force does at this operation, if it does anything."""
+        found = self.rule.backwards.get(operation)
+        self.applied = self.applied or found is not None
+        return found
 
 
 @dataclass(frozen=True)
@@ -132,21 +138,25 @@ class Trace:
 
     def gradients(self, score: Tensor, wrt: Sequence[Any], rule: Rule = PLAIN) -> list[Tensor | None]:
         """Gradients of the summed ``score`` at tensors or gradient edges, listed operations following the rule."""
-        if rule.backwards and self.switchboard.met.isdisjoint(rule.backwards):
-            names = ", ".join(sorted(name_of(each) for each in rule.backwards))
-            way_out = f"; {rule.otherwise}" if rule.otherwise else ""
-            raise LookupError(
-                f"rule {rule.name!r} changes nothing in {self.model_name}, which calls none of {names}{way_out}"
-            )
         if not score.requires_grad:
             return [None for _ in wrt]
-        self.switchboard.rule = rule
+        board = self.switchboard
+        board.rule, board.applied = rule, False
         try:
             with torch.inference_mode(False):
                 ones = torch.ones_like(score)
-                return list(torch.autograd.grad(score, tuple(wrt), ones, retain_graph=True, allow_unused=True))
+                found = torch.autograd.grad(score, tuple(wrt), ones, retain_graph=True, allow_unused=True)
         finally:
-            self.switchboard.rule = PLAIN
+            board.rule = PLAIN
+        # judged on the way back: an operation may be called and yet lie on no way from the score to what is asked
+        if rule.backwards and not board.applied and any(grad is not None for grad in found):
+            names = ", ".join(sorted(name_of(each) for each in rule.backwards))
+            way_out = f"; {rule.otherwise}" if rule.otherwise else ""
+            raise LookupError(
+                f"rule {rule.name!r} changes nothing in {self.model_name}: none of {names} is between "
+                f"the score and what is explained{way_out}"
+            )
+        return list(found)
 
 
 class _Observer(TorchFunctionMode):
@@ -183,7 +193,6 @@ class _Observer(TorchFunctionMode):
         if not isinstance(first, Tensor) or not first.requires_grad:
             return func(*args, **kwargs)
         board = self.trace.switchboard
-        board.met.add(operation)
         writes = in_place(func, kwargs, args)
         if operation is F.relu and self.lean:
             return _Relu.apply(board, writes, first)
@@ -210,7 +219,7 @@ class _Relu(torch.autograd.Function):
             passed: Tensor = torch.ops.aten.threshold_backward(grad, output, 0)
             return passed
 
-        backward = ctx.board.rule.backwards.get(F.relu)
+        backward = ctx.board.backward(F.relu)
         return None, None, vjp(grad) if backward is None else backward(Call(output, output, vjp), grad)
 
 
@@ -241,7 +250,7 @@ class _Switch(torch.autograd.Function):
                 (passed,) = torch.autograd.grad(output, inner, grad, retain_graph=True)
             return torch.as_tensor(passed)
 
-        backward = ctx.board.rule.backwards.get(ctx.operation)
+        backward = ctx.board.backward(ctx.operation)
         if backward is None:
             return None, None, None, None, vjp(grad)
         if ctx.board.rule.reads_input and inner._version != ctx.versions[0]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
-from cnnviz.compose import Expr, Named, noted, plan
+from cnnviz.compose import Expr, Named, plan
 from cnnviz.explanation import Explanation
 from cnnviz.guard import check_finite, check_inputs, check_model, unwrap
 from cnnviz.models import LoadedModel
+from cnnviz.parts import noted
 from cnnviz.preprocessing import Preprocessing
 from cnnviz.protocols import Attribution
 from cnnviz.registry import attributions

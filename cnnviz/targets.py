@@ -85,7 +85,7 @@ def class_scores(output: Any, items: int) -> Tensor:
 def check_classes(indices: Tensor, classes: int, categories: tuple[str, ...] | None) -> None:
     """Raises ValueError for a class the model does not have, or names that are not one for each class."""
     if categories is not None and len(categories) != classes:
-        raise ValueError(f"there are {len(categories)} class names for a model with {classes} classes; give one for each")
+        raise ValueError(f"there are {len(categories)} names for the model's {classes} classes; give one for each")
     for index in indices.tolist():
         if not 0 <= index < classes:
             raise ValueError(f"there is no class {index}; the model has {classes}, numbered 0 to {classes - 1}")

@@ -23,10 +23,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnnviz.explaining import explain
-from cnnviz.explanation import Explanation
-from cnnviz.protocols import Attribution, Renderer
-from cnnviz.registry import Method, Registry, attributions, renderers
+from cnnviz import Attribution, Explanation, Renderer, attributions, explain, renderers
+from cnnviz.registry import Method, Registry
 
 CLASSES = 5
 
@@ -56,6 +54,8 @@ class SmallNet(nn.Module):
             for values in (self.norm.running_mean, self.norm.running_var, self.norm.weight):
                 if values is not None:
                     nn.init.uniform_(values, 0.5, 1.5)
+            nn.init.uniform_(self.third.weight, -0.2, 0.3)  # maps of a positive part are to show something
+            nn.init.uniform_(self.classifier.weight, -0.5, 1.0)
         self.between = between or nn.Identity()
         self.eval()
 
@@ -90,10 +90,10 @@ def check_attribution(
     subject = _Subject(*_built(attributions, method, settings))
     inputs = torch.randn(3, 3, *(12, 10, 8)[:rank], generator=torch.Generator().manual_seed(7))
     target = torch.tensor([0, 1, 2])
+    _check_traces(subject, rank, inputs, target)
     values = subject(SmallNet(rank), inputs, target)
     subject.demand(values.shape[1:].numel() > 0, f"gives {tuple(values.shape)}, which is empty")
     subject.demand(bool(values.any()), "gives nothing but zeros")
-    _check_traces(subject, rank, inputs, target)
 
     def same(situation: str, found: Tensor, expected: Tensor = values) -> None:
         subject.demand(_close(found, expected), f"gives other values {situation}")

@@ -7,6 +7,10 @@ docs/gallery.md and the pictures of the README. Signals and volumes are explaine
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +104,10 @@ def main() -> None:
         shown = cnnviz.grid(cnnviz.explain(model, picture, best, target=wanted))
         Image.fromarray(shown).save(HERE / "pictures" / f"{name}.jpg", quality=90)
     confusion.save(HERE / "pictures" / "confusion.png")
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "cnnviz", "demo", "-o", folder], check=True, stdout=subprocess.DEVNULL)
+        shutil.copy(Path(folder) / "methods.png", HERE / "pictures" / "demo.png")
+        shutil.copy(Path(folder) / "shortcut.png", HERE / "pictures" / "shortcut.png")
 
     page = ["# Gallery", "", "Every method with every renderer, on pictures of scikit-image. Made by `docs/make_gallery.py`."]
     page += ["", "## All methods", "", write("methods", cnnviz.grid(results, columns=5))]

@@ -137,7 +137,7 @@ def _share(answer: Explanation, masks: NDArray[np.bool_]) -> float:
     """Which part of the positive values lies on the masks (N, H, W), on average."""
     import torch
 
-    from cnnviz.compose import resize
+    from cnnviz.parts import resize
 
     warm = resize(answer.values.clamp(min=0), answer.inputs.shape[2:]).sum(1)
     return float(((warm * torch.from_numpy(masks)).sum((1, 2)) / warm.sum((1, 2))).mean())

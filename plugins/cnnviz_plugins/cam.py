@@ -41,12 +41,16 @@ def grad_cam(layer: Layer = None, relu: bool = False) -> Expr:
 
 @lift
 def _averaged(grad: Tensor, maps: Tensor) -> Tensor:
-    """What the score averages over space: needs a gradient that is one number a channel wherever it is not zero."""
+    """What the score averages over space: the gradient is one number a channel, where it is not held back."""
     peak = grad.abs().amax(tuple(range(2, grad.ndim)), keepdim=True)
     rounding = max(1e-3, 4 * torch.finfo(grad.dtype).eps)
-    constant = torch.isclose(grad.abs(), peak, rtol=rounding, atol=0) | (grad.abs() <= 1e-6 * peak)
+    there = grad.abs() > 1e-6 * peak
+    constant = torch.isclose(grad.abs(), peak, rtol=rounding, atol=0) | ~there
     signed = (grad > 0).flatten(2).any(2) & (grad < 0).flatten(2).any(2)
-    if not bool(constant.all()) or bool(signed.any()):
+    # zero where a rectifier behind the layer holds a value back, or the whole place: not where a pooling chose
+    rectified = (there == (maps > 0)) | (peak == 0)
+    dropped = (there == there.any(1, keepdim=True)) | (peak == 0)
+    if not bool(constant.all()) or bool(signed.any()) or not bool(rectified.all() | dropped.all()):
         raise ValueError(
             "cam needs a network that averages this layer over space and classifies the averages linearly, "
             "and this one does not; use grad_cam, which needs neither"
