@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import update_wrapper, wraps
-from typing import Any, TypeAlias, overload
+from typing import Annotated, Any, TypeAlias, overload
 
 import torch
 from torch import Tensor
@@ -89,7 +89,7 @@ class Expr:
         return Apply(torch.relu, (self,))
 
 
-Formula: TypeAlias = Any
+Formula: TypeAlias = Annotated[Any, "Formula"]
 """For settings: a formula, or the name of a method, which is put in its place."""
 
 _INFIX = {torch.add: ("+", 1), torch.sub: ("-", 1), torch.mul: ("*", 2), torch.div: ("/", 2), torch.pow: ("**", 4)}
@@ -212,7 +212,7 @@ def attribution(build: Callable[..., Any] | None = None, /, *, renderer: str | N
 
 def _method(build: Callable[..., Any], renderer: str | None) -> Method[Named]:
     parameters = inspect.signature(build).parameters
-    formulas = {name: each.default for name, each in parameters.items() if str(each.annotation).endswith("Formula")}
+    formulas = {name: each.default for name, each in parameters.items() if "Formula" in str(each.annotation)}
 
     @wraps(build)
     def build_formula(**settings: Any) -> Any:

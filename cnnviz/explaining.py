@@ -101,23 +101,26 @@ def explain(
     names = tuple(categories) if categories is not None else None
     first, *others = _tensors(network, inputs, preprocessing)
     check_inputs(network, (first, *others))
-    asked: Any = target if _is_function(target) else class_indices(target, len(first), names)
+    with torch.inference_mode(False):  # a graph cannot keep tensors made in it
+        asked: Any = target if _is_function(target) else class_indices(target, len(first), names)
+        asked = asked.to(first.device) if isinstance(asked, Tensor) else asked
     single = isinstance(attribution, str) or callable(attribution)
     methods = _methods([attribution] if single else attribution, settings)  # type: ignore[list-item, arg-type]
     run = Run(
         network,
         first,
-        asked.to(first.device) if isinstance(asked, Tensor) else asked,
+        asked,
         others=others,
         plan=plan(*methods.values()),
         circumstances=Circumstances(preprocessing, names, seed, memory),
     )
     with torch.inference_mode(False), torch.no_grad():
-        answers = {name: _answer(run, method) for name, method in methods.items()}
+        score = run.score  # asked first: what is wrong with the model, its input or the target shows here
+        answers = {name: _answer(run, score, method) for name, method in methods.items()}
     return next(iter(answers.values())) if single else answers
 
 
-def _answer(run: Run, method: Attribution) -> Explanation:
+def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
     recipe = method.recipe(run) if isinstance(method, Expr) else getattr(method, "__name__", repr(method))
     values = method(run)
     expected = f"an attribution gives ({len(run.inputs)}, C, *spatial), with {run.inputs.ndim} dimensions as the input"
@@ -130,7 +133,7 @@ def _answer(run: Run, method: Attribution) -> Explanation:
         values=values.detach(),
         inputs=run.inputs.detach(),
         target=run.target,
-        score=run.score,
+        score=score,
         recipe=recipe,
         preprocessing=run.circumstances.preprocessing,
         categories=run.circumstances.categories,

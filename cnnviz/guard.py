@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -91,38 +92,54 @@ def check_finite(values: Tensor, what: str) -> None:
 
 
 @contextmanager
-def explained_failure(model: nn.Module, inputs: Tensor) -> Iterator[None]:
-    """Where the model itself refuses the input, say what it seems to expect."""
-    try:
-        yield
-    except (RuntimeError, ValueError) as error:
-        first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
-        if first is None or isinstance(error, torch.OutOfMemoryError):
-            raise
-        rank, channels = len(first.kernel_size), first.in_channels
-        expected = f"{type(model).__name__} takes (N, {channels}, {', '.join('LDHW'[-rank:] if rank > 1 else 'L')})"
-        found = tuple(inputs.shape)
-        if inputs.ndim == rank + 1:
-            way_out = f"{expected}; pass inputs[None]"
-            raise ValueError(f"the input is {found}, without a batch dimension; {way_out}") from error
-        if inputs.ndim == rank + 2 and inputs.shape[1] != channels:
-            last = inputs.shape[-1] == channels
-            way_out = "; it looks channels last: pass inputs.movedim(-1, 1)" if last else ""
-            raise ValueError(f"the input is {found}, but {expected}{way_out}") from error
-        if inputs.ndim != rank + 2:
-            raise ValueError(f"the input is {found}, of the wrong rank; {expected}") from error
-        raise
+def asking(model: nn.Module, inputs: Tensor) -> Iterator[None]:
+    """Around every forward pass: compiled parts run operation by operation, and what the model can't take is explained.
+
+    Raises ValueError where the input has not the shape that the model's convolutions expect.
+    """
+    with ExitStack() as stack:
+        if any(_is_compiled(module) for module in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for module in model.modules():
+            if isinstance(module, _ConvNd) and inputs.ndim == len(module.kernel_size) + 1:
+                # a convolution takes an image without a batch dimension, and makes something else of it
+                stack.callback(module.register_forward_pre_hook(_refuser(model, inputs)).remove)
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            reason = _misfit(model, inputs)
+            if reason is None or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ValueError(reason) from error
 
 
-@contextmanager
-def eager(model: nn.Module) -> Iterator[None]:
-    """Compiled parts of the model run operation by operation meanwhile."""
-    compiled = any(
-        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
-        for module in model.modules()
-    )
-    if not compiled:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
+def _misfit(model: nn.Module, inputs: Tensor) -> str | None:
+    """How the input's shape differs from what the first convolution takes, if it does."""
+    first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
+    if first is None:
+        return None
+    rank, channels, found = len(first.kernel_size), first.in_channels, tuple(inputs.shape)
+    expected = f"{type(model).__name__} takes (N, {channels}, {('L', 'H, W', 'D, H, W')[rank - 1]})"
+    if inputs.ndim == rank + 1:
+        return f"the input is {found}, without a batch dimension; {expected}; pass inputs[None]"
+    if inputs.ndim != rank + 2:
+        return f"the input is {found}, of the wrong rank; {expected}"
+    if inputs.shape[1] != channels:
+        way_out = "; it looks channels last: pass inputs.movedim(-1, 1)" if inputs.shape[-1] == channels else ""
+        return f"the input is {found}, but {expected}{way_out}"
+    return None
+
+
+def _refuser(model: nn.Module, inputs: Tensor) -> Any:
+    thread = threading.get_ident()
+
+    def refuse(module: nn.Module, args: tuple[Any, ...]) -> None:
+        given = args[0] if args else None
+        if isinstance(given, Tensor) and given.ndim == inputs.ndim and threading.get_ident() == thread:
+            raise ValueError(_misfit(model, inputs))
+
+    return refuse
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")

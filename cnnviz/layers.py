@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from cnnviz.guard import asking
+
 Layer: TypeAlias = "str | int | Sequence[str] | nn.Module | None"
 """None means the last layer with spatial extent."""
 
@@ -117,7 +119,8 @@ def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
 
     handles = [module.register_forward_hook(observer(name)) for name, module in model.named_modules() if name]
     try:
-        scores = Trace(model, inputs, Wanted()).output
+        with asking(model, inputs[0]):
+            scores = Trace(model, inputs, Wanted()).output
     finally:
         for handle in handles:
             handle.remove()

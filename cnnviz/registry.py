@@ -10,6 +10,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from functools import update_wrapper
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -126,7 +127,9 @@ class Registry(Mapping[str, "Method[T]"]):
         taken = self._origins.get(name) or (self.origin(name) if name in self._offers() and name != entry else None)
         if taken or (origin == "this process" and name in self._offers()):
             raise ValueError(f"{name!r} is taken by {taken or self.origin(name)}; register it under another name")
-        method.name = name
+        if method.name != name:
+            method = copy(method)  # who has it under its own name keeps that
+            method.name = name
         self._methods[name], self._origins[name] = method, origin
 
     def __getitem__(self, name: str) -> Method[T]:
@@ -136,11 +139,9 @@ class Registry(Mapping[str, "Method[T]"]):
                 raise LookupError(f"there is no {self.kind} {name!r}{self._absence(name)}")
             try:
                 self._enlist(offer.load(), name, _origin(offer))
-                self._methods[name]  # a module may register other names than its entry point promises
             except Exception as error:
-                reason = "it does not register that name" if isinstance(error, KeyError) else str(error)
                 raise PluginError(
-                    f"{name!r} from {_origin(offer)} does not load: {reason}. Set CNNVIZ_BLOCK={name} to hide it."
+                    f"{name!r} from {_origin(offer)} does not load: {error}. Set CNNVIZ_BLOCK={name} to hide it."
                 ) from error
         return self._methods[name]
 
@@ -186,15 +187,20 @@ class Registry(Mapping[str, "Method[T]"]):
         return self._found
 
     def _enlist(self, plugin: object, name: str, origin: str) -> None:
+        known = name if self.plugins.has_plugin(name) else self.plugins.get_name(plugin)
+        if known is not None:
+            taken = self._origins.get(known, "this process")
+            raise ValueError(f"{known!r} is taken by {taken}; register it under another name")
         before, self._loading = (dict(self._methods), dict(self._origins)), (name, plugin, origin)
-        held = self.plugins.get_plugin(name)
         try:
             self.plugins.register(plugin, name=name)
             if self._methods == before[0]:
                 raise TypeError(f"{plugin!r} registers no {self.kind}; decorate it with @cnnviz.{self.kind}")
+            if origin != "this process" and name not in self._methods:
+                raise LookupError("it does not register that name")
         except Exception:
             self._methods, self._origins = before
-            if self.plugins.get_plugin(name) is plugin and held is None:
+            if self.plugins.get_plugin(name) is plugin:
                 self.plugins.unregister(name=name)  # pluggy keeps the name of a plugin whose hook failed
             raise
         finally:

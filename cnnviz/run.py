@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cnnviz import memory
 from cnnviz.engine import PLAIN, Rule, Trace, Wanted
-from cnnviz.guard import check_finite, eager, explained_failure
+from cnnviz.guard import asking, check_finite
 from cnnviz.layers import INPUT, Layer, _Place, check_spatial, layer_name
 from cnnviz.targets import check_classes, class_scores, read_score
 
@@ -238,11 +238,11 @@ class Run:
             size=self._size,
         )
         everything = (self.inputs, *self.others)
-        with eager(self.model), explained_failure(self.model, self.inputs):
+        with asking(self.model, self.inputs):
             trace = Trace(self.model, everything, wanted)
         if wanted.layer_gradients and not self._score(trace.output, len(self.inputs)).requires_grad:
             # the layer sits in a block that restores the grad mode it was entered with
-            with eager(self.model):
+            with asking(self.model, self.inputs):
                 trace = Trace(self.model, everything, wanted, whole=True)
         return trace
 

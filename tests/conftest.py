@@ -60,8 +60,8 @@ def mobilenet(assets: Path) -> nn.Module:
 def photographs(assets: Path) -> Tensor:
     """A snake (class 56) and a dog (243), (2, 3, 112, 112), normalized as ImageNet."""
     prepare = replace(IMAGENET, resize=112, crop=(112, 112))
-    names = ("snake", "cat_dog")
-    return torch.stack([prepare(Image.open(assets / "images" / "seed" / f"{name}.png").convert("RGB")) for name in names])
+    files = [assets / "images" / "seed" / f"{name}.png" for name in ("snake", "cat_dog")]
+    return torch.stack([prepare(Image.open(file).convert("RGB")) for file in files])
 
 
 def trained(name: str, weights: Path) -> nn.Module:

@@ -54,7 +54,7 @@ class AveragingNet(nn.Module):
 
 
 class FlatteningNet(nn.Module):
-    """Ends in two linear layers that see every place of the last maps, so that its gradient differs from place to place."""
+    """Ends in two linear layers on every place of the last maps, so that its gradient differs from place to place."""
 
     def __init__(self, rank: int = 2, channels: int = 2, classes: int = 3):
         super().__init__()

@@ -183,7 +183,7 @@ def test_cam_looks_through_a_rectifier_before_the_average() -> None:
 
 
 def test_cam_refuses_networks_that_do_not_average(flattening_net: FlatteningNet, inputs: Tensor) -> None:
-    with pytest.raises(ValueError, match="cam needs a network that averages this layer over space .* use grad_cam"):
+    with pytest.raises(ValueError, match=r"cam needs a network that averages this layer over space .* use grad_cam"):
         explain(flattening_net, inputs, "cam", target=TARGET, layer="late")
 
 

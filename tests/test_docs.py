@@ -24,7 +24,9 @@ from cnnviz.registry import Registry
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-FENCE = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+) -->\n+)?^```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$", re.M | re.S)
+FENCE = re.compile(
+    r"(?:<!-- not run: (?P<reason>[^>]+) -->\n+)?^```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$", re.M | re.S
+)
 SHELLS = ("sh", "console")
 SETS_UP = ("pip install ", "python -m pip install ", "python3 -m venv ", "git clone ")
 ANYTHING = "…"
@@ -226,7 +228,18 @@ def test_every_environment_variable_is_documented() -> None:
 def test_the_pages_build_and_name_everything(tmp_path: Path) -> None:
     pytest.importorskip("furo", reason="the documentation's tools are not installed: pip install -e '.[docs]'")
     pytest.importorskip("myst_parser", reason="the documentation's tools are not installed: pip install -e '.[docs]'")
-    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(tmp_path / "html")]
+    build = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-b",
+        "html",
+        str(DOCS),
+        str(tmp_path / "html"),
+    ]
     built = subprocess.run([*build, "-d", str(tmp_path / "trees")], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     methods, api = ((tmp_path / "html" / page).read_text() for page in ("methods.html", "api.html"))

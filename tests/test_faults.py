@@ -265,7 +265,7 @@ def test_it_is_refused_with_the_reason(name: str, fault: str) -> None:
 
 
 def test_what_is_no_model_is_refused() -> None:
-    with pytest.raises(TypeError, match="the model is a function; cnnviz explains a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"the model is a function; cnnviz explains a torch\.nn\.Module"):
         explain(lambda x: x, batch())
 
 
@@ -329,8 +329,7 @@ class Fails(torch.autograd.Function):
 
 
 ERRORS = [
-    *(Boom("oh"), IndexError("oh"), RuntimeError("oh"), ValueError("oh"), KeyError("oh"), StopIteration("oh")),
-    *(KeyboardInterrupt("oh"), SystemExit("oh"), torch.OutOfMemoryError("oh")),
+    *(Boom("oh"), IndexError("oh"), RuntimeError("oh"), KeyboardInterrupt("oh"), torch.OutOfMemoryError("oh")),
 ]
 
 
@@ -363,6 +362,17 @@ def test_an_exception_passes_and_leaves_nothing(name: str, error: BaseException,
     assert caught.value is error
     armed[0] = False
     close(ask(name, model, inputs), first, 0)
+
+
+@pytest.mark.parametrize("name", ["gradient", "grad_cam", "smoothgrad"])
+@pytest.mark.parametrize("error", [StopIteration("oh"), ValueError("oh"), KeyError("oh"), SystemExit("oh")], ids=repr)
+def test_the_same_exception_comes_out(name: str, error: BaseException) -> None:
+    def head(self: Net, x: Tensor) -> Tensor:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        ask(name, variant(head=head), batch())
+    assert caught.value is error
 
 
 # Unusual, and right
@@ -470,15 +480,22 @@ def no_dropout(model: Net) -> Net:
 
 @every
 @pytest.mark.parametrize("case", SAME)
-@pytest.mark.parametrize("target", [None, TARGET], ids=["predicted", "given"])
-def test_unusual_models_and_inputs_are_explained_right(name: str, case: str, target: Any) -> None:
+def test_unusual_models_and_inputs_are_explained_right(name: str, case: str) -> None:
     make, inputs, entered = SAME[case]
     model, x = make(), inputs()
-    expected = ask_conv2(name, Net(), torch.tensor(x.detach().tolist()), target)
+    expected = ask_conv2(name, Net(), torch.tensor(x.detach().tolist()))
     with untouched(model, x), entered():
-        found = ask_conv2(name, model, x, target)
+        found = ask_conv2(name, model, x)
     close(found, expected)
     assert not found.requires_grad
+
+
+@every
+def test_the_prediction_is_explained_in_inference_mode(name: str) -> None:
+    model = Net()
+    with torch.inference_mode():
+        found = ask(name, model, batch(), None)
+    close(found, ask(name, Net(), batch(), None))
 
 
 @every
@@ -684,7 +701,11 @@ def test_a_dead_map_is_zero_and_not_nan(name: str, dtype: torch.dtype) -> None:
     if name == "fullgrad":
         pytest.skip("the classifier's bias alone makes the score, and has no place in the map; see test_fullgrad")
     try:
-        found = ask(name, model, batch().to(dtype), layer="relu2") if name in LAYERED else ask(name, model, batch().to(dtype))
+        found = (
+            ask(name, model, batch().to(dtype), layer="relu2")
+            if name in LAYERED
+            else ask(name, model, batch().to(dtype))
+        )
     except ValueError as error:
         pytest.fail(str(error))
     assert found.dtype.is_floating_point

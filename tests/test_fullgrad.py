@@ -1,4 +1,4 @@
-"""FullGrad: the input's share and every bias's share add up to the score, and its map is the sum of their magnitudes."""
+"""FullGrad: the shares of the input and of every bias add up to the score, their magnitudes to its map."""
 
 from __future__ import annotations
 
@@ -64,8 +64,10 @@ def shares_by_hand(net: AveragingNet, x: Tensor) -> tuple[list[Tensor], Tensor]:
         first = net.first(x)
         normed = net.norm(first)
         second = net.second(net.pool(normed.clamp(min=0)))
-        steps = [(after_first, first, net.first.bias), (after_norm, normed, shift), (after_second, second, net.second.bias)]
+        rests = (after_first, after_norm, after_second)
+        biases = (net.first.bias, shift, net.second.bias)
     shares = [x * slopes(scores(net, TARGET), x)]
+    steps = zip(rests, (first, normed, second), biases, strict=True)
     shares += [slopes(scores(rest, TARGET), maps) * bias.detach().view(spread) for rest, maps, bias in steps]
     return shares, net.head.bias.detach()[TARGET]
 
@@ -142,7 +144,10 @@ def test_what_any_operation_adds_is_y_less_its_linear_part(rank: int, inputs: Te
     torch.testing.assert_close(total, scores(net, TARGET)(inputs), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["silu", "silu-inplace", "gelu", "sigmoid", "hardswish", "square", "softmax", "threshold"])
+SINGLE = ("silu", "silu-inplace", "gelu", "sigmoid", "hardswish", "square", "softmax", "threshold")
+
+
+@pytest.mark.parametrize("name", SINGLE)
 def test_the_share_of_a_curve_is_where_the_curve_is(rank: int, inputs: Tensor, name: str) -> None:
     curve, net = CURVES[name], Curved(rank, CURVES[name])
     with torch.no_grad():

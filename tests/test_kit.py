@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -180,9 +179,9 @@ def rewords(run: Run) -> Tensor:
         raise RuntimeError("something went wrong") from error
 
 
-def leaves_autocast_on(run: Run) -> Tensor:
+def sets_the_default_dtype(run: Run) -> Tensor:
     found = slopes(run)
-    contextlib.ExitStack().enter_context(torch.autocast("cpu"))
+    torch.set_default_dtype(torch.float64)
     return found
 
 
@@ -214,7 +213,7 @@ BROKEN: dict[Callable[[Run], Tensor], str] = {
     swallows: "gives values even when Halfway is raised in forward pass 1",
     swallows_interrupts: "gives values even when KeyboardInterrupt is raised in forward pass 1",
     rewords: "raises RuntimeError when Halfway is raised in forward pass 1",
-    leaves_autocast_on: "leaves autocast changed",
+    sets_the_default_dtype: "changes torch's default dtype",
     needs_gradients_on: "fails on a small network: RuntimeError: .*does not require grad",
 }
 
@@ -229,7 +228,7 @@ def test_the_kit_catches_an_attribution_that(broken: Callable[[Run], Tensor]) ->
         with pytest.raises(AssertionError, match=f"^{broken.__name__} .*({BROKEN[broken]})"):
             check_attribution(broken)
     finally:
-        torch.set_autocast_enabled("cpu", False)
+        torch.set_default_dtype(torch.float32)
 
 
 def test_the_kit_catches_a_false_target_blindness() -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from nets import AveragingNet, FlatteningNet, tiny_inputs
@@ -160,6 +161,13 @@ def test_integrated_gradients_asks_each_point_once(
     assert sum(passes.forward) == (50 + 2) * 2  # the inputs themselves and the baseline too
     assert max(passes.forward) == max(2, at_once // 2 * 2)
     assert passes.backward == len(passes.forward) - 2
+
+
+def test_a_rule_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    legendre, calls = np.polynomial.legendre.leggauss, []
+    monkeypatch.setattr(np.polynomial.legendre, "leggauss", lambda n: calls.append(n) or legendre(n))
+    explain(AveragingNet(), tiny_inputs(), "integrated_gradients", target=TARGET, steps=43)
+    assert len(calls) <= 2, "for a thousand steps it takes longer than a small network"
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "smoothgrad", "guided", "vargrad", "saliency_confusion"])

@@ -152,7 +152,8 @@ def test_baselines(rank: int, inputs: Tensor, name: str) -> None:
 
 def test_blur_grows_with_the_input() -> None:
     inputs = torch.randn(1, 1, 60, 80, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = explain(nn.Sequential(nn.Flatten(), nn.Linear(4800, 2)).double().eval(), inputs, cnnviz.baseline_input("blur"))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4800, 2)).double().eval()
+    found = explain(net, inputs, cnnviz.baseline_input("blur"))
     torch.testing.assert_close(found.values, blurred(inputs, 3.0), rtol=0, atol=1e-6)
 
 

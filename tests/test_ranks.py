@@ -92,7 +92,9 @@ def test_vectors_have_no_place_for_a_map(name: str) -> None:
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_one_pixel_is_enough_for_gradients(rank: int) -> None:
-    model = nn.Sequential((nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1](3, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4, 5))
+    model = nn.Sequential(
+        (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1](3, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4, 5)
+    )
     inputs = batch(3, (1,) * rank)
     for name in AT_THE_INPUT:
         if name != "fullgrad":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -133,13 +132,41 @@ def test_a_failure_in_one_thread_is_no_matter_to_another() -> None:
     together(failing, asking(model, inputs, QUESTIONS[0]), asking(model, inputs, QUESTIONS[1]))
 
 
+class Gate(nn.Module):
+    """Keeps each thread that has a gate inside the model until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates: dict[int, tuple[threading.Event, threading.Event]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if threading.get_ident() in self.gates:
+            inside, go_on = self.gates[threading.get_ident()]
+            inside.set()
+            assert go_on.wait(10)
+        return x
+
+
 def test_compiled_models_run_compiled_again_after_threads_asked_them() -> None:
     from torch._dynamo import eval_frame
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the compiler looks at everything
-        model = torch.compile(SmallNet(), backend="eager")
-        model(batch())
-    before = eval_frame._stance.stance
-    together(*(asking(model, batch(place), QUESTIONS[place]) for place in (0, 1, 2)))
-    assert eval_frame._stance.stance == before == "default"
+    gate = Gate()
+    model = SmallNet(between=gate)
+    model.compile(backend="eager")
+    events = [(threading.Event(), threading.Event()) for _ in range(2)]
+
+    def ask(place: int) -> None:
+        gate.gates[threading.get_ident()] = events[place]
+        explain(model, batch(), "gradient", target=1)
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(2)]
+    try:
+        for thread, (inside, _) in zip(threads, events, strict=True):
+            thread.start()
+            assert inside.wait(10)
+        for thread, (_, go_on) in zip(threads, events, strict=True):
+            go_on.set()
+            thread.join(10)
+        assert eval_frame._stance.stance == "default"
+    finally:
+        torch.compiler.set_stance("default")

@@ -109,6 +109,8 @@ def annotation(parameter: Parameter) -> str:
     written = parameter.annotation
     if written is Parameter.empty:
         return "" if parameter.default in (None, Parameter.empty) else type(parameter.default).__name__
+    if _is_formula(parameter):
+        return "Formula"
     return written if isinstance(written, str) else inspect.formatannotation(written)
 
 
@@ -156,7 +158,7 @@ def _choices(kind: str) -> tuple[Any, ...]:
 
 
 def _is_formula(parameter: Parameter) -> bool:
-    return str(parameter.annotation).endswith("Formula")
+    return "Formula" in str(parameter.annotation)
 
 
 def _peek(tokens: Sequence[str], setting: str) -> str | None:

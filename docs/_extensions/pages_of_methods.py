@@ -16,6 +16,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util.nodes import nested_parse_with_titles
 
 import cnnviz
@@ -111,12 +112,22 @@ def _documented(kind: str, name: str) -> Iterator[str]:
     if kind == "values":
         yield from (f".. autodata:: cnnviz.{name}", "   :no-value:", "")
     elif kind == "classes":
-        yield from (f".. autoclass:: cnnviz.{name}", "   :members:", "   :exclude-members: compute, plan, parts", "")
+        # what a part of a formula has beside its settings is the core's business
+        members = [] if cnnviz.Expr in getattr(cnnviz, name).__bases__ else ["   :members:"]
+        yield from (
+            f".. autoclass:: cnnviz.{name}",
+            *members,
+            "   :exclude-members: compute, plan, parts, automatic",
+            "",
+        )
     else:
         yield from (f".. autofunction:: cnnviz.{name}", "")
 
 
 def _process(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """Sections such as Args become fields; in attributes napoleon would take what is before a colon for a type."""
+    if what in ("function", "method", "class"):
+        lines[:] = GoogleDocstring(lines, Config(napoleon_use_rtype=False), what=what).lines()
     lines[:] = _literal(lines)
 
 
