@@ -56,21 +56,24 @@ class Biases:
 
     def call(self, func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], run: Callable[..., Any]) -> Any:
         """``run`` the operation; its bias counts only where the input reaches it."""
-        reached = [self._depends(arg) for arg in (*args, *kwargs.values())]
-        if not any(reached) or getattr(func, "__name__", "") in ("__get__", "size", "dim"):
+        for arg in args:
+            refuse_transformed(func, arg, self._depends)
+        if not any(self._depends(arg) for arg in (*args, *kwargs.values())):
             return run(func, args, kwargs)
-        operation = canonical(func, args, kwargs)
-        bias = self._bias(operation, func, args, kwargs)
+        writes = in_place(func, kwargs, args)
+        bias = self._bias(func, args, kwargs) if writes else None  # asked before its input is gone
         output = run(func, args, kwargs)
         for each in output if isinstance(output, tuple | list) else (output,):
             if isinstance(each, Tensor):
                 self._reached[each] = True
-        if bias is not None and isinstance(output, Tensor) and output.requires_grad:
-            self.found.append((get_gradient_edge(output), bias))
+        if isinstance(output, Tensor) and output.requires_grad and getattr(func, "__name__", "") != "__get__":
+            bias = bias if writes else self._bias(func, args, kwargs)
+            if bias is not None:
+                self.found.append((get_gradient_edge(output), bias))
         return output
 
-    def _bias(self, operation: Operation, func: Operation, args: Any, kwargs: Any) -> Tensor | None:
-        if operation in _HOMOGENEOUS:
+    def _bias(self, func: Operation, args: Any, kwargs: Any) -> Tensor | None:
+        if canonical(func, args, kwargs) in _HOMOGENEOUS:
             return None
         if func in _LINEAR:
             bias = args[2] if len(args) > 2 else kwargs.get("bias")
@@ -87,28 +90,43 @@ class Biases:
         _prepare_forward_derivatives()
         # the fused attention kernels have no forward derivative
         with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-
-            def dual(value: Any) -> Any:
-                if isinstance(value, Tensor) and self._depends(value) and value.is_floating_point():
-                    primal = value.detach().clone() if writes else value.detach()
-                    return forward_ad.make_dual(primal, primal.clone())  # type: ignore[no-untyped-call]  # torch has no types here
-                if isinstance(value, tuple | list):
-                    return type(value)(dual(each) for each in value)
-                return value.detach() if isinstance(value, Tensor) else value
-
+            named = {name: self._dual(arg, writes) for name, arg in kwargs.items()}
             try:
-                output = func(*(dual(arg) for arg in args), **{name: dual(arg) for name, arg in kwargs.items()})
+                output = func(*(self._dual(arg, writes) for arg in args), **named)
             except NotImplementedError as error:
                 raise LookupError(
                     f"the implicit bias of {name_of(func)} is not known: PyTorch has no forward derivative of it"
                 ) from error
             if not isinstance(output, Tensor) or not output.is_floating_point():
                 return None
-            primal, tangent = forward_ad.unpack_dual(output)  # type: ignore[no-untyped-call]  # nor here
+            primal, tangent = forward_ad.unpack_dual(output)  # type: ignore[no-untyped-call]  # torch has no types here
             bias = primal if tangent is None else primal - tangent
             return bias.clone() if bool(bias.any()) else None
+
+    def _dual(self, value: Any, copied: bool) -> Any:
+        """What depends on the input, moving in the direction of itself; the rest as a constant."""
+        if isinstance(value, tuple | list):
+            return type(value)(self._dual(each, copied) for each in value)
+        if not isinstance(value, Tensor):
+            return value
+        if not self._depends(value) or not value.is_floating_point():
+            return value.detach()
+        primal = value.detach().clone() if copied else value.detach()
+        return forward_ad.make_dual(primal, primal.clone())  # type: ignore[no-untyped-call]  # nor here
 
     def _depends(self, value: Any) -> bool:
         if isinstance(value, tuple | list):
             return any(self._depends(each) for each in value)
         return isinstance(value, Tensor) and value in self._reached
+
+
+def refuse_transformed(func: Operation, value: Any, matters: Callable[[Tensor], bool]) -> None:
+    """Raises ValueError for a tensor of torch.func in place of one that matters: no rule reaches what is done there."""
+    base = value
+    while isinstance(base, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(base):
+        base = torch._C._functorch.get_unwrapped(base)
+    if base is not value and matters(base):
+        raise ValueError(
+            f"{name_of(func)} is called inside torch.func (such as vmap), where rules and biases can't reach; "
+            "write that part of the model without it"
+        )

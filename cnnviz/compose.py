@@ -105,7 +105,7 @@ class Apply(Expr):
 
     def compute(self, run: Run) -> Tensor:
         named = {name: _value(value, run) for name, value in self.kwargs}
-        return self.func(*(_value(arg, run) for arg in self.args), **named)
+        return self.func(*[_value(arg, run) for arg in self.args], **named)  # a list lets StopIteration through
 
     def __repr__(self) -> str:
         return self._text(repr)
@@ -264,7 +264,7 @@ def _formulas(value: Any) -> Iterator[Expr]:
 def _value(value: Any, run: Run) -> Any:
     if isinstance(value, Expr):
         return value(run)
-    return type(value)(_value(each, run) for each in value) if isinstance(value, tuple | list) else value
+    return type(value)([_value(each, run) for each in value]) if isinstance(value, tuple | list) else value
 
 
 def _bracketed(value: Any, write: Callable[[Any], str], strength: int) -> str:

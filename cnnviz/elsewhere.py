@@ -58,15 +58,15 @@ class over(Expr):
         ]
         items = len(run.inputs)
         weights = self.points.weights(run).tolist()
+        gathered: dict[over, _Mean | _Variance]
         gathered = {each: _Variance() if each.reduce == "variance" else _Mean() for each in together}
         needed = plan(*(each.of for each in together))
 
         def step(start: int, stop: int) -> int:
             folded = run.at(self.points.draw(run, start, stop).flatten(0, 1), needed, size=start == 0)
-            values = {each: _unfolded(each.of(folded), items) for each in together}
-            for each, found in values.items():
-                precise = found.to(torch.promote_types(found.dtype, torch.float32))
-                gathered[each].add(precise, weights[start:stop])
+            values = {each: _precise(each.of(folded), items) for each in together}
+            # all of them or, where memory runs out, none: the chunk is taken again then
+            gathered.update({each: gathered[each].plus(found, weights[start:stop]) for each, found in values.items()})
             return folded.variants_at_once(items) if start == 0 else 0
 
         memory.in_chunks(self.points.count, step)
@@ -74,38 +74,41 @@ class over(Expr):
         return run.answers[self]
 
 
-def _unfolded(values: Tensor, items: int) -> Tensor:
-    return values.reshape(-1, items, *values.shape[1:])
+def _precise(values: Tensor, items: int) -> Tensor:
+    """Values of folded variants as (K, N, ...), in at least float32."""
+    return values.reshape(-1, items, *values.shape[1:]).to(torch.promote_types(values.dtype, torch.float32))
 
 
+@dataclass(frozen=True, eq=False)
 class _Mean:
     """A weighted sum; quadrature weights need not add up to one."""
 
-    def __init__(self) -> None:
-        self.total: Any = 0.0
+    total: Any = 0.0
 
-    def add(self, values: Tensor, weights: list[float]) -> None:
-        self.total = self.total + torch.tensordot(values.new_tensor(weights), values, 1)
+    def plus(self, values: Tensor, weights: list[float]) -> _Mean:
+        return _Mean(self.total + torch.tensordot(values.new_tensor(weights), values, 1))
 
     def result(self) -> Tensor:
         total: Tensor = self.total
         return total
 
 
+@dataclass(frozen=True, eq=False)
 class _Variance:
     """Squared deviations from the running mean, one value at a time (Welford, 1962), so that nothing cancels."""
 
-    def __init__(self) -> None:
-        self.weight = 0.0
-        self.average: Any = 0.0
-        self.deviation: Any = 0.0
+    weight: float = 0.0
+    average: Any = 0.0
+    deviation: Any = 0.0
 
-    def add(self, values: Tensor, weights: list[float]) -> None:
+    def plus(self, values: Tensor, weights: list[float]) -> _Variance:
+        total, average, deviation = self.weight, self.average, self.deviation
         for value, weight in zip(values, weights, strict=True):
-            self.weight += weight
-            change = value - self.average
-            self.average = self.average + change * (weight / self.weight)
-            self.deviation = self.deviation + weight * change * (value - self.average)
+            total += weight
+            change = value - average
+            average = average + change * (weight / total)
+            deviation = deviation + weight * change * (value - average)
+        return _Variance(total, average, deviation)
 
     def result(self) -> Tensor:
         variance: Tensor = self.deviation / self.weight

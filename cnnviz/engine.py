@@ -7,7 +7,6 @@ also when the model raises.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from cnnviz.biases import Biases
+from cnnviz.biases import Biases, refuse_transformed
+from cnnviz.hooks import lend
 from cnnviz.operations import Operation, canonical, in_place, name_of
 
 
@@ -108,7 +108,7 @@ class Trace:
             stack.enter_context(torch.set_grad_enabled(from_input))
             for name in wanted.layers:
                 hook = self._observer(name, wanted.layer_gradients and not from_input)
-                stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+                lend(stack, model.get_submodule(name).register_forward_hook, hook)
             if wanted.biases:
                 self.biases = Biases(self.input)
             if wanted.rules or wanted.biases or wanted.size:
@@ -117,11 +117,7 @@ class Trace:
             self.output: Any = model(self.input.clone(), *(other.detach().clone() for other in inputs[1:]))
 
     def _observer(self, name: str, starts_graph: bool) -> Callable[..., Tensor]:
-        thread = threading.get_ident()
-
         def observe(module: nn.Module, args: Any, output: Any) -> Any:
-            if threading.get_ident() != thread:
-                return None  # someone else runs the same model
             if not isinstance(output, Tensor):
                 raise TypeError(
                     f"layer {name!r} gives a {type(output).__name__}, not a tensor; "
@@ -138,25 +134,28 @@ class Trace:
 
     def gradients(self, score: Tensor, wrt: Sequence[Any], rule: Rule = PLAIN) -> list[Tensor | None]:
         """Gradients of the summed ``score`` at tensors or gradient edges, listed operations following the rule."""
-        if not score.requires_grad:
+        able = [not isinstance(each, Tensor) or each.requires_grad for each in wrt]
+        if not score.requires_grad or not any(able):
             return [None for _ in wrt]
         board = self.switchboard
         board.rule, board.applied = rule, False
         try:
             with torch.inference_mode(False):
                 ones = torch.ones_like(score)
-                found = torch.autograd.grad(score, tuple(wrt), ones, retain_graph=True, allow_unused=True)
+                places = tuple(place for place, can in zip(wrt, able, strict=True) if can)
+                found = iter(torch.autograd.grad(score, places, ones, retain_graph=True, allow_unused=True))
+                grads = [next(found) if can else None for can in able]
         finally:
             board.rule = PLAIN
         # judged on the way back: an operation may be called and yet lie on no way from the score to what is asked
-        if rule.backwards and not board.applied and any(grad is not None for grad in found):
+        if rule.backwards and not board.applied and any(grad is not None for grad in grads):
             names = ", ".join(sorted(name_of(each) for each in rule.backwards))
             way_out = f"; {rule.otherwise}" if rule.otherwise else ""
             raise LookupError(
                 f"rule {rule.name!r} changes nothing in {self.model_name}: none of {names} is between "
                 f"the score and what is explained{way_out}"
             )
-        return list(found)
+        return grads
 
 
 class _Observer(TorchFunctionMode):
@@ -190,7 +189,10 @@ class _Observer(TorchFunctionMode):
         else:
             name = "input" if "input" in kwargs else "self"
             first, rest, named = kwargs[name], (), {key: value for key, value in kwargs.items() if key != name}
-        if not isinstance(first, Tensor) or not first.requires_grad:
+        if not isinstance(first, Tensor):
+            return func(*args, **kwargs)
+        refuse_transformed(func, first, lambda base: base.requires_grad)
+        if not first.requires_grad:
             return func(*args, **kwargs)
         board = self.trace.switchboard
         writes = in_place(func, kwargs, args)

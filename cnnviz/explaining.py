@@ -168,7 +168,7 @@ def _tensors(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None)
     several = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
     if not several:
         raise ValueError("there are no inputs; give at least one")
-    if all(isinstance(each, Tensor) for each in several):
+    if any(isinstance(each, Tensor) for each in several):
         return several
     from cnnviz.pictures import read_input
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+
+from cnnviz.hooks import lend
 
 
 def unwrap(model: Any) -> nn.Module:
@@ -27,6 +30,10 @@ def unwrap(model: Any) -> nn.Module:
 
 def check_model(model: nn.Module) -> None:
     """Raises for a model whose answers would be wrong, with the way out."""
+    if any(isinstance(module, torch.fx.GraphModule) and "eval" in vars(module) for module in model.modules()):
+        raise TypeError(
+            "the model comes from torch.export, which has no evaluation mode; give it as it was before torch.export"
+        )
     if model.training:
         raise ValueError(
             "the model is in training mode, where images change each other's maps; call model.eval() first"
@@ -91,26 +98,55 @@ def check_finite(values: Tensor, what: str) -> None:
     raise ValueError(f"{what} has {len(wrong)} values that are not finite, the first ({kind}) at [{place}]")
 
 
-@contextmanager
-def asking(model: nn.Module, inputs: Tensor) -> Iterator[None]:
+class asking:
     """Around every forward pass: compiled parts run operation by operation, and what the model can't take is explained.
 
     Raises ValueError where the input has not the shape that the model's convolutions expect.
     """
-    with ExitStack() as stack:
-        if any(_is_compiled(module) for module in model.modules()):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        for module in model.modules():
-            if isinstance(module, _ConvNd) and inputs.ndim == len(module.kernel_size) + 1:
+
+    def __init__(self, model: nn.Module, inputs: Tensor):
+        self.model = model
+        self.inputs = inputs
+        self.stack = ExitStack()
+
+    def __enter__(self) -> None:
+        if "torch._dynamo" in sys.modules:  # else nothing can have been compiled
+            self.stack.enter_context(_eager)
+        for module in self.model.modules():
+            if isinstance(module, _ConvNd) and self.inputs.ndim == len(module.kernel_size) + 1:
                 # a convolution takes an image without a batch dimension, and makes something else of it
-                stack.callback(module.register_forward_pre_hook(_refuser(model, inputs)).remove)
-        try:
-            yield
-        except (RuntimeError, ValueError) as error:
-            reason = _misfit(model, inputs)
-            if reason is None or isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise ValueError(reason) from error
+                lend(self.stack, module.register_forward_pre_hook, _refuser(self.model, self.inputs))
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self.stack.close()
+        if isinstance(error, RuntimeError | ValueError) and not isinstance(error, torch.OutOfMemoryError):
+            reason = _misfit(self.model, self.inputs)
+            if reason is not None:
+                raise ValueError(reason) from error
+
+
+class _Eager:
+    """torch has one switch for all threads: the first one in turns it, the last one out turns it back."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.stance = ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.stance.enter_context(torch.compiler.set_stance("force_eager"))
+            self.inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.stance.close()
+
+
+_eager = _Eager()
 
 
 def _misfit(model: nn.Module, inputs: Tensor) -> str | None:
@@ -131,15 +167,9 @@ def _misfit(model: nn.Module, inputs: Tensor) -> str | None:
 
 
 def _refuser(model: nn.Module, inputs: Tensor) -> Any:
-    thread = threading.get_ident()
-
     def refuse(module: nn.Module, args: tuple[Any, ...]) -> None:
         given = args[0] if args else None
-        if isinstance(given, Tensor) and given.ndim == inputs.ndim and threading.get_ident() == thread:
+        if isinstance(given, Tensor) and given.ndim == inputs.ndim:
             raise ValueError(_misfit(model, inputs))
 
     return refuse
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
@@ -14,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from cnnviz.guard import asking
+from cnnviz.hooks import lend
 
 Layer: TypeAlias = "str | int | Sequence[str] | nn.Module | None"
 """None means the last layer with spatial extent."""
@@ -37,7 +39,7 @@ _PASSIVE = (
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
 _CHANNELS_FIRST = (_ConvNd, _BatchNorm, nn.GroupNorm)  # whatever the sizes look like
-_automatic: weakref.WeakKeyDictionary[nn.Module, dict[torch.Size, str]] = weakref.WeakKeyDictionary()
+_automatic: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], str]] = weakref.WeakKeyDictionary()
 
 
 def convolutions(model: nn.Module) -> list[str]:
@@ -54,12 +56,14 @@ def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
             if module is layer:
                 return str(name)
         raise LookupError(f"the layer {type(layer).__name__} is no part of {type(model).__name__}")
-    if isinstance(layer, int):
+    if isinstance(layer, int) and not isinstance(layer, bool):
         names = convolutions(model)
         if layer == 0 or abs(layer) > len(names):
             raise LookupError(f"there is no convolution {layer}; {type(model).__name__} has 1 to {len(names)}")
         return names[layer - 1 if layer > 0 else layer]
-    name = layer if isinstance(layer, str) else ".".join(layer)
+    if not isinstance(layer, str | Sequence):
+        raise TypeError(f"{layer!r} is no layer; give a name, a path of names, a convolution's number, or a module")
+    name = layer if isinstance(layer, str) else ".".join(map(str, layer))
     known = dict(model.named_modules())
     for prefix in ("", "module.", "_orig_mod."):
         if name.startswith(prefix) and name != prefix and name.removeprefix(prefix) in known:
@@ -94,10 +98,10 @@ def last_spatial_layer(model: nn.Module, inputs: Sequence[Tensor]) -> str:
     Costs one forward pass of one input, once for each model and input shape.
     """
     known = _automatic.setdefault(model, {})
-    shape = inputs[0].shape[1:]
-    if shape not in known or known[shape] not in dict(model.named_modules()):
-        known[shape] = _find_last(model, [each[:1] for each in inputs])
-    return str(known[shape])
+    asked = (inputs[0].shape[1:], *map(id, model.modules()))  # a model whose layers were exchanged is another one
+    if asked not in known:
+        known[asked] = _find_last(model, [each[:1] for each in inputs])
+    return str(known[asked])
 
 
 def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
@@ -117,13 +121,12 @@ def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
 
         return observe
 
-    handles = [module.register_forward_hook(observer(name)) for name, module in model.named_modules() if name]
-    try:
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name:
+                lend(stack, module.register_forward_hook, observer(name))
         with asking(model, inputs[0]):
             scores = Trace(model, inputs, Wanted()).output
-    finally:
-        for handle in handles:
-            handle.remove()
     outputs = [each for each in outputs if not _is_class_map(each[1], each[2], scores)]
     if not outputs:
         raise LookupError(

@@ -33,7 +33,7 @@ _SPELLINGS: dict[Operation, tuple[Any, ...]] = {
     torch.tanh: (torch.tanh_, Tensor.tanh, Tensor.tanh_, F.tanh),
 }
 _CANONICAL = {spelling: operation for operation, spellings in _SPELLINGS.items() for spelling in spellings}
-_CLAMPS = (torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, Tensor.clip, Tensor.clip_)
+_CLAMPS = (torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, torch.clip_, Tensor.clip, Tensor.clip_)
 _LOWER_CLAMPS = (torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_)
 _HARDTANHS = (F.hardtanh, F.hardtanh_, torch._C._nn.hardtanh, torch._C._nn.hardtanh_)
 

@@ -95,6 +95,8 @@ class bias_maps(Expr):
     each: Callable[[Tensor], Tensor]
 
     def compute(self, run: Run) -> Tensor:
+        if run.inputs.ndim < 3:
+            raise ValueError(f"the input is {tuple(run.inputs.shape)}, without spatial extent: a map has no place")
         total = torch.zeros_like(run.inputs[:, :1])
         for term in run.bias_gradients():
             if term.ndim == run.inputs.ndim and term.ndim > 2 and len(term) == len(total):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -43,26 +44,28 @@ class path:
     def draw(self, run: Run, start: int, stop: int) -> Tensor:
         assert isinstance(self.baseline, baseline_input)
         begin = self.baseline(run)
-        parts = torch.from_numpy(self._rule()[0][start:stop]).to(run.inputs)
+        parts = torch.from_numpy(_rule(self.quadrature, self.steps)[0][start:stop]).to(run.inputs)
         return begin + parts.view(-1, *(1,) * begin.ndim) * (run.inputs - begin)
 
     def weights(self, run: Run) -> Tensor:
-        return torch.from_numpy(self._rule()[1])
+        return torch.from_numpy(_rule(self.quadrature, self.steps)[1])
 
-    def _rule(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        n = self.steps
-        even = np.full(n, 1 / n)
-        if self.quadrature == "gauss-legendre":
-            places, weights = np.polynomial.legendre.leggauss(n)
-            return (places + 1) / 2, weights / 2
-        if self.quadrature == "left":
-            return np.arange(n) / n, even
-        if self.quadrature == "right":
-            return np.arange(1, n + 1) / n, even
-        if self.quadrature == "middle":
-            return (np.arange(n) + 0.5) / n, even
-        ends = np.where((np.arange(n) == 0) | (np.arange(n) == n - 1), 0.5, 1.0)
-        return np.linspace(0, 1, n), ends / (n if self.quadrature == "captum-trapezoid" else n - 1)
+
+@cache
+def _rule(quadrature: Quadrature, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places from 0 to 1, and their weights."""
+    even = np.full(n, 1 / n)
+    if quadrature == "gauss-legendre":
+        places, weights = np.polynomial.legendre.leggauss(n)
+        return (places + 1) / 2, weights / 2
+    if quadrature == "left":
+        return np.arange(n) / n, even
+    if quadrature == "right":
+        return np.arange(1, n + 1) / n, even
+    if quadrature == "middle":
+        return (np.arange(n) + 0.5) / n, even
+    ends = np.where((np.arange(n) == 0) | (np.arange(n) == n - 1), 0.5, 1.0)
+    return np.linspace(0, 1, n), ends / (n if quadrature == "captum-trapezoid" else n - 1)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import difflib
 import inspect
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from functools import update_wrapper
@@ -97,6 +98,7 @@ class Registry(Mapping[str, "Method[T]"]):
         self._origins: dict[str, str] = {}
         self._found: dict[str, EntryPoint] | None = None
         self._loading: tuple[str, object, str] | None = None
+        self._lock = threading.RLock()  # a plugin may look up others while it loads
         self.plugins = pluggy.PluginManager(HOME)
         self.plugins.add_hookspecs(Hooks)
         self.plugins.hook.cnnviz_register.call_historic(kwargs={"registry": self})
@@ -133,6 +135,10 @@ class Registry(Mapping[str, "Method[T]"]):
         self._methods[name], self._origins[name] = method, origin
 
     def __getitem__(self, name: str) -> Method[T]:
+        with self._lock:
+            return self._loaded(name)
+
+    def _loaded(self, name: str) -> Method[T]:
         if name not in self._methods:
             offer = self._offers().get(name)
             if offer is None:

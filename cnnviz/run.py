@@ -134,19 +134,7 @@ class Run:
         at = self._place(layer)
         self._require(Plan(gradients=frozenset({(rule, at)})))
         if (rule, at) not in self._gradients:
-            wanted = {self._place(each) for other, each in self.plan.gradients if other is rule}
-            places = sorted(wanted, key=str)
-            wrt = [self._kept(place) for place in places]
-            score = self._score(self.trace.output, len(self.inputs))
-            found = self.trace.gradients(score, wrt, rule)
-            for place, grad in zip(places, found, strict=True):
-                if grad is None:
-                    where = f"layer {place!r}" if isinstance(place, str) else place.value
-                    raise ValueError(
-                        f"the score does not depend on {where} by operations that carry gradients; a detach() or "
-                        f"no_grad() in {type(self.model).__name__}.forward cuts them, or the layer decides nothing"
-                    )
-                self._gradients[rule, place] = grad
+            self._backward(rule)
         return self._gradients[rule, at]
 
     def bias_gradients(self) -> list[Tensor]:
@@ -156,14 +144,27 @@ class Run:
         """
         self._require(Plan(gradients=frozenset({(PLAIN, INPUT)}), biases=True))
         if self._biases is None:
-            found = self.trace.biases.found if self.trace.biases is not None else []
-            score = self._score(self.trace.output, len(self.inputs))
-            wrt = [self.trace.input, *(edge for edge, _ in found)]
-            first, *grads = self.trace.gradients(score, wrt)
-            if first is not None:
-                self._gradients[PLAIN, INPUT] = first
-            self._biases = [grad * bias for grad, (_, bias) in zip(grads, found, strict=True) if grad is not None]
-        return self._biases
+            self._backward(PLAIN)
+        return self._biases or []
+
+    def _backward(self, rule: Rule) -> None:
+        """All that is planned under one rule, in one pass."""
+        wanted = {self._place(each) for other, each in self.plan.gradients if other is rule}
+        places = sorted(wanted, key=str)
+        biases = self.trace.biases.found if self.trace.biases is not None and rule is PLAIN else []
+        score = self._score(self.trace.output, len(self.inputs))
+        found = self.trace.gradients(score, [*map(self._kept, places), *(edge for edge, _ in biases)], rule)
+        for place, grad in zip(places, found, strict=False):
+            if grad is None:
+                where = f"layer {place!r}" if isinstance(place, str) else place.value
+                raise ValueError(
+                    f"the score does not depend on {where} by operations that carry gradients; a detach() or "
+                    f"no_grad() in {type(self.model).__name__}.forward cuts them, or the layer decides nothing"
+                )
+            self._gradients[rule, place] = grad
+        if rule is PLAIN:
+            shares = zip(found[len(places) :], biases, strict=True)
+            self._biases = [grad * bias for grad, (_, bias) in shares if grad is not None]
 
     # Other questions
 
@@ -230,7 +231,7 @@ class Run:
     def _forward(self) -> Trace:
         names = {at for _, at in self.plan.gradients if at is not INPUT}
         wanted = Wanted(
-            layers=frozenset(self.layer_name(layer) for layer in self.plan.layers | names),
+            layers=frozenset([self.layer_name(layer) for layer in self.plan.layers | names]),
             rules=frozenset(rule for rule, _ in self.plan.gradients if rule.backwards),
             input_gradient=any(at is INPUT for _, at in self.plan.gradients),
             layer_gradients=bool(names),
@@ -282,6 +283,6 @@ class Run:
         """The plan with every layer by its name."""
         return replace(
             plan,
-            layers=frozenset(self.layer_name(layer) for layer in plan.layers),
-            gradients=frozenset((rule, self._place(at)) for rule, at in plan.gradients),
+            layers=frozenset([self.layer_name(layer) for layer in plan.layers]),
+            gradients=frozenset([(rule, self._place(at)) for rule, at in plan.gradients]),
         )

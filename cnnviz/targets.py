@@ -25,6 +25,8 @@ def class_indices(target: Target, items: int, categories: tuple[str, ...] | None
             raise TypeError(f"the target is a {target.dtype} tensor; classes are whole numbers, such as torch.int64")
         numbers = [int(each) for each in target.reshape(-1).tolist()]
         numbers = numbers * items if target.ndim == 0 else numbers
+    elif hasattr(target, "tolist"):  # NumPy's
+        return class_indices(target.tolist(), items, categories)
     elif isinstance(target, str) or not isinstance(target, Sequence):
         numbers = [class_index(target, categories)] * items
     else:

@@ -14,6 +14,7 @@ import cnnviz
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
+    {"hooks"},
     {"operations", "memory", "preprocessing", "registry", "guard", "targets"},
     {"biases", "weights", "pictures"},
     {"engine", "models", "explanation"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz import explain
+from cnnviz.registry import Registry
 from cnnviz.testing import SmallNet
 
 ROUNDS = 40
@@ -170,3 +173,56 @@ def test_compiled_models_run_compiled_again_after_threads_asked_them() -> None:
         assert eval_frame._stance.stance == "default"
     finally:
         torch.compiler.set_stance("default")
+
+
+def test_methods_are_loaded_once_by_whoever_comes_first() -> None:
+    for _ in range(20):
+        registry: Registry[Any] = Registry("cnnviz.attributions")
+        found: list[Any] = []
+
+        def load(registry: Registry[Any] = registry, found: list[Any] = found) -> None:
+            found.append(registry["layer_cam"])
+
+        switch = sys.getswitchinterval()
+        try:
+            sys.setswitchinterval(1e-6)  # threads take turns as often as they can
+            together(load, load, load, load)
+        finally:
+            sys.setswitchinterval(switch)
+        assert all(each is found[0] for each in found)
+
+
+class Meeting(nn.Module):
+    """Waits in the middle of the model until two threads are there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = threading.Barrier(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.both.wait(2)
+        return x
+
+
+def test_hooks_of_threads_do_not_replace_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch numbers hooks without a lock; two of one number in one module would be one hook."""
+    from torch.utils.hooks import RemovableHandle
+
+    model, read = SmallNet(between=Meeting()), threading.Barrier(2)
+    plain = RemovableHandle.__init__
+
+    def slowly(self: RemovableHandle, *args: Any, **kwargs: Any) -> None:
+        number = RemovableHandle.next_id
+        with contextlib.suppress(threading.BrokenBarrierError):
+            read.wait(0.5)  # both have read the same number, unless one of them is kept waiting outside
+            RemovableHandle.next_id = number
+        plain(self, *args, **kwargs)
+
+    expected = explain(SmallNet(), batch(), "layer_cam", target=0, layer="third").values
+    monkeypatch.setattr(RemovableHandle, "__init__", slowly)
+
+    def job() -> None:
+        torch.testing.assert_close(explain(model, batch(), "layer_cam", target=0, layer="third").values, expected)
+
+    together(job, job)
