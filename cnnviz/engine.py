@@ -262,5 +262,3 @@ class _Switch(torch.autograd.Function):
             )
         value = output.detach() if output._version == ctx.versions[1] else ctx.run(inner.detach().clone())
         return None, None, None, None, backward(Call(inner.detach(), value, vjp), grad)
-
-

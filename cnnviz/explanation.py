@@ -205,5 +205,3 @@ def _side_by_side(pictures: NDArray[np.uint8]) -> Any:
     from PIL import Image
 
     return Image.fromarray(np.concatenate(list(pictures), axis=1))
-
-

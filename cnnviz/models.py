@@ -113,17 +113,13 @@ def _of_torchvision(name: str, published: str, weights: str | Path | None, trust
     if isinstance(weights, str) and weights.removeprefix(f"{offered.__name__}.") in offered.__members__:
         published, weights = weights.removeprefix(f"{offered.__name__}."), None
     if published not in ("", *offered.__members__):
-        raise LookupError(
-            f"no weights {published!r} of {name}; torchvision has {', '.join(offered.__members__)}"
-        )
+        raise LookupError(f"no weights {published!r} of {name}; torchvision has {', '.join(offered.__members__)}")
     chosen = offered[published or "DEFAULT"]
     preprocessing = Preprocessing.from_torchvision(chosen.transforms())
     categories = tuple(chosen.meta.get("categories", ())) or None
     if weights is None:
         try:
-            module = zoo.get_model(
-                name, weights=chosen, progress=sys.stderr is not None and sys.stderr.isatty()
-            )
+            module = zoo.get_model(name, weights=chosen, progress=sys.stderr is not None and sys.stderr.isatty())
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as reason:
             raise ConnectionError(
                 f"the weights {chosen} of {name} did not arrive from {chosen.url} ({_one_line(reason)}); "
@@ -202,9 +198,7 @@ def _made(name: str) -> nn.Module:
             found = getattr(found, part)
         made = found if isinstance(found, nn.Module) or not callable(found) else found()
     if not isinstance(made, nn.Module):
-        raise TypeError(
-            f"model {name!r} gives {type(made).__name__}; the factory must return a torch.nn.Module"
-        )
+        raise TypeError(f"model {name!r} gives {type(made).__name__}; the factory must return a torch.nn.Module")
     return made
 
 
@@ -250,9 +244,7 @@ def _names(categories: str | Path | Sequence[str]) -> tuple[str, ...]:
     except FileNotFoundError as reason:
         raise FileNotFoundError(f"no file '{categories}' of categories; write one name per line") from reason
     if not lines:
-        raise ValueError(
-            f"categories '{categories}' are empty; write one name per line, in the order of the outputs"
-        )
+        raise ValueError(f"categories '{categories}' are empty; write one name per line, in the order of the outputs")
     return tuple(line.strip() for line in lines)
 
 

@@ -33,8 +33,7 @@ def find_pictures(paths: str | Path | Iterable[str | Path]) -> list[Path]:
         inside = sorted(_pictures_in(path)) if path.is_dir() else [path]
         if not inside:
             raise FileNotFoundError(
-                f"folder '{path}' holds no pictures ({', '.join(SUFFIXES)}, .npy); "
-                "folders inside it are not searched"
+                f"folder '{path}' holds no pictures ({', '.join(SUFFIXES)}, .npy); folders inside it are not searched"
             )
         if not path.exists():
             raise FileNotFoundError(f"no file or folder '{path}'")

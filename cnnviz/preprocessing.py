@@ -40,9 +40,7 @@ class Preprocessing:
         if self.crop is not None:
             object.__setattr__(self, "crop", tuple(self.crop))
         if not self.mean or len(self.mean) != len(self.std):
-            raise ValueError(
-                f"mean has {len(self.mean)} values and std has {len(self.std)}; both need one per channel"
-            )
+            raise ValueError(f"mean has {len(self.mean)} values and std has {len(self.std)}; both need one per channel")
         if not all(math.isfinite(value) for value in self.mean + self.std):
             raise ValueError(f"mean {self.mean} and std {self.std} must be finite numbers")
         if min(self.std) <= 0:

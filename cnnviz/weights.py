@@ -116,9 +116,7 @@ def read_module(path: str | Path, trust_model: bool = False) -> nn.Module:
     return found
 
 
-def fill(
-    module: nn.Module, weights: Mapping[str, Any], source: str | Path, spare: tuple[str, ...] = ()
-) -> None:
+def fill(module: nn.Module, weights: Mapping[str, Any], source: str | Path, spare: tuple[str, ...] = ()) -> None:
     """Copies weights by name into the module, or raises ValueError about the source and changes nothing.
 
     Weights whose names start with one of `spare` may be left over.

@@ -109,11 +109,19 @@ def main() -> None:
         shutil.copy(Path(folder) / "methods.png", HERE / "pictures" / "demo.png")
         shutil.copy(Path(folder) / "shortcut.png", HERE / "pictures" / "shortcut.png")
 
-    page = ["# Gallery", "", "Every method with every renderer, on pictures of scikit-image. Made by `docs/make_gallery.py`."]
+    page = [
+        "# Gallery",
+        "",
+        "Every method with every renderer, on pictures of scikit-image. Made by `docs/make_gallery.py`.",
+    ]
     page += ["", "## All methods", "", write("methods", cnnviz.grid(results, columns=5))]
     for name, explanation in results.items():
         page += ["", f"## {name}", "", cnnviz.attributions[name].summary, ""]
-        page += [write(name, by_renderer(explanation, names)), "", write(f"{name}-panels", explanation.render("panels")[0])]
+        page += [
+            write(name, by_renderer(explanation, names)),
+            "",
+            write(f"{name}-panels", explanation.render("panels")[0]),
+        ]
     page += ["", "## saliency_confusion", "", cnnviz.attributions["saliency_confusion"].summary, ""]
     page += [write("saliency_confusion", confusion.render()[0])]
     for renderer, rank in RANKED.items():

@@ -42,9 +42,7 @@ def grad_cam(name: str, drawn: Drawn, target: np.ndarray) -> Tensor:
     """What speaks for the target in the last feature map, stretched to (N, H, W); not negative."""
     kept: list[Tensor] = []
     module = network(name)
-    handle = module.get_submodule("layer3").register_forward_hook(
-        lambda _, inputs, output: kept.append(output)
-    )
+    handle = module.get_submodule("layer3").register_forward_hook(lambda _, inputs, output: kept.append(output))
     scores = module(demo.as_inputs(drawn.pictures))
     handle.remove()
     (slopes,) = torch.autograd.grad(scores[range(len(target)), target].sum(), kept)
@@ -113,9 +111,7 @@ def test_training_and_held_out_textures_are_the_two_halves_of_each_photograph() 
         with Image.open(files("skimage") / "data" / name) as photograph:
             whole = np.asarray(photograph.convert("RGB"))
         if left[0].shape[0] == whole.shape[0]:  # not scaled down
-            np.testing.assert_array_equal(
-                np.concatenate([left[0], right[0]], axis=1), np.float32(whole) / 255
-            )
+            np.testing.assert_array_equal(np.concatenate([left[0], right[0]], axis=1), np.float32(whole) / 255)
             joined += 1
     assert joined >= 10
 

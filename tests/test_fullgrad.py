@@ -135,9 +135,7 @@ def test_what_any_operation_adds_is_y_less_its_linear_part(rank: int, inputs: Te
     curve = CURVES[name]
     net = Curved(rank, curve)
     found = explain(net, inputs, "fullgrad", target=TARGET)
-    torch.testing.assert_close(
-        found.notes["completeness_gap"], torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-10
-    )
+    torch.testing.assert_close(found.notes["completeness_gap"], torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-10)
     direct = inputs * slopes(scores(net, TARGET), inputs)
     terms = Run(net, inputs, torch.tensor(TARGET)).bias_gradients()
     total = sum(each.flatten(1).sum(1) for each in terms) + direct.flatten(1).sum(1)

@@ -23,9 +23,7 @@ from cnnviz.preprocessing import IMAGENET, Preprocessing
 ASSETS = Path(os.environ.get("CNNVIZ_ASSETS", Path(__file__).parents[2] / "shared" / "assets"))
 SQUEEZENET = ASSETS / "models" / "squeezenet1_0-imagenet.pth"
 MOBILENET = ASSETS / "models" / "mobilenet_v2-imagenet-fp16.pth"
-needs_assets = pytest.mark.skipif(
-    not MOBILENET.exists(), reason="the trained networks are not on this machine"
-)
+needs_assets = pytest.mark.skipif(not MOBILENET.exists(), reason="the trained networks are not on this machine")
 
 
 @pytest.fixture
@@ -69,9 +67,7 @@ def test_real_networks_recognize_real_photographs(name: str, file: Path) -> None
 
 @needs_assets
 def test_weights_of_another_network_are_refused_in_one_line() -> None:
-    with pytest.raises(
-        ValueError, match=r"do not fit SqueezeNet: 50 missing .* 312 unexpected .* 1 of another shape"
-    ):
+    with pytest.raises(ValueError, match=r"do not fit SqueezeNet: 50 missing .* 312 unexpected .* 1 of another shape"):
         load_model("squeezenet1_0", weights=MOBILENET)
 
 
@@ -149,15 +145,11 @@ def test_networks_that_change_their_input_do_so_with_a_file_too(
         torch.testing.assert_close(from_file(images), downloaded(images))
 
 
-def test_segmentation_networks_load_without_a_download(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_segmentation_networks_load_without_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision import models
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_download)
-    published = models.get_model(
-        "lraspp_mobilenet_v3_large", weights=None, weights_backbone=None
-    ).state_dict()
+    published = models.get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None).state_dict()
     torch.save(published | {"aux_classifier.0.weight": torch.zeros(1)}, tmp_path / "a.pth")
     loaded = load_model("lraspp_mobilenet_v3_large", weights=tmp_path / "a.pth")
     assert loaded.module(torch.zeros(1, 3, 64, 64))["out"].shape == (1, 21, 64, 64)
@@ -182,18 +174,14 @@ def test_a_number_of_classes_of_ones_own_is_told(tmp_path: Path) -> None:
     from torchvision import models
 
     torch.save(models.resnet18(weights=None, num_classes=7).state_dict(), tmp_path / "a.pth")
-    with pytest.raises(
-        ValueError, match=r"have 7 outputs where ResNet has 1000 \(fc.weight is 7x512, not 1000x512\)"
-    ):
+    with pytest.raises(ValueError, match=r"have 7 outputs where ResNet has 1000 \(fc.weight is 7x512, not 1000x512\)"):
         load_model("resnet18", weights=tmp_path / "a.pth")
 
 
 def test_what_the_user_says_overrides_what_the_model_brings(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("cat\n\N{LATIN SMALL LETTER E WITH ACUTE}toile \n\ndog\n\n", encoding="utf-8-sig")
-    loaded = load_model(
-        "squeezenet1_1", weights="random", mean=[0.5] * 3, std=[0.25] * 3, size=112, categories=names
-    )
+    loaded = load_model("squeezenet1_1", weights="random", mean=[0.5] * 3, std=[0.25] * 3, size=112, categories=names)
     assert loaded.preprocessing == Preprocessing((0.5,) * 3, (0.25,) * 3, 128, (112, 112))
     assert loaded.categories == ("cat", "\N{LATIN SMALL LETTER E WITH ACUTE}toile", "", "dog")
     assert load_model("squeezenet1_1", weights="random", categories=["a", "b"]).categories == ("a", "b")
@@ -225,21 +213,15 @@ def test_ones_own_code_is_found_in_the_working_directory(own_code: Path) -> None
     assert sys.path == before
     trained = nn.Linear(4, 2)
     torch.save(trained.state_dict(), own_code / "a.pth")
-    assert torch.equal(
-        load_model("nets_of_mine:Head", weights="a.pth").module.state_dict()["weight"], trained.weight
-    )
+    assert torch.equal(load_model("nets_of_mine:Head", weights="a.pth").module.state_dict()["weight"], trained.weight)
 
 
 def test_faults_in_naming_ones_own_code_are_told(own_code: Path) -> None:
-    with pytest.raises(
-        ModuleNotFoundError, match="no module 'net_of_mine' for model 'net_of_mine:grey'; a model is"
-    ):
+    with pytest.raises(ModuleNotFoundError, match="no module 'net_of_mine' for model 'net_of_mine:grey'; a model is"):
         load_model("net_of_mine:grey")
     with pytest.raises(ModuleNotFoundError, match="No module named 'a_module_that_is_not_there'"):
         load_model("broken_nets:grey")  # the user's own fault keeps its own message
-    with pytest.raises(
-        LookupError, match=r"nets_of_mine has no 'gray' \(did you mean 'grey'\?\) for model 'nets_"
-    ):
+    with pytest.raises(LookupError, match=r"nets_of_mine has no 'gray' \(did you mean 'grey'\?\) for model 'nets_"):
         load_model("nets_of_mine:gray")
     for name in ("wrong", "number"):
         with pytest.raises(
@@ -257,9 +239,7 @@ def test_unknown_names_get_a_hint() -> None:
         load_model("demo-shortcuts")
     with pytest.raises(LookupError, match=r"no model '@@@'; a model is"):
         load_model("@@@")
-    with pytest.raises(
-        LookupError, match="no weights 'V9' of resnet50; torchvision has IMAGENET1K_V1, IMAGENET1K_V2"
-    ):
+    with pytest.raises(LookupError, match="no weights 'V9' of resnet50; torchvision has IMAGENET1K_V1, IMAGENET1K_V2"):
         load_model("resnet50:V9")
 
 
@@ -281,9 +261,7 @@ def test_a_file_with_a_network_needs_trust(tmp_path: Path) -> None:
         torch.jit.save(torch.jit.trace(module, torch.zeros(1, 3, 8, 8)), tmp_path / "script.pt")
     torch.export.save(torch.export.export(module, (torch.zeros(1, 3, 8, 8),)), tmp_path / "exported.pt2")
     for name in ("pickled.pt", "script.pt", "exported.pt2"):
-        with pytest.raises(
-            ValueError, match=rf"{name}' .*, pass --trust-model \(in Python trust_model=True\)"
-        ):
+        with pytest.raises(ValueError, match=rf"{name}' .*, pass --trust-model \(in Python trust_model=True\)"):
             load_model(str(tmp_path / name))
         loaded = load_model(str(tmp_path / name), trust_model=True)
         assert not any(part.training for part in loaded.module.modules())
@@ -292,9 +270,7 @@ def test_a_file_with_a_network_needs_trust(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no weights file 'gone.pt'"):
         load_model("gone.pt")
     torch.save(module.state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(
-        ValueError, match="holds weights without a network; name the network, and give the file as its"
-    ):
+    with pytest.raises(ValueError, match="holds weights without a network; name the network, and give the file as its"):
         load_model(str(tmp_path / "weights.pth"))
 
 
@@ -306,12 +282,8 @@ def test_timm_brings_its_own_preprocessing() -> None:
     assert not loaded.module.training
     picture = Image.effect_noise((260, 230), 60).convert("RGB")
     config = resolve_model_data_config(timm.create_model("resnet10t"))
-    torch.testing.assert_close(
-        loaded.preprocessing(picture), create_transform(**config)(picture), rtol=0, atol=1e-6
-    )
-    assert (
-        load_model("resnet10t", weights="random").preprocessing == loaded.preprocessing
-    )  # the bare name will do
+    torch.testing.assert_close(loaded.preprocessing(picture), create_transform(**config)(picture), rtol=0, atol=1e-6)
+    assert load_model("resnet10t", weights="random").preprocessing == loaded.preprocessing  # the bare name will do
     with pytest.raises(LookupError, match=r"timm has no model 'resnet5O' \(did you mean 'resnet50'\?\)"):
         load_model("timm:resnet5O")
 
@@ -331,9 +303,7 @@ def test_timm_takes_weights_from_a_file_and_a_size(tmp_path: Path) -> None:
 def test_timm_being_offline_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     timm = pytest.importorskip("timm", reason="timm is not installed")
     monkeypatch.setattr(timm, "create_model", no_download)
-    with pytest.raises(
-        ConnectionError, match=r"timm could not load 'resnet10t' .*no network.* pass --weights FILE"
-    ):
+    with pytest.raises(ConnectionError, match=r"timm could not load 'resnet10t' .*no network.* pass --weights FILE"):
         load_model("timm:resnet10t")
 
 

@@ -142,9 +142,7 @@ BASELINES: dict[str, tuple[object, Callable[[Tensor], Tensor]]] = {
 def test_baselines(rank: int, inputs: Tensor, name: str) -> None:
     net, (baseline, expected) = PowerNet(4, rank), BASELINES[name]
     about = Preprocessing(mean=(0.5, 0.4), std=(0.2, 0.3))
-    found = explain(
-        net, inputs, "integrated_gradients", target=TARGET, baseline=baseline, steps=2, preprocessing=about
-    )
+    found = explain(net, inputs, "integrated_gradients", target=TARGET, baseline=baseline, steps=2, preprocessing=about)
     by_hand = net.weight.detach()[TARGET] * (inputs**4 - expected(inputs) ** 4)
     torch.testing.assert_close(found.values, by_hand, rtol=1e-6, atol=1e-6)
     assert found.notes["completeness_gap"].abs().max() < 1e-6
@@ -313,5 +311,3 @@ def test_noise_keeps_explaining_the_class_that_was_predicted() -> None:
 def test_settings_that_mean_nothing_are_refused(make: Callable[[], object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         make()
-
-

@@ -33,16 +33,11 @@ def png_that_claims(width: int, height: int) -> bytes:
     """A PNG of a few bytes with such a header; its pixels never come."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        )
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 99))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
     )
 
 
@@ -90,9 +85,7 @@ def test_transparency_lies_over_white(tmp_path: Path) -> None:
     for name in ("rgba.png", "palette.png", "palette.gif"):
         assert list(read_picture(tmp_path / name).get_flattened_data()) == [(0, 0, 255), (255, 255, 255)]
     four = Preprocessing((0.0,) * 4, (1.0,) * 4)
-    assert read_input(tmp_path / "rgba.png", four)[3].tolist() == [
-        [1.0, 0.0]
-    ]  # kept where the network takes it
+    assert read_input(tmp_path / "rgba.png", four)[3].tolist() == [[1.0, 0.0]]  # kept where the network takes it
 
 
 def test_16_bit_and_cmyk_pictures_have_their_colours(tmp_path: Path, photo: Image.Image) -> None:
@@ -122,17 +115,13 @@ def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path) -> None:
             warnings.simplefilter("ignore")  # a user's filters cannot switch the limit off
             with pytest.raises(ValueError, match=r"pixels, more than the limit|has more pixels"):
                 read_picture(path)
-    with pytest.raises(
-        ValueError, match="8001 x 8000 = 64,008,000 pixels, more than the limit of 64,000,000; make it"
-    ):
+    with pytest.raises(ValueError, match="8001 x 8000 = 64,008,000 pixels, more than the limit of 64,000,000; make it"):
         read_picture(tmp_path / "8001.png")
 
 
 def test_a_limit_beyond_what_pillow_finds_safe_is_not_reached(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_that_claims(12_000, 8_000))
-    with pytest.raises(
-        ValueError, match=r"a.png' has more pixels than are safe to open \(Image size \(96000000"
-    ):
+    with pytest.raises(ValueError, match=r"a.png' has more pixels than are safe to open \(Image size \(96000000"):
         read_picture(tmp_path / "a.png", limit=10**9)
 
 
@@ -210,9 +199,7 @@ def test_a_picture_becomes_the_networks_input(tmp_path: Path, photo: Image.Image
     photo.save(tmp_path / "a.png")
     torch.testing.assert_close(read_input(tmp_path / "a.png", IMAGENET), IMAGENET(photo))
     assert read_input(tmp_path / "a.png", GREY).shape == (1, 4, 6)
-    with pytest.raises(
-        ValueError, match=r"a.png': a picture becomes 1, 3 or 4 channels, and mean and std are of 2"
-    ):
+    with pytest.raises(ValueError, match=r"a.png': a picture becomes 1, 3 or 4 channels, and mean and std are of 2"):
         read_input(tmp_path / "a.png", Preprocessing((0.0,) * 2, (1.0,) * 2))
 
 
@@ -242,9 +229,7 @@ def test_an_array_that_does_not_fit_is_named(tmp_path: Path) -> None:
         values = np.zeros((3, 4, 4))
         values[1, 2, 3] = broken
         np.save(path, values)
-        with pytest.raises(
-            ValueError, match=r"is broken: 1 values are NaN or infinite, first at \[1, 2, 3\]"
-        ):
+        with pytest.raises(ValueError, match=r"is broken: 1 values are NaN or infinite, first at \[1, 2, 3\]"):
             read_input(path, PLAIN)
     for values in (np.zeros((3, 2), complex), np.array([["a", "b"]] * 3)):
         np.save(path, values)

@@ -114,9 +114,7 @@ def test_the_network_gets_as_many_channels_as_mean_has(photo: Image.Image, chann
 
 
 def test_other_numbers_of_channels_need_an_array(photo: Image.Image) -> None:
-    with pytest.raises(
-        ValueError, match=r"1, 3 or 4 channels, and mean and std are of 2; give the array .*\.npy"
-    ):
+    with pytest.raises(ValueError, match=r"1, 3 or 4 channels, and mean and std are of 2; give the array .*\.npy"):
         Preprocessing((0.0, 0.0), (1.0, 1.0))(photo)
 
 

@@ -18,9 +18,7 @@ from cnnviz.weights import kind_of, load_weights, read_module
 
 def network(classes: int = 4, seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(5, classes)
-    )
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(5, classes))
 
 
 class Hostile:
@@ -92,9 +90,7 @@ def test_a_prefix_that_belongs_to_the_network_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_the_networks_own_precision_is_kept(
-    tmp_path: Path, trained: dict[str, Tensor], dtype: torch.dtype
-) -> None:
+def test_the_networks_own_precision_is_kept(tmp_path: Path, trained: dict[str, Tensor], dtype: torch.dtype) -> None:
     saved = {n: t.to(dtype) if t.is_floating_point() else t for n, t in trained.items()}
     save_file(saved, tmp_path / "a.safetensors")
     module = network()
@@ -122,9 +118,7 @@ def test_a_module_renames_what_its_older_version_wrote(tmp_path: Path) -> None:
     class NewScale(Scale):
         _version = 2
 
-        def _load_from_state_dict(
-            self, found: dict[str, Any], prefix: str, metadata: Any, *rest: Any
-        ) -> None:
+        def _load_from_state_dict(self, found: dict[str, Any], prefix: str, metadata: Any, *rest: Any) -> None:
             if metadata.get("version", 2) < 2:
                 found[f"{prefix}new"] = found.pop(f"{prefix}old")
             super()._load_from_state_dict(found, prefix, metadata, *rest)
@@ -188,9 +182,7 @@ def test_a_module_that_refuses_half_way_stays_what_it_was(tmp_path: Path) -> Non
             raise RuntimeError("on\nmany lines")
 
     module = nn.Sequential(nn.Linear(2, 2), Picky(2, 2))
-    torch.save(
-        {name: torch.ones_like(tensor) for name, tensor in module.state_dict().items()}, tmp_path / "a.pth"
-    )
+    torch.save({name: torch.ones_like(tensor) for name, tensor in module.state_dict().items()}, tmp_path / "a.pth")
     refused(tmp_path / "a.pth", "do not fit Sequential: on many lines", module)
 
 

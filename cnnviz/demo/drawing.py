@@ -67,9 +67,7 @@ def draw(count: int, seed: int, *, tag: Tag = "none", held_out: bool = False, em
     return Drawn(pictures, masks, labels, tags, told)
 
 
-def _scene(
-    rng: np.random.Generator, label: int, held_out: bool, empty: bool
-) -> tuple[Array, NDArray[np.bool_]]:
+def _scene(rng: np.random.Generator, label: int, held_out: bool, empty: bool) -> tuple[Array, NDArray[np.bool_]]:
     picture = crop(rng, SIZE, held_out) * rng.uniform(0.75, 1.15, 3).astype(np.float32)
     picture = np.clip(picture, 0, 1)
     for _ in range(rng.integers(2, 7)):

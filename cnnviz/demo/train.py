@@ -63,9 +63,7 @@ def accuracy(module: nn.Module, drawn: Drawn) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m cnnviz.demo.train", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--network", choices=NETWORKS, action="append", help="train this one only; default: both"
-    )
+    parser.add_argument("--network", choices=NETWORKS, action="append", help="train this one only; default: both")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where the weights go")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

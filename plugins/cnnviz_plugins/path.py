@@ -14,9 +14,7 @@ def _total(values: Tensor) -> Tensor:
 
 
 @attribution(renderer="grayscale")
-def integrated_gradients(
-    baseline: Baseline = 0.0, steps: int = 50, quadrature: Quadrature = "gauss-legendre"
-) -> Expr:
+def integrated_gradients(baseline: Baseline = 0.0, steps: int = 50, quadrature: Quadrature = "gauss-legendre") -> Expr:
     """What each input value adds to the score on the way from a baseline (Sundararajan et al., 2017, arXiv:1703.01365).
 
     ``baseline`` is a number in the model's own units, "black", "white", "mean", "blur", or a tensor; ``quadrature`` one
