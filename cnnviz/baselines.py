@@ -19,7 +19,7 @@ Baseline: TypeAlias = "float | str | Tensor | Expr"
 _NAMES = ("black", "white", "mean", "blur")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class baseline_input(Expr):
     """The input that a baseline stands for, (N, C, *spatial)."""
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import update_wrapper, wraps
 from typing import Annotated, Any, TypeAlias, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnnviz.registry import Method, attributions
 from cnnviz.run import Plan, Run
@@ -46,8 +46,21 @@ class Expr:
         return any(part.automatic() for part in self.parts())
 
     def recipe(self, run: Run) -> str:
-        """The formula as a user would write it, with the layer that was chosen for it."""
-        return repr(self)
+        """The formula as a user would write it, with the layers that were chosen for it."""
+
+        return self.text(_writer(run))
+
+    def __repr__(self) -> str:
+        return self.text(lambda value: f"<{type(value).__name__}>" if isinstance(value, nn.Module) else repr(value))
+
+    def text(self, write: Callable[[Any], str]) -> str:
+        """The formula as code; ``write`` turns its parts into text."""
+        said: list[str] = []
+        for place, field in enumerate(fields(self)):  # type: ignore[arg-type]  # every formula is a dataclass
+            value = getattr(self, field.name)
+            if value is not field.default and (field.default is MISSING or value != field.default):
+                said.append(write(value) if place == len(said) else f"{field.name}={write(value)}")
+        return f"{type(self).__name__}({', '.join(said)})"
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Expr:
@@ -107,13 +120,7 @@ class Apply(Expr):
         named = {name: _value(value, run) for name, value in self.kwargs}
         return self.func(*[_value(arg, run) for arg in self.args], **named)  # a list lets StopIteration through
 
-    def __repr__(self) -> str:
-        return self._text(repr)
-
-    def recipe(self, run: Run) -> str:
-        return self._text(lambda value: value.recipe(run) if isinstance(value, Expr) else repr(value))
-
-    def _text(self, write: Callable[[Any], str]) -> str:
+    def text(self, write: Callable[[Any], str]) -> str:
         if self.func in _INFIX and len(self.args) == 2 and not self.kwargs:
             sign, strength = _INFIX[self.func]
             left, right = self.args
@@ -137,6 +144,8 @@ class Named(Expr):
     settings: tuple[tuple[str, Any], ...]
     renderer: str | None = None
     takes_layer: bool = False
+    formulas: tuple[tuple[str, Expr], ...] = ()
+    """Settings that are formulas, as they were built of methods' names."""
 
     def compute(self, run: Run) -> Tensor:
         return self.of(run)
@@ -147,20 +156,16 @@ class Named(Expr):
     def parts(self) -> Iterator[Expr]:
         yield from _formulas(self.of)
 
-    def __repr__(self) -> str:
-        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.settings)})"
+    def text(self, write: Callable[[Any], str]) -> str:
+        return f"{self.name}({', '.join(f'{name}={write(value)}' for name, value in self.settings)})"
 
     def recipe(self, run: Run) -> str:
-        written = {name: value.recipe(run) if isinstance(value, Expr) else repr(value) for name, value in self.settings}
-        if self.automatic_layer(run):
-            written = {"layer": repr(self.automatic_layer(run))} | written
-        return f"{self.name}({', '.join(f'{name}={value}' for name, value in written.items())})"
-
-    def automatic_layer(self, run: Run) -> str | None:
-        """The layer that was found for a method that takes one and was told none."""
-        if not self.takes_layer or "layer" in dict(self.settings) or not self.automatic():
-            return None
-        return run.layer_name(None)
+        """As the call that gives the same answer on any network: what was found automatically is said."""
+        told = dict(self.settings)
+        if self.takes_layer and "layer" not in told and self.automatic():
+            told = {"layer": run.layer_name(None)} | told
+        told |= {name: formula for name, formula in self.formulas if name in told or formula.automatic()}
+        return replace(self, settings=tuple(told.items()), takes_layer=False, formulas=()).text(_writer(run))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -175,7 +180,7 @@ class Constant(Expr):
     def plan(self) -> Plan:
         return Plan()
 
-    def __repr__(self) -> str:
+    def text(self, write: Callable[[Any], str]) -> str:
         return f"tensor{tuple(self.value.shape)}" if self.value.ndim else repr(self.value.item())
 
 
@@ -226,7 +231,10 @@ def _method(build: Callable[..., Any], renderer: str | None) -> Method[Named]:
         if not callable(result):
             raise TypeError(f"{name} returned {result!r}; an attribution is a formula or a callable of a run")
         kept = tuple((key, frozen(value)) for key, value in settings.items())
-        return Named(result, name, kept, renderer, "layer" in parameters)
+        built = {key: settings.get(key, default) for key, default in formulas.items()}
+        built = {key: attributions[value]() if isinstance(value, str) else value for key, value in built.items()}
+        found = tuple((key, value) for key, value in built.items() if isinstance(value, Expr))
+        return Named(result, name, kept, renderer, "layer" in parameters, found)
 
     return Method(build_formula, finish)
 
@@ -265,6 +273,15 @@ def _value(value: Any, run: Run) -> Any:
     if isinstance(value, Expr):
         return value(run)
     return type(value)([_value(each, run) for each in value]) if isinstance(value, tuple | list) else value
+
+
+def _writer(run: Run) -> Callable[[Any], str]:
+    def write(value: Any) -> str:
+        if isinstance(value, nn.Module):
+            return repr(run.layer_name(value))
+        return value.recipe(run) if isinstance(value, Expr) else repr(value)
+
+    return write
 
 
 def _bracketed(value: Any, write: Callable[[Any], str], strength: int) -> str:

@@ -33,7 +33,7 @@ class Points(Protocol):
         """What each counts for in a mean, (K,)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class over(Expr):
     """A formula's weighted mean, or variance, over other inputs; accumulated in at least float32."""
 

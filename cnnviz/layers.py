@@ -127,7 +127,8 @@ def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
                 lend(stack, module.register_forward_hook, observer(name))
         with asking(model, inputs[0]):
             scores = Trace(model, inputs, Wanted()).output
-    outputs = [each for each in outputs if not _is_class_map(each[1], each[2], scores)]
+    # a map of the scores themselves is the place of last resort
+    outputs = [each for each in outputs if not _is_class_map(each[1], each[2], scores)] or outputs
     if not outputs:
         raise LookupError(
             f"no layer of {type(model).__name__} has spatial extent for an input of {tuple(inputs[0].shape)}; "

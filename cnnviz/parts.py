@@ -16,7 +16,7 @@ from cnnviz.layers import INPUT, Layer, _Place
 from cnnviz.run import Plan, Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class image(Expr):
     """The input itself, (N, C, *spatial)."""
 
@@ -24,7 +24,7 @@ class image(Expr):
         return run.inputs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class score(Expr):
     """The score explained, (N,)."""
 
@@ -32,7 +32,7 @@ class score(Expr):
         return run.score
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class prediction(Expr):
     """The class with the highest score, (N,)."""
 
@@ -59,9 +59,6 @@ class activation(Expr):
     def automatic(self) -> bool:
         return self.layer is None
 
-    def __repr__(self) -> str:
-        return f"activation({_layer_text(self.layer)})"
-
 
 @dataclass(frozen=True, repr=False)
 class gradient(Expr):
@@ -82,13 +79,8 @@ class gradient(Expr):
     def automatic(self) -> bool:
         return self.layer is None
 
-    def __repr__(self) -> str:
-        said = [] if self.layer is INPUT else [_layer_text(self.layer) or "layer=None"]
-        said += [] if self.rule is PLAIN else [f"rule={self.rule!r}"]
-        return f"gradient({', '.join(said)})"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class bias_maps(Expr):
     """Sum of what ``each`` makes of every spatial gradient x implicit bias, (N, 1, *spatial) at the input's size."""
 
@@ -107,7 +99,7 @@ class bias_maps(Expr):
         return Plan(gradients=frozenset({(PLAIN, INPUT)}), biases=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class bias_share(Expr):
     """What the implicit biases of all operations add to the score, (N,)."""
 
@@ -133,11 +125,11 @@ class procedure(Expr):
     def plan(self) -> Plan:
         return plan(*self.needs)
 
-    def __repr__(self) -> str:
+    def text(self, write: Callable[[Any], str]) -> str:
         return f"procedure({getattr(self.func, '__name__', self.func)!s})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class upsample(Expr):
     """A coarse map at the input's size; ``mode`` is "linear" (of whatever rank), "corners" or "nearest"."""
 
@@ -148,7 +140,7 @@ class upsample(Expr):
         return resize(self.of(run), run.inputs.shape[2:], self.mode)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class at(Expr):
     """The formula's value at another input, given as a formula (N, C, *spatial)."""
 
@@ -162,7 +154,7 @@ class at(Expr):
         return plan(self.inputs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class toward(Expr):
     """The formula's value for another class: a number, or a formula (N,) such as ``prediction()``."""
 
@@ -179,7 +171,7 @@ class toward(Expr):
         return self.of(run.toward(indices, plan(self.of)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class noted(Expr):
     """The formula's value; on the way, ``note`` (N,) is measured and told with the explanation under ``name``."""
 
@@ -202,7 +194,3 @@ def resize(values: Tensor, size: torch.Size, mode: str = "linear") -> Tensor:
         return values
     corners = None if mode == "nearest" else mode == "corners"
     return F.interpolate(values, size, mode=modes[mode][len(size) - 1], align_corners=corners)
-
-
-def _layer_text(layer: Any) -> str:
-    return "" if layer is None else repr(layer)

@@ -126,9 +126,10 @@ class Registry(Mapping[str, "Method[T]"]):
             raise TypeError(f"{name!r} is {method!r}, not a method; decorate it with @cnnviz.{self.kind}")
         if not NAME.fullmatch(name.rpartition(":")[2]):
             raise ValueError(f"{name!r} is no name for a method; use lower-case letters, digits and underscores")
-        taken = self._origins.get(name) or (self.origin(name) if name in self._offers() and name != entry else None)
-        if taken or (origin == "this process" and name in self._offers()):
-            raise ValueError(f"{name!r} is taken by {taken or self.origin(name)}; register it under another name")
+        offered = _origin(self._offers()[name]) if name in self._offers() else None
+        taken = self._origins.get(name) or (offered if offered != origin else None)
+        if taken is not None:
+            raise ValueError(f"{name!r} is taken by {taken}; register it under another name")
         if method.name != name:
             method = copy(method)  # who has it under its own name keeps that
             method.name = name
@@ -193,6 +194,8 @@ class Registry(Mapping[str, "Method[T]"]):
         return self._found
 
     def _enlist(self, plugin: object, name: str, origin: str) -> None:
+        if self.plugins.is_blocked(name):
+            raise ValueError(f"{name!r} is hidden by CNNVIZ_BLOCK; take it out of there, or register another name")
         known = name if self.plugins.has_plugin(name) else self.plugins.get_name(plugin)
         if known is not None:
             taken = self._origins.get(known, "this process")

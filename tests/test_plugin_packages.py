@@ -160,7 +160,7 @@ found["others"] = [name for name in ("broken", "rival", "first_twin") if name in
     assert "guided_backprop() * upsample(" in str(found["formula"])
     assert "rising_cam(layer='second')" in str(found["formula"])
     assert found["right"] is True
-    assert "of='rising_cam'" in str(found["of"])
+    assert "of=rising_cam(" in str(found["of"])
 
 
 def test_the_command_line_takes_its_settings(python: Python, tmp_path: Path) -> None:
