@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from cnnviz.preprocessing import IMAGENET
 
+# networks of a few weights lose more to handing work between threads than they win; subprocesses inherit it
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 ASSETS = Path(os.environ.get("CNNVIZ_ASSETS") or Path(__file__).parents[2] / "shared" / "assets")
 
 
