@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz.compose import Constant, Expr, frozen
+from cnnviz.compose import Expr, frozen
 from cnnviz.run import Run
 
 Baseline: TypeAlias = "float | str | Tensor | Expr"
@@ -36,7 +36,7 @@ class baseline_input(Expr):
         if isinstance(chosen, Expr):
             tensor = chosen(run).to(inputs)
             try:
-                return tensor.expand_as(inputs) if isinstance(chosen, Constant) else tensor.reshape(inputs.shape)
+                return tensor.expand_as(inputs)
             except RuntimeError:
                 raise ValueError(
                     f"the baseline is {tuple(tensor.shape)}, which does not fit an input of {tuple(inputs.shape)}"

@@ -6,15 +6,16 @@ For piecewise linear networks the score is exactly the input's share plus the sh
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -24,6 +25,7 @@ from cnnviz.operations import RECTIFIERS, Operation, canonical, in_place, name_o
 
 _BIASED = (torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d)
 _LINEAR = (F.linear, torch._C._nn.linear, *_BIASED, torch.conv_transpose3d)
+_PADDINGS = (F.pad, torch._C._nn.pad)
 _HOMOGENEOUS = {
     *(operation for operation in RECTIFIERS if operation not in (F.relu6, F.threshold)),
     *(F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
@@ -46,6 +48,9 @@ def _prepare_forward_derivatives() -> None:
         import_module("torch._decomp.decompositions_for_jvp")
 
 
+_one_at_a_time = threading.RLock()
+
+
 class Biases:
     """Meets the operations of one forward pass and keeps each implicit bias with the place it is added."""
 
@@ -60,36 +65,46 @@ class Biases:
             refuse_transformed(func, arg, self._depends)
         if not any(self._depends(arg) for arg in (*args, *kwargs.values())):
             return run(func, args, kwargs)
-        writes = in_place(func, kwargs, args)
-        bias = self._bias(func, args, kwargs) if writes else None  # asked before its input is gone
+        if func is Tensor.__setitem__:
+            raise LookupError("what an assignment into part of a tensor adds to the score is not known")
+        writes = in_place(func, kwargs)
+        biases = self._biases(func, args, kwargs) if writes else []  # asked before its input is gone
         output = run(func, args, kwargs)
-        for each in output if isinstance(output, tuple | list) else (output,):
-            if isinstance(each, Tensor):
+        outputs = list(_tensors(output))
+        for each in outputs:
+            if each.requires_grad:  # x.new_zeros(...) and x > 0 are made of x and depend on nothing
                 self._reached[each] = True
-        if isinstance(output, Tensor) and output.requires_grad and getattr(func, "__name__", "") != "__get__":
-            bias = bias if writes else self._bias(func, args, kwargs)
-            if bias is not None:
-                self.found.append((get_gradient_edge(output), bias))
+        if getattr(func, "__name__", "") == "__get__" or not any(each.requires_grad for each in outputs):
+            return output
+        biases = biases if writes else self._biases(func, args, kwargs)
+        for each, bias in zip(outputs, biases, strict=False):
+            if bias is not None and each.requires_grad:
+                self.found.append((get_gradient_edge(each), bias))
         return output
 
-    def _bias(self, func: Operation, args: Any, kwargs: Any) -> Tensor | None:
-        if canonical(func, args, kwargs) in _HOMOGENEOUS:
-            return None
-        if func in _LINEAR:
+    def _biases(self, func: Operation, args: Any, kwargs: Any) -> list[Tensor | None]:
+        """For each tensor of the output what does not come in proportion from the input; none at all: an empty list."""
+        tensors = list(_tensors([args, list(kwargs.values())]))
+        all_depend = all(self._depends(each) for each in tensors)
+        padded = func in _PADDINGS and (kwargs.get("value") or (args[3] if len(args) > 3 else 0))
+        weights = [each for each in tensors if isinstance(each, nn.Parameter)]
+        if canonical(func, args, kwargs) in _HOMOGENEOUS and not padded and (all_depend or weights):
+            return []
+        if func in _LINEAR and len(args) > 1 and not any(self._depends(each) for each in tensors[1:]):
             bias = args[2] if len(args) > 2 else kwargs.get("bias")
             if bias is None:
-                return None
+                return []
             spread = (1,) * (args[1].ndim - 2) if func is not F.linear and func is not torch._C._nn.linear else ()
-            kept: Tensor = bias.detach().reshape(-1, *spread)
-            return kept
+            return [bias.detach().reshape(-1, *spread)]
         return self._by_forward_derivative(func, args, kwargs)
 
-    def _by_forward_derivative(self, func: Operation, args: Any, kwargs: Any) -> Tensor | None:
+    def _by_forward_derivative(self, func: Operation, args: Any, kwargs: Any) -> list[Tensor | None]:
         """y - J x, whatever the operation: its derivative in the direction of its own input."""
-        writes = in_place(func, kwargs, args)
+        writes = in_place(func, kwargs)
         _prepare_forward_derivatives()
-        # the fused attention kernels have no forward derivative
-        with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+        # one level of forward derivatives, and one choice of attention kernels, is all that a process has; the fused
+        # kernels have no forward derivative
+        with _one_at_a_time, torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
             named = {name: self._dual(arg, writes) for name, arg in kwargs.items()}
             try:
                 output = func(*(self._dual(arg, writes) for arg in args), **named)
@@ -97,27 +112,39 @@ class Biases:
                 raise LookupError(
                     f"the implicit bias of {name_of(func)} is not known: PyTorch has no forward derivative of it"
                 ) from error
-            if not isinstance(output, Tensor) or not output.is_floating_point():
-                return None
-            primal, tangent = forward_ad.unpack_dual(output)  # type: ignore[no-untyped-call]  # torch has no types here
-            bias = primal if tangent is None else primal - tangent
-            return bias.clone() if bool(bias.any()) else None
+            return [_remainder(each) for each in _tensors(output)]
 
     def _dual(self, value: Any, copied: bool) -> Any:
         """What depends on the input, moving in the direction of itself; the rest as a constant."""
         if isinstance(value, tuple | list):
-            return type(value)(self._dual(each, copied) for each in value)
+            return type(value)([self._dual(each, copied) for each in value])
         if not isinstance(value, Tensor):
             return value
         if not self._depends(value) or not value.is_floating_point():
             return value.detach()
         primal = value.detach().clone() if copied else value.detach()
-        return forward_ad.make_dual(primal, primal.clone())  # type: ignore[no-untyped-call]  # nor here
+        return forward_ad.make_dual(primal, primal.clone())  # type: ignore[no-untyped-call]  # torch has no types here
 
     def _depends(self, value: Any) -> bool:
         if isinstance(value, tuple | list):
             return any(self._depends(each) for each in value)
         return isinstance(value, Tensor) and value in self._reached
+
+
+def _remainder(output: Tensor) -> Tensor | None:
+    if not output.is_floating_point():
+        return None
+    primal, tangent = forward_ad.unpack_dual(output)  # type: ignore[no-untyped-call]  # nor here
+    bias = primal if tangent is None else primal - tangent
+    return bias.clone() if bool(bias.any()) else None
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _tensors(each)
 
 
 def refuse_transformed(func: Operation, value: Any, matters: Callable[[Tensor], bool]) -> None:

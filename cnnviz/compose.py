@@ -7,8 +7,9 @@ Any PyTorch function takes a formula where it takes a tensor.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import update_wrapper, wraps
 from typing import Annotated, Any, TypeAlias, overload
 
@@ -38,8 +39,8 @@ class Expr:
         return found
 
     def parts(self) -> Iterator[Expr]:
-        for field in fields(self):  # type: ignore[arg-type]  # every formula is a dataclass
-            yield from _formulas(getattr(self, field.name))
+        for each in fields(self):  # type: ignore[arg-type]  # every formula is a dataclass
+            yield from _formulas(getattr(self, each.name))
 
     def automatic(self) -> bool:
         """Whether some part of it leaves the layer to be found."""
@@ -56,10 +57,10 @@ class Expr:
     def text(self, write: Callable[[Any], str]) -> str:
         """The formula as code; ``write`` turns its parts into text."""
         said: list[str] = []
-        for place, field in enumerate(fields(self)):  # type: ignore[arg-type]  # every formula is a dataclass
-            value = getattr(self, field.name)
-            if value is not field.default and (field.default is MISSING or value != field.default):
-                said.append(write(value) if place == len(said) else f"{field.name}={write(value)}")
+        for place, each in enumerate(fields(self)):  # type: ignore[arg-type]  # every formula is a dataclass
+            value = getattr(self, each.name)
+            if value is not each.default and (each.default is MISSING or value != each.default):
+                said.append(write(value) if place == len(said) else f"{each.name}={write(value)}")
         return f"{type(self).__name__}({', '.join(said)})"
 
     @classmethod
@@ -88,6 +89,9 @@ class Expr:
     def __truediv__(self, other: Any) -> Expr:
         return Apply(torch.div, (self, frozen(other)))
 
+    def __rtruediv__(self, other: Any) -> Expr:
+        return Apply(torch.true_divide, (frozen(other), self))
+
     def __pow__(self, other: Any) -> Expr:
         return Apply(torch.pow, (self, frozen(other)))
 
@@ -105,7 +109,14 @@ class Expr:
 Formula: TypeAlias = Annotated[Any, "Formula"]
 """For settings: a formula, or the name of a method, which is put in its place."""
 
-_INFIX = {torch.add: ("+", 1), torch.sub: ("-", 1), torch.mul: ("*", 2), torch.div: ("/", 2), torch.pow: ("**", 4)}
+_INFIX = {
+    torch.add: ("+", 1),
+    torch.sub: ("-", 1),
+    torch.mul: ("*", 2),
+    torch.div: ("/", 2),
+    torch.true_divide: ("/", 2),
+    torch.pow: ("**", 4),
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,6 +126,11 @@ class Apply(Expr):
     func: Callable[..., Tensor]
     args: tuple[Any, ...]
     kwargs: tuple[tuple[str, Any], ...] = ()
+    kinds: tuple[Any, ...] = field(init=False)
+    """Types of the arguments: 1, 1.0 and True are equal, but not to every function."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kinds", _kinds((self.args, self.kwargs)))
 
     def compute(self, run: Run) -> Tensor:
         named = {name: _value(value, run) for name, value in self.kwargs}
@@ -175,10 +191,9 @@ class Constant(Expr):
     value: Tensor
 
     def compute(self, run: Run) -> Tensor:
-        return self.value.to(run.inputs.device)
-
-    def plan(self) -> Plan:
-        return Plan()
+        value = self.value.to(run.inputs.device)
+        whole = value.ndim in (1, run.inputs.ndim) and run.copies > 1 and len(value) == len(run.inputs) // run.copies
+        return value.repeat(run.copies, *(1,) * (value.ndim - 1)) if whole and len(value) > 1 else value
 
     def text(self, write: Callable[[Any], str]) -> str:
         return f"tensor{tuple(self.value.shape)}" if self.value.ndim else repr(self.value.item())
@@ -217,7 +232,9 @@ def attribution(build: Callable[..., Any] | None = None, /, *, renderer: str | N
 
 def _method(build: Callable[..., Any], renderer: str | None) -> Method[Named]:
     parameters = inspect.signature(build).parameters
-    formulas = {name: each.default for name, each in parameters.items() if "Formula" in str(each.annotation)}
+    formulas = {
+        name: each.default for name, each in parameters.items() if "Formula" in re.split(r"\W+", str(each.annotation))
+    }
 
     @wraps(build)
     def build_formula(**settings: Any) -> Any:
@@ -267,6 +284,10 @@ def _formulas(value: Any) -> Iterator[Expr]:
     elif isinstance(value, tuple | list):
         for each in value:
             yield from _formulas(each)
+
+
+def _kinds(value: Any) -> Any:
+    return tuple(map(_kinds, value)) if isinstance(value, tuple) else type(value)
 
 
 def _value(value: Any, run: Run) -> Any:

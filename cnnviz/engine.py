@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from cnnviz.biases import Biases, refuse_transformed
@@ -97,6 +98,11 @@ class Trace:
     def __init__(self, model: nn.Module, inputs: Sequence[Tensor], wanted: Wanted, whole: bool = False):
         self.model_name = type(model).__name__
         self.activations: dict[str, Tensor] = {}
+        self.places: dict[str, Tensor | GradientEdge] = {}
+        """Where gradients with respect to the layers are taken."""
+        self.whole = whole or wanted.input_gradient or wanted.biases
+        self.lost = False
+        """Whether the model turned gradients off behind the layer where the graph begins, which is too short then."""
         self.switchboard = Switchboard()
         self.biases: Biases | None = None
         self.bytes = 0
@@ -123,12 +129,23 @@ class Trace:
                     f"layer {name!r} gives a {type(output).__name__}, not a tensor; "
                     "name one of the layers inside it (`cnnviz layers` lists them)"
                 )
-            if starts_graph:
-                # nothing before the layer is asked for, so the graph begins here
-                output = output if output.requires_grad else output.detach().requires_grad_()
-                torch.set_grad_enabled(True)
-            self.activations[name] = output
-            return output.clone()  # what follows may write in place; the kept tensor must not change
+            if not starts_graph or output.requires_grad or not output.is_floating_point():
+                self.activations[name] = output.detach().clone()  # what follows may write in place
+                if output.requires_grad:
+                    self.places[name] = get_gradient_edge(output)
+                return None
+            # nothing before the layer is asked for, so the graph begins here, once
+            self.lost = self.lost or (bool(self.places) and not torch.is_grad_enabled())
+            torch.set_grad_enabled(True)
+            if not output._is_view():
+                self.activations[name] = output.detach().clone()
+                _Begin.apply(output, torch.zeros((), requires_grad=True))
+                self.places[name] = get_gradient_edge(output)
+                return None
+            # a view made without gradients can't begin a graph, its copy can; whoever holds the original is left behind
+            self.lost = self.lost or _same_memory(args, output)
+            self.activations[name] = self.places[name] = output.detach().clone().requires_grad_()
+            return self.activations[name].clone()
 
         return observe
 
@@ -195,10 +212,28 @@ class _Observer(TorchFunctionMode):
         if not first.requires_grad:
             return func(*args, **kwargs)
         board = self.trace.switchboard
-        writes = in_place(func, kwargs, args)
+        writes = in_place(func, kwargs)
         if operation is F.relu and self.lean:
             return _Relu.apply(board, writes, first)
         return _Switch.apply(board, operation, writes, lambda x: func(x, *rest, **named), first)
+
+
+def _same_memory(args: Sequence[Any], output: Tensor) -> bool:
+    memory = output.untyped_storage().data_ptr()
+    return any(isinstance(arg, Tensor) and arg.untyped_storage().data_ptr() == memory for arg in args)
+
+
+class _Begin(torch.autograd.Function):
+    """Makes of a tensor the beginning of a graph, in place: whoever else holds it goes on with the same tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, anchor: Tensor) -> Tensor:
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
+        return None, None
 
 
 class _Relu(torch.autograd.Function):

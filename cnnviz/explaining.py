@@ -130,14 +130,14 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
         raise ValueError(f"{recipe} gave {tuple(values.shape)}; {expected}")
     check_finite(values, f"what {recipe} gives")
     return Explanation(
-        values=values.detach(),
-        inputs=run.inputs.detach(),
+        values=values.clone() if values.data_ptr() == run.inputs.data_ptr() else values.detach(),
+        inputs=run.inputs.detach().clone(),  # the caller may fill his batch anew
         target=run.target,
         score=score,
         recipe=recipe,
         preprocessing=run.circumstances.preprocessing,
         categories=run.circumstances.categories,
-        notes={name: note for part in _noted(method) for name, note in run.notes.get(part, {}).items()},
+        notes=_notes(run, method),
         renderer=method.renderer if isinstance(method, Named) else None,
     )
 
@@ -156,7 +156,10 @@ def _methods(asked: Iterable[str | Attribution], settings: dict[str, Any]) -> di
             method = named[each]
             found[each] = method(**{name: value for name, value in settings.items() if name in method.settings})
         elif callable(each):
-            found[repr(each) if isinstance(each, Expr) else getattr(each, "__name__", repr(each))] = each
+            name = repr(each) if isinstance(each, Expr) else getattr(each, "__name__", repr(each))
+            if found.get(name, each) != each:
+                raise ValueError(f"two attributions are called {name!r}; ask for them one by one")
+            found[name] = each
         else:
             raise TypeError(f"{each!r} is no attribution; give a method's name, a formula, or a callable of a run")
     if not found:
@@ -182,6 +185,16 @@ def _tensors(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None)
         [read_input(each, preprocessing) if isinstance(each, str | Path) else preprocessing(each) for each in several]
     )
     return [batch if weight is None else batch.to(weight.device, weight.dtype)]
+
+
+def _notes(run: Run, method: Any) -> dict[str, Tensor]:
+    """What the parts of a method measured, by name; a second one of a name is numbered."""
+    found: dict[str, Tensor] = {}
+    for part in _noted(method):
+        if part in run.notes:
+            alike = sum(name.rpartition("_")[0] == part.name or name == part.name for name in found)
+            found[f"{part.name}_{alike + 1}" if alike else part.name] = run.notes[part]
+    return found
 
 
 def _noted(method: Any) -> Iterable[noted]:

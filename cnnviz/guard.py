@@ -49,8 +49,8 @@ def check_model(model: nn.Module) -> None:
                 f"{name!r} is in training mode, where images change each other's maps and its statistics; "
                 "call model.eval() first"
             )
-    for name, parameter in model.named_parameters():
-        if parameter.is_inference():
+    for name, kept in (*model.named_parameters(), *model.named_buffers()):
+        if kept.is_inference():
             raise ValueError(
                 f"the weight {name!r} was made inside torch.inference_mode(), which no gradient passes; "
                 "build or load the model outside of it"

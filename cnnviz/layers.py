@@ -39,7 +39,8 @@ _PASSIVE = (
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
 _CHANNELS_FIRST = (_ConvNd, _BatchNorm, nn.GroupNorm)  # whatever the sizes look like
-_automatic: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], str]] = weakref.WeakKeyDictionary()
+_Found: TypeAlias = "tuple[str, list[weakref.ref[nn.Module]]]"
+_automatic: weakref.WeakKeyDictionary[nn.Module, dict[torch.Size, _Found]] = weakref.WeakKeyDictionary()
 
 
 def convolutions(model: nn.Module) -> list[str]:
@@ -64,7 +65,10 @@ def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
     if not isinstance(layer, str | Sequence):
         raise TypeError(f"{layer!r} is no layer; give a name, a path of names, a convolution's number, or a module")
     name = layer if isinstance(layer, str) else ".".join(map(str, layer))
+    aliases = dict(model.named_modules(remove_duplicate=False))
     known = dict(model.named_modules())
+    if name and name in aliases and name not in known:  # one layer under two names
+        return next(str(first) for first, module in known.items() if module is aliases[name])
     for prefix in ("", "module.", "_orig_mod."):
         if name.startswith(prefix) and name != prefix and name.removeprefix(prefix) in known:
             return name.removeprefix(prefix)
@@ -78,6 +82,10 @@ def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
 def check_spatial(name: str, module: nn.Module, output: Tensor, inputs: Tensor) -> None:
     """Raises ValueError unless the layer's output is (N, C, *spatial) with some spatial extent."""
     found = tuple(output.shape)
+    if output.ndim == 0:
+        raise ValueError(
+            f"layer {name!r} gives one number, without a batch; choose a layer that gives (N, C, *spatial)"
+        )
     if len(output) != len(inputs):
         raise ValueError(
             f"layer {name!r} gives {len(output)} items for {len(inputs)} inputs; choose one that gives one each"
@@ -98,24 +106,28 @@ def last_spatial_layer(model: nn.Module, inputs: Sequence[Tensor]) -> str:
     Costs one forward pass of one input, once for each model and input shape.
     """
     known = _automatic.setdefault(model, {})
-    asked = (inputs[0].shape[1:], *map(id, model.modules()))  # a model whose layers were exchanged is another one
-    if asked not in known:
-        known[asked] = _find_last(model, [each[:1] for each in inputs])
-    return str(known[asked])
+    shape, parts = inputs[0].shape[1:], list(model.modules())
+    name, met = known.get(shape, ("", []))
+    if len(met) != len(parts) or any(there() is not part for there, part in zip(met, parts, strict=True)):
+        name = _find_last(model, [each[:1] for each in inputs])
+        known[shape] = (name, [weakref.ref(part) for part in parts])  # exchange a layer, and it is another model
+    return str(name)
 
 
 def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
     from cnnviz.engine import Trace, Wanted
 
     outputs: list[tuple[str, Tensor, Tensor]] = []
-    passed_on: list[Tensor] = []
+    passed_on: list[tuple[Tensor, int]] = []
 
     def observer(name: str) -> Any:
         def observe(module: nn.Module, args: Any, output: Any) -> None:
-            if not isinstance(output, Tensor) or any(output is each for each in passed_on):
+            if not isinstance(output, Tensor) or any(
+                output is each and output._version == version for each, version in passed_on
+            ):
                 return  # a container's output is that of its last part
             if isinstance(module, _PASSIVE):
-                passed_on.append(output)
+                passed_on.append((output, output._version))
             elif _is_spatial(output, inputs[0]) and not _looks_channels_last(module, output, inputs[0]):
                 outputs.append((name, output, output.mean(tuple(range(2, output.ndim)))))
 
@@ -143,12 +155,14 @@ def _is_class_map(output: Tensor, mean: Tensor, scores: Any) -> bool:
     if not isinstance(scores, Tensor) or scores.shape != mean.shape:
         return False
     rectified = output.relu().mean(tuple(range(2, output.ndim)))
-    return any(torch.allclose(each, scores, rtol=1e-2, atol=1e-3) for each in (mean, rectified))
+    reach = scores.abs().amax()
+    distinct = scores.amax() - scores.amin() > 1e-3 * reach  # where all is zero, all is alike
+    return bool(distinct) and any(bool((each - scores).abs().amax() <= 1e-2 * reach) for each in (mean, rectified))
 
 
 def _is_spatial(output: Tensor, inputs: Tensor) -> bool:
     same_rank = output.ndim == inputs.ndim if inputs.ndim > 2 else output.ndim > 2
-    return same_rank and output.is_floating_point() and output[0, 0].numel() > 1 and len(output) == len(inputs)
+    return same_rank and output.is_floating_point() and len(output) == len(inputs) and output[0, 0].numel() > 1
 
 
 def _looks_channels_last(module: nn.Module, output: Tensor, inputs: Tensor) -> bool:

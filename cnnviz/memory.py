@@ -19,7 +19,8 @@ def budget(device: torch.device, asked: int | None) -> int:
         return asked
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return int(free * 0.6)
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int((free + idle) * 0.6)
     return CPU_BYTES
 
 
@@ -56,4 +57,6 @@ def in_chunks(count: int, step: Callable[[int, int], int | None]) -> None:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    says = ("can't allocate memory", "not enough memory", "backend out of memory", "STATUS_ALLOC_FAILED")
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or any(each in str(error) for each in says)

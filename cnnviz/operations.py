@@ -64,12 +64,12 @@ def canonical(func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     return _CANONICAL.get(func, func)
 
 
-def in_place(func: Operation, kwargs: Mapping[str, Any], args: Sequence[Any] = ()) -> bool:
+def in_place(func: Operation, kwargs: Mapping[str, Any]) -> bool:
     """Whether this call writes its first argument."""
     name = getattr(func, "__name__", "")
     if name.endswith("_") and not name.endswith("__"):
         return True
-    return bool(kwargs.get("inplace", len(args) > 1 and func in (F.relu, F.relu6, F.silu) and args[1] is True))
+    return bool(kwargs.get("inplace"))  # torch's own functions hand it on by name, however it was said
 
 
 def name_of(operation: Operation) -> str:

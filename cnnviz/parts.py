@@ -106,7 +106,7 @@ class bias_share(Expr):
     def compute(self, run: Run) -> Tensor:
         items = len(run.inputs)
         shares = [term.reshape(items, -1).sum(1, dtype=torch.float64) for term in run.bias_gradients()]
-        return torch.stack(shares).sum(0) if shares else torch.zeros(items, dtype=torch.float64)
+        return torch.stack(shares).sum(0) if shares else run.inputs.new_zeros(items, dtype=torch.float64)
 
     def plan(self) -> Plan:
         return Plan(gradients=frozenset({(PLAIN, INPUT)}), biases=True)
@@ -180,7 +180,8 @@ class noted(Expr):
     note: Expr
 
     def compute(self, run: Run) -> Tensor:
-        run.notes.setdefault(self, {})[self.name] = self.note(run)
+        if run.copies == 1:  # nobody reads what is noted of variants
+            run.notes[self] = self.note(run)
         return self.of(run)
 
 

@@ -48,7 +48,7 @@ class path:
         return begin + parts.view(-1, *(1,) * begin.ndim) * (run.inputs - begin)
 
     def weights(self, run: Run) -> Tensor:
-        return torch.from_numpy(_rule(self.quadrature, self.steps)[1])
+        return torch.tensor(_rule(self.quadrature, self.steps)[1])
 
 
 @cache
@@ -93,7 +93,9 @@ class noisy:
         seed = generator.initial_seed()
         draws = []
         for place in range(start, stop):
-            generator.manual_seed(seed + place)  # each draw is its own, however the draws are chunked
+            # each draw is its own, however the draws are chunked, and apart from those of every other seed
+            mixed = np.random.SeedSequence([seed % 2**63, run.copies, place]).generate_state(1, np.uint64)[0]
+            generator.manual_seed(int(mixed >> np.uint64(1)))
             shape = inputs.shape[1:]
             draws.append(torch.randn(shape, generator=generator, device=inputs.device, dtype=inputs.dtype))
         flat = inputs.flatten(1)

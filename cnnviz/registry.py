@@ -111,6 +111,10 @@ class Registry(Mapping[str, "Method[T]"]):
         A taken name is a ValueError, unless ``replace`` is said; names that cnnviz ships stay its own.
         """
         name = name or str(getattr(plugin, "__name__", repr(plugin)))
+        with self._lock:
+            self._register(plugin, name, replace)
+
+    def _register(self, plugin: object, name: str, replace: bool) -> None:
         if replace and self._origins.get(name) == "this process":
             self.plugins.unregister(name=name)
             del self._methods[name], self._origins[name]
@@ -200,7 +204,8 @@ class Registry(Mapping[str, "Method[T]"]):
         if known is not None:
             taken = self._origins.get(known, "this process")
             raise ValueError(f"{known!r} is taken by {taken}; register it under another name")
-        before, self._loading = (dict(self._methods), dict(self._origins)), (name, plugin, origin)
+        before, outer = (dict(self._methods), dict(self._origins)), self._loading
+        self._loading = (name, plugin, origin)
         try:
             self.plugins.register(plugin, name=name)
             if self._methods == before[0]:
@@ -213,7 +218,7 @@ class Registry(Mapping[str, "Method[T]"]):
                 self.plugins.unregister(name=name)  # pluggy keeps the name of a plugin whose hook failed
             raise
         finally:
-            self._loading = None
+            self._loading = outer
 
     def _absence(self, name: str) -> str:
         rivals = [other for other in self._offers() if other.endswith(f":{name}")]

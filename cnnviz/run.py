@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from cnnviz import memory
 from cnnviz.engine import PLAIN, Rule, Trace, Wanted
@@ -75,9 +76,13 @@ class Run:
         self.plan = plan or Plan()
         self.circumstances = circumstances or Circumstances()
         self.answers: dict[Any, Tensor] = {}
-        self.notes: dict[Any, dict[str, Tensor]] = {}
+        self.notes: dict[Any, Tensor] = {}
         self._asked = target
         self._size = size
+        self._whole = False
+        self._copies = 1
+        self._names: dict[Layer, str] = {}
+        self._scored: Tensor | None = None
         self._trace: list[Trace] = []
         self._gradients: dict[tuple[Rule, str | _Place], Tensor] = {}
         self._biases: list[Tensor] | None = None
@@ -99,9 +104,14 @@ class Run:
         return class_scores(self.trace.output, len(self.inputs)).detach().argmax(1)
 
     @property
+    def copies(self) -> int:
+        """How many variants of the first question's batch ``inputs`` holds, one whole batch after the other."""
+        return self._copies
+
+    @property
     def score(self) -> Tensor:
         """The score explained, (N,), detached."""
-        return self._score(self.trace.output, len(self.inputs)).detach()
+        return self._score().detach()
 
     @property
     def generator(self) -> torch.Generator:
@@ -152,8 +162,15 @@ class Run:
         wanted = {self._place(each) for other, each in self.plan.gradients if other is rule}
         places = sorted(wanted, key=str)
         biases = self.trace.biases.found if self.trace.biases is not None and rule is PLAIN else []
-        score = self._score(self.trace.output, len(self.inputs))
+        score = self._score()
         found = self.trace.gradients(score, [*map(self._kept, places), *(edge for edge, _ in biases)], rule)
+        if not self.trace.whole and (self.trace.lost or any(grad is None for grad in found)):
+            # the graph that began at a layer is not all of it: the model restored the grad mode it entered a block
+            # with, or goes on with what an in-place layer was given instead of what it returned
+            self._whole = True
+            self._forget()
+            self._backward(rule)
+            return
         for place, grad in zip(places, found, strict=False):
             if grad is None:
                 where = f"layer {place!r}" if isinstance(place, str) else place.value
@@ -186,34 +203,46 @@ class Run:
 
     def at(self, inputs: Tensor, plan: Plan | None = None, *, size: bool = False) -> Run:
         """The same question about other inputs, (K*N, C, *spatial): K variants, one whole batch after the other."""
-        copies = len(inputs) // len(self.inputs)
+        copies, rest = divmod(len(inputs), len(self.inputs))
+        if rest or not copies:
+            raise ValueError(
+                f"there are {len(inputs)} other inputs for a batch of {len(self.inputs)}; give whole batches"
+            )
         asked = self._asked if callable(self._asked) and not isinstance(self._asked, Tensor) else self.target
-        return Run(
+        other = Run(
             self.model,
             inputs,
             asked.repeat(copies) if isinstance(asked, Tensor) else asked,
-            others=[other.repeat(copies, *(1,) * (other.ndim - 1)) for other in self.others],
+            others=[each.repeat(copies, *(1,) * (each.ndim - 1)) for each in self.others],
             plan=plan,
             circumstances=self.circumstances,
             size=size,
         )
+        other._copies = self._copies * copies
+        other._names = self._names if inputs.shape[1:] == self.inputs.shape[1:] else {}
+        return other
 
     def toward(self, target: Tensor, plan: Plan | None = None) -> Run:
         """The same inputs asked about other classes, (N,); shares this run's forward pass."""
+        plan = plan or self.plan
+        self._require(replace(plan, elsewhere=frozenset()))  # the shared forward pass must serve it
         other = Run(
             self.model,
             self.inputs,
             target,
             others=self.others,
-            plan=plan or self.plan,
+            plan=plan,
             circumstances=self.circumstances,
         )
         other._trace = [self.trace]
+        other._copies, other._names = self._copies, self._names
         return other
 
     def layer_name(self, layer: Layer) -> str:
         """The dotted name of a layer; None finds the last one with spatial extent."""
-        return layer_name(self.model, layer, (self.inputs, *self.others))
+        if layer not in self._names:
+            self._names[layer] = layer_name(self.model, layer, (self.inputs, *self.others))
+        return self._names[layer]
 
     def variants_at_once(self, items: int) -> int:
         """How many variants of a batch of ``items`` fit the memory budget, judged by this run."""
@@ -240,21 +269,22 @@ class Run:
         )
         everything = (self.inputs, *self.others)
         with asking(self.model, self.inputs):
-            trace = Trace(self.model, everything, wanted)
-        if wanted.layer_gradients and not self._score(trace.output, len(self.inputs)).requires_grad:
-            # the layer sits in a block that restores the grad mode it was entered with
-            with asking(self.model, self.inputs):
-                trace = Trace(self.model, everything, wanted, whole=True)
-        return trace
+            return Trace(self.model, everything, wanted, self._whole)
 
-    def _score(self, output: Any, items: int) -> Tensor:
+    def _score(self) -> Tensor:
+        if self._scored is None:
+            self._scored = self._read(self.trace.output)
+        return self._scored
+
+    def _read(self, output: Any) -> Tensor:
+        items = len(self.inputs)
         with torch.inference_mode(False), torch.set_grad_enabled(True):
             if callable(self._asked) and not isinstance(self._asked, Tensor):
                 score = read_score(self._asked, output, items)
             else:
                 scores = class_scores(output, items)
                 index = scores.detach().argmax(1) if self._asked is None else self._asked.to(scores.device)
-                check_classes(index, scores.shape[1], self.circumstances.categories)
+                check_classes(index, items, scores.shape[1], self.circumstances.categories)
                 score = scores.gather(1, index[:, None])[:, 0]
         check_finite(score.detach(), "the model's score")
         return score
@@ -262,12 +292,12 @@ class Run:
     def _place(self, layer: Layer | _Place) -> str | _Place:
         return layer if isinstance(layer, _Place) else self.layer_name(layer)
 
-    def _kept(self, place: str | _Place) -> Tensor:
+    def _kept(self, place: str | _Place) -> Tensor | GradientEdge:
         if isinstance(place, _Place):
             return self.trace.input
         if place not in self.trace.activations:
             raise LookupError(f"layer {place!r} did not run for this input; choose one that does")
-        return self.trace.activations[place]
+        return self.trace.places.get(place, self.trace.activations[place])
 
     def _require(self, more: Plan) -> None:
         """Make sure that the forward pass serves this too."""
@@ -275,7 +305,11 @@ class Run:
         if have | more == have:
             return
         self.plan = replace(have | more, elsewhere=self.plan.elsewhere)
+        self._forget()
+
+    def _forget(self) -> None:
         self._trace = []
+        self._scored = None
         self._gradients.clear()
         self._biases = None
 

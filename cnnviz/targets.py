@@ -39,21 +39,24 @@ def class_indices(target: Target, items: int, categories: tuple[str, ...] | None
 def class_index(target: Any, categories: tuple[str, ...] | None) -> int:
     """A class's number, of itself, its name, or any one word group in it such as ``tabby`` of ``tabby, tabby cat``."""
     if isinstance(target, bool) or not isinstance(target, int | str):
-        number = getattr(target, "__index__", None)  # NumPy's whole numbers
-        if number is None or isinstance(target, bool):
+        whole = getattr(target, "__index__", None)  # NumPy's whole numbers
+        if whole is None or isinstance(target, bool):
             raise TypeError(f"the target {target!r} is no class; give a number, a name, or a function of the output")
-        return int(number())
+        return int(whole())
     if isinstance(target, int):
         return target
-    if target.lstrip("-").isdigit():
-        return int(target)
+    number = int(target) if target.removeprefix("-").isdigit() else None
     if categories is None:
+        if number is not None:
+            return number
         raise LookupError(f"no class names are known, so {target!r} can't be found; give the class by number")
     names = {name.lower(): index for index, name in reversed(list(enumerate(categories)))}
     parts = {part.strip(): index for name, index in names.items() for part in name.split(",")}
     wanted = target.lower()
     if wanted in names or wanted in parts:
         return names.get(wanted, parts.get(wanted, -1))
+    if number is not None:
+        return number
     near = difflib.get_close_matches(wanted, {**names, **parts}, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {len(categories)} classes"
     raise LookupError(f"there is no class {target!r}{hint}")
@@ -84,8 +87,10 @@ def class_scores(output: Any, items: int) -> Tensor:
     return scores
 
 
-def check_classes(indices: Tensor, classes: int, categories: tuple[str, ...] | None) -> None:
+def check_classes(indices: Tensor, items: int, classes: int, categories: tuple[str, ...] | None) -> None:
     """Raises ValueError for a class the model does not have, or names that are not one for each class."""
+    if indices.shape != (items,):
+        raise ValueError(f"there are targets {tuple(indices.shape)} for {items} inputs; give one for each")
     if categories is not None and len(categories) != classes:
         raise ValueError(f"there are {len(categories)} names for the model's {classes} classes; give one for each")
     for index in indices.tolist():

@@ -224,7 +224,10 @@ def test_completeness_of_torchvisions_networks(name: str) -> None:
             module.p = 0.0
     with torch.no_grad():
         net.train()(noise())
-    found = explain(net.eval(), noise(), ("fullgrad", "input_x_gradient"), target=[3, 7])
+    images = noise()
+    if name == "inception_v3":  # statistics of two values a channel at its end: float32 rounds to 1e-3 of the score
+        net, images = net.double(), images.double()
+    found = explain(net.eval(), images, ("fullgrad", "input_x_gradient"), target=[3, 7])
     assert (found["fullgrad"].notes["completeness_gap"].abs() <= 1e-3 * found["fullgrad"].score.abs()).all()
     direct = found["input_x_gradient"].values.flatten(1).sum(1)
     assert ((direct - found["fullgrad"].score).abs() > 1e-2 * found["fullgrad"].score.abs()).any()  # biases matter
