@@ -274,7 +274,8 @@ def frozen(value: Any) -> Any:
     try:
         hash(value)
     except TypeError:
-        raise TypeError(f"a formula can't hold {value!r}; lift a function of tensors that uses it") from None
+        kind = type(value).__name__
+        raise TypeError(f"a formula can't hold a {kind}; make it a tensor, or lift a function that uses it") from None
     return value
 
 

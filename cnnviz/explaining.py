@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -16,7 +17,7 @@ from cnnviz.models import LoadedModel
 from cnnviz.parts import noted
 from cnnviz.preprocessing import Preprocessing
 from cnnviz.protocols import Attribution
-from cnnviz.registry import attributions
+from cnnviz.registry import Method, attributions
 from cnnviz.run import Circumstances, Run
 from cnnviz.targets import Target, class_indices
 
@@ -144,6 +145,7 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
 
 def _methods(asked: Iterable[str | Attribution], settings: dict[str, Any]) -> dict[str, Attribution]:
     named = {each: attributions[each] for each in asked if isinstance(each, str)}
+    named |= {each.name: each for each in asked if isinstance(each, Method)}
     for setting in settings:
         if not any(setting in method.settings for method in named.values()):
             if len(named) == 1:
@@ -155,6 +157,8 @@ def _methods(asked: Iterable[str | Attribution], settings: dict[str, Any]) -> di
         if isinstance(each, str):
             method = named[each]
             found[each] = method(**{name: value for name, value in settings.items() if name in method.settings})
+        elif isinstance(each, Method):
+            found[each.name] = each(**{name: value for name, value in settings.items() if name in each.settings})
         elif callable(each):
             name = repr(each) if isinstance(each, Expr) else getattr(each, "__name__", repr(each))
             if found.get(name, each) != each:
@@ -192,7 +196,7 @@ def _notes(run: Run, method: Any) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for part in _noted(method):
         if part in run.notes:
-            alike = sum(name.rpartition("_")[0] == part.name or name == part.name for name in found)
+            alike = sum(re.fullmatch(rf"{part.name}(_\d+)?", name) is not None for name in found)
             found[f"{part.name}_{alike + 1}" if alike else part.name] = run.notes[part]
     return found
 

@@ -55,11 +55,11 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, item: int) -> Explanation:
-        """The answer for one input, still a batch (of one)."""
-        if not -len(self) <= item < len(self):
+    def __getitem__(self, item: int | slice) -> Explanation:
+        """The answer for one input, still a batch (of one), or for a slice of them."""
+        if isinstance(item, int) and not -len(self) <= item < len(self):
             raise IndexError(f"there is no input {item}; this explanation has {len(self)}")
-        part = slice(item, item + 1 or None)
+        part = slice(item, item + 1 or None) if isinstance(item, int) else item
         return replace(
             self,
             values=self.values[part],
@@ -179,16 +179,20 @@ def write(path: Path, content: bytes) -> None:
     """Put a whole file in place, or leave what was there."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = ""
     try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes files private; a picture is like any other file
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise type(error)(f"{path} can't be written: {error.strerror}; choose another place") from error
         raise
 
 

@@ -109,7 +109,7 @@ def last_spatial_layer(model: nn.Module, inputs: Sequence[Tensor]) -> str:
     shape, parts = inputs[0].shape[1:], list(model.modules())
     name, met = known.get(shape, ("", []))
     if len(met) != len(parts) or any(there() is not part for there, part in zip(met, parts, strict=True)):
-        name = _find_last(model, [each[:1] for each in inputs])
+        name = _find_last(model, inputs)
         known[shape] = (name, [weakref.ref(part) for part in parts])  # exchange a layer, and it is another model
     return str(name)
 
@@ -133,11 +133,12 @@ def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
 
         return observe
 
+    whole, inputs = inputs[0], [each[:1] for each in inputs]
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if name:
                 lend(stack, module.register_forward_hook, observer(name))
-        with asking(model, inputs[0]):
+        with asking(model, whole):
             scores = Trace(model, inputs, Wanted()).output
     # a map of the scores themselves is the place of last resort
     outputs = [each for each in outputs if not _is_class_map(each[1], each[2], scores)] or outputs

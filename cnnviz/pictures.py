@@ -135,8 +135,11 @@ def _array(path: Path, channels: int) -> Tensor:
         array = np.lib.format.open_memmap(path, mode="r")
     except Exception as reason:  # the header is text that numpy evaluates: it may fail in any way
         raise ValueError(f"'{path}' is not an array of numbers in .npy: {_one_line(reason)}") from reason
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"array '{path}' holds {array.dtype}, not numbers; save it as float32")
+    if array.dtype.kind != "f":
+        raise ValueError(
+            f"array '{path}' holds {array.dtype}; an array is what the model takes, normalized floating point, "
+            "and pictures come as .png"
+        )
     found = array.shape
     if len(found) >= 3 and found[0] == 1 and found[1] == channels:
         array = array[0]

@@ -100,7 +100,9 @@ class Run:
 
     @property
     def prediction(self) -> Tensor:
-        """The class with the highest score, (N,)."""
+        """The class with the highest score, (N,). Raises ValueError where the target is a function of the output."""
+        if callable(self._asked) and not isinstance(self._asked, Tensor):
+            raise ValueError("the predicted class is asked for, and a function of the output has none; give a class")
         return class_scores(self.trace.output, len(self.inputs)).detach().argmax(1)
 
     @property

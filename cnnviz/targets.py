@@ -57,7 +57,8 @@ def class_index(target: Any, categories: tuple[str, ...] | None) -> int:
         return names.get(wanted, parts.get(wanted, -1))
     if number is not None:
         return number
-    near = difflib.get_close_matches(wanted, {**names, **parts}, n=3, cutoff=0.5)
+    within = [name for name in names if wanted in name.replace("-", " ").split()][:3]
+    near = within or difflib.get_close_matches(wanted, {**names, **parts}, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {len(categories)} classes"
     raise LookupError(f"there is no class {target!r}{hint}")
 

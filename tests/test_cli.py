@@ -360,7 +360,9 @@ def test_nothing_half_written_stays_when_writing_fails(
         raise OSError(28, "No space left on device", "x.png")
 
     monkeypatch.setattr(os, "replace", full)
-    assert fails(capsys, "explain", pictures / "circle.png", "-o", "x.png") == "x.png: No space left on device"
+    assert fails(capsys, "explain", pictures / "circle.png", "-o", "x.png") == (
+        "x.png can't be written: No space left on device; choose another place"
+    )
     assert names(here) == []
 
 

@@ -213,9 +213,9 @@ def test_an_array_is_taken_as_it_is_at_any_rank(tmp_path: Path, spatial: tuple[i
         read = read_input(path, IMAGENET)
         assert read.dtype == torch.float32
         torch.testing.assert_close(read, torch.tensor(values, dtype=torch.float32), atol=3e-3, rtol=0)
-    np.save(path, values[:1] > 0)
+    np.save(path, values[:1])
     path.rename(tmp_path / "b.NPY")
-    assert read_input(tmp_path / "b.NPY", GREY).tolist() == (values[:1] > 0).astype(float).tolist()
+    torch.testing.assert_close(read_input(tmp_path / "b.NPY", GREY), torch.tensor(values[:1], dtype=torch.float32))
 
 
 def test_an_array_that_does_not_fit_is_named(tmp_path: Path) -> None:
@@ -231,9 +231,11 @@ def test_an_array_that_does_not_fit_is_named(tmp_path: Path) -> None:
         np.save(path, values)
         with pytest.raises(ValueError, match=r"is broken: 1 values are NaN or infinite, first at \[1, 2, 3\]"):
             read_input(path, PLAIN)
-    for values in (np.zeros((3, 2), complex), np.array([["a", "b"]] * 3)):
+    for values in (np.zeros((3, 2), complex), np.array([["a", "b"]] * 3), np.full((3, 2), 255, np.uint8)):
         np.save(path, values)
-        with pytest.raises(ValueError, match=r"a.npy' holds .*, not numbers; save it as float32"):
+        with pytest.raises(
+            ValueError, match=r"a.npy' holds .*; an array is what the model takes, normalized floating point"
+        ):
             read_input(path, PLAIN)
 
 

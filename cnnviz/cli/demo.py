@@ -38,7 +38,7 @@ def demo(
 
 INTRODUCTION = (
     "Two small networks, which come with cnnviz, name the shape in a picture. The right explanation is known: "
-    "the shapes are drawn, with every pixel of them recorded. Each figure comes with a command to try."
+    "the shapes are drawn, with every pixel of them recorded. Each figure has a command for all pictures."
 )
 
 

@@ -142,6 +142,7 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], plain: bool) ->
     table = Table(*titles, box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns[:-1]:
         column.overflow = "fold"
+    table.columns[0].min_width = max((len(row[0]) for row in rows), default=0)  # names are for copying
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # what plugins say is no markup
     Console().print(table)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cnnviz import Expr, Formula, Layer, attribution, lift, noted, prediction, toward, upsample
+from cnnviz import Expr, Formula, Layer, attribution, lift, noted, prediction, score, toward, upsample
 from cnnviz_plugins.backprop import guided_backprop
 from cnnviz_plugins.cam import grad_cam
 
@@ -39,8 +39,10 @@ def saliency_confusion(of: Formula = "grad_cam") -> Expr:
     """The saliency confusion matrix: what speaks against and for the target and the prediction, by any attribution.
 
     The target is the ground truth. Values (N, 4, *spatial), not negative, in the units of ``of``: target negative,
-    target positive, prediction negative, prediction positive. The note ``prediction`` (N,) is the predicted class.
+    target positive, prediction negative, prediction positive. The notes ``prediction`` and
+    ``prediction_score`` (N,) are the predicted class and its score.
     After prasannals' neural_viz.
     """
     rows = _stacked(_signs(of), _signs(toward(of, prediction())))
-    return noted(rows, "prediction", prediction())
+    predicted = noted(rows, "prediction", prediction())
+    return noted(predicted, "prediction_score", toward(score(), prediction()))

@@ -36,8 +36,17 @@ def check_rank(explanation: Explanation, name: str, *ranks: int) -> None:
         raise ValueError(f"{name}: values {shapes}; a method for {KINDS[rank][0]} returns (N, C, *spatial)")
 
 
-def values_of(explanation: Explanation) -> Floats:
-    """The values (N, C, *spatial). Raises ValueError where they are not finite, for no colour would be true."""
+def values_of(explanation: Explanation, channels: int | None = None) -> Floats:
+    """The values (N, C, *spatial). Raises ValueError where they are not finite, for no colour would be true.
+
+    Unless ``channels`` says how many there are, they are one map, or one for each channel of the input: what is
+    something else would be added up to nothing that was asked.
+    """
+    if channels is None and explanation.values.shape[1] not in (1, explanation.inputs.shape[1]):
+        asked = explanation.renderer
+        own = f"render them with {asked!r}" if asked else "draw them with a renderer of their own, or keep the values"
+        many = explanation.values.shape[1]
+        raise ValueError(f"{explanation.recipe} has {many} maps for each input, which are no one picture; {own}")
     values = explanation.values.detach().cpu().double()
     broken = int((~values.isfinite()).sum())
     if broken:

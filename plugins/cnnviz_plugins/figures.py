@@ -46,7 +46,7 @@ def confusion_matrix(
 
     def draw(explanation: Explanation) -> NDArray[np.uint8]:
         check_rank(explanation, "confusion_matrix", 2)
-        values = values_of(explanation)
+        values = values_of(explanation, channels=4)
         if values.shape[1] != 4 or values.min() < 0:
             what = f"{values.shape[1]} maps" if values.shape[1] != 4 else "maps with negative values"
             raise ValueError(
@@ -144,10 +144,11 @@ def contrasted(colors: Colormap, contrast: float) -> Colormap:
 
 def _rows(explanation: Explanation) -> Iterator[tuple[list[str], list[str]]]:
     """For each input what the two rows of its matrix are about, in lines."""
-    found = explanation.notes.get("prediction")
+    found, scores = explanation.notes.get("prediction"), explanation.notes.get("prediction_score")
     for number, title in enumerate(explanation.titles()):
         truth = "" if explanation.target is None else title
         guess = "" if found is None else explanation.name_of(int(found[number]))
+        guess += f" {float(scores[number]):.2f}" if guess and scores is not None else ""
         yield ["Ground truth:", *wrapped(truth, LABEL)], ["Prediction:", *wrapped(guess, LABEL)]
 
 
