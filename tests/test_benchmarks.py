@@ -1,0 +1,56 @@
+"""The commands that measure: small runs of each, and what they claim."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+
+
+def test_maps_of_the_network_lie_on_the_shape_more_than_blind_ones() -> None:
+    localization = importlib.import_module("benchmarks.localization")
+    found = localization.measure(["grad_cam", "layer_cam", "guided_grad_cam"], pictures=50, seed=11)
+    energy = {name: float(share.mean()) for name, (share, _) in found.items()}
+    blind = max(energy[name] for name in localization.BLIND)
+    assert all(energy[name] > 1.3 * blind for name in ("grad_cam", "layer_cam", "guided_grad_cam"))
+
+
+def test_energy_and_pointing_by_hand() -> None:
+    localization = importlib.import_module("benchmarks.localization")
+    maps = torch.tensor([[[1.0, 3.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    masks = torch.tensor([[[False, True], [True, False]], [[True, True], [True, True]]])
+    assert localization.energy_inside(maps, masks).tolist() == [0.75, 0.0]
+    assert localization.peak_inside(maps, masks).tolist() == [1.0, 1.0]
+
+
+def test_coverage_tells_what_works_and_what_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    coverage = importlib.import_module("benchmarks.coverage")
+    methods = ["grad_cam", "cam", "deconvnet", "guided_backprop", "guided_grad_cam"]
+    said = dict(coverage.outcomes("mobilenet_v3_small", methods))
+    assert set(said.values()) == {"works"}
+    said = dict(coverage.outcomes("efficientnet_b0", methods))
+    assert said["grad_cam"] == said["cam"] == "works"
+    assert said["guided_backprop"].startswith("refuses: rule 'guided' changes nothing in EfficientNet")
+    page = coverage.page({"efficientnet_b0": said}, methods)
+    assert "| efficientnet_b0 | ✓ | ✓ | [1] | [2] | [2] |" in page
+    assert len(coverage.model_names()) >= 80
+
+
+def test_a_failure_is_told_and_is_the_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coverage = importlib.import_module("benchmarks.coverage")
+    monkeypatch.setattr(sys, "argv", ["coverage", "resnet18"])
+    monkeypatch.setattr(coverage, "outcomes", lambda name, methods: [("cam", "FAILS: RuntimeError: oh")])
+    monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)
+    monkeypatch.setattr(coverage.warnings, "filterwarnings", lambda *args: None)
+    assert coverage.main() == 1
+    assert "cam: FAILS: RuntimeError: oh" in capsys.readouterr().out
