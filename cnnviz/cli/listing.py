@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnviz.cli import quantities
-from cnnviz.cli.explain import TrustModel, Weights
+from cnnviz.cli.options import TrustModel, Weights
 from cnnviz.cli.failures import PARTLY, reason, say
 
 if TYPE_CHECKING:
