@@ -27,6 +27,20 @@ if TYPE_CHECKING:
     from cnnviz.layers import Layer as Layer
     from cnnviz.models import LoadedModel as LoadedModel
     from cnnviz.models import load_model as load_model
+    from cnnviz.objectives import Objective as Objective
+    from cnnviz.objectives import alpha_norm as alpha_norm
+    from cnnviz.objectives import channel as channel
+    from cnnviz.objectives import class_score as class_score
+    from cnnviz.objectives import direction as direction
+    from cnnviz.objectives import diversity as diversity
+    from cnnviz.objectives import feature_distance as feature_distance
+    from cnnviz.objectives import feature_map as feature_map
+    from cnnviz.objectives import l2 as l2
+    from cnnviz.objectives import layer_energy as layer_energy
+    from cnnviz.objectives import neuron as neuron
+    from cnnviz.objectives import output_of as output_of
+    from cnnviz.objectives import strongest as strongest
+    from cnnviz.objectives import total_variation as total_variation
     from cnnviz.operations import ACTIVATIONS as ACTIVATIONS
     from cnnviz.operations import RECTIFIERS as RECTIFIERS
     from cnnviz.parts import activation as activation
@@ -53,6 +67,7 @@ if TYPE_CHECKING:
     from cnnviz.registry import renderer as renderer
     from cnnviz.registry import renderers as renderers
     from cnnviz.run import Run as Run
+    from cnnviz.seeing import Seen as Seen
     from cnnviz.targets import Target as Target
 
 _HOME = {
@@ -66,6 +81,7 @@ _HOME = {
     "INPUT": "layers",
     "Layer": "layers",
     "LoadedModel": "models",
+    "Objective": "objectives",
     "PLAIN": "engine",
     "PluginError": "registry",
     "Preprocessing": "preprocessing",
@@ -74,23 +90,35 @@ _HOME = {
     "Renderer": "protocols",
     "Rule": "engine",
     "Run": "run",
+    "Seen": "seeing",
     "Target": "targets",
     "activation": "parts",
+    "alpha_norm": "objectives",
     "at": "parts",
     "attribution": "compose",
     "attributions": "registry",
     "baseline_input": "baselines",
     "bias_maps": "parts",
     "bias_share": "parts",
+    "channel": "objectives",
+    "class_score": "objectives",
+    "direction": "objectives",
+    "diversity": "objectives",
     "explain": "explaining",
+    "feature_distance": "objectives",
+    "feature_map": "objectives",
     "gradient": "parts",
     "grid": "grids",
     "hookimpl": "registry",
     "image": "parts",
+    "l2": "objectives",
+    "layer_energy": "objectives",
     "lift": "compose",
     "load_model": "models",
+    "neuron": "objectives",
     "noisy": "points",
     "noted": "parts",
+    "output_of": "objectives",
     "over": "elsewhere",
     "path": "points",
     "prediction": "parts",
@@ -99,6 +127,8 @@ _HOME = {
     "renderers": "registry",
     "rule": "engine",
     "score": "parts",
+    "strongest": "objectives",
+    "total_variation": "objectives",
     "toward": "parts",
     "upsample": "parts",
 }

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from cnnviz.biases import Biases, refuse_transformed
 from cnnviz.hooks import lend
-from cnnviz.operations import Operation, canonical, in_place, name_of
+from cnnviz.operations import SOFTMAXES, Operation, canonical, in_place, name_of
 
 
 class Call:
@@ -90,6 +90,9 @@ class Wanted:
     layer_gradients: bool = False
     biases: bool = False
     size: bool = False
+    seen: frozenset[str] = frozenset()
+    """Layers that the score is read from."""
+    before_softmax: bool = False
 
 
 class Trace:
@@ -100,6 +103,10 @@ class Trace:
         self.activations: dict[str, Tensor] = {}
         self.places: dict[str, Tensor | GradientEdge] = {}
         """Where gradients with respect to the layers are taken."""
+        self.seen: dict[str, Tensor] = {}
+        """Layers that the score is read from, with their graph."""
+        self.softmaxes: list[tuple[Tensor, Tensor]] = []
+        """What went into every softmax, and what came out."""
         self.whole = whole or wanted.input_gradient or wanted.biases
         self.lost = False
         """Whether the model turned gradients off behind the layer where the graph begins, which is too short then."""
@@ -112,18 +119,38 @@ class Trace:
             self.input = inputs[0].detach().clone()
             self.input.requires_grad_(from_input)
             stack.enter_context(torch.set_grad_enabled(from_input))
-            for name in wanted.layers:
-                hook = self._observer(name, wanted.layer_gradients and not from_input)
+            for name in wanted.layers | wanted.seen:
+                starts_graph = name in wanted.layers and wanted.layer_gradients and not from_input
+                hook = self._observer(name, starts_graph, name in wanted.seen)
                 lend(stack, model.get_submodule(name).register_forward_hook, hook)
             if wanted.biases:
                 self.biases = Biases(self.input)
-            if wanted.rules or wanted.biases or wanted.size:
+            if wanted.rules or wanted.biases or wanted.size or wanted.before_softmax:
                 stack.enter_context(_Observer(self, wanted.rules))
             # the model may write into its input, which is the caller's
             self.output: Any = model(self.input.clone(), *(other.detach().clone() for other in inputs[1:]))
+            if wanted.before_softmax:
+                self.output = self._before_softmax()
+                self.softmaxes.clear()
 
-    def _observer(self, name: str, starts_graph: bool) -> Callable[..., Tensor]:
+    def _before_softmax(self) -> Tensor:
+        """What went into the softmax that gave the output."""
+        for given, found in reversed(self.softmaxes):
+            if isinstance(self.output, Tensor) and torch.equal(found.flatten(), self.output.flatten()):
+                return given.reshape(self.output.shape)
+        raise LookupError(
+            f"the output of {self.model_name} is not what a softmax gave, so there is nothing before it to explain; "
+            "leave before_softmax out"
+        )
+
+    def _observer(self, name: str, starts_graph: bool, seen: bool) -> Callable[..., Tensor]:
         def observe(module: nn.Module, args: Any, output: Any) -> Any:
+            instead = begin(module, args, output)
+            if seen:
+                self.seen[name] = (output if instead is None else instead).clone()
+            return instead
+
+        def begin(module: nn.Module, args: Any, output: Any) -> Any:
             if not isinstance(output, Tensor):
                 raise TypeError(
                     f"layer {name!r} gives a {type(output).__name__}, not a tensor; "
@@ -191,6 +218,8 @@ class _Observer(TorchFunctionMode):
             output = self._call(func, args, kwargs)
         else:
             output = trace.biases.call(func, args, kwargs, self._call)
+        if func in SOFTMAXES and isinstance(output, Tensor):
+            trace.softmaxes.append((args[0] if args else kwargs["input"], output))
         if isinstance(output, Tensor):
             size = output.numel() * output.element_size()
             # what a graph keeps adds up; without one an output goes when the next but one is there

@@ -38,6 +38,7 @@ def explain(
     categories: Sequence[str] | None = ...,
     seed: int = ...,
     memory: int | None = ...,
+    before_softmax: bool = ...,
     **settings: Any,
 ) -> Explanation: ...
 
@@ -53,6 +54,7 @@ def explain(
     categories: Sequence[str] | None = ...,
     seed: int = ...,
     memory: int | None = ...,
+    before_softmax: bool = ...,
     **settings: Any,
 ) -> dict[str, Explanation]: ...
 
@@ -67,6 +69,7 @@ def explain(
     categories: Sequence[str] | None = None,
     seed: int = 0,
     memory: int | None = None,
+    before_softmax: bool = False,
     **settings: Any,
 ) -> Explanation | dict[str, Explanation]:
     """Why does the model give these inputs their scores?
@@ -79,11 +82,14 @@ def explain(
         attribution: a method's name, a formula, or any callable of a :class:`~cnnviz.Run`; or a sequence of them, which
             share their forward and backward passes.
         target: what is explained. None: the predicted class. A class by number or name, or one for each input. Or a
-            function from the model's output to one score for each input, (N,).
+            function from the model's output to one score for each input, (N,); or an objective, such as
+            ``channel("features.3", 5)``.
         preprocessing: turns the inputs back into pictures when they are drawn.
         categories: class names by index.
         seed: of all randomness; the same seed gives the same values on the same device.
         memory: bytes that inputs evaluated together may take; None for a share of what is free.
+        before_softmax: explain what goes into the softmax that the model ends in, where probabilities hide what
+            speaks for a class by itself.
         settings: for methods given by name. With several names each takes those it knows.
 
     Returns:
@@ -113,7 +119,7 @@ def explain(
         asked,
         others=others,
         plan=plan(*methods.values()),
-        circumstances=Circumstances(preprocessing, names, seed, memory),
+        circumstances=Circumstances(preprocessing, names, seed, memory, before_softmax),
     )
     with torch.inference_mode(False), torch.no_grad():
         score = run.score  # asked first: what is wrong with the model, its input or the target shows here

@@ -37,6 +37,12 @@ _CLAMPS = (torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, t
 _LOWER_CLAMPS = (torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_)
 _HARDTANHS = (F.hardtanh, F.hardtanh_, torch._C._nn.hardtanh, torch._C._nn.hardtanh_)
 
+SOFTMAXES: tuple[Operation, ...] = (
+    *(F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax),
+    *(F.log_softmax, torch.log_softmax, Tensor.log_softmax, torch.special.log_softmax),
+)
+"""A softmax, or its logarithm, in every spelling."""
+
 RECTIFIERS: tuple[Operation, ...] = (F.relu, F.relu6, F.leaky_relu, F.prelu, F.rrelu, F.threshold)
 """Activations that pass what is positive and hold back what is negative."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from cnnviz.compose import Expr, frozen, plan
 from cnnviz.engine import PLAIN, Rule
 from cnnviz.layers import INPUT, Layer, _Place
+from cnnviz.objectives import Objective
 from cnnviz.run import Plan, Run
 
 
@@ -156,12 +157,14 @@ class at(Expr):
 
 @dataclass(frozen=True, repr=False)
 class toward(Expr):
-    """The formula's value for another class: a number, or a formula (N,) such as ``prediction()``."""
+    """The formula's value for another class: a number, a formula (N,) such as ``prediction()``, or an objective."""
 
     of: Expr
-    target: int | Expr
+    target: int | Expr | Objective
 
     def compute(self, run: Run) -> Tensor:
+        if isinstance(self.target, Objective):
+            return self.of(run.toward(self.target, plan(self.of)))
         if isinstance(self.target, Expr):
             indices = self.target(run)
         else:
@@ -169,6 +172,10 @@ class toward(Expr):
         if run.target is not None and torch.equal(indices, run.target):
             return self.of(run)
         return self.of(run.toward(indices, plan(self.of)))
+
+    def plan(self) -> Plan:
+        seen = self.target.layers if isinstance(self.target, Objective) else frozenset()
+        return super().plan() | Plan(seen=seen)
 
 
 @dataclass(frozen=True, repr=False)

@@ -15,6 +15,8 @@ from cnnviz import memory
 from cnnviz.engine import PLAIN, Rule, Trace, Wanted
 from cnnviz.guard import asking, check_finite
 from cnnviz.layers import INPUT, Layer, _Place, check_spatial, layer_name
+from cnnviz.objectives import Objective
+from cnnviz.seeing import Seen
 from cnnviz.targets import check_classes, class_scores, read_score
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ class Plan:
     layers: frozenset[Layer] = frozenset()
     gradients: frozenset[tuple[Rule, Layer | _Place]] = frozenset()
     biases: bool = False
+    seen: frozenset[Layer] = frozenset()
+    """Layers that the score is read from."""
     elsewhere: frozenset[Expr] = frozenset()
     """Parts that are evaluated at other inputs, and may share those evaluations."""
 
@@ -37,6 +41,7 @@ class Plan:
             self.layers | other.layers,
             self.gradients | other.gradients,
             self.biases or other.biases,
+            self.seen | other.seen,
             self.elsewhere | other.elsewhere,
         )
 
@@ -50,6 +55,8 @@ class Circumstances:
     seed: int = 0
     memory: int | None = None
     """Bytes that one chunk of inputs may take; None: a share of what is free."""
+    before_softmax: bool = False
+    """Whether scores are what goes into the model's last softmax, instead of what comes out."""
 
 
 class Run:
@@ -63,7 +70,7 @@ class Run:
         self,
         model: nn.Module,
         inputs: Tensor,
-        target: Tensor | Callable[[Any], Tensor] | None = None,
+        target: Tensor | Objective | Callable[[Any], Tensor] | None = None,
         *,
         others: Sequence[Tensor] = (),
         plan: Plan | None = None,
@@ -74,6 +81,8 @@ class Run:
         self.inputs = inputs
         self.others = tuple(others)
         self.plan = plan or Plan()
+        if isinstance(target, Objective):
+            self.plan |= Plan(seen=target.layers)
         self.circumstances = circumstances or Circumstances()
         self.answers: dict[Any, Tensor] = {}
         self.notes: dict[Any, Tensor] = {}
@@ -224,9 +233,11 @@ class Run:
         other._names = self._names if inputs.shape[1:] == self.inputs.shape[1:] else {}
         return other
 
-    def toward(self, target: Tensor, plan: Plan | None = None) -> Run:
-        """The same inputs asked about other classes, (N,); shares this run's forward pass."""
+    def toward(self, target: Tensor | Objective, plan: Plan | None = None) -> Run:
+        """The same inputs asked about other classes, (N,), or another objective; shares this run's forward pass."""
         plan = plan or self.plan
+        if isinstance(target, Objective):
+            plan |= Plan(seen=target.layers)
         self._require(replace(plan, elsewhere=frozenset()))  # the shared forward pass must serve it
         other = Run(
             self.model,
@@ -268,6 +279,8 @@ class Run:
             layer_gradients=bool(names),
             biases=self.plan.biases,
             size=self._size,
+            seen=frozenset([self.layer_name(layer) for layer in self.plan.seen]),
+            before_softmax=self.circumstances.before_softmax,
         )
         everything = (self.inputs, *self.others)
         with asking(self.model, self.inputs):
@@ -281,7 +294,11 @@ class Run:
     def _read(self, output: Any) -> Tensor:
         items = len(self.inputs)
         with torch.inference_mode(False), torch.set_grad_enabled(True):
-            if callable(self._asked) and not isinstance(self._asked, Tensor):
+            if isinstance(self._asked, Objective):
+                shown = {layer: self.trace.seen.get(self.layer_name(layer)) for layer in self._asked.layers}
+                layers = {layer: kept for layer, kept in shown.items() if kept is not None}
+                score = read_score(self._asked, Seen(self.trace.input, output, layers), items)
+            elif callable(self._asked) and not isinstance(self._asked, Tensor):
                 score = read_score(self._asked, output, items)
             else:
                 scores = class_scores(output, items)
@@ -303,7 +320,7 @@ class Run:
 
     def _require(self, more: Plan) -> None:
         """Make sure that the forward pass serves this too."""
-        have = self._named(self.plan)
+        have, more = self._named(self.plan), self._named(more)
         if have | more == have:
             return
         self.plan = replace(have | more, elsewhere=self.plan.elsewhere)
@@ -321,4 +338,5 @@ class Run:
             plan,
             layers=frozenset([self.layer_name(layer) for layer in plan.layers]),
             gradients=frozenset([(rule, self._place(at)) for rule, at in plan.gradients]),
+            seen=frozenset([self.layer_name(layer) for layer in plan.seen]),
         )

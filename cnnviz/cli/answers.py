@@ -27,8 +27,8 @@ class Question:
     model: LoadedModel
     formulas: Mapping[str, Named]
     target: str | None
-    seed: int
-    memory: int | None
+    how: Mapping[str, Any]
+    """What else ``explain`` is told: seed, memory, before_softmax."""
 
     def __call__(self, inputs: Tensor) -> dict[str, Explanation]:
         """The answers by method."""
@@ -37,7 +37,7 @@ class Question:
         parameter = next(self.model.module.parameters(), None)
         inputs = inputs if parameter is None else inputs.to(parameter.device, parameter.dtype)
         formulas = list(self.formulas.values())
-        found = explain(self.model, inputs, formulas, target=self.target, seed=self.seed, memory=self.memory)
+        found = explain(self.model, inputs, formulas, target=self.target, **self.how)
         return dict(zip(self.formulas, found.values(), strict=True))
 
 

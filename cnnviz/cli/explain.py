@@ -10,14 +10,14 @@ import typer
 
 from cnnviz.cli import quantities
 from cnnviz.cli.failures import FAILED
-from cnnviz.cli.options import FILES, MODEL, WORK, Layer, Methods, Pictures, Render, Target, loaded, sharing
+from cnnviz.cli.options import FILES, MODEL, QUESTION, WORK, Layer, Methods, Pictures, Render, Target, loaded, sharing
 
 if TYPE_CHECKING:
     from cnnviz.protocols import Renderer
     from cnnviz.registry import Method
 
 
-@sharing(FILES, MODEL, WORK)
+@sharing(QUESTION, FILES, MODEL, WORK)
 def explain(
     context: typer.Context,
     pictures: Pictures,
@@ -36,7 +36,7 @@ def explain(
     return _run(context, pictures, list(dict.fromkeys(names)), {"layer": layer}, target, render, options)
 
 
-@sharing(FILES, MODEL, WORK)
+@sharing(QUESTION, FILES, MODEL, WORK)
 def confusion(
     context: typer.Context,
     pictures: Pictures,
@@ -82,7 +82,8 @@ def _run(
     place = destination(options["output"], found, names, options["show"])
     load = cache(lambda: loaded(options))
     formulas = {name: formula(name, settings, lambda path: read_input(path, load().preprocessing)) for name in names}
-    question = Question(load(), formulas, target, options["seed"], quantities.byte_count(options["memory"]))
+    how = {"seed": options["seed"], "memory": quantities.byte_count(options["memory"])}
+    question = Question(load(), formulas, target, how | {"before_softmax": options["before_softmax"]})
     drawing = Drawing(render, settings, frozenset(name for each in methods for name in each.settings))
     work = {name: options[name] for name in ("batch", "quiet", "show")}
     failed = answered(question, found, drawing, place, **work)

@@ -84,6 +84,14 @@ MODEL: Group = {
 }
 """Which network, and where it runs; :func:`loaded` reads them."""
 
+QUESTION: Group = {
+    "before_softmax": (
+        Annotated[
+            bool, typer.Option("--before-softmax", help="Explain what goes into the network's softmax.", **_ANSWER)
+        ],
+        False,
+    ),
+}
 FILES: Group = {"output": (Output, None), "show": (Show, False)}
 WORK: Group = {"seed": (Seed, 0), "memory": (Memory, None), "batch": (Batch, 8), "quiet": (Quiet, False)}
 
