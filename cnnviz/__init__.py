@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cnnviz.objectives import alpha_norm as alpha_norm
     from cnnviz.objectives import channel as channel
     from cnnviz.objectives import class_score as class_score
+    from cnnviz.objectives import closeness as closeness
     from cnnviz.objectives import direction as direction
     from cnnviz.objectives import diversity as diversity
     from cnnviz.objectives import feature_distance as feature_distance
@@ -102,6 +103,7 @@ _HOME = {
     "bias_share": "parts",
     "channel": "objectives",
     "class_score": "objectives",
+    "closeness": "objectives",
     "direction": "objectives",
     "diversity": "objectives",
     "explain": "explaining",

@@ -146,6 +146,7 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
         categories=run.circumstances.categories,
         notes=_notes(run, method),
         renderer=method.renderer if isinstance(method, Named) else None,
+        objective=run.objective,
     )
 
 

@@ -52,6 +52,9 @@ class Explanation:
     renderer: str | None = None
     """The renderer the method asks for; None leaves the choice to the shape of the values."""
 
+    objective: str | None = None
+    """What the score is, where the target is an objective, such as ``channel(layer='features.3', index=5)``."""
+
     def __len__(self) -> int:
         return len(self.values)
 
@@ -81,7 +84,7 @@ class Explanation:
         """For each input the class explained and its score, such as ``king snake 17.31``."""
         scores = [f"{value:.2f}" for value in self.score.tolist()]
         if self.target is None:
-            return [f"score {value}" for value in scores]
+            return [f"{self.objective or 'score'} {value}" for value in scores]
         return [f"{self.name_of(index)} {value}" for index, value in zip(self.target.tolist(), scores, strict=True)]
 
     def name_of(self, index: int) -> str:
@@ -91,11 +94,12 @@ class Explanation:
 
     @property
     def usual_renderer(self) -> str:
-        """Draws it when nobody says otherwise: what the method asks for images; signals and volumes have their own."""
-        rank = self.inputs.ndim - 2
-        if rank != 2:
-            return "slices" if rank == 3 else "line"
-        return self.renderer or ("grayscale" if self.values.shape == self.inputs.shape else "overlay")
+        """Draws it when nobody says otherwise: what the method asks for, if it draws so many dimensions."""
+        rank, asked = self.inputs.ndim - 2, self.renderer
+        if asked is not None and (rank == 2 or (asked in renderers and rank in renderers[asked].ranks)):
+            return asked
+        of_images = "grayscale" if self.values.shape == self.inputs.shape else "overlay"
+        return {2: of_images, 3: "slices"}.get(rank, "line")
 
     def render(self, renderer: str | Renderer | None = None, **settings: Any) -> NDArray[np.uint8]:
         """Pictures (N, H, W, 3), uint8, drawn by the named renderer or by any callable of an explanation."""
@@ -151,6 +155,7 @@ class Explanation:
                 categories=tuple(about["categories"]) if about["categories"] else None,
                 notes={name.removeprefix(NOTE): kept for name, kept in tensors.items() if name.startswith(NOTE)},
                 renderer=about["renderer"],
+                objective=about.get("objective"),
             )
         except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not an explanation that cnnviz saved: {error}") from error
@@ -166,6 +171,7 @@ class Explanation:
             "preprocessing": self.preprocessing.as_dict() if self.preprocessing else None,
             "categories": self.categories,
             "renderer": self.renderer,
+            "objective": self.objective,
             "versions": {name: version(name) for name in ("cnnviz", "torch")},
         }
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -105,9 +105,9 @@ class Combined(Objective):
 
     def __repr__(self) -> str:
         if (self.sign, self.left) == ("*", -1):
-            return f"-{_bracketed(self.right)}"
-        left, right = (_bracketed(side) if self.sign in "*/" else repr(side) for side in (self.left, self.right))
-        return f"{left} {self.sign} {_bracketed(self.right) if self.sign == '-' else right}"
+            return f"-{_bracketed(self.right, '+-')}"
+        left = _bracketed(self.left, "+-" if self.sign in "*/" else "")
+        return f"{left} {self.sign} {_bracketed(self.right, {'+': '', '*': '+-', '-': '+-', '/': '+-*/'}[self.sign])}"
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,31 @@ class class_score(Objective):
                 f"there is no class {self.index}; the model has {scores.shape[1]}, numbered 0 to {scores.shape[1] - 1}"
             )
         return scores[:, self.index]
+
+    @property
+    def reads_output(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class closeness(Objective):
+    """How near the model's output is to given values: minus the mean squared error, for regression.
+
+    ``values`` is one for all, or one for each number of the output.
+    """
+
+    values: float | tuple[float, ...]
+
+    def __call__(self, seen: Seen, /) -> Tensor:
+        output = seen.output
+        if not isinstance(output, Tensor) or output.ndim == 0 or len(output) != len(seen.inputs):
+            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"the model gives {found}; values are compared with an output of (N, ...)")
+        flat = output.reshape(len(output), -1)
+        values = flat.new_tensor(self.values)
+        if values.ndim and len(values) not in (1, flat.shape[1]):
+            raise ValueError(f"there are {len(values)} values for an output of {flat.shape[1]}; give one, or one each")
+        return -(flat - values).square().mean(1)
 
     @property
     def reads_output(self) -> bool:
@@ -327,5 +352,5 @@ def _map(seen: Seen, layer: Layer, index: int) -> Tensor:
     return shown[:, index].reshape(len(shown), -1)
 
 
-def _bracketed(side: Objective | float) -> str:
-    return f"({side!r})" if isinstance(side, Combined) and side.sign in "+-" else repr(side)
+def _bracketed(side: Objective | float, weaker: str) -> str:
+    return f"({side!r})" if isinstance(side, Combined) and side.sign in weaker else repr(side)

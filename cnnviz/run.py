@@ -115,6 +115,11 @@ class Run:
         return class_scores(self.trace.output, len(self.inputs)).detach().argmax(1)
 
     @property
+    def objective(self) -> str | None:
+        """The objective explained, as it is written; None where a class or a function of the output is."""
+        return repr(self._asked) if isinstance(self._asked, Objective) else None
+
+    @property
     def copies(self) -> int:
         """How many variants of the first question's batch ``inputs`` holds, one whole batch after the other."""
         return self._copies

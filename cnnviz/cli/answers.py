@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cnnviz.compose import Named
     from cnnviz.explanation import Explanation
     from cnnviz.models import LoadedModel
+    from cnnviz.targets import Target
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Question:
 
     model: LoadedModel
     formulas: Mapping[str, Named]
-    target: str | None
+    target: Target
     how: Mapping[str, Any]
     """What else ``explain`` is told: seed, memory, before_softmax."""
 

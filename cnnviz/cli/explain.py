@@ -69,6 +69,7 @@ def _run(
     from cnnviz.cli.answers import Question, answered, found_pictures, status
     from cnnviz.cli.results import Drawing, destination
     from cnnviz.cli.settings import formula, named_methods, separated
+    from cnnviz.cli.targets import read_target
     from cnnviz.pictures import read_input
 
     declared = [name for parameter in context.command.params for name in parameter.opts]
@@ -83,7 +84,7 @@ def _run(
     load = cache(lambda: loaded(options))
     formulas = {name: formula(name, settings, lambda path: read_input(path, load().preprocessing)) for name in names}
     how = {"seed": options["seed"], "memory": quantities.byte_count(options["memory"])}
-    question = Question(load(), formulas, target, how | {"before_softmax": options["before_softmax"]})
+    question = Question(load(), formulas, read_target(target), how | {"before_softmax": options["before_softmax"]})
     drawing = Drawing(render, settings, frozenset(name for each in methods for name in each.settings))
     work = {name: options[name] for name in ("batch", "quiet", "show")}
     failed = answered(question, found, drawing, place, **work)

@@ -36,7 +36,14 @@ Methods = Annotated[
     list[str] | None,
     typer.Option("--method", "-m", help="Repeatable, or with commas between. Default: grad_cam.", **_ANSWER),
 ]
-Target = Annotated[str | None, typer.Option(help="A class, by number or name. Default: the predicted one.", **_ANSWER)]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        help="A class, by number or name. Default: the predicted one. Of regression: higher, lower, near:0.5."
+        " Inside the network: channel:LAYER:5.",
+        **_ANSWER,
+    ),
+]
 Layer = Annotated[
     str | None, typer.Option(help="By name or by number; see cnnviz layers. Default: the last one.", **_ANSWER)
 ]
