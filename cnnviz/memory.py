@@ -9,6 +9,7 @@ import torch
 # On CPU large batches lose more to page faults than they win; four at a time is near the best on common networks.
 CPU_ITEMS = 4
 CPU_BYTES = 2**30
+CPU_REPLAYED = 2**23
 
 
 def budget(device: torch.device, asked: int | None) -> int:
@@ -28,6 +29,13 @@ def items_at_once(device: torch.device, asked: int | None, bytes_per_item: int) 
     """How many inputs fit the budget; at least one."""
     fitting = max(1, budget(device, asked) // max(1, bytes_per_item))
     return min(fitting, CPU_ITEMS) if device.type == "cpu" else fitting
+
+
+def variants_of(device: torch.device, asked: int | None, largest: int) -> int:
+    """How many variants to replay at once, by the bytes of the largest output that one of them makes; at least one."""
+    if device.type == "cpu":  # outputs that stay in the cache; larger ones lose more than handing out work costs
+        return max(1, min(CPU_REPLAYED, budget(device, asked)) // largest)
+    return max(1, budget(device, asked) // (4 * largest))  # the output, what it is made of, and room to work
 
 
 def in_chunks(count: int, step: Callable[[int, int], int | None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from cnnviz import memory
-from cnnviz.engine import PLAIN, Rule, Trace, Wanted
+from cnnviz.engine import Trace, Wanted
 from cnnviz.guard import asking, check_finite
 from cnnviz.layers import INPUT, Layer, _Place, check_spatial, layer_name
 from cnnviz.objectives import Objective
+from cnnviz.replay import Replay
+from cnnviz.rules import PLAIN, Rule
 from cnnviz.seeing import Seen
 from cnnviz.targets import check_classes, class_scores, read_score
 
@@ -95,6 +97,7 @@ class Run:
         self._trace: list[Trace] = []
         self._gradients: dict[tuple[Rule, str | _Place], Tensor] = {}
         self._biases: list[Tensor] | None = None
+        self._replays: dict[tuple[str, int], Replay] = {}
 
     # What was asked
 
@@ -217,6 +220,55 @@ class Run:
         memory.in_chunks(len(variants), step)
         return torch.cat(found)
 
+    def scores_from(self, layer: Layer, count: int, change: Callable[[int, int], Tensor]) -> Tensor:
+        """Scores with a layer's output changed, (count, N), without gradients; only what follows the layer is computed.
+
+        ``change(start, stop)`` gives those variants of the layer's output, (stop - start, N, C, *spatial); of its last
+        call, if it is called several times. Where the model can't be replayed, every variant is a whole pass.
+        Raises LookupError for a layer that does not exist or never ran.
+        """
+        name = self.layer_name(layer)
+        scores = self.score.new_empty(count, len(self.inputs))
+        replays = [self._replay(name, item) for item in range(len(self.inputs))]
+
+        def step(start: int, stop: int) -> int:
+            changed = change(start, stop)
+            for item, replay in enumerate(replays):
+                scores[start:stop, item] = replay(changed[:, item])
+            return memory.variants_of(self.inputs.device, self.circumstances.memory, max(r.largest for r in replays))
+
+        memory.in_chunks(count, step)
+        check_finite(scores, "the model's score of a changed layer")
+        return scores
+
+    def _replay(self, name: str, item: int) -> Replay:
+        if (name, item) not in self._replays:
+            part = slice(item, item + 1)
+            one = Run(
+                self.model,
+                self.inputs[part],
+                self._asked_of(item),
+                others=[each[part] for each in self.others],
+                circumstances=self.circumstances,
+            )
+            watched = [one.layer_name(layer) for layer in one.plan.seen]
+            self._replays[name, item] = Replay(self.model, (one.inputs, *one.others), name, one._read_changed, watched)
+        return self._replays[name, item]
+
+    def _asked_of(self, item: int) -> Any:
+        """What is asked of one input of the batch."""
+        if callable(self._asked) and not isinstance(self._asked, Tensor):
+            return self._asked
+        target = self.target
+        return None if target is None else target[item : item + 1]
+
+    def _read_changed(self, output: Any, shown: Mapping[str, Tensor]) -> Tensor:
+        """Scores of variants of this run's one input, (K,), read from a replayed pass."""
+        variants = len(next(iter(shown.values())))
+        asked = self._asked.expand(variants) if isinstance(self._asked, Tensor) else self._asked
+        inputs = self.inputs.expand(variants, *self.inputs.shape[1:])
+        return self._read_as(asked, output, inputs, shown).detach()
+
     def at(self, inputs: Tensor, plan: Plan | None = None, *, size: bool = False) -> Run:
         """The same question about other inputs, (K*N, C, *spatial): K variants, one whole batch after the other."""
         copies, rest = divmod(len(inputs), len(self.inputs))
@@ -297,21 +349,25 @@ class Run:
         return self._scored
 
     def _read(self, output: Any) -> Tensor:
-        items = len(self.inputs)
-        with torch.inference_mode(False), torch.set_grad_enabled(True):
-            if isinstance(self._asked, Objective):
-                shown = {layer: self.trace.seen.get(self.layer_name(layer)) for layer in self._asked.layers}
-                layers = {layer: kept for layer, kept in shown.items() if kept is not None}
-                score = read_score(self._asked, Seen(self.trace.input, output, layers), items)
-            elif callable(self._asked) and not isinstance(self._asked, Tensor):
-                score = read_score(self._asked, output, items)
-            else:
-                scores = class_scores(output, items)
-                index = scores.detach().argmax(1) if self._asked is None else self._asked.to(scores.device)
-                check_classes(index, items, scores.shape[1], self.circumstances.categories)
-                score = scores.gather(1, index[:, None])[:, 0]
+        with self.trace.following():
+            score = self._read_as(self._asked, output, self.trace.input, self.trace.seen)
         check_finite(score.detach(), "the model's score")
         return score
+
+    def _read_as(self, asked: Any, output: Any, inputs: Tensor, shown: Mapping[str, Tensor]) -> Tensor:
+        """The scores asked for, (N,), from the model's output and from layers by name."""
+        items = len(inputs)
+        with torch.inference_mode(False), torch.set_grad_enabled(True):
+            if isinstance(asked, Objective):
+                named = {layer: self.layer_name(layer) for layer in asked.layers}
+                layers = {layer: shown[name] for layer, name in named.items() if name in shown}
+                return read_score(asked, Seen(inputs, output, layers), items)
+            if callable(asked) and not isinstance(asked, Tensor):
+                return read_score(asked, output, items)
+            scores = class_scores(output, items)
+            index = scores.detach().argmax(1) if asked is None else asked.to(scores.device)
+            check_classes(index, items, scores.shape[1], self.circumstances.categories)
+            return scores.gather(1, index[:, None])[:, 0]
 
     def _place(self, layer: Layer | _Place) -> str | _Place:
         return layer if isinstance(layer, _Place) else self.layer_name(layer)
