@@ -24,30 +24,12 @@ from cnnviz.operations import Operation, in_place
 Read = Callable[[Any, dict[str, Tensor]], Tensor]
 """From the model's output and watched layers to one score for each variant, (K,)."""
 
-_GETTERS = frozenset(
-    [
-        "size",
-        "dim",
-        "numel",
-        "nelement",
-        "stride",
-        "ndimension",
-        "element_size",
-        "get_device",
-        "data_ptr",
-        "storage_offset",
-        "untyped_storage",
-        "__len__",
-        "is_contiguous",
-        "is_floating_point",
-        "is_complex",
-        "is_signed",
-        "is_pinned",
-        "is_inference",
-        "type",
-    ]
-)
-_TENSOR_ATTRIBUTES = frozenset(["T", "mT", "H", "mH", "data", "real", "imag"])
+_GETTERS = {
+    *("size", "dim", "ndimension", "numel", "nelement", "stride", "element_size", "storage_offset", "__len__"),
+    *("get_device", "data_ptr", "untyped_storage", "is_contiguous", "is_floating_point", "is_complex", "is_signed"),
+    *("is_pinned", "is_inference", "type"),
+}
+_TENSOR_ATTRIBUTES = {"T", "mT", "H", "mH", "data", "real", "imag"}
 TOLERANCE = 1e-4
 
 
