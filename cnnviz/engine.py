@@ -7,77 +7,22 @@ also when the model raises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from cnnviz.biases import Biases, refuse_transformed
 from cnnviz.hooks import lend
-from cnnviz.operations import SOFTMAXES, Operation, canonical, in_place, name_of
-
-
-class Call:
-    """One operation as it ran, when its gradient arrives."""
-
-    def __init__(self, input: Tensor, output: Tensor, vjp: Callable[[Tensor], Tensor]):
-        self.input = input
-        self.output = output
-        self.vjp = vjp
-        """The operation's ordinary backward: from the gradient of its output to that of its input."""
-
-
-Backward = Callable[[Call, Tensor], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Rule:
-    """What each listed operation does to a gradient, instead of its ordinary backward."""
-
-    name: str
-    backwards: Mapping[Operation, Backward]
-    reads_input: bool = True
-    """False spares a copy where the rule needs only ``call.output`` and ``call.vjp``."""
-    otherwise: str = ""
-    """What to say to a user whose network has none of the operations."""
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-PLAIN = Rule("plain", {})
-
-
-def rule(
-    *operations: Operation, reads_input: bool = True, otherwise: str = "", name: str | None = None
-) -> Callable[[Backward], Rule]:
-    """Make a rule of one backward function ``(call, gradient) -> gradient`` for all of ``operations``."""
-
-    def make(backward: Backward) -> Rule:
-        names = dict.fromkeys((canonical(each, (), {}) for each in operations), backward)
-        return Rule(name or backward.__name__, names, reads_input, otherwise)
-
-    return make
-
-
-@dataclass(eq=False)
-class Switchboard:
-    """Which rule is in force. Apart from the trace, so that the graph holds no reference back to itself."""
-
-    rule: Rule = PLAIN
-    applied: bool = False
-
-    def backward(self, operation: Operation) -> Backward | None:
-        """What the rule in force does at this operation, if it does anything."""
-        found = self.rule.backwards.get(operation)
-        self.applied = self.applied or found is not None
-        return found
+from cnnviz.operations import SOFTMAXES, canonical, in_place, name_of
+from cnnviz.rules import PLAIN, Bound, Relu, Rule, Switch, Switchboard, tensors_in
 
 
 @dataclass(frozen=True)
@@ -111,6 +56,7 @@ class Trace:
         self.lost = False
         """Whether the model turned gradients off behind the layer where the graph begins, which is too short then."""
         self.switchboard = Switchboard()
+        self.rules = wanted.rules
         self.biases: Biases | None = None
         self.bytes = 0
         from_input = wanted.input_gradient or wanted.biases or (whole and wanted.layer_gradients)
@@ -126,22 +72,12 @@ class Trace:
             if wanted.biases:
                 self.biases = Biases(self.input)
             if wanted.rules or wanted.biases or wanted.size or wanted.before_softmax:
-                stack.enter_context(_Observer(self, wanted.rules))
+                stack.enter_context(_Observer(self, self.biases))
             # the model may write into its input, which is the caller's
             self.output: Any = model(self.input.clone(), *(other.detach().clone() for other in inputs[1:]))
             if wanted.before_softmax:
-                self.output = self._before_softmax()
+                self.output = into_softmax(self.model_name, self.output, self.softmaxes)
                 self.softmaxes.clear()
-
-    def _before_softmax(self) -> Tensor:
-        """What went into the softmax that gave the output."""
-        for given, found in reversed(self.softmaxes):
-            if isinstance(self.output, Tensor) and torch.equal(found.flatten(), self.output.flatten()):
-                return given.reshape(self.output.shape)
-        raise LookupError(
-            f"the output of {self.model_name} is not what a softmax gave, so there is nothing before it to explain; "
-            "leave before_softmax out"
-        )
 
     def _observer(self, name: str, starts_graph: bool, seen: bool) -> Callable[..., Tensor]:
         def observe(module: nn.Module, args: Any, output: Any) -> Any:
@@ -176,6 +112,10 @@ class Trace:
 
         return observe
 
+    def following(self) -> AbstractContextManager[object]:
+        """Rules act on the operations called inside as on the model's own: on how the score is read from its output."""
+        return _Observer(self) if self.rules else nullcontext()
+
     def gradients(self, score: Tensor, wrt: Sequence[Any], rule: Rule = PLAIN) -> list[Tensor | None]:
         """Gradients of the summed ``score`` at tensors or gradient edges, listed operations following the rule."""
         able = [not isinstance(each, Tensor) or each.requires_grad for each in wrt]
@@ -192,7 +132,8 @@ class Trace:
         finally:
             board.rule = PLAIN
         # judged on the way back: an operation may be called and yet lie on no way from the score to what is asked
-        if rule.backwards and not board.applied and any(grad is not None for grad in grads):
+        refused = rule.backwards and rule.otherwise is not None and not board.applied
+        if refused and any(grad is not None for grad in grads):
             names = ", ".join(sorted(name_of(each) for each in rule.backwards))
             way_out = f"; {rule.otherwise}" if rule.otherwise else ""
             raise LookupError(
@@ -205,19 +146,21 @@ class Trace:
 class _Observer(TorchFunctionMode):
     """Sees every operation of one forward pass, in this thread alone."""
 
-    def __init__(self, trace: Trace, rules: Iterable[Rule]):
+    def __init__(self, trace: Trace, biases: Biases | None = None):
         super().__init__()
-        self.trace = trace
-        self.switched = {operation: True for each in rules for operation in each.backwards}
-        self.lean = not any(each.reads_input for each in rules if F.relu in each.backwards)
+        self.trace, self.biases = trace, biases
+        self.switched = {operation for each in trace.rules for operation in each.backwards}
+        self.read = {operation for each in trace.rules if each.reads_input for operation in each.backwards}
+        self.descent: dict[Any, bool] = {}
+        """For nodes of the graph, as far as anyone has asked: do they descend from where it begins?"""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         trace = self.trace
-        if trace.biases is None:
+        if self.biases is None:
             output = self._call(func, args, kwargs)
         else:
-            output = trace.biases.call(func, args, kwargs, self._call)
+            output = self.biases.call(func, args, kwargs, self._call)
         if func in SOFTMAXES and isinstance(output, Tensor):
             trace.softmaxes.append((args[0] if args else kwargs["input"], output))
         if isinstance(output, Tensor):
@@ -230,21 +173,51 @@ class _Observer(TorchFunctionMode):
         operation = canonical(func, args, kwargs) if self.switched else func
         if operation not in self.switched or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        if args:
-            first, rest, named = args[0], args[1:], kwargs
-        else:
-            name = "input" if "input" in kwargs else "self"
-            first, rest, named = kwargs[name], (), {key: value for key, value in kwargs.items() if key != name}
-        if not isinstance(first, Tensor):
-            return func(*args, **kwargs)
-        refuse_transformed(func, first, lambda base: base.requires_grad)
-        if not first.requires_grad:
+        tensors = list(tensors_in([args, *kwargs.values()]))
+        for each in tensors:
+            refuse_transformed(func, each, lambda base: base.requires_grad)
+        inputs = [each for each in tensors if each.requires_grad and not is_functorch_wrapped_tensor(each)]
+        if len(inputs) > 1:
+            inputs = [each for each in inputs if self._descends(each)]
+        writes = in_place(func, kwargs)
+        if not inputs or (writes and inputs[0] is not tensors[0]):
             return func(*args, **kwargs)
         board = self.trace.switchboard
-        writes = in_place(func, kwargs)
-        if operation is F.relu and self.lean:
-            return _Relu.apply(board, writes, first)
-        return _Switch.apply(board, operation, writes, lambda x: func(x, *rest, **named), first)
+        if operation is F.relu and operation not in self.read:
+            return Relu.apply(board, writes, inputs[0])
+        bound = Bound(func, args, kwargs, inputs, writes)
+        output = Switch.apply(board, operation, bound, operation in self.read, *inputs)
+        return output if bound.kind is None else bound.kind(output)
+
+    def _descends(self, tensor: Tensor) -> bool:
+        """Whether a tensor comes from where the graph begins. Weights carry gradients too, and do not."""
+        trace, known = self.trace, self.descent
+        begins = [trace.input] if trace.input.requires_grad else trace.places.values()
+        known |= {_node(each): True for each in begins}
+        waiting = [_node(tensor)]
+        while waiting:
+            node = waiting[-1]
+            before = [] if node in known else [each for each, _ in node.next_functions if each is not None]
+            unknown = [each for each in before if each not in known]
+            waiting += unknown
+            if not unknown:
+                known.setdefault(waiting.pop(), any(known[each] for each in before))
+        return known[_node(tensor)]
+
+
+def into_softmax(model_name: str, output: Any, softmaxes: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """What went into the softmax that gave the output, of all that were met. Raises LookupError where none did."""
+    for given, found in reversed(softmaxes):
+        if isinstance(output, Tensor) and torch.equal(found.flatten(), output.flatten()):
+            return given.reshape(output.shape)
+    raise LookupError(
+        f"the output of {model_name} is not what a softmax gave, so there is nothing before it to explain; "
+        "leave before_softmax out"
+    )
+
+
+def _node(place: Tensor | GradientEdge) -> Any:
+    return get_gradient_edge(place).node if isinstance(place, Tensor) else place.node
 
 
 def _same_memory(args: Sequence[Any], output: Tensor) -> bool:
@@ -263,66 +236,3 @@ class _Begin(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
         return None, None
-
-
-class _Relu(torch.autograd.Function):
-    """ReLU, which every network has dozens of: keeps its output alone, as torch's own does."""
-
-    @staticmethod
-    def forward(ctx: Any, board: Switchboard, writes: bool, x: Tensor) -> Tensor:
-        output = x.relu_() if writes else x.relu()
-        if writes:
-            ctx.mark_dirty(x)
-        ctx.board = board
-        ctx.save_for_backward(output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (output,) = ctx.saved_tensors
-
-        def vjp(grad: Tensor) -> Tensor:
-            passed: Tensor = torch.ops.aten.threshold_backward(grad, output, 0)
-            return passed
-
-        backward = ctx.board.backward(F.relu)
-        return None, None, vjp(grad) if backward is None else backward(Call(output, output, vjp), grad)
-
-
-class _Switch(torch.autograd.Function):
-    """Runs an operation as it is; looks up the rule only when a gradient comes back."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, board: Switchboard, operation: Operation, writes: bool, run: Callable[[Tensor], Tensor], x: Tensor
-    ) -> Tensor:
-        with torch.enable_grad():
-            inner = (x.detach().clone() if writes else x.detach()).requires_grad_()
-            output = run(inner.clone() if writes else inner)
-        ctx.board, ctx.operation, ctx.run = board, operation, run
-        ctx.inner, ctx.output = inner, output
-        ctx.versions = inner._version, output._version
-        if writes:
-            ctx.mark_dirty(x)
-            return x.copy_(output.detach())
-        return output.detach()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inner, output = ctx.inner, ctx.output
-
-        def vjp(grad: Tensor) -> Tensor:
-            with torch.enable_grad():
-                (passed,) = torch.autograd.grad(output, inner, grad, retain_graph=True)
-            return torch.as_tensor(passed)
-
-        backward = ctx.board.backward(ctx.operation)
-        if backward is None:
-            return None, None, None, None, vjp(grad)
-        if ctx.board.rule.reads_input and inner._version != ctx.versions[0]:
-            raise RuntimeError(
-                f"rule {ctx.board.rule.name!r} needs what went into {name_of(ctx.operation)}, "
-                "but the model has written over it in place; write that operation out of place"
-            )
-        value = output.detach() if output._version == ctx.versions[1] else ctx.run(inner.detach().clone())
-        return None, None, None, None, backward(Call(inner.detach(), value, vjp), grad)

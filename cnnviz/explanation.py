@@ -6,13 +6,14 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -181,6 +182,24 @@ class Explanation:
         return encoded(np.asarray(_side_by_side(self.render())), ".png")
 
 
+def joined(batches: Sequence[Explanation]) -> Explanation:
+    """Answers to one question about several batches, as one. Raises ValueError for inputs of different sizes."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    if len({(each.values.shape[1:], each.inputs.shape[1:]) for each in batches}) > 1:
+        raise ValueError("the inputs have different sizes, and can't be answered for together; give them one size")
+    targets = [each.target for each in batches if each.target is not None]
+    return replace(
+        first,
+        values=torch.cat([each.values for each in batches]),
+        inputs=torch.cat([each.inputs for each in batches]),
+        target=torch.cat(targets) if targets else None,
+        score=torch.cat([each.score for each in batches]),
+        notes={name: torch.cat([each.notes[name] for each in batches]) for name in first.notes},
+    )
+
+
 def write(path: Path, content: bytes) -> None:
     """Put a whole file in place, or leave what was there."""
     if not path.parent.is_dir():
@@ -200,6 +219,14 @@ def write(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             raise type(error)(f"{path} can't be written: {error.strerror}; choose another place") from error
         raise
+
+
+def picture_suffix(path: str | Path) -> str:
+    """The suffix that says how a picture is written. Raises ValueError for one that does not."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in PICTURES:
+        raise ValueError(f"{path} has no suffix of a picture; use {', '.join(PICTURES)}")
+    return suffix
 
 
 def encoded(picture: NDArray[np.uint8], suffix: str) -> bytes:

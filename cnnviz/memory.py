@@ -52,7 +52,7 @@ def in_chunks(count: int, step: Callable[[int, int], int | None]) -> None:
             advised = step(start, stop)
             done = True
         except Exception as error:
-            if not _is_out_of_memory(error) or stop - start == 1:
+            if not is_out_of_memory(error) or stop - start == 1:
                 raise
             done = False
         if done:
@@ -64,7 +64,7 @@ def in_chunks(count: int, step: Callable[[int, int], int | None]) -> None:
                 torch.cuda.empty_cache()
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     says = ("can't allocate memory", "not enough memory", "backend out of memory", "STATUS_ALLOC_FAILED")
     kinds = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, kinds) or any(each in str(error) for each in says)

@@ -53,8 +53,9 @@ def load_model(
 ) -> LoadedModel:
     """The model of that name: bundled, torchvision's or timm's, of your own code, or in a trusted file.
 
-    `name`: 'demo' or 'demo-shortcut'; 'resnet50' or 'resnet50:IMAGENET1K_V1'; 'timm:resnet50.a1_in1k';
-    'package.module:factory', which is imported and called; or a file that holds a whole network.
+    `name`: 'demo', 'demo-shortcut' or 'demo-segmentation'; 'resnet50' or 'resnet50:IMAGENET1K_V1';
+    'timm:resnet50.a1_in1k'; 'package.module:factory', which is imported and called; or a file that holds a whole
+    network.
     `weights`: a file; torchvision's by name, 'IMAGENET1K_V1'; 'random' for none; by default the published.
     `mean` and `std` (on values in 0..1), `size` (pixels) and `categories` (names in the order of the outputs,
     or a text file with one per line) override what comes with the model.
@@ -78,9 +79,9 @@ def load_model(
 def _found(name: str, weights: str | Path | None, trust: bool, size: object) -> LoadedModel:
     from cnnviz import demo
 
-    if name in demo.NETWORKS:
+    if name in (*demo.NETWORKS, demo.SEGMENTATION):
         module = _filled(demo.network(name), weights, trust)
-        return LoadedModel(name, module, Preprocessing(**demo.PREPROCESSING_SETTINGS), tuple(demo.CATEGORIES))
+        return LoadedModel(name, module, Preprocessing(**demo.PREPROCESSING_SETTINGS), demo.categories(name))
     if name.startswith("timm:"):
         return _of_timm(name, weights, trust, size)
     from torchvision import models as zoo
@@ -94,7 +95,8 @@ def _found(name: str, weights: str | Path | None, trust: bool, size: object) -> 
     if ":" in name:
         module = _filled(_made(name), weights, trust)
         return LoadedModel(name, module, _guessed(module), None)
-    names = [*demo.NETWORKS, *(known for known in zoo.list_models() if not known.startswith("quantized_"))]
+    known_to_zoo = [known for known in zoo.list_models() if not known.startswith("quantized_")]
+    names = [*demo.NETWORKS, demo.SEGMENTATION, *known_to_zoo]
     if importlib.util.find_spec("timm") is not None:
         timm = importlib.import_module("timm")
         if timm.is_model(name):

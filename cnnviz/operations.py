@@ -14,6 +14,20 @@ from torch import Tensor
 
 Operation = Callable[..., Any]
 
+_OF_EACH_VALUE = (
+    *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "square", "reciprocal"),
+    *("abs", "sin", "cos", "atan", "erf"),
+)
+
+
+def _spelled(*names: str) -> tuple[Any, ...]:
+    """Every function and method of these names, in place or not."""
+    written = [form for name in names for form in (name, f"{name}_", f"__{name}__", f"__i{name}__", f"__r{name}__")]
+    return tuple(
+        getattr(home, each) for home in (torch, Tensor, torch.special) for each in written if hasattr(home, each)
+    )
+
+
 _SPELLINGS: dict[Operation, tuple[Any, ...]] = {
     F.relu: (torch.relu, torch.relu_, Tensor.relu, Tensor.relu_),
     F.leaky_relu: (F.leaky_relu_, torch._C._nn.leaky_relu),
@@ -29,13 +43,44 @@ _SPELLINGS: dict[Operation, tuple[Any, ...]] = {
     F.hardswish: (torch._C._nn.hardswish,),
     F.hardsigmoid: (torch._C._nn.hardsigmoid,),
     F.softplus: (),
-    torch.sigmoid: (torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.sigmoid, torch.special.expit),
-    torch.tanh: (torch.tanh_, Tensor.tanh, Tensor.tanh_, F.tanh),
+    torch.sigmoid: (*_spelled("sigmoid", "expit"), F.sigmoid),
+    torch.tanh: (*_spelled("tanh"), F.tanh),
+    **{getattr(torch, name): _spelled(name) for name in _OF_EACH_VALUE},
+    torch.abs: _spelled("abs", "absolute"),
+    torch.pow: _spelled("pow"),
+    torch.mul: _spelled("mul", "multiply"),
+    torch.div: _spelled("div", "divide", "true_divide", "truediv"),
+    torch.matmul: _spelled("matmul", "mm", "bmm"),
+    torch.baddbmm: _spelled("baddbmm"),
+    torch.addcmul: _spelled("addcmul"),
+    torch.maximum: (Tensor.maximum,),
+    torch.amax: (Tensor.amax,),
+    F.max_pool1d: (torch.max_pool1d, F.max_pool1d_with_indices),
+    F.max_pool2d: (torch.max_pool2d, F.max_pool2d_with_indices),
+    F.max_pool3d: (torch.max_pool3d, F.max_pool3d_with_indices),
+    F.adaptive_max_pool1d: (torch.adaptive_max_pool1d, F.adaptive_max_pool1d_with_indices),
+    F.adaptive_max_pool2d: (F.adaptive_max_pool2d_with_indices,),
+    F.adaptive_max_pool3d: (F.adaptive_max_pool3d_with_indices,),
+    F.softmax: _spelled("softmax"),
+    F.log_softmax: _spelled("log_softmax"),
+    F.layer_norm: (torch.layer_norm,),
+    F.group_norm: (torch.group_norm,),
+    F.instance_norm: (torch.instance_norm,),
+    F.rms_norm: (torch.rms_norm,),
+    F.glu: (torch._C._nn.glu,),
+    F.cosine_similarity: (torch.cosine_similarity,),
+    torch.norm: (Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm),
+    torch.std: _spelled("std"),
+    torch.var: _spelled("var"),
+    torch.prod: _spelled("prod"),
+    torch.logsumexp: _spelled("logsumexp"),
 }
 _CANONICAL = {spelling: operation for operation, spellings in _SPELLINGS.items() for spelling in spellings}
 _CLAMPS = (torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, torch.clip_, Tensor.clip, Tensor.clip_)
 _LOWER_CLAMPS = (torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_)
+_UPPER_CLAMPS = (torch.clamp_max, torch.clamp_max_, Tensor.clamp_max, Tensor.clamp_max_)
 _HARDTANHS = (F.hardtanh, F.hardtanh_, torch._C._nn.hardtanh, torch._C._nn.hardtanh_)
+_MAXIMA = (torch.max, Tensor.max)
 
 SOFTMAXES: tuple[Operation, ...] = (
     *(F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax),
@@ -53,9 +98,16 @@ ACTIVATIONS: tuple[Operation, ...] = (
 )
 """Every pointwise nonlinearity, smooth ones included."""
 
+POINTWISE: tuple[Operation, ...] = (
+    *ACTIVATIONS,
+    *(F.logsigmoid, F.softsign, F.tanhshrink, F.hardshrink, F.softshrink, torch.clamp),
+    *(getattr(torch, name) for name in _OF_EACH_VALUE),
+)
+"""Activations, and other curves that every value goes through by itself."""
+
 
 def canonical(func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Operation:
-    """The operation's one name. Clamping at zero is a ReLU, at zero and above a ReLU6."""
+    """The operation's one name. Clamping at zero is a ReLU, at zero and above a ReLU6; max(dim) is amax."""
     if func in _HARDTANHS:
         low, high = _argument(args, kwargs, 1, "min_val", -1.0), _argument(args, kwargs, 2, "max_val", 1.0)
         return F.relu6 if low == 0 and high > 0 else F.hardtanh
@@ -63,10 +115,19 @@ def canonical(func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -
         low, high = _argument(args, kwargs, 1, "min", None), _argument(args, kwargs, 2, "max", None)
         if isinstance(low, int | float) and low == 0:
             return F.relu if high is None else F.relu6
-        return func
+        return torch.clamp
     if func in _LOWER_CLAMPS:
         low = _argument(args, kwargs, 1, "min", None)
-        return F.relu if isinstance(low, int | float) and low == 0 else func
+        return F.relu if isinstance(low, int | float) and low == 0 else torch.clamp
+    if func in _UPPER_CLAMPS:
+        return torch.clamp
+    if func in _MAXIMA:
+        other = _argument(args, kwargs, 1, "other", None)
+        if isinstance(other, Tensor):
+            return torch.maximum
+        return func if _argument(args, kwargs, 1, "dim", None) is None else torch.amax
+    if kwargs.get("rounding_mode") is not None:
+        return func  # a quotient in steps
     return _CANONICAL.get(func, func)
 
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnviz.compose import Expr, frozen, plan
-from cnnviz.engine import PLAIN, Rule
 from cnnviz.layers import INPUT, Layer, _Place
 from cnnviz.objectives import Objective
+from cnnviz.rules import PLAIN, Rule
 from cnnviz.run import Plan, Run
 
 

@@ -89,14 +89,10 @@ class noisy:
         return self.samples
 
     def draw(self, run: Run, start: int, stop: int) -> Tensor:
-        inputs, generator = run.inputs, run.generator
-        seed = generator.initial_seed()
+        inputs = run.inputs
         draws = []
         for place in range(start, stop):
-            # each draw is its own, however the draws are chunked, and apart from those of every other seed
-            mixed = np.random.SeedSequence([seed % 2**63, run.copies, place]).generate_state(1, np.uint64)[0]
-            generator.manual_seed(int(mixed >> np.uint64(1)))
-            shape = inputs.shape[1:]
+            generator, shape = run.generator_of(run.copies, place), inputs.shape[1:]
             draws.append(torch.randn(shape, generator=generator, device=inputs.device, dtype=inputs.dtype))
         flat = inputs.flatten(1)
         reach = (flat.amax(1) - flat.amin(1)).view(-1, *(1,) * (inputs.ndim - 1))

@@ -1,4 +1,7 @@
-"""What strangers implement: an attribution answers a run, a renderer draws an explanation."""
+"""What strangers implement.
+
+An attribution answers a run, a renderer draws an explanation, a synthesis makes inputs, a metric scores explanations.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from cnnviz.ascent import Ascent
     from cnnviz.explanation import Explanation
     from cnnviz.run import Run
+    from cnnviz.trials import Trial
 
 
 @runtime_checkable
@@ -27,3 +32,19 @@ class Renderer(Protocol):
 
     def __call__(self, explanation: Explanation, /) -> NDArray[np.uint8]:
         """Pictures (N, H, W, 3), one for each input."""
+
+
+@runtime_checkable
+class Synthesis(Protocol):
+    """Makes inputs that a model answers strongly, or in a way that was asked for."""
+
+    def __call__(self, ascent: Ascent, /) -> Tensor:
+        """Inputs (N, C, *spatial), as the model takes them."""
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Scores explanations."""
+
+    def __call__(self, trial: Trial, /) -> Tensor:
+        """One number for each input, (N,)."""

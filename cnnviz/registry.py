@@ -10,20 +10,23 @@ import inspect
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import update_wrapper
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import pluggy
 
+from cnnviz.recipes import NamedMetric, NamedSynthesis
+
 if TYPE_CHECKING:
     from cnnviz.compose import Named
-    from cnnviz.protocols import Renderer
+    from cnnviz.protocols import Metric, Renderer, Synthesis
 
 T = TypeVar("T", covariant=True)
 HOME = "cnnviz"
+_SINGULAR = {"cnnviz.syntheses": "synthesis"}
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 hookspec = pluggy.HookspecMarker(HOME)
@@ -50,6 +53,8 @@ class Method(Generic[T]):
         self.build = build
         self.finish = finish
         self.name: str = build.__name__
+        self.ranks: tuple[int, ...] = (2,)
+        """Of a renderer: the numbers of spatial dimensions it draws."""
 
     def __call__(self, *args: Any, **settings: Any) -> T:
         """What the method is with these settings; an unknown setting is a TypeError that knows the right ones."""
@@ -93,7 +98,7 @@ class Registry(Mapping[str, "Method[T]"]):
 
     def __init__(self, group: str):
         self.group = group
-        self.kind = group.rpartition(".")[2].removesuffix("s")
+        self.kind = _SINGULAR.get(group, group.rpartition(".")[2].removesuffix("s"))
         self._methods: dict[str, Method[T]] = {}
         self._origins: dict[str, str] = {}
         self._found: dict[str, EntryPoint] | None = None
@@ -229,12 +234,43 @@ class Registry(Mapping[str, "Method[T]"]):
         return _hint(name, self, "there are")
 
 
-def renderer(build: Callable[..., Renderer]) -> Method[Renderer]:
+@overload
+def renderer(build: Callable[..., Renderer], /) -> Method[Renderer]: ...
+
+
+@overload
+def renderer(*, ranks: Sequence[int]) -> Callable[[Callable[..., Renderer]], Method[Renderer]]: ...
+
+
+def renderer(build: Callable[..., Renderer] | None = None, /, *, ranks: Sequence[int] = (2,)) -> Any:
     """Make a renderer of a function from settings to a callable that draws an explanation.
 
-    That callable takes an :class:`~cnnviz.Explanation` and returns uint8 pictures (N, H, W, 3).
+    That callable takes an :class:`~cnnviz.Explanation` and returns uint8 pictures (N, H, W, 3). ``ranks`` are the
+    numbers of spatial dimensions it draws: a method that names this renderer for its values gets it for those inputs.
     """
-    return Method(build)
+
+    def make(build: Callable[..., Renderer]) -> Method[Renderer]:
+        method: Method[Renderer] = Method(build)
+        method.ranks = tuple(ranks)
+        return method
+
+    return make if build is None else make(build)
+
+
+def synthesis(build: Callable[..., Synthesis]) -> Method[NamedSynthesis]:
+    """Make a synthesis of a function from settings to a callable that makes inputs.
+
+    That callable takes an :class:`~cnnviz.Ascent` and returns inputs (N, C, *spatial).
+    """
+    return Method(build, NamedSynthesis)
+
+
+def metric(build: Callable[..., Metric]) -> Method[NamedMetric]:
+    """Make a metric of a function from settings to a callable that scores explanations.
+
+    That callable takes a :class:`~cnnviz.Trial` and returns a number for each input, (N,).
+    """
+    return Method(build, NamedMetric)
 
 
 def _hint(name: str, known: Mapping[str, Any], introduction: str) -> str:
@@ -256,4 +292,7 @@ def _origin(entry: EntryPoint) -> str:
 
 
 attributions: Registry[Named] = Registry("cnnviz.attributions")
+metrics: Registry[NamedMetric] = Registry("cnnviz.metrics")
 renderers: Registry[Renderer] = Registry("cnnviz.renderers")
+syntheses: Registry[NamedSynthesis] = Registry("cnnviz.syntheses")
+registries: tuple[Registry[Any], ...] = (attributions, syntheses, renderers, metrics)

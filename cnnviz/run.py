@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
@@ -19,7 +20,7 @@ from cnnviz.objectives import Objective
 from cnnviz.replay import Replay
 from cnnviz.rules import PLAIN, Rule
 from cnnviz.seeing import Seen
-from cnnviz.targets import check_classes, class_scores, read_score
+from cnnviz.targets import check_classes, class_probabilities, class_scores, read_score
 
 if TYPE_CHECKING:
     from cnnviz.compose import Expr
@@ -59,6 +60,8 @@ class Circumstances:
     """Bytes that one chunk of inputs may take; None: a share of what is free."""
     before_softmax: bool = False
     """Whether scores are what goes into the model's last softmax, instead of what comes out."""
+    probabilities: bool = False
+    """Whether scores of classes are brought between 0 and 1."""
 
 
 class Run:
@@ -137,6 +140,11 @@ class Run:
         """The source of all randomness: the same for the same seed, whatever was drawn before."""
         return torch.Generator(self.inputs.device).manual_seed(self.circumstances.seed)
 
+    def generator_of(self, *numbers: int) -> torch.Generator:
+        """The source of one numbered draw: its own, however draws are chunked, and apart from every other seed's."""
+        mixed = np.random.SeedSequence([self.circumstances.seed % 2**63, *numbers]).generate_state(1, np.uint64)[0]
+        return torch.Generator(self.inputs.device).manual_seed(int(mixed >> np.uint64(1)))
+
     # What the model shows
 
     def activation(self, layer: Layer = None, *, spatial: bool = True) -> Tensor:
@@ -210,15 +218,23 @@ class Run:
         ``inputs`` holds K variants of the batch, one whole batch after the other.
         """
         variants = inputs.reshape(-1, *self.inputs.shape)
+        return self.scores_of(len(variants), lambda start, stop: variants[start:stop]).flatten()
+
+    def scores_of(self, count: int, draw: Callable[[int, int], Tensor]) -> Tensor:
+        """Scores of ``count`` variants of the batch for the same targets, (count, N), without gradients, in chunks.
+
+        ``draw(start, stop)`` gives those variants, (stop - start, N, C, *spatial): no more of them are kept than are
+        scored at once. It may be called again for the same variants, and must give the same.
+        """
         found: list[Tensor] = []
 
         def step(start: int, stop: int) -> int:
-            run = self.at(variants[start:stop].flatten(0, 1), size=True)
-            found.append(run.score)
-            return run.variants_at_once(len(self.inputs))
+            run = self.at(draw(start, stop).flatten(0, 1), size=start == 0)
+            found.append(run.score.view(stop - start, -1))
+            return run.variants_at_once(len(self.inputs)) if start == 0 else 0
 
-        memory.in_chunks(len(variants), step)
-        return torch.cat(found)
+        memory.in_chunks(count, step)
+        return torch.cat(found) if found else self.score.new_empty(0, len(self.inputs))
 
     def scores_from(self, layer: Layer, count: int, change: Callable[[int, int], Tensor]) -> Tensor:
         """Scores with a layer's output changed, (count, N), without gradients; only what follows the layer is computed.
@@ -252,7 +268,10 @@ class Run:
                 circumstances=self.circumstances,
             )
             watched = [one.layer_name(layer) for layer in one.plan.seen]
-            self._replays[name, item] = Replay(self.model, (one.inputs, *one.others), name, one._read_changed, watched)
+            before = self.circumstances.before_softmax
+            self._replays[name, item] = Replay(
+                self.model, (one.inputs, *one.others), name, one._read_changed, watched, before_softmax=before
+            )
         return self._replays[name, item]
 
     def _asked_of(self, item: int) -> Any:
@@ -306,6 +325,19 @@ class Run:
         )
         other._trace = [self.trace]
         other._copies, other._names = self._copies, self._names
+        return other
+
+    def as_probability(self) -> Run:
+        """The same question, answered in probabilities: of classes by a softmax over them, of one alone by a sigmoid.
+
+        Where the model gives probabilities of several classes already, or the target is a function or an objective,
+        it is as it was.
+        """
+        if callable(self._asked) and not isinstance(self._asked, Tensor):
+            return self
+        told = replace(self.circumstances, probabilities=True)
+        other = Run(self.model, self.inputs, self.target, others=self.others, plan=self.plan, circumstances=told)
+        other._trace, other._copies, other._names = [self.trace], self._copies, self._names
         return other
 
     def layer_name(self, layer: Layer) -> str:
@@ -365,6 +397,7 @@ class Run:
             if callable(asked) and not isinstance(asked, Tensor):
                 return read_score(asked, output, items)
             scores = class_scores(output, items)
+            scores = class_probabilities(scores) if self.circumstances.probabilities else scores
             index = scores.detach().argmax(1) if asked is None else asked.to(scores.device)
             check_classes(index, items, scores.shape[1], self.circumstances.categories)
             return scores.gather(1, index[:, None])[:, 0]

@@ -37,18 +37,20 @@ class View:
     """Passes through a model, one after the other, that show the same layers.
 
     The first pass counts how often each layer is called; where the output is not asked for, the passes after it end at
-    the last of these calls. The model is never edited, and its parameters get no gradients.
+    the last of these calls. Without a ``graph`` nothing is kept for gradients. The model is never edited, and its
+    parameters get no gradients.
     """
 
-    def __init__(self, model: nn.Module, layers: Iterable[Layer], *, output: bool = True):
+    def __init__(self, model: nn.Module, layers: Iterable[Layer], *, output: bool = True, graph: bool = True):
         self.model = model
         self.asked = tuple(layers)
         self.output = output
+        self.graph = graph
         self.names: dict[Layer, str] = {}
         self._calls: dict[str, int] | None = None
 
     def __call__(self, inputs: Tensor) -> Seen:
-        """One pass with its graph; ``inputs`` (N, C, *spatial) may have a graph of its own."""
+        """One pass; ``inputs`` (N, C, *spatial) may have a graph of its own."""
         for layer in self.asked:
             if layer not in self.names:
                 self.names[layer] = layer_name(self.model, layer, (inputs.detach(),))
@@ -70,7 +72,7 @@ class View:
 
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.set_grad_enabled(self.graph))
             for name in wanted:
                 lend(stack, self.model.get_submodule(name).register_forward_hook, observer(name))
             with asking(self.model, inputs):

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 import cnnviz
 
 HERE = Path(__file__).parent
-RANKED = {"line": 1, "slices": 3}  # the renderers that do not draw images
-FIGURES = ("confusion_matrix", "panels")
+RANKED = {"line": 1, "projection": 3, "slices": 3}  # the renderers that do not draw images
+FIGURES = ("channels", "confusion_matrix", "panels")
 
 
 def write(name: str, picture: NDArray[np.uint8]) -> str:
@@ -95,7 +95,7 @@ def main() -> None:
     names = [name for name in cnnviz.renderers if name not in RANKED and name not in FIGURES]
     methods = list(cnnviz.attributions)
     results = cnnviz.explain(model, cat, methods, target=target)
-    confusion = results.pop("saliency_confusion")
+    several = {name: results.pop(name) for name in methods if results[name].renderer in FIGURES}
 
     (HERE / "pictures").mkdir(exist_ok=True)
     best = ("grad_cam", "layer_cam", "guided_grad_cam", "integrated_gradients")
@@ -103,7 +103,7 @@ def main() -> None:
     for name, (picture, wanted) in pictures.items():
         shown = cnnviz.grid(cnnviz.explain(model, picture, best, target=wanted))
         Image.fromarray(shown).save(HERE / "pictures" / f"{name}.jpg", quality=90)
-    confusion.save(HERE / "pictures" / "confusion.png")
+    several["saliency_confusion"].save(HERE / "pictures" / "confusion.png")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "cnnviz", "demo", "-o", folder], check=True, stdout=subprocess.DEVNULL)
         shutil.copy(Path(folder) / "methods.png", HERE / "pictures" / "demo.png")
@@ -122,8 +122,8 @@ def main() -> None:
             "",
             write(f"{name}-panels", explanation.render("panels")[0]),
         ]
-    page += ["", "## saliency_confusion", "", cnnviz.attributions["saliency_confusion"].summary, ""]
-    page += [write("saliency_confusion", confusion.render()[0])]
+    for name, explanation in several.items():
+        page += ["", f"## {name}", "", cnnviz.attributions[name].summary, "", write(name, explanation.render()[0])]
     for renderer, rank in RANKED.items():
         inputs, labels = blobs(1, rank, seed=1000)
         network, chosen = trained(rank), ["grad_cam", "layer_cam", "guided_backprop", "integrated_gradients"]

@@ -20,6 +20,7 @@ from PIL import Image
 from cnnviz import Explanation, attributions, demo, explain, load_model, renderers
 from cnnviz.__main__ import main
 from cnnviz.cli import answers, quantities, settings
+from cnnviz.registry import registries
 
 SIGNAL_NET = """
 from torch import nn
@@ -435,10 +436,7 @@ def test_confusion_splits_any_method(pictures: Path, here: Path, capsys: pytest.
 
 def test_methods_are_listed_and_have_their_pages(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line.split("\t") for line in works(capsys, "methods", "--plain")]
-    assert [row[:2] for row in rows] == [
-        *(["attribution", name] for name in attributions),
-        *(["renderer", name] for name in renderers),
-    ]
+    assert [row[:2] for row in rows] == [[registry.kind, name] for registry in registries for name in registry]
     assert ["attribution", "cam", attributions["cam"].summary, attributions.origin("cam")] in rows
     table = "\n".join(works(capsys, "methods"))
     assert "guided_grad_cam" in table
@@ -447,7 +445,7 @@ def test_methods_are_listed_and_have_their_pages(here: Path, capsys: pytest.Capt
     assert re.search(r"--steps +int +50", page)
     assert "no settings" in works(capsys, "methods", "input_x_gradient")[-1]
     unknown = fails(capsys, "methods", "grad_cm")
-    assert unknown == "there is no attribution or renderer 'grad_cm'; did you mean 'grad_cam'?"
+    assert unknown == "there is no method 'grad_cm'; did you mean 'grad_cam'?"
 
 
 def test_a_plugin_that_does_not_load_harms_nobody(
@@ -473,8 +471,8 @@ def test_a_plugin_that_does_not_load_harms_nobody(
 def test_doctor_finds_nothing_wrong_here(capsys: pytest.CaptureFixture[str]) -> None:
     lines = works(capsys, "doctor")
     assert f"torch {torch.__version__.partition('+')[0]}" in [line.partition("+")[0] for line in lines]
-    assert f"{len(attributions)} attributions load" in lines
-    assert f"{len(renderers)} renderers load" in lines
+    for registry, kinds in zip(registries, ("attributions", "syntheses", "renderers", "metrics"), strict=True):
+        assert f"{len(registry)} {kinds} load" in lines
 
 
 def test_layers_are_listed_with_what_the_option_takes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

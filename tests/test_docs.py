@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from torchvision import models
 
 import cnnviz
 from cnnviz.__main__ import main
-from cnnviz.registry import Registry
+from cnnviz.registry import registries
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -65,7 +67,6 @@ def _as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     """Works in an empty folder, and forgets what a page registers or imports."""
     monkeypatch.chdir(tmp_path)
     modules = set(sys.modules)
-    registries: list[Registry[Any]] = [cnnviz.attributions, cnnviz.renderers]
     names = [set(registry) for registry in registries]
     yield
     for registry, before in zip(registries, names, strict=True):
@@ -88,9 +89,22 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def _squeezenet_is_downloaded(assets: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> None:
+    """torchvision finds trained weights of its squeezenet1_0 where it would have kept its own."""
+    home = tmp_path_factory.mktemp("torch")
+    checkpoints = home / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    name = models.SqueezeNet1_0_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
+    shutil.copy(assets / "models" / "squeezenet1_0-imagenet.pth", checkpoints / name)
+    monkeypatch.setenv("TORCH_HOME", str(home))
+
+
 @pytest.mark.usefixtures("_as_before")
 @pytest.mark.parametrize("page", with_blocks("python", *SHELLS))
 def test_code_and_commands_run(page: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
+    if "squeezenet1_0" in page.read_text():
+        request.getfixturevalue("_squeezenet_is_downloaded")
     namespace: dict[str, Any] = {"__name__": f"page_{page.stem}"}
     for block in blocks(page):
         if block.reason is not None:
@@ -103,6 +117,19 @@ def test_code_and_commands_run(page: Path, request: pytest.FixtureRequest, capsy
             for command in commands(block):
                 status = run(command, request)
                 assert status == 0, f"{page.name}:{block.line}: {command} ended with {status}:\n{capsys.readouterr()}"
+
+
+def test_every_picture_of_the_seeds_is_what_a_command_of_the_page_makes() -> None:
+    page = DOCS / "seeds.md"
+    text = page.read_text()
+    made = {Path(word).name for word in re.findall(r"(?:-o |--sheet |draw\(\"cat.png\", \")([\w./-]+\.png)", text)}
+    shown = re.findall(r"\]\(pictures/seeds/([^)]+)\)", text)
+    assert len(shown) > 20
+    assert set(shown) <= made
+    for name in shown:
+        with Image.open(DOCS / "pictures" / "seeds" / name) as picture:
+            low, high = picture.convert("L").getextrema()
+        assert high - low > 50, f"{name} is blank"
 
 
 def commands(block: Block) -> list[str]:
@@ -244,7 +271,7 @@ def test_the_pages_build_and_name_everything(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr
     methods, api = ((tmp_path / "html" / page).read_text() for page in ("methods.html", "api.html"))
     ours: list[str] = []
-    for registry in (cnnviz.attributions, cnnviz.renderers):
+    for registry in registries:
         ours += [name for name in registry if registry.origin(name).startswith("cnnviz ")]
     assert [name for name in ours if f">{name}<" not in methods] == []
     assert [name for name in cnnviz.__all__ if f'id="cnnviz.{name}"' not in api] == []

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from cnnviz import Explanation, renderers
 from cnnviz.grids import grid
-from cnnviz_plugins.figures import confusion_matrix, panels
+from cnnviz_plugins.confusion_pictures import confusion_matrix
+from cnnviz_plugins.figures import panels
 from cnnviz_plugins.heat_pictures import heatmap, overlay
 from cnnviz_plugins.sheets import Sheet
 from cnnviz_plugins.signal_pictures import line
-from cnnviz_plugins.volume_pictures import slices
+from cnnviz_plugins.volume_pictures import projection, slices
 
 LONG = (
     "white wolf, Arctic wolf, Canis lupus tundrarum, a wolf whose $name_is$ Donaudampfschifffahrtsgesellschaftskapitän"
@@ -105,6 +106,31 @@ def test_the_matrix_tells_that_values_go_on_beyond_its_bar(figures: list[Figure]
     values = torch.arange(16.0).reshape(1, 4, 2, 2)
     confusion_matrix(normalize=5.0)(explained(values, uniform(1, 3, 2, 2)))
     assert legend(figures[0]) == ["0", "2.5", "≥ 5"]
+
+
+def test_the_matrix_of_a_signal_is_four_curves_in_the_colours_of_their_maps(figures: list[Figure]) -> None:
+    maps = 2 * uniform(1, 4, 5)
+    signal = normal(1, 2, 5)
+    confusion_matrix(normalize="image")(explained(maps, signal, 1, {"prediction": torch.tensor([0])}))
+    turbo, peak = matplotlib.colormaps["turbo"], float(maps.max())
+    found = lines(figures[0])
+    assert len(found) == 8  # four maps, two channels each
+    for quarter in range(4):
+        strong = (maps[0, quarter] / peak).double().numpy()
+        for colors in found[2 * quarter : 2 * quarter + 2]:
+            np.testing.assert_allclose(colors, turbo((strong[:-1] + strong[1:]) / 2)[:, :3])
+    assert [text for text in texts(figures[0]) if text][:2] == ["Negative", "Positive"]
+    assert legend(figures[0])[-1] == f"{peak:.3g}"
+
+
+def test_the_matrix_of_a_volume_is_seen_through_in_depth(figures: list[Figure]) -> None:
+    maps, volume = uniform(1, 4, 3, 2, 2), uniform(1, 1, 3, 2, 2)
+    confusion_matrix("gray", 1.0, normalize="image")(explained(maps, volume))
+    shown = pictures(figures[0])
+    for quarter in range(4):
+        heat = (maps[0, quarter] / maps.max()).amax(0).double().numpy()
+        expected = volume[0, 0].amax(0).double().numpy() * (1 - heat) + heat * heat
+        np.testing.assert_allclose(shown[quarter], np.repeat(expected[..., None], 3, -1) * 255, atol=2)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +236,56 @@ def test_slices_are_evenly_spaced_and_end_with_the_highest(
         np.testing.assert_allclose(picture, np.repeat((each * each)[..., None], 3, -1) * 255, atol=2)
 
 
+def test_projections_are_the_strongest_along_each_axis(figures: list[Figure]) -> None:
+    values, volume = normal(1, 1, 3, 4, 5), uniform(1, 1, 3, 4, 5)
+    projection("gray", 1.0, normalize="image")(explained(values, volume))
+    (figure,) = figures
+    assert texts(figure) == ["cat 17.30", "along depth", "along height", "along width"]
+    heat, seen = (values / values.max()).clamp(min=0)[0, 0].double(), volume[0, 0].double()
+    shown = pictures(figure)
+    for axis in range(3):
+        above, below = shown[2 * axis], shown[2 * axis + 1]
+        brightest, strongest = seen.amax(axis).numpy(), heat.amax(axis).numpy()
+        assert above.shape == (*brightest.shape, 3)
+        assert_seen(above, np.repeat(brightest[..., None], 3, -1))
+        expected = brightest * (1 - strongest) + strongest**2
+        np.testing.assert_allclose(below, np.repeat(expected[..., None], 3, -1) * 255, atol=2)
+    assert legend(figure)[-1] == f"{float(values.max()):.3g}"
+
+
+@pytest.mark.parametrize("marks", ["3, 7.5", (3, 7.5)])
+def test_marks_are_black_lines_through_every_row(figures: list[Figure], marks: Any) -> None:
+    line(marks=marks)(explained(normal(1, 2, 10), normal(1, 2, 10)))
+    line(marks=marks)(explained(normal(1, 10), normal(1, 10)))
+    for figure, rows in zip(figures, (2, 1), strict=True):
+        found = [each for axes in figure.axes for each in axes.lines if each.get_color() == "black"]
+        assert [each.get_xdata()[0] for each in found] == [3, 7.5] * rows
+
+
+@pytest.mark.parametrize("marks", ["3;4", ("x",), "3,,4"])
+def test_marks_that_are_no_places_are_told(marks: Any) -> None:
+    with pytest.raises(ValueError, match=r"are no places; give numbers with commas between, such as 30,75\.5"):
+        line(marks=marks)
+
+
+@pytest.mark.parametrize("draw", [heatmap, overlay])
+def test_a_bar_tells_the_values(figures: list[Figure], draw: Any) -> None:
+    values = torch.tensor([[[[0.0, 8.0], [2.0, -9.0]]], [[[0.0, 0.5], [0.25, 0.0]]]])
+    result = explained(values, uniform(2, 3, 2, 2))
+    drawn = draw(normalize="image", bar=True)(result)
+    assert [legend(figure) for figure in figures] == [["0", "4", "8"], ["0", "0.25", "0.5"]]
+    plain = draw(normalize="image")(result)
+    for figure, picture in zip(figures, plain, strict=True):
+        np.testing.assert_array_equal(pictures(figure)[0], picture)
+    assert drawn.shape[2] > drawn.shape[1]
+    draw(normalize="signed", bar=True)(result)
+    assert legend(figures[2]) == ["0", "4.5", "9"]
+    draw(normalize=2.0, absolute=True, bar=True)(result)
+    assert legend(figures[4]) == ["0", "1", "\u2265 2"]
+    draw(bar=True)(explained(torch.zeros(1, 1, 2, 2), uniform(1, 3, 2, 2)))
+    assert legend(figures[6]) == ["0"]
+
+
 def confusion(target: int | None, height: int, width: int, magnitude: float) -> Callable[[], NDArray[np.uint8]]:
     values = uniform(2, 4, 3, 3) * magnitude
     notes = {"prediction": torch.tensor([2, 0])}
@@ -232,6 +308,13 @@ def every_figure() -> Iterator[Any]:
         volume = explained(normal(2, 1, 2, 2, 2), normal(2, 1, 20, 9, 7), target)
         yield pytest.param(lambda it=volume: slices()(it), id=f"volume, target {target}")
         yield pytest.param(lambda it=volume: slices(1, 2)(it), id=f"one slice, target {target}")
+        yield pytest.param(lambda it=volume: projection()(it), id=f"projection, target {target}")
+        for shape in ((1, 2, 30), (5, 4, 6, 80), (1, 9, 40, 7)):
+            maps = explained(uniform(2, 4, *shape[1:]) * 1e9, normal(2, *shape), target)
+            yield pytest.param(lambda it=maps: confusion_matrix()(it), id=f"confusion of {shape}, target {target}")
+    for size in ((8, 8), (400, 30), (3, 600)):
+        barred = explained(normal(2, 1, 3, 3) * 1e-9, uniform(2, 3, *size))
+        yield pytest.param(lambda it=barred: overlay(bar=True)(it), id=f"bar of {size}")
 
 
 @pytest.mark.parametrize("draw", list(every_figure()))

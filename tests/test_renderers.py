@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnviz import Explanation, Preprocessing
-from cnnviz_plugins.figures import confusion_matrix, panels
+from cnnviz import Explanation, Preprocessing, explain
+from cnnviz.testing import SmallNet
+from cnnviz_plugins.channel_pictures import _tile, channels
+from cnnviz_plugins.figures import panels
 from cnnviz_plugins.heat_pictures import diverging, heatmap, overlay
 from cnnviz_plugins.saliency_pictures import color, grayscale, negative, positive
 from cnnviz_plugins.signal_pictures import line
@@ -268,7 +270,7 @@ def test_values_that_are_not_finite_are_told(draw: Any) -> None:
         draw()(explained(values, uniform(1, 3, 4, 4)))
 
 
-@pytest.mark.parametrize("draw", [*PLAIN, panels, confusion_matrix], ids=lambda draw: str(draw.name))
+@pytest.mark.parametrize("draw", [*PLAIN, panels], ids=lambda draw: str(draw.name))
 def test_what_is_no_image_is_sent_to_its_renderer(draw: Any) -> None:
     for shape, kind, right in (((1, 2, 9), "signals", "line"), ((1, 1, 3, 4, 5), "volumes", "slices")):
         with pytest.raises(ValueError, match=f"^{draw.name} draws images; for {kind} use '{right}'$"):
@@ -310,3 +312,139 @@ def test_signals_and_volumes_have_their_own_renderers() -> None:
 def test_wrong_settings_are_told_before_anything_is_drawn(build: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         build(**settings)
+
+
+# Every channel of a layer
+
+
+def found(sheet: NDArray[np.uint8], small: NDArray[np.uint8], factor: int | None = None) -> tuple[int, int, int]:
+    """Where a picture stands on a sheet, and how many times it is enlarged; the largest that is there."""
+    bluest = np.unravel_index((small.max(-1).astype(int) - small.min(-1)).argmax(), small.shape[:2])
+    alike = (sheet == small[bluest]).all(-1)
+    for times in [factor] if factor else range(256 // len(small), 0, -1):
+        large = small.repeat(times, 0).repeat(times, 1)
+        height, width = (sheet.shape[axis] - large.shape[axis] + 1 for axis in (0, 1))
+        if height < 1 or width < 1:
+            continue
+        row, column = (int(at) * times for at in bluest)
+        places = np.argwhere(alike[row : row + height, column : column + width])
+        for at in np.ndindex(small.shape[:2]):
+            tops, lefts = (places + np.array(at) * times).T
+            places = places[(sheet[tops, lefts] == small[at]).all(-1)]
+        for top, left in places.tolist():
+            if np.array_equal(sheet[top : top + len(large), left : left + large.shape[1]], large):
+                return top, left, times
+    raise AssertionError("it is not there")
+
+
+def seen(strengths: Any) -> NDArray[np.uint8]:
+    """Gray for numbers from 0 to 1, blue for those from -1 to 0."""
+    picture = np.zeros((*np.shape(strengths), 3), np.uint8)
+    for place, strength in np.ndenumerate(np.asarray(strengths, np.float64)):
+        color = [strength] * 3 if strength >= 0 else [-strength * part for part in (0.15, 0.45, 1.0)]
+        picture[place] = [round(255 * part) for part in color]
+    return picture
+
+
+def layer(values: Any, size: int = 8) -> Explanation:
+    return explained(torch.as_tensor(values)[None], uniform(1, 3, size, size))
+
+
+def test_channels_are_gray_from_zero_to_their_own_strongest_and_blue_below_zero() -> None:
+    values = [[[0.0, 2.0], [1.0, 0.5]], [[0.0, -4.0], [2.0, 1.0]], [[0.2, 0.1], [0.0, 0.15]]]
+    sheet = channels()(layer(values))[0]
+    expected = [seen(np.array(each) / peak) for each, peak in zip(values, (2, 4, 0.2), strict=True)]
+    places = [found(sheet, each) for each in expected]
+    assert len({top for top, *_ in places}) == 1
+    assert [left for _, left, _ in places] == sorted(left for _, left, _ in places)
+    assert places[0][2] == places[1][2] == places[2][2] > 60
+
+
+def test_shared_channels_have_one_scale_and_roundings_are_none() -> None:
+    shape = np.array([[0.0, 1.0], [0.5, 1.0]])
+    values = np.array([4.0, 1.0, 1e-9])[:, None, None] * shape
+    one = channels(shared=True)(layer(values))[0]
+    assert found(one, seen(shape))[1] < found(one, seen(shape / 4))[1] < found(one, seen(shape * 0))[1]
+    own = channels()(layer(values))[0]
+    assert found(own, seen(shape))[1] < found(own, seen(shape * 0))[1]
+
+
+def test_the_strongest_channels_come_first() -> None:
+    values = np.array([0.25, 1.0, 0.5, 0.75])[:, None, None] * np.array([[0.0, 1.0], [1.0, 1.0]])
+    sheet = channels(most=3, shared=True)(layer(values))[0]
+    places = [found(sheet, seen(values[number]), 128)[1] for number in (1, 3, 2)]
+    assert places == sorted(places)
+    with pytest.raises(AssertionError, match="it is not there"):
+        found(sheet, seen(values[0]), 128)
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "across", "factor"),
+    [(3, None, 3, 42), (64, None, 20, 12), (500, None, 23, 10), (2048, None, 46, 6), (64, 8, 8, 32)],
+)
+def test_so_many_channels_stand_in_a_row(count: int, columns: int | None, across: int, factor: int) -> None:
+    values = np.zeros((count, 6, 6))
+    values[0, 1, 1] = values[across - 1, 4, 1] = values[-1, 1, 2] = -1  # three to know, in blue
+    sheet = channels(columns)(layer(values))[0]
+    first, last_of_row, last = (found(sheet, seen(values[number]), factor) for number in (0, across - 1, -1))
+    assert first[0] == last_of_row[0]
+    assert sheet.shape[1] - last_of_row[1] < 6 * factor + 60
+    column, row = (count - 1) % across, (count - 1) // across
+    assert last[1] - first[1] == (last_of_row[1] - first[1]) / (across - 1) * column
+    assert last[0] - first[0] == row * (6 * factor + 17)  # under its label
+    assert max(sheet.shape) < 3000
+
+
+def test_every_channel_has_its_number_above() -> None:
+    values = np.zeros((12, 6, 6))
+    values[:, 2, 2] = -1
+    labelled, alike = channels(shared=True)(layer(values))[0], seen(values[0])
+    top, _, factor = found(labelled, alike)
+    above = labelled[top - 12 : top]
+    dark = (above < 128).all(-1).any(0)
+    assert dark.sum() > 12 * 8  # letters above all of them
+    assert (labelled[top + 6 * factor :] == 255).all(-1).mean() == 1  # and nothing below
+
+
+def test_a_volume_shows_its_strongest_in_depth_and_a_signal_its_curve() -> None:
+    volume = torch.zeros(1, 1, 3, 2, 2)
+    volume[0, 0, 1, 0, 1], volume[0, 0, 2, 0, 1], volume[0, 0, 0, 1, 0] = 0.5, -1.0, 0.25
+    found(channels()(explained(volume, uniform(1, 1, 3, 4, 4)))[0], seen([[0, -1], [0.25, 0]]))
+    tile = _tile(np.array([0.0] * 5 + [1.0] * 5), 100)
+    assert tile.shape == (50, 100, 3)
+    lowest = len(tile) - 1 - tile[::-1, :, 0].argmax(0)  # where each column is brightest
+    assert abs(lowest[:40] - 25).max() <= 1
+    assert lowest[60:].max() <= 2
+    down = _tile(np.array([-1.0] * 10), 100)
+    assert down[:, 50, 0].argmax() >= 47
+
+
+@pytest.mark.parametrize("setting", ["columns", "most"])
+def test_no_channels_cannot_be_drawn(setting: str) -> None:
+    with pytest.raises(ValueError, match=f"{setting}=0 leaves no place for a picture; use 1 or more"):
+        channels(**{setting: 0})
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_method_is_drawn_by_its_own_renderer_where_that_draws_so_many_dimensions(rank: int) -> None:
+    size = (12, 10, 8)[:rank]
+    inputs = normal(1, 3, *size)
+    model = SmallNet(rank)
+    usual = {1: "line", 2: "color", 3: "slices"}[rank]
+    for name, expected in (
+        ("activation", "channels"),
+        ("saliency_confusion", "confusion_matrix"),
+        ("guided_backprop", usual),
+    ):
+        answer = explain(model, inputs, name, target=0)
+        assert answer.usual_renderer == expected
+        np.testing.assert_array_equal(answer.render(), answer.render(expected))
+
+
+def test_activations_are_what_the_layer_gives(rank: int) -> None:
+    model, inputs = SmallNet(rank), normal(2, 3, *(12, 10, 8)[:rank])
+    kept: list[Tensor] = []
+    handle = model.second.register_forward_hook(lambda module, args, output: kept.append(output.detach().clone()))
+    model(inputs)
+    handle.remove()
+    assert torch.equal(explain(model, inputs, "activation", layer="second").values, kept[0])

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cnnviz.models import LoadedModel
     from cnnviz.targets import Target
 
+Also = Callable[[Sequence[Path], "Mapping[str, Explanation]", Drawing], None]
+
 
 @dataclass(frozen=True)
 class Question:
@@ -70,8 +72,12 @@ def answered(
     batch: int,
     quiet: bool,
     show: bool,
+    also: Also | None = None,
 ) -> int:
-    """Explain them all, write the files, tell of each. Returns how many pictures failed; raises where all did."""
+    """Explain them all, write the files, tell of each. Returns how many pictures failed; raises where all did.
+
+    ``also`` is handed the pictures of each batch and their answers, before these are written.
+    """
     names = file_names(destination.path, pictures, list(question.formulas)) if destination.folder else {}
     together: dict[str, list[Explanation]] = {name: [] for name in question.formulas}
     written: list[Path] = []
@@ -83,7 +89,7 @@ def answered(
             say(f"{path}: {', '.join(explanation.titles())}")
 
     with _progress(len(pictures), quiet) as advance:
-        for paths, inputs in _batches(question.model, pictures, batch):
+        for paths, inputs in batches(question.model, pictures, batch):
             if isinstance(inputs, Exception):
                 if len(pictures) == 1:
                     raise inputs
@@ -93,6 +99,8 @@ def answered(
                 try:
                     answers = question(inputs)
                     drawing.check(answers.values())
+                    if also is not None:
+                        also(paths, answers, drawing)
                     if destination.folder:
                         destination.path.mkdir(parents=True, exist_ok=True)
                         _write_each(paths, answers, names, drawing, done)
@@ -130,7 +138,7 @@ def _write_each(
             done(names[picture, method], answer[item])
 
 
-def _batches(
+def batches(
     model: LoadedModel, pictures: Sequence[Path], most: int
 ) -> Iterator[tuple[list[Path], Tensor | Exception]]:
     """Inputs (N, C, *spatial) of one size, N at most so many; or what was wrong with a picture."""

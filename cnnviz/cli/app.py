@@ -6,19 +6,26 @@ from typing import Annotated
 
 import typer
 
+from cnnviz.cli.classic import classic
+from cnnviz.cli.confusions import confusions
+from cnnviz.cli.deconv_segment import deconv_segment
 from cnnviz.cli.demo import demo
+from cnnviz.cli.evaluate import evaluate
+from cnnviz.cli.excite import excite
 from cnnviz.cli.explain import confusion, explain
+from cnnviz.cli.invert import invert
 from cnnviz.cli.listing import doctor, layers, methods
+from cnnviz.cli.project import project
+from cnnviz.cli.segment import segment
+from cnnviz.cli.synthesize import synthesize
 
 app = typer.Typer(name="cnnviz", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 # what is no option of the command may be a setting of a method or a renderer
 _open = {"allow_extra_args": True, "ignore_unknown_options": True}
-app.command(context_settings=_open)(explain)
-app.command(context_settings=_open)(confusion)
-app.command()(methods)
-app.command()(layers)
-app.command()(demo)
-app.command()(doctor)
+for command in (explain, confusion, confusions, classic, project, excite, synthesize, invert, segment, evaluate):
+    app.command(context_settings=_open)(command)
+for command in (deconv_segment, methods, layers, demo, doctor):
+    app.command()(command)
 
 
 def _version(asked: bool) -> None:

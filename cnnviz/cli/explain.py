@@ -13,6 +13,7 @@ from cnnviz.cli.failures import FAILED
 from cnnviz.cli.options import FILES, MODEL, QUESTION, WORK, Layer, Methods, Pictures, Render, Target, loaded, sharing
 
 if TYPE_CHECKING:
+    from cnnviz.cli.answers import Also
     from cnnviz.protocols import Renderer
     from cnnviz.registry import Method
 
@@ -33,7 +34,7 @@ def explain(
     --relu, --no-relu. [bold]cnnviz methods NAME[/bold] lists them.
     """
     names = [name.strip() for each in method or ["grad_cam"] for name in each.split(",")]
-    return _run(context, pictures, list(dict.fromkeys(names)), {"layer": layer}, target, render, options)
+    return explained(context, pictures, list(dict.fromkeys(names)), {"layer": layer}, target, render, options)
 
 
 @sharing(QUESTION, FILES, MODEL, WORK)
@@ -54,10 +55,10 @@ def confusion(
 
     The settings of --of and of the renderer are options too, such as --layer 3 or --opacity 0.4.
     """
-    return _run(context, pictures, ["saliency_confusion"], {"layer": layer, "of": of}, target, render, options)
+    return explained(context, pictures, ["saliency_confusion"], {"layer": layer, "of": of}, target, render, options)
 
 
-def _run(
+def explained(
     context: typer.Context,
     pictures: Sequence[str],
     names: Sequence[str],
@@ -65,7 +66,9 @@ def _run(
     target: str | None,
     render: str | None,
     options: Mapping[str, Any],
+    also: Also | None = None,
 ) -> int:
+    """Explain and draw; ``also`` is handed what was answered, as :func:`cnnviz.cli.answers.answered` says."""
     from cnnviz.cli.answers import Question, answered, found_pictures, status
     from cnnviz.cli.results import Drawing, destination
     from cnnviz.cli.settings import formula, named_methods, separated
@@ -76,7 +79,7 @@ def _run(
     chosen = [part for name, text in given.items() if text is not None for part in (f"--{name}", text)]
     tokens = [*pictures, *chosen]
     methods = named_methods(names, tokens)
-    paths, settings = separated(tokens, methods, _renderers(render), declared)
+    paths, settings = separated(tokens, methods, offered_renderers(render), declared)
     found, missing = found_pictures(paths)
     if not found:
         return FAILED
@@ -87,11 +90,11 @@ def _run(
     question = Question(load(), formulas, read_target(target), how | {"before_softmax": options["before_softmax"]})
     drawing = Drawing(render, settings, frozenset(name for each in methods for name in each.settings))
     work = {name: options[name] for name in ("batch", "quiet", "show")}
-    failed = answered(question, found, drawing, place, **work)
+    failed = answered(question, found, drawing, place, **work, also=also)
     return status(len(found) + missing, failed + missing)
 
 
-def _renderers(asked: str | None) -> list[Method[Renderer]]:
+def offered_renderers(asked: str | None) -> list[Method[Renderer]]:
     """The renderer asked for; otherwise all that load, for which one a method wants shows only in its answer."""
     from cnnviz.registry import PluginError, renderers
 

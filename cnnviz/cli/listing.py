@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnviz.cli import quantities
-from cnnviz.cli.options import TrustModel, Weights
 from cnnviz.cli.failures import PARTLY, reason, say
+from cnnviz.cli.options import TrustModel, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,14 +24,13 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="One of them, with its settings.", show_default=False)] = None,
     plain: Plain = False,
 ) -> None:
-    """List what explains and what draws; with NAME its page and its settings."""
-    from cnnviz.registry import PluginError, attributions, renderers
+    """List what explains, draws, makes inputs and measures; with NAME its page and its settings."""
+    from cnnviz.registry import PluginError, registries
 
-    registries: list[Registry[Any]] = [attributions, renderers]
     if name is not None:
         holders = [registry for registry in registries if name in registry]
         if not holders:
-            raise LookupError(_unknown(name, [*attributions, *renderers]))
+            raise LookupError(_unknown(name, [each for registry in registries for each in registry]))
         for registry in holders:
             _page(registry[name], registry, name, plain)
         return
@@ -44,7 +43,7 @@ def methods(
                 summary = f"does not load: {reason(error.__cause__ or error)}"
             kind = [registry.kind] if plain else []
             rows.append([*kind, each, summary, registry.origin(each)])
-        _table((registry.kind, "what it shows", "from"), rows, plain)
+        _table((registry.kind, "what it is", "from"), rows, plain)
 
 
 def layers(
@@ -94,7 +93,7 @@ def doctor() -> int:
 
     import torch
 
-    from cnnviz.registry import attributions, renderers
+    from cnnviz.registry import registries
 
     for package in ("cnnviz", "torch", "torchvision"):
         say(f"{package} {version(package)}")
@@ -102,10 +101,10 @@ def doctor() -> int:
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     say(f"CUDA: {', '.join(devices) or 'none'}")
     faults = 0
-    for registry in (attributions, renderers):
+    for registry in registries:
         found = registry.faults()
         faults += len(found)
-        say(f"{len(registry) - len(found)} {registry.kind}s load")
+        say(f"{len(registry) - len(found)} {registry.group.rpartition('.')[2]} load")
         for error in found.values():
             say(f"fault: {reason(error)}")
     return PARTLY if faults else 0
@@ -153,7 +152,7 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "cnnviz methods lists what there is"
-    return f"there is no attribution or renderer {name!r}; {hint}"
+    return f"there is no method {name!r}; {hint}"
 
 
 def _input_shape(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,19 +112,10 @@ def write_together(path: Path, answers: Mapping[str, Sequence[Explanation]], dra
 
 
 def _joined(batches: Sequence[Explanation]) -> Explanation:
-    import torch
+    from cnnviz.explanation import joined
 
-    first = batches[0]
-    if len(batches) == 1:
-        return first
-    if len({(each.values.shape[1:], each.inputs.shape[1:]) for each in batches}) > 1:
-        raise ValueError("the pictures reach the model in different sizes; give --size, or a folder, such as -o maps/")
-    targets = [each.target for each in batches if each.target is not None]
-    return replace(
-        first,
-        values=torch.cat([each.values for each in batches]),
-        inputs=torch.cat([each.inputs for each in batches]),
-        target=torch.cat(targets) if targets else None,
-        score=torch.cat([each.score for each in batches]),
-        notes={name: torch.cat([each.notes[name] for each in batches]) for name in first.notes},
-    )
+    try:
+        return joined(batches)
+    except ValueError:
+        way_out = "give --size, or a folder, such as -o maps/"
+        raise ValueError(f"the pictures reach the model in different sizes; {way_out}") from None

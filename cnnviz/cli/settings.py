@@ -22,6 +22,7 @@ TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 ALIASES = {
     "Layer": ("int", "str", "None"),
     "Baseline": ("float", "Tensor", "str"),
+    "Baselines": ("float", "Tensors", "str"),
     "Formula": ("str",),
     "Quadrature": ("str",),
 }
@@ -129,13 +130,32 @@ def _convert(what: str, text: str, parameter: Parameter, read: Read | None) -> A
                 return read_number(text)
             except ValueError:
                 pass
-    if "Tensor" in kinds and read is not None and (Path(text).suffix or Path(text).is_file()):
-        return read(Path(text))
+    if read is not None and (Path(text).suffix or Path(text).exists()):
+        if "Tensor" in kinds:
+            return read(Path(text))
+        if "Tensors" in kinds:
+            return _several(what, Path(text), read)
     if "str" in kinds:
         return text
     says = {"bool": "true or false", "int": "a whole number", "float": "a number", "None": "none"}
     expected = [*map(str, choices), *(said for kind, said in says.items() if kind in kinds)]
     raise ValueError(f"{what} is {' or '.join(expected)}, not {text!r}")
+
+
+def _several(what: str, path: Path, read: Read) -> Tensor:
+    """A file, or all of a folder, (K, C, *spatial)."""
+    import torch
+
+    from cnnviz.pictures import find_pictures
+
+    files = find_pictures(path)
+    found = [read(each) for each in files]
+    for file, each in zip(files, found, strict=True):
+        if each.shape != found[0].shape:
+            raise ValueError(
+                f"{what} needs inputs of one size: {files[0]} is {tuple(found[0].shape)}, {file} is {tuple(each.shape)}"
+            )
+    return torch.stack(found)
 
 
 def _kinds(parameter: Parameter) -> tuple[str, ...]:
@@ -146,7 +166,7 @@ def _kinds(parameter: Parameter) -> tuple[str, ...]:
         name = name if "[" in name else name.rpartition(".")[2]
         found += ALIASES.get(name, (name,))
     found += ["None"] if parameter.default is None else []
-    if any(kind in (*PLAIN, "Tensor") or _choices(kind) for kind in found):
+    if any(kind in (*PLAIN, "Tensor", "Tensors") or _choices(kind) for kind in found):
         return tuple(found)
     default = type(parameter.default).__name__
     return (*found, *((default,) if default in PLAIN else PLAIN[1:]))

@@ -1,7 +1,8 @@
-"""Two small trained networks and pictures whose evidence is known: what cnnviz is tried on, offline.
+"""Small trained networks and pictures whose evidence is known: what cnnviz is tried on, offline.
 
 `demo` reads the shape. `demo-shortcut` was trained where a tag in a corner gave the class away: it reads the
-tag. Importing this loads neither torch nor scikit-image.
+tag. `demo-segmentation` tells for every pixel which shape it is of. Importing this loads neither torch nor
+scikit-image.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
     from cnnviz.demo.drawing import Drawn
 
-NETWORKS = ("demo", "demo-shortcut")
+NETWORKS = ("demo", "demo-shortcut")  # which name the shape in a picture
 CATEGORIES = tuple(OUTLINES)
+SEGMENTATION = "demo-segmentation"  # names the shape at every pixel
+SEGMENTS = (*CATEGORIES, "background")
 
 
 class PreprocessingSettings(TypedDict):
@@ -37,18 +40,22 @@ PREPROCESSING_SETTINGS = PreprocessingSettings(mean=(0.5,) * 3, std=(0.5,) * 3, 
 def network(name: str) -> nn.Module:
     """The trained network of that name, in eval mode, float32, on the CPU.
 
-    Raises LookupError for a name that is not in NETWORKS.
+    Raises LookupError for a name that is neither in NETWORKS nor SEGMENTATION.
     """
-    if name not in NETWORKS:
-        raise LookupError(f"there is no bundled network {name!r}; choose one of {', '.join(NETWORKS)}")
+    known = (*NETWORKS, SEGMENTATION)
+    if name not in known:
+        raise LookupError(f"there is no bundled network {name!r}; choose one of {', '.join(known)}")
     from safetensors.torch import load
 
-    from cnnviz.demo.residual import DemoNet
-
-    module = DemoNet(len(CATEGORIES))
+    module = _untrained(name)
     weights = load((files("cnnviz.demo") / f"{name}.safetensors").read_bytes())
     module.load_state_dict({key: tensor.float() for key, tensor in weights.items()})
     return module.eval()
+
+
+def categories(name: str) -> tuple[str, ...]:
+    """What the outputs of that network are scores of, in their order."""
+    return SEGMENTS if name == SEGMENTATION else CATEGORIES
 
 
 def pictures(name: str = "demo") -> Drawn:
@@ -65,3 +72,14 @@ def as_inputs(pictures: NDArray[np.uint8]) -> Tensor:
     mean = torch.tensor(PREPROCESSING_SETTINGS["mean"]).view(3, 1, 1)
     std = torch.tensor(PREPROCESSING_SETTINGS["std"]).view(3, 1, 1)
     return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def _untrained(name: str) -> nn.Module:
+    if name == SEGMENTATION:
+        from cnnviz.deconvolution import SegmentationNet
+        from cnnviz.demo.plain import plain_trunk
+
+        return SegmentationNet(plain_trunk(), len(SEGMENTS))
+    from cnnviz.demo.residual import DemoNet
+
+    return DemoNet(len(CATEGORIES))

@@ -8,6 +8,7 @@ import cnnviz
 from cnnviz import ACTIVATIONS, RECTIFIERS, Call, Expr, attribution, image, rule
 
 _SMOOTH = "the setting smooth=True extends it to every activation, such as SiLU and GELU"
+_NONE = "where there is no activation, gradient is the same"
 
 
 def _guided(call: Call, grad: Tensor) -> Tensor:
@@ -19,9 +20,9 @@ def _deconvolved(call: Call, grad: Tensor) -> Tensor:
 
 
 GUIDED = rule(*RECTIFIERS, reads_input=False, otherwise=_SMOOTH, name="guided")(_guided)
-GUIDED_SMOOTH = rule(*ACTIVATIONS, reads_input=False, name="guided smooth")(_guided)
+GUIDED_SMOOTH = rule(*ACTIVATIONS, reads_input=False, otherwise=_NONE, name="guided smooth")(_guided)
 DECONV = rule(*RECTIFIERS, reads_input=False, otherwise=_SMOOTH, name="deconvnet")(_deconvolved)
-DECONV_SMOOTH = rule(*ACTIVATIONS, reads_input=False, name="deconvnet smooth")(_deconvolved)
+DECONV_SMOOTH = rule(*ACTIVATIONS, reads_input=False, otherwise=_NONE, name="deconvnet smooth")(_deconvolved)
 
 
 @attribution(renderer="grayscale")

@@ -14,7 +14,7 @@ from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnviz import Explanation
+from cnnviz import Explanation, input_pictures
 from cnnviz_plugins.normalization import Floats, Scale
 
 LUMA = (0.2989, 0.5870, 0.1140)
@@ -75,9 +75,21 @@ def magnitudes(explanation: Explanation) -> Floats:
 
 def heat(explanation: Explanation, scale: Scale, absolute: bool = False) -> Floats:
     """(N, *spatial of the inputs), 0 to 1: what speaks for the target, or with ``absolute`` also against it."""
+    return scale(*_drawn_and_signed(explanation, absolute))
+
+
+def heat_range(explanation: Explanation, scale: Scale, absolute: bool = False) -> list[tuple[float, float]]:
+    """For each input the value that :func:`heat` is 1 for, 0 for a blank map; and the highest there is."""
+    drawn, signed = _drawn_and_signed(explanation, absolute)
+    peaks = scale.peaks(signed if scale.policy == "signed" else drawn)
+    highest = drawn.reshape(len(drawn), -1).max(1)
+    return list(zip(peaks.ravel().tolist(), highest.tolist(), strict=True))
+
+
+def _drawn_and_signed(explanation: Explanation, absolute: bool) -> tuple[Floats, Floats]:
     signed, size = one_channel(values_of(explanation)), explanation.inputs.shape[2:]
     part = np.abs(signed) if absolute else signed.clip(0)  # before resizing, as Grad-CAM's ReLU is
-    return scale(resized(part, size), resized(signed, size))
+    return resized(part, size), resized(signed, size)
 
 
 def resized(maps: Floats, size: tuple[int, ...]) -> Floats:
@@ -90,21 +102,8 @@ def resized(maps: Floats, size: tuple[int, ...]) -> Floats:
 
 
 def pictures_of(explanation: Explanation) -> Floats:
-    """The inputs as pictures (N, *spatial, 3), whatever their channels.
-
-    One channel is gray, three are RGB, four are RGBA before white; of any other number the mean is gray.
-    Without a preprocessing, an input that leaves 0..1 is stretched to it.
-    """
-    inputs = explanation.inputs.detach().cpu().float()
-    known = explanation.preprocessing
-    pictures = np.moveaxis(_array((_stretched(inputs) if known is None else known.inverse(inputs)).double()), 1, -1)
-    channels = pictures.shape[-1]
-    if channels == 4:
-        pictures, opacity = pictures[..., :3], pictures[..., 3:]
-        return pictures * opacity + (1 - opacity)
-    if channels == 3:
-        return pictures
-    return np.repeat(pictures.mean(-1, keepdims=True), 3, -1)
+    """The inputs as pictures (N, *spatial, 3), whatever their channels: see :func:`cnnviz.input_pictures`."""
+    return np.moveaxis(_array(input_pictures(explanation).cpu().double()), 1, -1)
 
 
 def gray(pictures: Floats) -> Floats:
@@ -143,15 +142,6 @@ def check_share(name: str, value: float) -> None:
 def as_uint8(pictures: Floats) -> NDArray[np.uint8]:
     """What is shown of pictures in 0..1."""
     return np.round(pictures.clip(0, 1) * 255).astype(np.uint8)
-
-
-def _stretched(inputs: Tensor) -> Tensor:
-    each = inputs.flatten(1)
-    low, high = each.amin(1), each.amax(1)
-    outside = (low < 0) | (high > 1)  # what lies within is a picture already, and keeps its own contrast
-    low, high = torch.where(outside, low, 0), torch.where(outside, high, 1)
-    single = (-1,) + (1,) * (inputs.ndim - 1)
-    return (inputs - low.view(single)) / (high - low).view(single).where((high > low).view(single), torch.ones(()))
 
 
 def _array(tensor: Tensor) -> Floats:

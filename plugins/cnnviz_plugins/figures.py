@@ -1,8 +1,8 @@
-"""Several pictures of one explanation side by side, with titles and colour bars."""
+"""The picture, what matters in it, and both together, side by side with titles and colour bars."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.colors import Colormap, ListedColormap
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from cnnviz import Explanation, renderer
 from cnnviz_plugins.drawing import (
     check_rank,
-    check_share,
     colormap_named,
     colors_of,
     gray,
@@ -29,41 +28,6 @@ Draw = Callable[[Explanation], NDArray[np.uint8]]
 PALE = 230 / 255
 FADED = 0.4  # what is left of a picture's contrast, so that it is seen and red on it as well
 NARROWEST = 150  # pixels, so that a title has room
-LABEL = 160
-
-
-@renderer
-def confusion_matrix(
-    colormap: str = "turbo", opacity: float = 0.7, normalize: str | float = "percentile", percentile: float = 99.5
-) -> Draw:
-    """What speaks against and for the true class, and the predicted one: four maps on one scale, over the picture.
-
-    The maps are those of ``saliency_confusion``, (N, 4, H, W): against and for the ground truth, then against and for
-    the prediction. The bar tells their values. Raises ValueError for other values.
-    """
-    check_share("opacity", opacity)
-    colors, scale = colormap_named(colormap), Scale(normalize, percentile)
-
-    def draw(explanation: Explanation) -> NDArray[np.uint8]:
-        check_rank(explanation, "confusion_matrix", 2)
-        values = values_of(explanation, channels=4)
-        if values.shape[1] != 4 or values.min() < 0:
-            what = f"{values.shape[1]} maps" if values.shape[1] != 4 else "maps with negative values"
-            raise ValueError(
-                f"confusion_matrix draws 4 maps without negative values for each input and got {what}; "
-                "explain with 'saliency_confusion', which makes them"
-            )
-        size = explanation.inputs.shape[2:]
-        maps = np.stack([resized(values[:, quarter], size) for quarter in range(4)], 1)
-        pictures = pictures_of(explanation)[:, None]
-        cells = mixed(pictures, colors_of(colors, scale(maps)), opacity * scale(maps))
-        labels = list(_rows(explanation))
-        tallest = max(len(label) for pair in labels for label in pair)
-        peaks = scale.peaks(maps).ravel().tolist()
-        figures = zip(cells, labels, peaks, maps.reshape(len(maps), -1).max(1).tolist(), strict=True)
-        return np.stack([_matrix(*figure, colors, tallest * LINE) for figure in figures])
-
-    return draw
 
 
 @renderer
@@ -140,40 +104,6 @@ def contrasted(colors: Colormap, contrast: float) -> Colormap:
     table = colors(np.linspace(0, 1, 256))
     table[0] = 1
     return ListedColormap(table**contrast)
-
-
-def _rows(explanation: Explanation) -> Iterator[tuple[list[str], list[str]]]:
-    """For each input what the two rows of its matrix are about, in lines."""
-    found, scores = explanation.notes.get("prediction"), explanation.notes.get("prediction_score")
-    for number, title in enumerate(explanation.titles()):
-        truth = "" if explanation.target is None else title
-        guess = "" if found is None else explanation.name_of(int(found[number]))
-        guess += f" {float(scores[number]):.2f}" if guess and scores is not None else ""
-        yield ["Ground truth:", *wrapped(truth, LABEL)], ["Prediction:", *wrapped(guess, LABEL)]
-
-
-def _matrix(
-    cells: Floats,
-    labels: tuple[list[str], list[str]],
-    peak: float,
-    highest: float,
-    colors: Colormap,
-    label_height: int,
-) -> NDArray[np.uint8]:
-    size = shown_size(*cells.shape[1:3])
-    room, row = max(size[1], NARROWEST), max(size[0], label_height, 3 * LINE)
-    lefts = [LABEL + 2 * GAP + column * (room + GAP) for column in (0, 1)]
-    tops = [GAP + LINE + 6 + row_number * (row + GAP) for row_number in (0, 1)]
-    sheet = Sheet(lefts[1] + room + GAP + LEGEND, tops[1] + row + GAP)
-    for column, name in enumerate(("Negative", "Positive")):
-        sheet.text([name], lefts[column] + room / 2, GAP)
-    for number, label in enumerate(labels):
-        sheet.text(label, GAP + LABEL, tops[number] + (row - LINE * len(label)) / 2, "right")
-    for number, cell in enumerate(cells):
-        left, top = lefts[number % 2] + (room - size[1]) / 2, tops[number // 2] + (row - size[0]) / 2
-        sheet.picture(cell, left, top, size)
-    sheet.legend(colors, peak, highest, lefts[1] + room + GAP, tops[0], 2 * row + GAP)
-    return sheet.drawn()
 
 
 def _triple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
 from cnnviz import Explanation, renderer
@@ -16,12 +17,14 @@ from cnnviz_plugins.drawing import (
     colors_of,
     gray,
     heat,
+    heat_range,
     mixed,
     pictures_of,
     resized,
     values_of,
 )
 from cnnviz_plugins.normalization import Floats, Scale
+from cnnviz_plugins.sheets import GAP, LEGEND, LINE, Sheet, shown_size
 
 Draw = Callable[[Explanation], NDArray[np.uint8]]
 BLENDS = ("heat", "alpha", "sum")
@@ -29,14 +32,22 @@ BLENDS = ("heat", "alpha", "sum")
 
 @renderer
 def heatmap(
-    colormap: str = "turbo", normalize: str | float = "percentile", percentile: float = 99.5, absolute: bool = False
+    colormap: str = "turbo",
+    normalize: str | float = "percentile",
+    percentile: float = 99.5,
+    absolute: bool = False,
+    bar: bool = False,
 ) -> Draw:
-    """The map alone, in colours: what speaks for the target, with ``absolute`` also what speaks against it."""
+    """The map alone, in colours: what speaks for the target, with ``absolute`` also what speaks against it.
+
+    ``bar`` puts a colour bar with the values beside it.
+    """
     colors, scale = colormap_named(colormap), Scale(normalize, percentile)
 
     def draw(explanation: Explanation) -> NDArray[np.uint8]:
         check_rank(explanation, "heatmap", 2)
-        return as_uint8(colors_of(colors, heat(explanation, scale, absolute)))
+        pictures = colors_of(colors, heat(explanation, scale, absolute))
+        return _beside_bars(pictures, explanation, scale, absolute, colors) if bar else as_uint8(pictures)
 
     return draw
 
@@ -50,11 +61,12 @@ def overlay(
     normalize: str | float = "percentile",
     percentile: float = 99.5,
     absolute: bool = False,
+    bar: bool = False,
 ) -> Draw:
     """The map over its picture, more opaque where it is warmer.
 
     ``blend="alpha"`` lays it evenly, ``"sum"`` adds both and divides by the brightest; ``background="gray"`` takes
-    the picture's colours away.
+    the picture's colours away; ``bar`` puts a colour bar with the values beside it.
     """
     if blend not in BLENDS:
         raise ValueError(f"there is no blend {blend!r}; use {', '.join(BLENDS)}")
@@ -70,8 +82,10 @@ def overlay(
         warmth = heat(explanation, scale, absolute)
         over = colors_of(colors, warmth)
         if blend == "sum":
-            return as_uint8(_over_brightest(under + over))
-        return as_uint8(mixed(under, over, opacity * warmth if blend == "heat" else opacity))
+            both = _over_brightest(under + over)
+        else:
+            both = mixed(under, over, opacity * warmth if blend == "heat" else opacity)
+        return _beside_bars(both, explanation, scale, absolute, colors) if bar else as_uint8(both)
 
     return draw
 
@@ -100,6 +114,20 @@ def diverging(
         return as_uint8(mixed(pale, over, np.sqrt(np.abs(strengths))))
 
     return draw
+
+
+def _beside_bars(
+    pictures: Floats, explanation: Explanation, scale: Scale, absolute: bool, colors: Colormap
+) -> NDArray[np.uint8]:
+    size = shown_size(*pictures.shape[1:3])
+    height = max(size[0], 3 * LINE)
+    drawn = []
+    for picture, (peak, highest) in zip(pictures, heat_range(explanation, scale, absolute), strict=True):
+        sheet = Sheet(GAP + size[1] + GAP + LEGEND, height + 2 * GAP)
+        sheet.picture(picture, GAP, GAP + (height - size[0]) / 2, size)
+        sheet.legend(colors, peak, highest, 2 * GAP + size[1], GAP, height)
+        drawn.append(sheet.drawn())
+    return np.stack(drawn)
 
 
 def _over_brightest(pictures: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,21 +24,25 @@ FAINT = 25  # of 256 colours are light gray instead of nearly white, which could
 FAINT_GRAY = 0.8
 
 
-@renderer
-def line(contrast: float = 1.0, clip: float = 1.0, colormap: str | None = None) -> Draw:
+@renderer(ranks=(0, 1))
+def line(
+    contrast: float = 1.0, clip: float = 1.0, colormap: str | None = None, marks: str | Sequence[float] | None = None
+) -> Draw:
     """Signals in the colours of each point's importance, a row for each channel; of vectors the values as bars.
 
     ``clip`` draws a ``clip``-th of the highest magnitude, and all above it, at full strength; ``contrast`` is the power
     that colours are raised to. A map of one channel, as CAMs have, colours all rows. ``colormap`` None is turbo for
-    coarse maps and reds for fine ones.
+    coarse maps and reds for fine ones. ``marks`` are places along the signal, counted from 0, to draw a black line at:
+    numbers, or text such as ``"30,75.5"``.
     """
     check_strengths(contrast, clip)
+    marked = _places(marks)
     chosen = None if colormap is None else colormap_named(colormap)
 
     def draw(explanation: Explanation) -> NDArray[np.uint8]:
         check_rank(explanation, "line", 0, 1)
         if explanation.inputs.ndim == 2:
-            return _bars(explanation, colormap_named(colormap or "RdBu_r"), clip)
+            return _bars(explanation, colormap_named(colormap or "RdBu_r"), clip, marked)
         coarse = is_coarse(explanation)
         signals = explanation.inputs.detach().cpu().double().numpy()
         maps = _importance(explanation)
@@ -48,9 +52,37 @@ def line(contrast: float = 1.0, clip: float = 1.0, colormap: str | None = None) 
             colors = _seen_on_white(contrasted(colors, contrast))
         ends = peaks.ravel().tolist(), maps.max((1, 2)).tolist()
         each = zip(signals, strengths, _titles(explanation), *ends, strict=True)
-        return np.stack([_rows(*figure, colors) for figure in each])
+        return np.stack([_rows(*figure, colors, marked) for figure in each])
 
     return draw
+
+
+def curve(axes: Axes, points: Floats, strengths: Floats, colors: Colormap) -> None:
+    """A signal (L,) as a line, each segment in the colour of the strength (L,) between its ends."""
+    at = np.arange(len(points), dtype=np.float64)
+    if len(points) == 1:  # a single point has no segment
+        axes.scatter(at, points, s=16, color=colors_of(colors, strengths))
+    pairs = np.stack([np.stack([at[:-1], points[:-1]], 1), np.stack([at[1:], points[1:]], 1)], 1)
+    segments = colors_of(colors, (strengths[:-1] + strengths[1:]) / 2)
+    axes.add_collection(LineCollection(list(pairs), colors=segments, linewidths=2, capstyle="round"))
+
+
+def scales(axes: Axes, shown: Floats, length: int) -> None:
+    """Room for all that is shown, and a thin frame."""
+    low, high = float(shown.min()), float(shown.max())
+    margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    axes.set_xlim(-0.5, length - 0.5)
+    axes.set_ylim(low - margin, high + margin)
+    for spine in axes.spines.values():
+        spine.set(linewidth=0.6, edgecolor="silver")
+
+
+def _places(marks: str | Sequence[float] | None) -> list[float]:
+    given = marks.split(",") if isinstance(marks, str) else marks or ()
+    try:
+        return [float(mark) for mark in given]
+    except (TypeError, ValueError):
+        raise ValueError(f"marks={marks!r} are no places; give numbers with commas between, such as 30,75.5") from None
 
 
 def _importance(explanation: Explanation) -> Floats:
@@ -77,7 +109,13 @@ def _titles(explanation: Explanation) -> list[list[str]]:
 
 
 def _rows(
-    signal: Floats, strengths: Floats, title: list[str], peak: float, highest: float, colors: Colormap
+    signal: Floats,
+    strengths: Floats,
+    title: list[str],
+    peak: float,
+    highest: float,
+    colors: Colormap,
+    marks: Sequence[float],
 ) -> NDArray[np.uint8]:
     row = int(np.clip(1600 // len(signal), 44, 220))
     gap = LINE + 2 if len(signal) > 1 else 0
@@ -88,20 +126,16 @@ def _rows(
     for channel, (points, strong) in enumerate(zip(signal, strengths, strict=True)):
         above = top + channel * (row + gap)
         axes = sheet.axes(TICKS, above, WIDTH, row)
-        at = np.arange(len(points), dtype=np.float64)
-        if len(points) == 1:  # a single point has no segment
-            axes.scatter(at, points, s=16, color=colors_of(colors, strong))
-        pairs = np.stack([np.stack([at[:-1], points[:-1]], 1), np.stack([at[1:], points[1:]], 1)], 1)
-        segments = colors_of(colors, (strong[:-1] + strong[1:]) / 2)
-        axes.add_collection(LineCollection(list(pairs), colors=segments, linewidths=2, capstyle="round"))
-        _scales(axes, points, len(points), last=channel == len(signal) - 1)
+        curve(axes, points, strong, colors)
+        _ticks(axes, points, len(points), last=channel == len(signal) - 1)
+        _mark(axes, marks)
         if len(signal) > 1:
             sheet.text([f"channel {channel}"], TICKS, above - LINE, "left", SMALL)
     sheet.legend(colors, peak, highest, TICKS + WIDTH + GAP, top, height)
     return sheet.drawn()
 
 
-def _bars(explanation: Explanation, colors: Colormap, clip: float) -> NDArray[np.uint8]:
+def _bars(explanation: Explanation, colors: Colormap, clip: float, marks: Sequence[float]) -> NDArray[np.uint8]:
     """Vectors: how far each feature speaks for the target, upwards, or against it, downwards."""
     values = values_of(explanation)
     peaks = Scale("signed").peaks(values) / clip
@@ -115,21 +149,22 @@ def _bars(explanation: Explanation, colors: Colormap, clip: float) -> NDArray[np
         paint = colors_of(colors, (np.sign(strong) * (0.35 + 0.65 * np.abs(strong)) + 1) / 2)
         axes.bar(np.arange(len(bars)), bars, width=0.8, color=paint)
         axes.axhline(0, color="gray", linewidth=0.8)
-        _scales(axes, np.append(bars, 0), len(bars), last=True)
+        _ticks(axes, np.append(bars, 0), len(bars), last=True)
+        _mark(axes, marks)
         figures.append(sheet.drawn())
     return np.stack(figures)
 
 
-def _scales(axes: Axes, shown: Floats, length: int, last: bool) -> None:
-    low, high = float(shown.min()), float(shown.max())
-    margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
-    axes.set_xlim(-0.5, length - 0.5)
-    axes.set_ylim(low - margin, high + margin)
-    ends = sorted({low, high})
+def _ticks(axes: Axes, shown: Floats, length: int, last: bool) -> None:
+    scales(axes, shown, length)
+    ends = sorted({float(shown.min()), float(shown.max())})
     axes.set_yticks(ends, [f"{end:.3g}" for end in ends], usetex=False)
     if last:
         ticks = MaxNLocator(8, integer=True).tick_values(0, length - 1)
         places = sorted({int(tick) for tick in ticks if 0 <= tick < length})
         axes.set_xticks(places, [str(place) for place in places], usetex=False)
-    for spine in axes.spines.values():
-        spine.set(linewidth=0.6, edgecolor="silver")
+
+
+def _mark(axes: Axes, marks: Sequence[float]) -> None:
+    for mark in marks:
+        axes.axvline(mark, color="black", linewidth=1)

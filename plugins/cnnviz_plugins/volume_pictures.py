@@ -1,22 +1,33 @@
-"""Volumes as the slices a reader would leaf through."""
+"""Volumes on paper: as the slices a reader would leaf through, and seen through from three sides."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
 from cnnviz import Explanation, renderer
-from cnnviz_plugins.drawing import check_rank, check_share, colormap_named, colors_of, heat, mixed, pictures_of
+from cnnviz_plugins.drawing import (
+    check_rank,
+    check_share,
+    colormap_named,
+    colors_of,
+    heat,
+    heat_range,
+    mixed,
+    pictures_of,
+)
 from cnnviz_plugins.normalization import Floats, Scale
-from cnnviz_plugins.sheets import GAP, LINE, SMALL, Sheet, shown_size, wrapped
+from cnnviz_plugins.sheets import GAP, LEGEND, LINE, SMALL, Sheet, shown_size, wrapped
 
 Draw = Callable[[Explanation], NDArray[np.uint8]]
 SMALLEST = 96  # pixels, so that a label has room
+AXES = ("depth", "height", "width")
 
 
-@renderer
+@renderer(ranks=(3,))
 def slices(
     count: int = 9,
     axis: int = 0,
@@ -36,7 +47,7 @@ def slices(
         raise ValueError(f"axis={axis} is not one of a volume's; use 0 (depth), 1 (height) or 2 (width)")
     check_share("opacity", opacity)
     colors, scale = colormap_named(colormap), Scale(normalize, percentile)
-    across = ("depth", "height", "width")[axis]
+    across = AXES[axis]
 
     def draw(explanation: Explanation) -> NDArray[np.uint8]:
         check_rank(explanation, "slices", 3)
@@ -52,6 +63,78 @@ def slices(
         return _grids(cells, labels, explanation.titles())
 
     return draw
+
+
+@renderer(ranks=(3,))
+def projection(
+    colormap: str = "turbo",
+    opacity: float = 0.7,
+    normalize: str | float = "percentile",
+    percentile: float = 99.9,
+    absolute: bool = False,
+) -> Draw:
+    """Maximum projections along each axis: the volume above, and the map's over it below.
+
+    Of everything behind one point the brightest is seen, and of the map the strongest. The bar tells its values.
+    """
+    check_share("opacity", opacity)
+    colors, scale = colormap_named(colormap), Scale(normalize, percentile)
+
+    def draw(explanation: Explanation) -> NDArray[np.uint8]:
+        check_rank(explanation, "projection", 3)
+        volumes, warmth = pictures_of(explanation), heat(explanation, scale, absolute)
+        ranges = heat_range(explanation, scale, absolute)
+        pairs = [_seen_through(*each, colors, opacity) for each in zip(volumes, warmth, strict=True)]
+        whole = sum(_sides(explanation.inputs.shape[2:])[1]) + 4 * GAP
+        titles = [wrapped(title, whole) for title in explanation.titles()]
+        tallest = LINE * max(map(len, titles))
+        every = zip(pairs, titles, ranges, strict=True)
+        return np.stack([_projections(pair, title, ends, colors, tallest) for pair, title, ends in every])
+
+    return draw
+
+
+def _seen_through(
+    volume: Floats, warmth: Floats, colors: Colormap, opacity: float
+) -> tuple[list[Floats], list[Floats]]:
+    """The volume (D, H, W, 3) from three sides, and with the map (D, H, W) over it."""
+    under = [volume.max(axis) for axis in range(3)]
+    strengths = [warmth.max(axis) for axis in range(3)]
+    over = [
+        mixed(each, colors_of(colors, strong), opacity * strong) for each, strong in zip(under, strengths, strict=True)
+    ]
+    return under, over
+
+
+def _sides(shape: Sequence[int]) -> tuple[float, list[float]]:
+    """How much each length is enlarged, one factor for all of a volume; and the room each projection is wide."""
+    factor = shown_size(max(shape), 1)[0] / max(shape)
+    return factor, [max(length * factor, SMALLEST) for length in (shape[2], shape[2], shape[1])]
+
+
+def _projections(
+    pair: tuple[list[Floats], list[Floats]],
+    title: Sequence[str],
+    ends: tuple[float, float],
+    colors: Colormap,
+    title_height: int,
+) -> NDArray[np.uint8]:
+    depth, (height, width) = pair[0][1].shape[0], pair[0][0].shape[:2]
+    factor, rooms = _sides((depth, height, width))
+    row = max(depth, height) * factor
+    lefts = [GAP + sum(rooms[:column]) + GAP * column for column in range(3)]
+    right = lefts[2] + rooms[2] + GAP
+    top = 2 * GAP + title_height
+    sheet = Sheet(round(right + LEGEND), round(top + LINE + 2 * row + 2 * GAP))
+    sheet.text(title, right / 2, GAP)
+    for column, (left, room) in enumerate(zip(lefts, rooms, strict=True)):
+        sheet.text([f"along {AXES[column]}"], left + room / 2, top, size=SMALL)
+        for number, pictures in enumerate(pair):
+            rows, columns = (max(1, round(length * factor)) for length in pictures[column].shape[:2])
+            above = top + LINE + number * (row + GAP)
+            sheet.picture(pictures[column], left + (room - columns) / 2, above + (row - rows) / 2, (rows, columns))
+    sheet.legend(colors, *ends, right, top + LINE + row + GAP, row)
+    return sheet.drawn()
 
 
 def _grids(cells: Floats, labels: Sequence[str], titles: Sequence[str]) -> NDArray[np.uint8]:

@@ -1,0 +1,250 @@
+"""The operations of one pass, kept, and played again with other outputs of one layer.
+
+A call that does not descend from the change is answered with what it gave, expanded over the variants; the others are
+computed. What Python reads of a changed tensor must be what it read before: only so is the path the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from cnnviz.operations import SOFTMAXES, Operation, in_place
+
+_GETTERS = {
+    *("size", "dim", "ndimension", "numel", "nelement", "stride", "element_size", "storage_offset", "__len__"),
+    *("get_device", "data_ptr", "untyped_storage", "is_contiguous", "is_floating_point", "is_complex", "is_signed"),
+    *("is_pinned", "is_inference"),
+}
+_TENSOR_ATTRIBUTES = {"T", "mT", "H", "mH", "data", "real", "imag"}
+_READ = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, torch.Size)
+
+
+class Departed(Exception):
+    """The model called something else than was recorded."""
+
+
+class Call:
+    """One operation as it was met: which, and what it gave or wrote."""
+
+    def __init__(self, operation: Operation, result: Any, carries: bool, numbers: Sequence[int]):
+        self.operation = operation
+        self.result = result
+        self.carries = carries
+        """Whether the result is made of the model's input, and so has its batch dimension."""
+        self.numbers = numbers
+        """Whole numbers it was called with, which may tell the batch size, where the result is not of the input."""
+        self.consumed = False
+        """Whether something that descends from the change reads it."""
+
+
+class Recorder(TorchFunctionMode):
+    """Keeps of every call what a replay will need."""
+
+    def __init__(self, inputs: Sequence[Tensor]):
+        super().__init__()
+        self.calls: list[Call] = []
+        self.made: WeakIdKeyDictionary = WeakIdKeyDictionary()  # tensors, by the call that gave them
+        self.carrying: WeakIdKeyDictionary = _marked(inputs)
+        self.changed: WeakIdKeyDictionary = _marked(())
+        self.stored: dict[int, list[Call]] = {}
+        self.largest = 1
+        """Bytes of the largest result."""
+        self.forks = False
+        """Whether Python reads values that descend from the change, and may go another way with others."""
+
+    def begin(self, output: Tensor) -> None:
+        """From here on things descend from the change; what descended from an earlier call of the layer does not."""
+        self.changed, self.forks = _marked([output]), False
+
+    def consume(self, value: Any) -> None:
+        for each in _tensors(value):
+            if each in self.made:
+                self.made[each].consumed = True
+
+    def forget(self) -> None:
+        """Let go of results that no replay reads; their shapes are enough."""
+        for call in self.calls:
+            if not call.consumed:
+                call.result = _mapped(lambda tensor: tensor.new_empty(()).expand(tensor.shape), call.result)
+        self.made, self.stored = _marked(()), {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if _is_getter(func):
+            return func(*args, **kwargs)
+        given = list(_tensors((args, kwargs)))
+        descends = any(each in self.changed for each in given)
+        if descends:
+            self.consume((args, kwargs))
+        carries = any(each in self.carrying for each in given)
+        written = _written(func, given, kwargs)
+        if written is not None:
+            for earlier in self.stored.pop(written.untyped_storage().data_ptr(), ()):
+                earlier.result = _mapped(torch.clone, earlier.result)  # what is about to be written over
+        returned = func(*args, **kwargs)
+        result = returned if written is None else written
+        self.forks = self.forks or (descends and any(True for _ in _read(result)))
+        call = Call(func, result, carries, () if carries else _numbers((args, kwargs)))
+        self.calls.append(call)
+        for each in _tensors(result):
+            self.made[each] = call
+            self.stored.setdefault(each.untyped_storage().data_ptr(), []).append(call)
+            self.largest = max(self.largest, each.numel() * each.element_size())
+            if carries:
+                self.carrying[each] = True
+            if descends:
+                self.changed[each] = True
+        return returned
+
+
+class Player(TorchFunctionMode):
+    """Answers calls with what was recorded; computes those that descend from the change."""
+
+    def __init__(self, calls: Sequence[Call], copies: int):
+        super().__init__()
+        self.calls = iter(calls)
+        self.copies = copies
+        self.changed = _marked(())
+        self.computed = 0
+        """How many operations were computed."""
+        self.largest = 1
+
+    def begin(self, changed: Tensor) -> None:
+        self.changed = _marked([changed])
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if _is_getter(func):
+            return func(*args, **kwargs)
+        call = next(self.calls, None)
+        if call is None or call.operation != func:
+            raise Departed
+        given = list(_tensors((args, kwargs)))
+        written = _written(func, given, kwargs)
+        if any(each in self.changed for each in given):
+            return self._compute(call, written, func, args, kwargs)
+        if not call.carries and _numbers((args, kwargs)) != call.numbers:
+            return func(*args, **kwargs)  # made anew for a batch of another size, such as zeros
+        result = _mapped(lambda tensor: expanded(tensor, self.copies), call.result) if call.carries else call.result
+        if written is not None and isinstance(result, Tensor):
+            written.data = result  # others may hold the tensor that was written
+            return written
+        return result
+
+    def _compute(self, call: Call, written: Tensor | None, func: Any, args: Any, kwargs: Any) -> Any:
+        if written is not None and written not in self.changed:
+            written.data = written.data.clone()  # recorded, and expanded: it can't be written
+        returned = func(*args, **kwargs)
+        result = returned if written is None else written
+        if not _same_path(result, call.result, self.copies):
+            raise Departed
+        self.computed += 1
+        for each in _tensors(result):
+            self.changed[each] = True
+            self.largest = max(self.largest, each.numel() * each.element_size())
+        return returned
+
+
+class Softmaxes(TorchFunctionMode):
+    """What went into every softmax, and what came out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func in SOFTMAXES and isinstance(output, Tensor):
+            self.met.append((args[0] if args else (kwargs or {})["input"], output))
+        return output
+
+
+def expanded(tensor: Tensor, copies: int) -> Tensor:
+    """One item as so many, without copying it."""
+    return tensor.expand(copies, *tensor.shape[1:]) if tensor.ndim and len(tensor) == 1 else tensor
+
+
+def _is_getter(func: Any) -> bool:
+    """Whether it only tells of a tensor; tells of the expanded one then."""
+    name = getattr(func, "__name__", "")
+    if name == "__get__":
+        return getattr(func.__self__, "__name__", "") not in _TENSOR_ATTRIBUTES
+    return name in _GETTERS
+
+
+def _written(func: Operation, given: Sequence[Tensor], kwargs: dict[str, Any]) -> Tensor | None:
+    """The tensor that a call writes, if it writes one."""
+    if isinstance(kwargs.get("out"), Tensor):
+        return kwargs["out"]  # type: ignore[no-any-return]  # asked just above
+    name = getattr(func, "__name__", "")
+    assigns = name in ("__setitem__", "__set__") or (name.startswith("__i") and name[3:-2] in _ASSIGNING)
+    return given[0] if given and (assigns or in_place(func, kwargs)) else None
+
+
+_ASSIGNING = {"and", "or", "xor", "lshift", "rshift", "floordiv", "mod"}  # the others come as add_ and the like
+
+
+def _same_path(result: Any, recorded: Any, copies: int) -> bool:
+    """Whether Python goes on with it as it did: values it can read are the same, and as many of those it can't."""
+    if isinstance(result, Tensor):
+        alike = isinstance(recorded, Tensor) and result.ndim == recorded.ndim
+        return alike and result.numel() in (recorded.numel(), recorded.numel() * copies)
+    if isinstance(result, tuple | list):
+        same = type(result) is type(recorded) and len(result) == len(recorded)
+        return same and all(_same_path(*pair, copies) for pair in zip(result, recorded, strict=True))
+    return isinstance(result, _READ) and type(result) is type(recorded) and result == recorded
+
+
+def _read(result: Any) -> Iterator[Any]:
+    """Whatever is no tensor."""
+    if isinstance(result, tuple | list):
+        for each in result:
+            yield from _read(each)
+    elif not isinstance(result, Tensor) and result is not None:
+        yield result
+
+
+def _numbers(value: Any) -> list[int]:
+    if isinstance(value, tuple | list):
+        return [number for each in value for number in _numbers(each)]
+    if isinstance(value, dict):
+        return [number for each in value.values() for number in _numbers(each)]
+    return [value] if isinstance(value, int) else []
+
+
+def _marked(tensors: Iterable[Tensor]) -> WeakIdKeyDictionary:
+    found = WeakIdKeyDictionary()
+    for each in tensors:
+        found[each] = True
+    return found
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _tensors(each)
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _tensors(each)
+
+
+def _mapped(func: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The value with every tensor in it replaced; tuples of torch's own kinds stay what they are."""
+    if isinstance(value, Tensor):
+        return func(value)
+    if type(value) in (tuple, list):
+        return type(value)(_mapped(func, each) for each in value)
+    if isinstance(value, tuple):
+        parts = [_mapped(func, each) for each in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, dict):
+        return {name: _mapped(func, each) for name, each in value.items()}
+    return value

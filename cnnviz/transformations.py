@@ -1,0 +1,122 @@
+"""Small changes at random that what is made must withstand, so that it becomes a pattern and not noise.
+
+A transformation is a callable ``(inputs (N, C, *spatial), generator) -> inputs``, every input changed in a way of its
+own. What they cut off or turn away is lost, so a border is put around first, and the middle is kept at the end.
+(Olah et al., 2017.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Transformation: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+
+PAD, JITTER, LAST_JITTER = 12 / 128, 8 / 128, 4 / 128  # of the shortest side; Lucid's pixels at 128
+SCALES = (0.9, 0.95, 1.0, 1.05, 1.1)
+DEGREES = 10.0
+
+
+def robustness(size: Sequence[int]) -> Transformation:
+    """Those of Olah et al. for inputs of that spatial size: border, jitter, scale, rotation, jitter, and the middle."""
+    shortest = min(size)
+    pad, jitter, last = (math.ceil(share * shortest) for share in (PAD, JITTER, LAST_JITTER))
+    turned = [rotated(DEGREES)] if len(size) > 1 else []
+    return composed(padded(pad), jittered(jitter), scaled(SCALES), *turned, jittered(last), middle(size))
+
+
+def composed(*transformations: Transformation) -> Transformation:
+    """One after the other."""
+
+    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
+        for each in transformations:
+            inputs = each(inputs, generator)
+        return inputs
+
+    return transform
+
+
+def padded(width: int, value: float = 0.0) -> Transformation:
+    """A border on all sides; 0 is the mean of normalized inputs."""
+
+    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
+        return F.pad(inputs, (width, width) * (inputs.ndim - 2), value=value)
+
+    return transform
+
+
+def jittered(width: int) -> Transformation:
+    """A window smaller by so many pixels, at a place of its own for every input; nothing is filled in."""
+
+    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
+        rank = inputs.ndim - 2
+        places = torch.randint(width + 1, (len(inputs), rank), generator=generator, device=inputs.device).tolist()
+        return torch.stack([_window(each, place, width) for each, place in zip(inputs, places, strict=True)])
+
+    return transform
+
+
+def scaled(factors: Sequence[float]) -> Transformation:
+    """Enlarged or reduced about the middle by one of the factors; the size stays, with zeros around what is reduced."""
+
+    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(factors), (len(inputs),), generator=generator, device=inputs.device)
+        zoom = inputs.new_tensor(factors)[chosen]
+        rank = inputs.ndim - 2
+        return _moved(inputs, torch.eye(rank, device=inputs.device, dtype=inputs.dtype) / zoom[:, None, None])
+
+    return transform
+
+
+def rotated(degrees: float) -> Transformation:
+    """Turned about the middle by up to so many degrees either way, volumes in the plane of their last two axes."""
+
+    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
+        rank = inputs.ndim - 2
+        if rank < 2:
+            raise ValueError(f"the inputs are {tuple(inputs.shape)}: signals can't be turned; leave the rotation out")
+        drawn = torch.rand(len(inputs), generator=generator, device=inputs.device, dtype=inputs.dtype)
+        angles = torch.deg2rad(degrees * (2 * drawn - 1))
+        turns = torch.eye(rank, device=inputs.device, dtype=inputs.dtype).repeat(len(inputs), 1, 1)
+        # the grid counts axes from the last, and from -1 to 1 whatever their lengths
+        height, width = inputs.shape[-2:]
+        turns[:, 0, 0] = turns[:, 1, 1] = angles.cos()
+        turns[:, 0, 1], turns[:, 1, 0] = -angles.sin() * height / width, angles.sin() * width / height
+        return _moved(inputs, turns)
+
+    return transform
+
+
+def middle(size: Sequence[int]) -> Transformation:
+    """The middle of that size; what is smaller gets a border of zeros."""
+
+    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
+        border: list[int] = []
+        for length, wanted in zip(reversed(inputs.shape[2:]), reversed(size), strict=True):
+            before = (wanted - length) // 2
+            border += [before, wanted - length - before]
+        return F.pad(inputs, border)  # a negative border cuts off
+
+    return transform
+
+
+def _window(values: Tensor, place: Sequence[int], less: int) -> Tensor:
+    """What is left of (C, *spatial) from that place on."""
+    for dim, start in enumerate(place, 1):
+        values = values.narrow(dim, start, values.shape[dim] - less)
+    return values
+
+
+def _moved(inputs: Tensor, matrices: Tensor) -> Tensor:
+    """Each input (C, *spatial) read at the places that its matrix (rank, rank), last axis first, makes of its own."""
+    if inputs.ndim == 3:  # the grid is of images and volumes; a signal is an image of one line
+        along = F.pad(matrices, (0, 1, 0, 1))
+        along[:, 1, 1] = 1
+        return _moved(inputs[:, :, None], along)[:, :, 0]
+    grid = F.affine_grid(F.pad(matrices, (0, 1)), list(inputs.shape), align_corners=False)
+    return F.grid_sample(inputs, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
