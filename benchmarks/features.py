@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 import cnnviz
@@ -189,7 +189,11 @@ def main() -> None:
         for name in ("cat_dog", "snake"):
             errors = inversions(ASSETS / "images" / "seed" / f"{name}.png", ["features.3", "features.7"], options.steps)
             steps = next(iter(errors.values()))
-            table = Table("layer", *(f"{step} steps" for step in steps), title=f"relative feature error, {name}")
+            table = Table(
+                Column("layer", no_wrap=True),
+                *(f"after {step}" for step in steps),
+                title=f"relative feature error, {name}",
+            )
             for layer, each in errors.items():
                 table.add_row(layer, *(f"{error:.3f}" for error in each.values()))
             console.print(table)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cnnviz.baseline_sets import between as between
     from cnnviz.baselines import Baseline as Baseline
     from cnnviz.baselines import baseline_input as baseline_input
+    from cnnviz.baselines import blurred as blurred
     from cnnviz.canvases import Bounds as Bounds
     from cnnviz.canvases import Canvas as Canvas
     from cnnviz.canvases import FourierCanvas as FourierCanvas
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from cnnviz.labels import labelled_pictures as labelled_pictures
     from cnnviz.layers import INPUT as INPUT
     from cnnviz.layers import Layer as Layer
+    from cnnviz.learned_masks import learned_mask as learned_mask
     from cnnviz.maps import Sign as Sign
     from cnnviz.maps import evidence as evidence
     from cnnviz.maps import input_pictures as input_pictures
@@ -171,6 +173,7 @@ _HOME = {
     "between": "baseline_sets",
     "bias_maps": "parts",
     "bias_share": "parts",
+    "blurred": "baselines",
     "channel": "objectives",
     "class_score": "objectives",
     "closeness": "objectives",
@@ -196,6 +199,7 @@ _HOME = {
     "l2": "objectives",
     "labelled_pictures": "labels",
     "layer_energy": "objectives",
+    "learned_mask": "learned_masks",
     "lift": "compose",
     "load_model": "models",
     "metric": "registry",

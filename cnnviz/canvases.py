@@ -133,7 +133,8 @@ class FourierCanvas:
 
 def _frequencies(size: Sequence[int]) -> Tensor:
     """How often each wave of a real Fourier transform swings within a pixel's length, (*frequencies)."""
-    axes = [*map(torch.fft.fftfreq, size[:-1]), torch.fft.rfftfreq(size[-1])]
+    axes = [torch.fft.fftfreq(length, dtype=torch.float64) for length in size[:-1]]
+    axes.append(torch.fft.rfftfreq(size[-1], dtype=torch.float64))
     lengths: Tensor = torch.stack(torch.meshgrid(*axes, indexing="ij")).norm(dim=0)
     return lengths
 

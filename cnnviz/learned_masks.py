@@ -18,8 +18,9 @@ def learned_mask(
     cost: Callable[[Tensor, int], Tensor],
     optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
     steps: int,
+    worth: Tensor | float = 1.0,
 ) -> Tensor:
-    """The mask after ``steps`` that lower its cost minus the score of what it shows, every input's by itself.
+    """The mask after ``steps`` that raise the score of what it shows and lower its cost, every input's by itself.
 
     One forward and one backward pass for each step; the model's own parameters get no gradients.
 
@@ -30,6 +31,7 @@ def learned_mask(
         cost: from a mask and the step's number to what it costs, (N,).
         optimizer: of a list of tensors, such as ``lambda each: torch.optim.Adam(each, 0.1)``.
         steps: how many.
+        worth: how much cost a unit of the score makes up for, one for all or (N,); negative where it is to fall.
 
     Returns:
         The mask, from 0 to 1, detached.
@@ -46,8 +48,8 @@ def learned_mask(
             with torch.enable_grad():
                 inputs = shown(mask, step)
                 slope = run.at(inputs.detach().to(run.inputs.dtype)).gradient()
-                paid = cost(mask, step).sum() - (inputs * slope).sum()
-                (mask.grad,) = slopes(paid, [mask])
+                paid = cost(mask, step) - worth * (inputs * slope).flatten(1).sum(1)
+                (mask.grad,) = slopes(paid.sum(), [mask])
             descent.step()
             with torch.no_grad():
                 mask.clamp_(0, 1)

@@ -342,6 +342,7 @@ class Run:
 
     def layer_name(self, layer: Layer) -> str:
         """The dotted name of a layer; None finds the last one with spatial extent."""
+        layer = tuple(layer) if isinstance(layer, list) else layer
         if layer not in self._names:
             self._names[layer] = layer_name(self.model, layer, (self.inputs, *self.others))
         return self._names[layer]

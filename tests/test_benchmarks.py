@@ -54,3 +54,17 @@ def test_a_failure_is_told_and_is_the_exit_status(
     monkeypatch.setattr(coverage.warnings, "filterwarnings", lambda *args: None)
     assert coverage.main() == 1
     assert "cam: FAILS: RuntimeError: oh" in capsys.readouterr().out
+
+
+def test_feature_images_are_measured_as_the_pictures_they_are() -> None:
+    features = importlib.import_module("benchmarks.features")
+    (case,) = features.cases(["demo"])
+    case = features.Case(case.model, case.layer, case.pictures[-24:])
+    (row,) = features.measure(case, [20], steps=48)
+    assert row.ours >= 2 * row.pictures
+    assert row.passes[0] >= 48
+    assert row.passes[1] >= row.passes[0]
+    assert row.ends < 0.05
+    drawn = (case.model.preprocessing.inverse(case.pictures[:2]) * 255).round().byte().movedim(1, -1).numpy()
+    torch.testing.assert_close(features.read_back(case, drawn), case.pictures[:2], atol=0.01, rtol=0)
+    assert features.at_the_ends(drawn * 0) == 1

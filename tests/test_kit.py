@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from quick import quick
 from torch import Tensor, nn
 
 import cnnviz
@@ -18,14 +19,11 @@ from cnnviz import Explanation, Run, attribution, attributions, renderers
 from cnnviz.registry import Method
 from cnnviz.testing import SmallNet, check_attribution, check_renderer
 
-QUICK = {"samples": 3, "steps": 4}
-
 
 @pytest.mark.parametrize("name", attributions)
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_every_attribution_passes(name: str, rank: int) -> None:
-    settings = {key: value for key, value in QUICK.items() if key in attributions[name].settings}
-    check_attribution(name, target_blind=name in ("eigen_cam", "activation", "projections"), rank=rank, **settings)
+    check_attribution(name, target_blind=name in ("eigen_cam", "activation", "projections"), rank=rank, **quick(name))
 
 
 @pytest.mark.parametrize("name", renderers)

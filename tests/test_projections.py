@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from nets import CONV, POOL, randomized
 from torch import Tensor, nn
 
-from cnnviz import Explanation, attributions, explain, feature_map, receptive_field, renderers, strongest
+from cnnviz import Explanation, attributions, channel, explain, feature_map, receptive_field, renderers, strongest
 
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 UNPOOL = {1: F.max_unpool1d, 2: F.max_unpool2d, 3: F.max_unpool3d}
@@ -213,6 +213,24 @@ def test_before_the_first_activation_the_gradient_is_the_projection() -> None:
             explain(net, x, "projections", layer="0", of=attributions["deconvnet"](smooth=smooth))
     found = explain(net, x, "projections", layer="0", channels=1, of="gradient").values
     torch.testing.assert_close(found, deconvnet_by_hand(net, 0, x, 1, unit=False))
+
+
+class Named(nn.Module):
+    """Gives no scores of classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = alexnet_like(2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"out": self.net(x)}
+
+
+def test_the_target_changes_nothing_and_lets_any_output_pass() -> None:
+    x = inputs_of(2)
+    expected = explain(alexnet_like(2), x, "projections", layer="6", channels=2, target=[4, 1]).values
+    found = explain(Named().eval(), x, "projections", layer="net.6", channels=2, target=channel("net.6", 0)).values
+    torch.testing.assert_close(found, expected)
 
 
 def test_layers_without_spatial_extent_are_projected_too() -> None:

@@ -138,9 +138,7 @@ def _write_each(
             done(names[picture, method], answer[item])
 
 
-def batches(
-    model: LoadedModel, pictures: Sequence[Path], most: int
-) -> Iterator[tuple[list[Path], Tensor | Exception]]:
+def batches(model: LoadedModel, pictures: Sequence[Path], most: int) -> Iterator[tuple[list[Path], Tensor | Exception]]:
     """Inputs (N, C, *spatial) of one size, N at most so many; or what was wrong with a picture."""
     import torch
 

@@ -27,7 +27,7 @@ def project(
     unit: Annotated[
         bool, typer.Option("--unit", help="Begin with each channel's strongest unit alone.", **_ANSWER)
     ] = False,
-    of: Annotated[str, typer.Option(help="The method that carries them back.", **_ANSWER)] = "deconvnet",
+    of: Annotated[str, typer.Option("--of", "--method", "-m", help="What carries them back.", **_ANSWER)] = "deconvnet",
     target: Target = None,
     render: Render = None,
 ) -> int:

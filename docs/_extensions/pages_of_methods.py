@@ -68,7 +68,7 @@ class Api(_Written):
         for module in FOR_PLUGINS:
             yield from _heading(module, "-")
             yield from (f".. automodule:: {module}", "")
-            for name in ("check_attribution", "check_metric", "check_renderer"):
+            for name in ("check_attribution", "check_metric", "check_renderer", "check_synthesis"):
                 yield from (f".. autofunction:: {module}.{name}", "")
 
 

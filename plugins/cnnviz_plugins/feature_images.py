@@ -10,7 +10,7 @@ from cnnviz import diversity as unlikeness
 from cnnviz_plugins.steps import let_through
 from cnnviz_plugins.wanted import At, wanted
 
-WAKING = 16  # steps, before images are asked to differ
+ALONE = 4  # one of so many steps is made before images are asked to differ: what is not awake yet would be put to sleep
 STILL = 8  # one of so many steps is made at the end without transformations: stronger by half, and looks the same
 
 
@@ -39,14 +39,14 @@ def feature_image(
     def make(ascent: Ascent) -> Tensor:
         wish = wanted(ascent, layer, channel, at, target, objective)
         canvas = FourierCanvas(ascent.shape(), ascent.bounds, ascent.generator)
-        transform = robustness(ascent.size) if robust else None
         adam = torch.optim.Adam(canvas.parameters, lr)
-        moving = steps - steps // STILL if robust else steps
-        alone = min(WAKING, moving) if diversity and ascent.count > 1 else moving
+        transform = robustness(ascent.size) if robust else None
+        alone = steps // ALONE if diversity and ascent.count > 1 else 0
+        still = steps // STILL if robust else 0
         ascent.expect(steps)
         ascent.ascend(canvas, wish, adam, alone, transform=transform, where_flat=let_through)
-        apart = wish * (1 + diversity * unlikeness(layer)) if diversity else wish
-        ascent.ascend(canvas, apart, adam, moving - alone, transform=transform)
-        return ascent.ascend(canvas, apart, adam, steps - moving)
+        apart = wish * (1 + diversity * unlikeness(layer)) if alone else wish
+        ascent.ascend(canvas, apart, adam, steps - alone - still, transform=transform, where_flat=let_through)
+        return ascent.ascend(canvas, apart, adam, still, where_flat=let_through)
 
     return make

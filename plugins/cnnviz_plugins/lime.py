@@ -63,5 +63,3 @@ def _ridge(there: Tensor, scores: Tensor, weights: Tensor, ridge: float) -> tupl
     found = inverse @ (there.T @ (weights * scores))
     pulls = (weights * (scores - there @ found))[:, None] * there @ inverse  # how each sample moves the coefficients
     return found, pulls.square().sum(0).sqrt()
-
-

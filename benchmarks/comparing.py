@@ -1,0 +1,237 @@
+"""One method of ours beside one peer: who is asked for what, what is left out, and the row that is measured."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import io
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import cnnviz
+from benchmarks.networks import CLASSIFIERS, network, pictures
+from benchmarks.peers import METHODS, Peer, Question
+from benchmarks.records import LeftOut, Row
+from benchmarks.timing import in_turns, room_for, timed
+
+OURS = "cnnviz"
+SEVEN = (
+    *("grad_cam", "grad_cam_plus_plus", "xgrad_cam", "hires_cam", "layer_cam"),
+    *("eigen_cam", "eigen_grad_cam"),
+)
+TOGETHER = "seven CAMs together"
+HALVED = ("grad_cam", "gradient", "guided_backprop", "integrated_gradients", "smoothgrad", "occlusion")
+"""What is also measured in bfloat16."""
+COUNTS = ("steps", "samples", "masks", "draws", "permutations", "channels")
+"""Settings that say how often a method asks the network."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured, and how."""
+
+    device: str
+    methods: tuple[str, ...]
+    networks: tuple[str, ...]
+    batches: tuple[int, ...]
+    libraries: tuple[str, ...]
+    size: int
+    repeats: int
+    threads: int
+    time_limit: float
+    process_time: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is asked of us, and what of the other."""
+
+    method: str
+    peer: str
+    ours: Callable[[Question], Tensor]
+    theirs: Peer | None = None
+
+
+Asked = tuple[str, str, int]
+"""A method, a peer, a batch."""
+
+
+class Failed(Exception):
+    """One of the two could not answer; says which, and why."""
+
+
+def pairs(library: str, methods: tuple[str, ...]) -> Iterator[Pair]:
+    """All that is compared with one library; beside ourselves what is of our own, and what nobody else has."""
+    known = cnnviz.attributions
+    if library != OURS:
+        for method in methods:
+            for peer in METHODS.get(method, ()):
+                if peer.library == library and method in known:
+                    yield Pair(method, library, partial(explained, method, peer.settings), peer)
+        return
+    if TOGETHER in methods:
+        grad_cam = Peer(OURS, partial(explained, "grad_cam", {}), differs=lambda question: "seven maps, and one")
+        yield Pair(TOGETHER, "cnnviz grad_cam", seven_cams, grad_cam)
+    if "precision" in inspect.signature(cnnviz.explain).parameters:
+        for method in [each for each in HALVED if each in methods and each in known]:
+            first = METHODS[method][0]
+            whole = Peer(OURS, partial(explained, method, first.settings), passes=first.passes)
+            ours = partial(explained, method, {**first.settings, "precision": "bfloat16"})
+            yield Pair(f"{method} in bfloat16", "cnnviz float32", ours, whole)
+    for method in methods:
+        if method in known and method not in METHODS:
+            yield Pair(method, "", partial(explained, method, {}))
+
+
+def explained(method: str, settings: Mapping[str, Any], question: Question) -> Tensor:
+    """Our map, asked for as anyone would."""
+    given = {name: value(question) if callable(value) else value for name, value in settings.items()}
+    if "layer" in cnnviz.attributions[method].settings:
+        given["layer"] = question.network.layer
+    found = cnnviz.explain(question.network.module, question.inputs, method, target=question.target, **given)
+    values: Tensor = found.values
+    return values
+
+
+def seven_cams(question: Question) -> Tensor:
+    layer = question.network.layer
+    found = cnnviz.explain(question.network.module, question.inputs, SEVEN, target=question.target, layer=layer)
+    return torch.cat([each.values for each in found.values()], 1)
+
+
+def rows(library: str, name: str, options: Options, asked: list[Asked]) -> Iterator[Row | LeftOut]:
+    """What is asked for, measured beside one library on one network."""
+    device = torch.device(options.device)
+    net = network(name, device)
+    for batch in dict.fromkeys(batch for *_, batch in asked):
+        inputs = pictures(batch, options.size).to(device)
+        with torch.inference_mode():
+            predicted = net.module(inputs).argmax(1).tolist()
+        question = Question(net, inputs, torch.tensor(predicted, device=device))
+        took = statistics.median(timed(partial(forward, question), device)[0] for _ in range(3))
+        for pair in pairs(library, options.methods):
+            if (pair.method, pair.peer, batch) not in asked:
+                continue
+            left_out = partial(LeftOut, pair.method, pair.peer, name, batch)
+            reason = hindrance(pair, question, took, options.time_limit)
+            if reason:
+                yield left_out(reason)
+                continue
+            try:
+                yield row(pair, question, took, options)
+            except Failed as error:
+                yield left_out(str(error))
+
+
+def hindrance(pair: Pair, question: Question, forward_time: float, time_limit: float) -> str:
+    """Why this is not measured, if it is not."""
+    if pair.method == "cam" and question.network.name not in CLASSIFIERS:
+        return "the network does not end in global average pooling and a linear layer"
+    most = pair.theirs.most if pair.theirs else None
+    if most is not None and len(question.inputs) > most:
+        return f"{pair.peer} answers {most} at a time"
+    expected = passes(pair, question) * forward_time
+    if pair.theirs is not None and not pair.theirs.in_parts:
+        copies, at_once = pair.theirs.copies * len(question.inputs), fitting(question)
+        if copies > at_once:
+            return f"{pair.peer} evaluates {copies} inputs at once, and memory holds {at_once}"
+    if expected > time_limit:
+        return f"about {expected:.0f} s a run, over the limit of {time_limit:.0f} s"
+    return ""
+
+
+def passes(pair: Pair, question: Question) -> float:
+    """About how many forward passes the slower of the two takes."""
+    if pair.theirs is not None:
+        return pair.theirs.passes(question)
+    settings = cnnviz.attributions[pair.method].settings
+    asked = [settings[name].default for name in COUNTS if name in settings]
+    return 3.0 * max([1, *(each for each in asked if isinstance(each, int))])
+
+
+def row(pair: Pair, question: Question, forward_time: float, options: Options) -> Row:
+    """Raises Failed where one of them can't answer."""
+    works = {OURS: partial(answered, OURS, pair.ours, question), "forward": partial(forward, question)}
+    asked, remark = question, ""
+    if pair.theirs is not None:
+        # some peers change the network for good
+        asked = replace(question, network=replace(question.network, module=copy.deepcopy(question.network.module)))
+        at_once = fitting(question) if pair.theirs.copies > 1 else 1
+        if pair.theirs.copies * len(question.inputs) > at_once > 1:
+            asked, remark = replace(asked, batch=at_once), f"{pair.peer}: {at_once} inputs at once, as memory allows; "
+        works["theirs"] = partial(answered, pair.peer, pair.theirs.ask, asked)
+    found = in_turns(
+        works,
+        options.repeats,
+        question.inputs.device,
+        expected=passes(pair, question) * forward_time,
+        process_time=options.process_time,
+        clean=asked.network.module.zero_grad,
+    )
+    cosine = difference = None
+    if pair.theirs is not None:
+        reason = pair.theirs.differs(question)
+        if reason:
+            remark += f"maps not compared: {reason}"
+        else:
+            alike = pair.theirs.alike(found[OURS].found)
+            cosine, difference = agreement(alike, found["theirs"].found, pair.theirs.signless)
+            remark += "" if cosine is not None else f"maps not compared: one of {pair.peer} is empty"
+    theirs = found.get("theirs")
+    return Row(
+        method=pair.method,
+        peer=pair.peer,
+        network=question.network.name,
+        trained=question.network.trained,
+        batch=len(question.inputs),
+        size=question.inputs.shape[-1],
+        forward=found["forward"].seconds,
+        ours=found[OURS].seconds,
+        theirs=theirs.seconds if theirs else [],
+        ours_peak=found[OURS].peak,
+        theirs_peak=theirs.peak if theirs else None,
+        cosine=cosine,
+        difference=difference,
+        remark=remark.removesuffix("; "),
+    )
+
+
+def fitting(question: Question) -> int:
+    return room_for(question.network.module, question.inputs[:1])
+
+
+def forward(question: Question) -> Tensor:
+    with torch.inference_mode():
+        found: Tensor = question.network.module(question.inputs)
+    return found
+
+
+def answered(name: str, ask: Callable[[Question], Tensor], question: Question) -> Tensor:
+    """Without what some of them print. Raises Failed."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return ask(question)
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise Failed(f"{name} failed: {type(error).__name__}: {said}") from error
+
+
+def agreement(ours: Tensor, theirs: Tensor, signless: bool = False) -> tuple[float | None, float | None]:
+    """The lowest cosine, and the largest difference relative to the peer's peak, of a batch; None for empty maps."""
+    mine, other = (each.detach().cpu().double().reshape(len(each), -1) for each in (ours, theirs))
+    if mine.shape != other.shape:
+        raise Failed(f"the maps are {tuple(ours.shape)} and {tuple(theirs.shape)}, and can't be compared")
+    peaks = other.abs().amax(1, keepdim=True)
+    if not bool((peaks > 0).all()):
+        return None, None
+    if signless:
+        mine = mine * (mine * other).sum(1, keepdim=True).sign()
+    cosine = torch.cosine_similarity(mine, other, dim=1).min()
+    return float(cosine), float(((mine - other).abs() / peaks).max())
