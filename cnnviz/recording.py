@@ -52,7 +52,7 @@ class Recorder(TorchFunctionMode):
         self.made: WeakIdKeyDictionary = WeakIdKeyDictionary()  # tensors, by the call that gave them
         self.carrying: WeakIdKeyDictionary = _marked(inputs)
         self.changed: WeakIdKeyDictionary = _marked(())
-        self.stored: dict[int, list[Call]] = {}
+        self.stored: dict[int | None, list[Call]] = {}
         self.largest = 1
         """Bytes of the largest result."""
         self.forks = False
@@ -85,7 +85,7 @@ class Recorder(TorchFunctionMode):
         carries = any(each in self.carrying for each in given)
         written = _written(func, given, kwargs)
         if written is not None:
-            for earlier in self.stored.pop(written.untyped_storage().data_ptr(), ()):
+            for earlier in self.stored.pop(_storage(written), ()):
                 earlier.result = _mapped(torch.clone, earlier.result)  # what is about to be written over
         returned = func(*args, **kwargs)
         result = returned if written is None else written
@@ -94,7 +94,7 @@ class Recorder(TorchFunctionMode):
         self.calls.append(call)
         for each in _tensors(result):
             self.made[each] = call
-            self.stored.setdefault(each.untyped_storage().data_ptr(), []).append(call)
+            self.stored.setdefault(_storage(each), []).append(call)
             self.largest = max(self.largest, each.numel() * each.element_size())
             if carries:
                 self.carrying[each] = True
@@ -168,6 +168,14 @@ class Softmaxes(TorchFunctionMode):
 def expanded(tensor: Tensor, copies: int) -> Tensor:
     """One item as so many, without copying it."""
     return tensor.expand(copies, *tensor.shape[1:]) if tensor.ndim and len(tensor) == 1 else tensor
+
+
+def _storage(tensor: Tensor) -> int | None:
+    """Where its values lie; None inside torch.func, which does not tell: all of those may lie in one place."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except NotImplementedError:
+        return None
 
 
 def _is_getter(func: Any) -> bool:

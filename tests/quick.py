@@ -10,6 +10,7 @@ FEW = {"samples": 3, "steps": 4, "masks": 8, "permutations": 2, "pieces": 4, "wi
 PARTICULAR: dict[str, dict[str, Any]] = {
     "extremal_perturbation": {"steps": 6, "lr": 8.0},  # with fewer or shorter steps the mask is still whole
     "kernel_shap": {"samples": 16},  # which it needs to tell pieces apart
+    "projections": {"of": "gradient"},  # also of layers before the first rectifier
     "rise": {"cells": 2},
 }
 PERTURBING = {

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from quick import PERTURBING, quick
+from quick import LEARNING, PERTURBING, quick
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -22,8 +22,9 @@ from cnnviz import attributions, explain
 NAMES = list(attributions)
 LAYERED = [name for name in NAMES if "layer" in attributions[name].settings]
 RULED = {"guided_backprop", "deconvnet", "guided_grad_cam"}
-BLIND = {"activation", "eigen_cam"}
-MAPS = {*LAYERED, "saliency_confusion"} - {"guided_grad_cam"}  # nothing before the layer is asked for
+BLIND = {"activation", "eigen_cam", "projections"}  # to the score
+FORWARD = PERTURBING | {"activation", "eigen_cam"}
+MAPS = {*LAYERED, "saliency_confusion"} - {"guided_grad_cam", "projections"}  # nothing before the layer is asked for
 every = pytest.mark.parametrize("name", NAMES)
 TARGET = [0, 1, 2]
 
@@ -275,7 +276,7 @@ def test_a_layer_that_never_runs_is_refused(name: str) -> None:
         ask(name, model, batch(), layer="unused")
 
 
-@pytest.mark.parametrize("name", LAYERED)
+@pytest.mark.parametrize("name", [name for name in LAYERED if name != "projections"])  # of which a unit is projected
 def test_a_layer_without_spatial_extent_is_refused(name: str) -> None:
     with untouched(model := Net()), pytest.raises(ValueError, match=r"layer 'fc' gives \(3, 5\).* no spatial extent"):
         ask(name, model, batch(), layer="fc")
@@ -293,7 +294,7 @@ CUT: dict[str, dict[str, Callable[..., Any]]] = {
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_cut_graph_is_refused(name: str, cut: str, frozen: bool) -> None:
     model = variant(**CUT[cut]).requires_grad_(not frozen)
-    if name in BLIND | PERTURBING:  # which need no gradient
+    if name in BLIND | PERTURBING:  # which need no gradient of the score
         if name in BLIND or cut != "argmax, one-hot":
             close(ask(name, model, batch()), ask(name, Net(), batch()))
         return
@@ -353,9 +354,9 @@ def test_an_exception_passes_and_leaves_nothing(name: str, error: BaseException,
     passes[0], expected = 0, 0
     ask(name, model, inputs)
     expected, passes[0], armed[0] = passes[0], 0, True
-    if place == "way back" and name in BLIND:
-        return  # it takes no gradient
-    many = name in ("smoothgrad", "smoothgrad_squared", "vargrad", "integrated_gradients")
+    if place == "way back" and name in FORWARD | BLIND:
+        return  # it takes no gradient of the score
+    many = name in {"smoothgrad", "smoothgrad_squared", "vargrad", "integrated_gradients"} | PERTURBING
     if isinstance(error, torch.OutOfMemoryError) and many and place == "last pass":
         return  # the chunk is halved and taken again, see test_memory
     with untouched(model, inputs), pytest.raises(type(error)) as caught:
@@ -528,7 +529,8 @@ def test_vmap_in_the_model_works_or_says_why(name: str) -> None:
 def test_half_precision_gives_nearly_the_same(name: str, dtype: torch.dtype) -> None:
     found = ask(name, Net().to(dtype), batch().to(dtype))
     expected = ask(name, Net(), batch())
-    if name not in ("smoothgrad", "smoothgrad_squared", "vargrad"):  # whose draws are other ones in half precision
+    drawn = {"smoothgrad", "smoothgrad_squared", "vargrad"}  # other draws in half precision
+    if name not in drawn | LEARNING:  # and small differences send what learns another way
         likeness = torch.corrcoef(torch.stack([found.flatten().float(), expected.flatten()]))[0, 1]
         assert likeness > 0.98
     assert found.isfinite().all()
@@ -541,7 +543,7 @@ def test_autocast_around_the_call(name: str) -> None:
         assert model(batch()).dtype == torch.bfloat16
     expected = ask(name, Net(), batch())
     likeness = torch.corrcoef(torch.stack([found.flatten().float(), expected.flatten()]))[0, 1]
-    assert likeness > 0.98
+    assert likeness > (0.7 if name in LEARNING else 0.98)  # small differences send what learns another way
 
 
 @every
@@ -549,7 +551,7 @@ def test_autocast_in_the_model(name: str) -> None:
     model = variant(forward=torch.autocast("cpu", torch.bfloat16)(Net.forward))
     found, expected = ask(name, model, batch()), ask(name, Net(), batch())
     likeness = torch.corrcoef(torch.stack([found.flatten().float(), expected.flatten()]))[0, 1]
-    assert likeness > 0.98
+    assert likeness > (0.7 if name in LEARNING else 0.98)
 
 
 # Compiled, traced and exported
@@ -692,7 +694,10 @@ def test_an_image_is_explained_alone_as_in_a_batch(name: str) -> None:
         close(ask(name, Net(), x[item : item + 1], TARGET[item]), together[item : item + 1])
 
 
-@every
+DEAD = [name for name in NAMES if name not in LEARNING | {"rise"}]  # which tell of masks, whatever the scores are
+
+
+@pytest.mark.parametrize("name", DEAD)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_dead_map_is_zero_and_not_nan(name: str, dtype: torch.dtype) -> None:
     model = Net().to(dtype)
@@ -708,7 +713,7 @@ def test_a_dead_map_is_zero_and_not_nan(name: str, dtype: torch.dtype) -> None:
     except ValueError as error:
         pytest.fail(str(error))
     assert found.dtype.is_floating_point
-    assert torch.equal(found, torch.zeros_like(found))
+    torch.testing.assert_close(found, torch.zeros_like(found), rtol=0, atol=1e-12 if name == "lime" else 0)  # it solves
 
 
 @contextmanager

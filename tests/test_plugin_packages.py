@@ -70,7 +70,7 @@ def site(shown: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where it is installed, next to one that does not import, one that takes a name of cnnviz's, and two namesakes."""
     sources, site = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("site")
     others = [
-        package(sources, "broken", "lime", "import a_module_that_is_missing\n"),
+        package(sources, "broken", "lame", "import a_module_that_is_missing\n"),
         package(sources, "rival", "grad_cam"),
         package(sources, "first-twin", "twin"),
         package(sources, "second-twin", "twin"),
@@ -114,12 +114,12 @@ def test_methods_lists_all_of_them_and_what_is_broken(python: Python) -> None:
     assert done.returncode == 0, done.stderr
     rows = {tuple(line.split("\t")[:2]): line for line in done.stdout.splitlines()}
     ours = {("attribution", name) for name in cnnviz.attributions if cnnviz.attributions.origin(name) == home()}
-    offered = {"rising_cam", "lime", "rival:grad_cam", "first-twin:twin", "second-twin:twin"}
+    offered = {"rising_cam", "lame", "rival:grad_cam", "first-twin:twin", "second-twin:twin"}
     assert rows.keys() >= ours | {("attribution", name) for name in offered}
     assert ("attribution", "twin") not in rows
     assert "rising-cam 0.1.0" in rows["attribution", "rising_cam"]
     assert "Where activations rose together with the score" in rows["attribution", "rising_cam"]
-    assert "does not load: No module named 'a_module_that_is_missing'" in rows["attribution", "lime"]
+    assert "does not load: No module named 'a_module_that_is_missing'" in rows["attribution", "lame"]
     assert home() in rows["attribution", "grad_cam"]
     assert "Of rival." in rows["attribution", "rival:grad_cam"]
 
@@ -186,16 +186,16 @@ def said(name):
         return attributions.origin(attributions[name].name) + ": " + attributions[name].summary
     except (PluginError, LookupError) as error:
         return type(error).__name__ + ": " + str(error)
-for name in ("lime", "twin", "grad_cam", "rival:grad_cam", "first-twin:twin", "second-twin:twin", "lime"):
+for name in ("lame", "twin", "grad_cam", "rival:grad_cam", "first-twin:twin", "second-twin:twin", "lame"):
     found.setdefault(name, []).append(said(name))
 found["faults"] = list(attributions.faults())
 """,
     )
     broken = (
-        "PluginError: 'lime' from broken 0.1 does not load: No module named 'a_module_that_is_missing'. "
-        "Set CNNVIZ_BLOCK=lime to hide it."
+        "PluginError: 'lame' from broken 0.1 does not load: No module named 'a_module_that_is_missing'. "
+        "Set CNNVIZ_BLOCK=lame to hide it."
     )
-    assert found["lime"] == [broken, broken]
+    assert found["lame"] == [broken, broken]
     rivals = "say 'first-twin:twin' or 'second-twin:twin'"
     assert found["twin"] == [f"LookupError: there is no attribution 'twin' that is only one package's: {rivals}"]
     (ours,) = found["grad_cam"]  # type: ignore[misc]  # a list of one, of JSON
@@ -203,18 +203,18 @@ found["faults"] = list(attributions.faults())
     assert found["rival:grad_cam"] == ["rival 0.1: Of rival."]
     assert found["first-twin:twin"] == ["first-twin 0.1: Of first-twin."]
     assert found["second-twin:twin"] == ["second-twin 0.1: Of second-twin."]
-    assert found["faults"] == ["lime"]
+    assert found["faults"] == ["lame"]
 
 
 def test_doctor_tells_of_the_broken_one(python: Python) -> None:
     done = python("-m", "cnnviz", "doctor")
     assert done.returncode == 1, done.stdout
     (fault,) = [line for line in done.stdout.splitlines() if line.startswith("fault:")]
-    assert fault.startswith("fault: 'lime' from broken 0.1 does not load: No module named 'a_module_that_is_missing'")
+    assert fault.startswith("fault: 'lame' from broken 0.1 does not load: No module named 'a_module_that_is_missing'")
 
 
 def test_names_can_be_blocked(python: Python) -> None:
-    healthy = python("-m", "cnnviz", "doctor", CNNVIZ_BLOCK="lime,rival:grad_cam")
+    healthy = python("-m", "cnnviz", "doctor", CNNVIZ_BLOCK="lame,rival:grad_cam")
     assert healthy.returncode == 0, healthy.stdout
     found = answers(
         python,
@@ -222,13 +222,13 @@ def test_names_can_be_blocked(python: Python) -> None:
 from cnnviz import attributions
 found["names"] = list(attributions)
 try:
-    attributions["lime"]
+    attributions["lame"]
 except LookupError as error:
     found["said"] = str(error)
 """,
-        CNNVIZ_BLOCK="lime, rival:grad_cam",
+        CNNVIZ_BLOCK="lame, rival:grad_cam",
     )
     names = set(found["names"])  # type: ignore[call-overload]  # a list, of JSON
-    assert names.isdisjoint({"lime", "rival:grad_cam"})
+    assert names.isdisjoint({"lame", "rival:grad_cam"})
     assert names >= {"rising_cam", "grad_cam", "first-twin:twin"}
-    assert found["said"] == "there is no attribution 'lime': CNNVIZ_BLOCK hides it"
+    assert found["said"] == "there is no attribution 'lame': CNNVIZ_BLOCK hides it"

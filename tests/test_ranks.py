@@ -40,6 +40,7 @@ def test_shape_is_of_the_inputs_rank(name: str, rank: int, channels: int) -> Non
     whole = {"fullgrad": (2, 1, *SIZES[rank]), "saliency_confusion": (2, 4, *halved), "activation": (2, 8, *halved)}
     whole |= dict.fromkeys([*AT_THE_INPUT[:4], *AT_THE_INPUT[5:], "guided_grad_cam"], tuple(inputs.shape))
     whole |= dict.fromkeys((PERTURBING | LEARNING) - {"ablation_cam", "score_cam"}, (2, 1, *SIZES[rank]))
+    whole["projections"] = (2, 8 * channels, *SIZES[rank])  # of eight channels
     assert tuple(values.shape) == whole.get(name, (2, 1, *halved))
     assert values.isfinite().all()
     assert values.any()
@@ -61,7 +62,7 @@ class Flattened(SmallNet):
 
 
 # these are cut, or masked at random, in as many dimensions as there are
-CUT = {"feature_ablation", "kernel_shap", "lime", "rise", "shapley_sampling"} | LEARNING
+CUT = {"feature_ablation", "kernel_shap", "lime", "occlusion", "rise", "shapley_sampling"} | LEARNING
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in CUT])

@@ -51,9 +51,8 @@ def extremal_perturbation(
             values = _smooth_maximum(mask, reach).flatten(1).sort(1).values
             goal = torch.stack([_shared(wanted.to(each), each) for each in values.detach()])
             low, high = AREA_COST
-            price = low * float(high / low) ** (step / max(1, steps))
-            missed: Tensor = (values - goal).square().mean(1)
-            return price * missed
+            price: float = low * (high / low) ** (step / max(1, steps))
+            return price * (values - goal).square().mean(1)
 
         def momentum(parameters: list[Tensor]) -> torch.optim.Optimizer:
             rate = lr * count / 1024  # each node's share of the score shrinks as their number grows

@@ -54,8 +54,9 @@ def occlusion(
 
         scores = run.scores_of(count, draw)
         lost = (run.score - scores).to(covering[0].dtype).T.reshape(len(run.inputs), *map(len, places))
-        for each in covering:  # each turns the foremost number of windows into a place, and puts it behind
-            lost = torch.tensordot(lost, each / each.sum(1, keepdim=True), dims=([1], [1]))
+        with torch.autocast(run.inputs.device.type, enabled=False):
+            for each in covering:  # each turns the foremost number of windows into a place, and puts it behind
+                lost = torch.tensordot(lost, each / each.sum(1, keepdim=True), dims=([1], [1]))
         return lost if len(lengths) > len(size) else lost[:, None]
 
     return procedure(computed)
