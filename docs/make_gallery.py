@@ -27,7 +27,13 @@ import cnnviz
 
 HERE = Path(__file__).parent
 RANKED = {"line": 1, "projection": 3, "slices": 3}  # the renderers that do not draw images
-FIGURES = ("channels", "confusion_matrix", "panels")
+FIGURES = ("by_channel", "channels", "confusion_matrix", "panels")
+MADE = {  # pictures that docs/make_seeds.py draws
+    "feature_image": "filters",
+    "class_image": "class",
+    "deep_dream": "dream",
+    "inversion": "inverted",
+}
 
 
 def write(name: str, picture: NDArray[np.uint8]) -> str:
@@ -131,6 +137,9 @@ def main() -> None:
         page += ["", f"## {renderer}", "", cnnviz.renderers[renderer].summary]
         for name, explanation in found.items():
             page += ["", f"{name}:", "", write(f"{renderer}-{name}", explanation.render(renderer)[0])]
+    page += ["", "# Syntheses", "", "Inputs that were made. The commands are on the page [Where it began](seeds.md)."]
+    for name, picture in MADE.items():
+        page += ["", f"## {name}", "", cnnviz.syntheses[name].summary, "", f"![{name}](pictures/seeds/{picture}.png)"]
     (HERE / "gallery.md").write_text("\n".join(page) + "\n")
 
 
