@@ -393,7 +393,7 @@ def test_random_weights_are_those_of_he_and_seeded() -> None:
     for seed in (0, 0, 1):
         how: dict[str, Any] = {"model": model, "attribution": keeping, "stops": 1, "seed": seed}
         evaluate(answer, "randomization", target=lambda output: output.flatten(1).sum(1), **how)
-    first, again, other = ([each.clone() for each in model.parameters()] for model in kept)
+    first, again, other = ([each.detach().clone() for each in model.parameters()] for model in kept)
     assert float(first[0].std()) == pytest.approx(math.sqrt(2 / (8 * 25)), rel=0.02)
     assert float(first[0].mean().abs()) < 0.005
     assert [float(each.abs().max()) for each in (first[1], first[3])] == [0, 0]

@@ -23,14 +23,15 @@ def randomization(
     order: Literal["cascading", "independent"] = "cascading",
     similarity: Literal["spearman", "ssim", "hog"] = "spearman",
     stops: int | None = 8,
+    share: float = 1.0,
     sign: Sign = "auto",
 ) -> Scored:
     """How alike the map stays when weights are made random (Adebayo et al., 2018, arXiv:1810.03292).
 
     1 for a map that ignores them, about 0 for one that depends on them: the mean similarity to the maps of a private
     copy whose layers are random from the output down to one layer (``"cascading"``), or in that layer alone
-    (``"independent"``). There are ``stops`` such layers, evenly spread, the last of them the network's first layer: 1
-    makes only that one map, None one for each layer with weights. Random are weights as He et al. (2015,
+    (``"independent"``). There are ``stops`` such layers, evenly spread over the ``share`` of layers next to the output,
+    the last of them where that ends: 1 makes only that one map, None one for each layer with weights. Random are weights as He et al. (2015,
     arXiv:1502.01852) draw them; biases are 0, normalizations as before training. ``similarity``: "spearman", of the
     evidence's ranks; "ssim"; or "hog", the correlation of histograms of oriented gradients, of images. A blank map is
     like another blank one, and like no other.
@@ -42,13 +43,16 @@ def randomization(
     if stops is not None and stops < 1:
         raise ValueError(f"stops={stops} leaves no layer to stop at; use 1 or more, or None for all")
 
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share:g} is no share of the layers; use more than 0, and up to 1")
+
     def score(trial: Trial) -> Tensor:
         run, own = trial.run, evidence(trial.explanation, sign)
         model = _copied(run.model)
         names = _layers(model, run)
         if not names:
             raise ValueError(f"{type(run.model).__name__} has no weights to make random; there is nothing to test")
-        names.reverse()  # from the output on
+        names = names[::-1][: max(1, round(share * len(names)))]
         count = len(names) if stops is None else min(stops, len(names))
         ends = [round((number + 1) * len(names) / count) for number in range(count)]
         total = torch.zeros(len(own), dtype=torch.float64, device=own.device)
