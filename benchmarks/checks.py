@@ -50,6 +50,7 @@ FIGURES: dict[str, Asked] = {
     },
 }
 """By part and figure the metric and its settings; the labels' figure is this file's own."""
+DRAWN_ONLY = ("single",)  # of large networks it would take as long as all the rest
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,9 @@ class Case:
         answer = explain(self.model, self.inputs[part], attribution, target=target)
         evidence(answer)  # of a method without one map for each picture this says so
         asked: dict[str, Callable[[Trial], Tensor]] = {
-            figure: metrics[name](**settings) for figure, (name, settings) in FIGURES.get(self.part, {}).items()
+            figure: metrics[name](**settings)
+            for figure, (name, settings) in FIGURES.get(self.part, {}).items()
+            if figure not in DRAWN_ONLY or self.network not in TRAINED
         }
         if self.other is not None:
             asked["labels"] = self._labels

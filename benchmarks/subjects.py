@@ -27,15 +27,21 @@ CHEAP: dict[str, dict[str, Any]] = {
 }
 
 
+FINE = "layer_cam at layer1"
+"""At a shallow layer, as its authors use it to find small things; asked about the tag only."""
+
+
 def known() -> list[str]:
     """The names of all subjects, blind ones first."""
-    return [*BLIND, *cnnviz.attributions]
+    return [*BLIND, *cnnviz.attributions, FINE]
 
 
 def subject(name: str, side: int, thorough: bool = False) -> tuple[Attribution, str]:
     """An attribution for pictures of that side, and how it is written; ``thorough``: with its own defaults."""
     if name in BLIND:
         return blind(name), name
+    if name == FINE:
+        return cnnviz.attributions["layer_cam"](layer="layer1"), "layer_cam(layer='layer1')"
     method = cnnviz.attributions[name]
     settings = {} if thorough else {key: value for key, value in CHEAP.get(name, {}).items() if key in method.settings}
     if name == "occlusion" and not thorough:

@@ -31,10 +31,10 @@ def randomization(
     1 for a map that ignores them, about 0 for one that depends on them: the mean similarity to the maps of a private
     copy whose layers are random from the output down to one layer (``"cascading"``), or in that layer alone
     (``"independent"``). There are ``stops`` such layers, evenly spread over the ``share`` of layers next to the output,
-    the last of them where that ends: 1 makes only that one map, None one for each layer with weights. Random are weights as He et al. (2015,
-    arXiv:1502.01852) draw them; biases are 0, normalizations as before training. ``similarity``: "spearman", of the
-    evidence's ranks; "ssim"; or "hog", the correlation of histograms of oriented gradients, of images. A blank map is
-    like another blank one, and like no other.
+    the last of them where that ends: 1 makes only that one map, None one for each layer with weights. Random are
+    weights as He et al. (2015, arXiv:1502.01852) draw them; biases are 0, normalizations as before training.
+    ``similarity``: "spearman", of the evidence's ranks; "ssim"; or "hog", the correlation of histograms of oriented
+    gradients, of images. A blank map is like another blank one, and like no other.
     """
     if order not in ("cascading", "independent"):
         raise ValueError(f"there is no order={order!r}; use 'cascading' or 'independent'")
@@ -49,7 +49,7 @@ def randomization(
     def score(trial: Trial) -> Tensor:
         run, own = trial.run, evidence(trial.explanation, sign)
         model = _copied(run.model)
-        names = _layers(model, run)
+        names = layers(model, run)
         if not names:
             raise ValueError(f"{type(run.model).__name__} has no weights to make random; there is nothing to test")
         names = names[::-1][: max(1, round(share * len(names)))]
@@ -61,7 +61,7 @@ def randomization(
             if order == "independent":
                 model, done = _copied(run.model), end - 1
             for place in range(done, end):
-                _forget(model.get_submodule(names[place]), run.generator_of(place))
+                forget(model.get_submodule(names[place]), run.generator_of(place))
             done = end
             maps = evidence(_with(trial, trial.again(model=model)), sign)
             both = zip(own, maps, strict=True)
@@ -85,7 +85,7 @@ def _copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _layers(model: nn.Module, run: Run) -> list[str]:
+def layers(model: nn.Module, run: Run) -> list[str]:
     """Modules with weights of their own, in the order in which they first run; the copy is asked, not the model."""
     known = {name: module for name, module in model.named_modules() if any(True for _ in module.parameters(False))}
     met: dict[str, None] = {}
@@ -100,7 +100,7 @@ def _layers(model: nn.Module, run: Run) -> list[str]:
     return list(met)
 
 
-def _forget(module: nn.Module, generator: torch.Generator) -> None:
+def forget(module: nn.Module, generator: torch.Generator) -> None:
     """Give a layer weights as they are before training."""
     if isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm):
         module.reset_parameters()  # draws nothing
