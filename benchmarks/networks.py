@@ -79,9 +79,13 @@ def lasting(module: nn.Module) -> None:
         module.train()(pictures(4, 128))
 
 
-def pictures(count: int, size: int) -> Tensor:
-    """(count, 3, size, size), normalized as ImageNet: photographs, or smooth noise where there are none."""
-    files = sorted((ASSETS / "images" / "imagenet").glob("*.JPEG"))[:count]
+def pictures(count: int, size: int, spread: bool = False) -> Tensor:
+    """(count, 3, size, size), normalized as ImageNet: photographs, or smooth noise where there are none.
+
+    The first ones by name; ``spread`` takes them from everywhere in the list, where animals and things lie apart.
+    """
+    every = sorted((ASSETS / "images" / "imagenet").glob("*.JPEG"))
+    files = [every[number * len(every) // count] for number in range(count)] if spread and every else every[:count]
     if len(files) == count:
         prepare = replace(IMAGENET, resize=size, crop=(size, size))
         return torch.stack([prepare(Image.open(file).convert("RGB")) for file in files])

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from benchmarks.comparing import TOGETHER
 from benchmarks.plots import growth_picture, speed_picture
@@ -19,6 +20,13 @@ from benchmarks.records import HOME, Records, Row, geometric_mean, median_ratio,
 DOCS = Path(__file__).parent.parent / "docs"
 ALIKE = 0.9999
 """The cosine that maps must reach, where a peer may be pinned."""
+
+
+class Kept(Protocol):
+    """Measurements of any kind, with where they were made."""
+
+    about: dict[str, Any]
+    commands: list[str]
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ def page(speeds: dict[str, Records], growth: Records | None = None) -> str:
     return "\n".join(lines)
 
 
-def where(records: Records) -> str:
+def where(records: Kept) -> str:
     """Device, versions, date and commands, in one sentence without its end."""
     about = records.about
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())

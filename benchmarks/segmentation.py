@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 import cnnviz
-from benchmarks.localization import blind_maps
+from benchmarks.blind import blind_maps
 from cnnviz import Explanation, demo
 from cnnviz.compose import Named
 from cnnviz.demo import drawing

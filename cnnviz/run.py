@@ -93,6 +93,7 @@ class Run:
         self.notes: dict[Any, Tensor] = {}
         self._asked = target
         self._size = size
+        self._told = "the model's score"
         self._whole = False
         self._copies = 1
         self._names: dict[Layer, str] = {}
@@ -305,6 +306,7 @@ class Run:
             circumstances=self.circumstances,
             size=size,
         )
+        other._told = "the model's score of a changed input"
         other._copies = self._copies * copies
         other._names = self._names if inputs.shape[1:] == self.inputs.shape[1:] else {}
         return other
@@ -384,7 +386,7 @@ class Run:
     def _read(self, output: Any) -> Tensor:
         with self.trace.following():
             score = self._read_as(self._asked, output, self.trace.input, self.trace.seen)
-        check_finite(score.detach(), "the model's score")
+        check_finite(score.detach(), self._told)
         return score
 
     def _read_as(self, asked: Any, output: Any, inputs: Tensor, shown: Mapping[str, Tensor]) -> Tensor:

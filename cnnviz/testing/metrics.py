@@ -33,7 +33,7 @@ def check_metric(method: str | Metric | Method[Any], **settings: Any) -> None:
         AssertionError: naming what is broken.
     """
     name, score = built(metrics, method, settings)
-    scored = 0
+    scored, depends = 0, False
     for model, explained, masks in _explained():
         what = f"inputs {tuple(explained.inputs.shape)}"
         found = _scores(name, score, explained, masks, model, what)
@@ -47,10 +47,9 @@ def check_metric(method: str | Metric | Method[Any], **settings: Any) -> None:
             alone = _scores(name, score, explained[item], masks[item][None], model, f"{what}, one alone")
             if alone is None or not close(alone, found[item][None]):
                 raise AssertionError(f"{name} gives another score for an input alone than in a batch")
-        shapes = [places[:, None].expand_as(explained.values).float() for places in (masks, ~masks)]
+        shapes = [places[:, None].expand_as(explained.values).float() for places in (masks, ~masks, masks | ~masks)]
         scores = [_scores(name, score, replace(explained, values=each), masks, model, what) for each in shapes]
-        if all(each is not None and close(each, found) for each in scores):
-            raise AssertionError(f"{name} gives the same score whatever the values")
+        depends |= not all(each is not None and close(each, found) for each in scores)
         blank = replace(explained, values=torch.zeros_like(explained.values))
         _scores(name, score, blank, masks, model, f"{what}, a blank map")
         _scores(name, score, replace(explained, values=explained.values.bfloat16()), masks, model, "bfloat16 values")
@@ -58,6 +57,8 @@ def check_metric(method: str | Metric | Method[Any], **settings: Any) -> None:
         _scores(name, score, explained, masks, None, "no model")
     if not scored:
         raise AssertionError(f"{name} refuses everything: signals, images and volumes")
+    if not depends:
+        raise AssertionError(f"{name} gives the same score whatever the values")
 
 
 def _explained() -> Iterator[tuple[SmallNet, Explanation, Tensor]]:

@@ -1,0 +1,49 @@
+"""What is put to the test: every attribution, expensive ones with cheap settings, and the blind maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cnnviz
+from benchmarks.blind import BLIND, blind
+from cnnviz import Attribution
+
+CHEAP: dict[str, dict[str, Any]] = {
+    "ablation_cam": {"channels": 32},
+    "expected_gradients": {"samples": 12},
+    "extremal_perturbation": {"steps": 30},
+    "feature_ablation": {"pieces": 40},
+    "gradient_shap": {"samples": 12},
+    "integrated_gradients": {"steps": 12},
+    "kernel_shap": {"samples": 100, "pieces": 40},
+    "lime": {"samples": 100, "pieces": 40},
+    "meaningful_perturbation": {"steps": 40},
+    "rise": {"masks": 100},
+    "score_cam": {"channels": 32},
+    "shapley_sampling": {"permutations": 2, "pieces": 40},
+    "smoothgrad": {"samples": 8},
+    "smoothgrad_squared": {"samples": 8},
+    "vargrad": {"samples": 8},
+}
+
+
+FINE = "layer_cam at layer1"
+"""At a shallow layer, as its authors use it to find small things; asked about the tag only."""
+
+
+def known() -> list[str]:
+    """The names of all subjects, blind ones first."""
+    return [*BLIND, *cnnviz.attributions, FINE]
+
+
+def subject(name: str, side: int, thorough: bool = False) -> tuple[Attribution, str]:
+    """An attribution for pictures of that side, and how it is written; ``thorough``: with its own defaults."""
+    if name in BLIND:
+        return blind(name), name
+    if name == FINE:
+        return cnnviz.attributions["layer_cam"](layer="layer1"), "layer_cam(layer='layer1')"
+    method = cnnviz.attributions[name]
+    settings = {} if thorough else {key: value for key, value in CHEAP.get(name, {}).items() if key in method.settings}
+    if name == "occlusion" and not thorough:
+        settings = {"stride": side // 7}  # windows side by side, where they overlap by half
+    return method(**settings), f"{name}({', '.join(f'{key}={value}' for key, value in settings.items())})"

@@ -1,0 +1,107 @@
+"""What the figures say of a method, in words: by rules that are the same for all, and are printed with the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from benchmarks.blind import BLIND
+from benchmarks.sanity_records import Records, error_of_mean, mean
+
+SAME, STEADFAST, CLASSLESS, ALIKE = 0.9, 0.7, 0.95, 0.7
+ON_TAG, NEAR_TAG = 0.6, 0.3
+UNSTEADY = 1.0
+ERRORS = 2.0
+"""So many standard errors apart are not by chance."""
+
+RULES = (
+    "*does not depend on the weights*: with all weights random the map stays as it is: Spearman's correlation, a mean "
+    f"over networks, is at least {SAME}.",
+    "*hardly heeds the upper layers*: it stays with the quarter of layers next to the output random, at least "
+    f"{STEADFAST}. Guided backprop is known for this.",
+    f"*does not depend on the class*: it stays with the output layer alone random, at least {CLASSLESS}.",
+    "*depends on the weights*: none of these three.",
+    f"*does not depend on the labels*: a network that learned random labels has the same map (at least {ALIKE}).",
+    "*finds the object*: area under the ROC curve and share of evidence on the drawn shape are both above those of "
+    "every map that knows nothing.",
+    "*points at the object*: only its peak is on the shape more often than theirs.",
+    f"*finds the tag*: at least {ON_TAG:.0%} of the evidence is on it; *half finds the tag*: at least {NEAR_TAG:.0%}.",
+    "*the score follows it*: on photographs ROAD is above 0, and insertion minus deletion above chance's.",
+    f"*unsteady*: a change of 2 % of the input's range changes the map by more than its own size ({UNSTEADY:g}).",
+    f"Above is by more than {ERRORS:g} standard errors; where fewer than two pictures were measured, nothing is above.",
+)
+
+
+def verdict(records: Records, method: str) -> list[str]:
+    """What can be said of a method."""
+    return [*_weights(records, method), *_places(records, method), *_score(records, method)]
+
+
+def _weights(records: Records, method: str) -> Iterator[str]:
+    output, quarter, everything = (_over_networks(records, method, each) for each in ("output", "quarter", "all"))
+    labels = mean(records.values(method, "labels"))
+    if output is not None and quarter is not None and everything is not None:
+        blamed = False
+        if everything >= SAME:
+            yield "does not depend on the weights"
+            return
+        if quarter >= STEADFAST:
+            blamed = True
+            yield "hardly heeds the upper layers"
+        if output >= CLASSLESS:
+            blamed = True
+            yield "does not depend on the class"
+        if not blamed:
+            yield "depends on the weights"
+    if labels is not None and labels >= ALIKE:
+        yield "does not depend on the labels"
+
+
+def _places(records: Records, method: str) -> Iterator[str]:
+    if records.values(method, "roc_auc"):
+        area, mass, peak = (_beats_blind(records, method, each) for each in ("roc_auc", "mass_inside", "pointing_game"))
+        if area and mass:
+            yield "finds the object"
+        elif peak:
+            yield "points at the object"
+        elif method not in BLIND:
+            yield "no better at the object than a map that knows nothing"
+    tag = mean(records.values(method, "on_tag"))
+    if tag is not None and tag >= NEAR_TAG:
+        yield "finds the tag" if tag >= ON_TAG else "half finds the tag"
+
+
+def _score(records: Records, method: str) -> Iterator[str]:
+    road, gains, chance = records.values(method, "road"), _gains(records, method), _gains(records, "random")
+    if road and method not in BLIND:
+        above = (mean(road) or 0) > ERRORS * error_of_mean(road)
+        if above and _apart(gains, chance):
+            yield "the score follows it"
+    moved = mean(records.values(method, "max_sensitivity"))
+    if moved is not None and moved > UNSTEADY:
+        yield "unsteady"
+
+
+def _gains(records: Records, method: str) -> list[float]:
+    """Insertion minus deletion, of every photograph."""
+    both = zip(records.values(method, "insertion"), records.values(method, "deletion"), strict=True)
+    return [inserted - deleted for inserted, deleted in both]
+
+
+def _over_networks(records: Records, method: str, figure: str) -> float | None:
+    """The mean of the networks' means: not all have as many pictures."""
+    names = dict.fromkeys(row.network for row in records.rows if row.method == method and figure in row.figures)
+    found = [mean(records.values(method, figure, name)) for name in names]
+    return mean([each for each in found if each is not None])
+
+
+def _beats_blind(records: Records, method: str, figure: str) -> bool:
+    return all(_apart(records.values(method, figure), records.values(each, figure)) for each in BLIND)
+
+
+def _apart(values: list[float], others: list[float]) -> bool:
+    """Whether the one mean is above the other by more than chance."""
+    if not values or not others:
+        return False
+    between = sum(values) / len(values) - sum(others) / len(others)
+    return between > ERRORS * math.hypot(error_of_mean(values), error_of_mean(others))
