@@ -76,7 +76,7 @@ class Replay:
             return self._plain(activations)
 
     def _judge(self, activation: Tensor) -> None:
-        """Two variants at once, so that an expansion along a wrong dimension shows, and a model that mixes its batch."""
+        """Two variants at once: an expansion along a wrong dimension shows, and a model that mixes its batch."""
         some = activation if self.forks else torch.cat([activation, activation * 0.5])
         plain = self._plain(some)
         try:
