@@ -95,6 +95,7 @@ class Run:
         self._size = size
         self._whole = False
         self._copies = 1
+        self._what = "the model's score"
         self._names: dict[Layer, str] = {}
         self._scored: Tensor | None = None
         self._trace: list[Trace] = []
@@ -305,7 +306,7 @@ class Run:
             circumstances=self.circumstances,
             size=size,
         )
-        other._copies = self._copies * copies
+        other._copies, other._what = self._copies * copies, "the model's score of a changed input"
         other._names = self._names if inputs.shape[1:] == self.inputs.shape[1:] else {}
         return other
 
@@ -384,7 +385,7 @@ class Run:
     def _read(self, output: Any) -> Tensor:
         with self.trace.following():
             score = self._read_as(self._asked, output, self.trace.input, self.trace.seen)
-        check_finite(score.detach(), "the model's score")
+        check_finite(score.detach(), self._what)
         return score
 
     def _read_as(self, asked: Any, output: Any, inputs: Tensor, shown: Mapping[str, Tensor]) -> Tensor:
