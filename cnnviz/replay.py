@@ -76,7 +76,7 @@ class Replay:
             return self._plain(activations)
 
     def _judge(self, activation: Tensor) -> None:
-        """Two variants at once, so that an expansion along a wrong dimension shows; one where they would mix."""
+        """Two variants at once: an expansion along a wrong dimension shows, and a model that mixes its batch."""
         some = activation if self.forks else torch.cat([activation, activation * 0.5])
         plain = self._plain(some)
         try:
@@ -129,7 +129,8 @@ class Replay:
         return score
 
     def _plain(self, activations: Tensor) -> Tensor:
-        return self._passed(activations, lambda changed: None, None)
+        """A whole pass for each of them: whatever the model does with a batch, they do not decide for each other."""
+        return torch.cat([self._passed(each, lambda changed: None, None) for each in activations[:, None]])
 
     def _passed(self, activations: Tensor, begin: Callable[[Tensor], None], mode: TorchFunctionMode | None) -> Tensor:
         copies, met = len(activations), 0

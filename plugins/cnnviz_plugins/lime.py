@@ -61,5 +61,8 @@ def _ridge(there: Tensor, scores: Tensor, weights: Tensor, ridge: float) -> tupl
         there.T @ (weights[:, None] * there) + ridge * torch.eye(there.shape[1]).to(there), hermitian=True
     )
     found = inverse @ (there.T @ (weights * scores))
-    pulls = (weights * (scores - there @ found))[:, None] * there @ inverse  # how each sample moves the coefficients
+    # a sample draws the fit to itself, the more the fewer there are: what is left of it tells less than it was off by
+    fitted = weights * (there @ inverse * there).sum(1) + share[:, 0]
+    left = (scores - there @ found) * (1 - fitted).clamp(min=1e-6).rsqrt()
+    pulls = (weights * left)[:, None] * there @ inverse  # how each sample moves the coefficients
     return found, pulls.square().sum(0).sqrt()

@@ -95,8 +95,11 @@ def _constrained(there: Tensor, gains: Tensor, weights: Tensor, total: Tensor, p
     found = found + (total - found.sum()) / count  # of rounding
     if pairs < 2:
         return found, torch.zeros_like(found)
-    left = (weights * (gains - there @ found))[-2 * pairs :, None] * there[-2 * pairs :]
-    pulls = left.view(pairs, 2, count).sum(1) @ inverse[:count, :count]
+    drawn, left = there[-2 * pairs :].view(pairs, 2, count), (gains - there @ found)[-2 * pairs :].view(pairs, 2)
+    # a pair draws the fit to itself, the more the fewer there are: what is left of it tells less than it was off by
+    fitted, ways = torch.linalg.eigh(weights[-1] * drawn @ inverse[:count, :count] @ drawn.mT)
+    left = ways @ ((ways.mT @ left[..., None]) * (1 - fitted).clamp(min=1e-6).rsqrt()[..., None])
+    pulls = weights[-1] * (left * drawn).sum(1) @ inverse[:count, :count]
     return found, ((pulls - pulls.mean(0)).square().sum(0) * pairs / (pairs - 1)).sqrt()
 
 
