@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from cnnviz.boxes import Boxes, Kernel, union
 from cnnviz.operations import POINTWISE, Operation, canonical, in_place, spelled
@@ -25,6 +24,39 @@ PAYS = 0.7
 """A larger share of a map is not worth cutting out."""
 
 
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """What a batch norm multiplies channels with, and adds to them."""
+
+    call: Call
+    scale: Tensor
+    shift: Tensor
+
+    @staticmethod
+    def of(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Norm | None:
+        """None where there are no fixed statistics, or too few digits to multiply weights beforehand."""
+
+        def normed(
+            input: Tensor,
+            running_mean: Tensor | None,
+            running_var: Tensor | None,
+            weight: Tensor | None = None,
+            bias: Tensor | None = None,
+            training: bool = False,
+            momentum: float = 0.1,
+            eps: float = 1e-5,
+        ) -> Norm | None:
+            exact = input.dtype in (torch.float32, torch.float64)
+            if training or running_mean is None or running_var is None or not exact or input.dtype != running_var.dtype:
+                return None
+            scale = (running_var + eps).rsqrt()
+            scale = scale if weight is None else scale * weight
+            shift = -running_mean * scale
+            return Norm(call, scale.detach(), (shift if bias is None else shift + bias).detach())
+
+        return normed(*args, **kwargs)
+
+
 @dataclass
 class Around:
     """What the rules need of one recorded pass."""
@@ -32,7 +64,8 @@ class Around:
     numbers: dict[Call, int]
     kept: dict[Any, Any] = field(default_factory=dict)
     """Recorded maps, ready to be cut from."""
-    weights: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
+    norms: dict[Call, Norm] = field(default_factory=dict)
+    """Batch norms by the convolution that they alone read."""
 
     def recorded(self, call: Call) -> Recorded:
         return self.keep(call, lambda: Recorded(call.result))
@@ -42,11 +75,17 @@ class Around:
             self.kept[key] = make()
         return self.kept[key]
 
-    def weight(self, weight: Tensor) -> Tensor:
-        """A convolution's weight as it is read fastest."""
-        if weight not in self.weights:
-            self.weights[weight] = channels_last(weight.detach())
-        found: Tensor = self.weights[weight]
+    def weights(self, call: Call, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """A convolution's weight and bias as they are read fastest, what norms its result included."""
+        norm = self.norms.get(call)
+
+        def made() -> tuple[Tensor, Tensor | None]:
+            if norm is None:
+                return channels_last(weight.detach()), bias
+            scaled = weight * norm.scale.view(-1, *(1,) * (weight.ndim - 1))
+            return channels_last(scaled.detach()), norm.shift if bias is None else bias * norm.scale + norm.shift
+
+        found: tuple[Tensor, Tensor | None] = self.keep((call, "weights", norm is None), made)
         return found
 
 
@@ -112,7 +151,8 @@ def convolution(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...]
         if found is None:
             return None
         boxes, given = found
-        values = func(given, chunk.around.weight(weight), bias, kernel.strides, 0, kernel.dilation, groups)
+        weight, bias = chunk.around.weights(call, weight, bias)
+        values = func(given, weight, bias, kernel.strides, 0, kernel.dilation, groups)
         return chunk.region(call, boxes, values)
 
     return convolved(*args, **kwargs)

@@ -39,8 +39,8 @@ class Call:
         """Whether the result is made of the model's input, and so has its batch dimension."""
         self.numbers = numbers
         """Whole numbers it was called with, which may tell the batch size, where the result is not of the input."""
-        self.consumed = False
-        """Whether something that descends from the change reads it."""
+        self.readers: list[Call | None] = []
+        """What descends from the change and reads it; None for what is no operation."""
 
 
 class Recorder(TorchFunctionMode):
@@ -62,15 +62,15 @@ class Recorder(TorchFunctionMode):
         """From here on things descend from the change; what descended from an earlier call of the layer does not."""
         self.changed, self.forks = marked([output]), False
 
-    def consume(self, value: Any) -> None:
+    def consume(self, value: Any, reader: Call | None = None) -> None:
         for each in tensors(value):
             if each in self.made:
-                self.made[each].consumed = True
+                self.made[each].readers.append(reader)
 
     def forget(self) -> None:
         """Let go of results that no replay reads; their shapes are enough."""
         for call in self.calls:
-            if not call.consumed:
+            if not call.readers:
                 call.result = mapped(lambda tensor: tensor.new_empty(()).expand(tensor.shape), call.result)
         self.made, self.stored = marked(()), {}
 
@@ -80,8 +80,6 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         given = list(tensors((args, kwargs)))
         descends = any(each in self.changed for each in given)
-        if descends:
-            self.consume((args, kwargs))
         carries = any(each in self.carrying for each in given)
         written = _written(func, given, kwargs)
         if written is not None:
@@ -92,6 +90,8 @@ class Recorder(TorchFunctionMode):
         self.forks = self.forks or (descends and any(True for _ in _read(result)))
         call = Call(func, result, carries, () if carries else _numbers((args, kwargs)))
         self.calls.append(call)
+        if descends:
+            self.consume((args, kwargs), call)
         for each in tensors(result):
             self.made[each] = call
             self.stored.setdefault(each.untyped_storage().data_ptr(), []).append(call)

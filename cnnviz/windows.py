@@ -14,13 +14,13 @@ from math import prod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnviz import memory
 from cnnviz.boxes import Boxes, grouped
-from cnnviz.local import CONVOLUTIONS, PAYS, Around, Chunk, local
-from cnnviz.operations import canonical
-from cnnviz.recording import Call, Departed, Player, Recorder, expanded, mapped, same_path, tensors
+from cnnviz.local import CONVOLUTIONS, PAYS, Around, Chunk, Norm, local
+from cnnviz.recording import Call, Departed, Player, Recorder, expanded, mapped, marked, same_path, tensors
 from cnnviz.regions import Recorded, Region, channels_last
 from cnnviz.replay import STUMBLES, ran
 
@@ -71,34 +71,38 @@ class Windows:
         read: Read,
         watched: Sequence[str] = (),
         before_softmax: bool = False,
-    ) -> Tensor:
-        """Of all variants of one item, (W,). ``inputs`` are the model's, each for one item."""
-        passed = _Recorded(self.model, inputs, watched, before_softmax)
+    ) -> tuple[Tensor, Tensor]:
+        """Of all variants of one item, (W,), and of the item itself, (1,). ``inputs`` are the model's, for one item."""
+        passed = _Recorded(self.model, inputs, read, watched, before_softmax)
         variants = _Variants(passed, read, self.begins, self.ends, inside)
         if passed.forks:  # where the model goes depends on values: variants must not decide for each other
-            return torch.cat([variants.plain(torch.tensor([number])) for number in range(len(self.begins))])
+            alone = [variants.plain(torch.tensor([number])) for number in range(len(self.begins))]
+            return torch.cat(alone), passed.score
         if self.trusted is None or self._path != passed.path:
             self._path = passed.path
             self._groups = [*self._grouped(passed.stride)]
-            self._judge(passed, variants)
+            self._judge(variants)
         if not self.trusted:
             everything = Group(torch.arange(len(self.begins)), Boxes(self.begins, self.ends, self.size))
             at_once = memory.items_at_once(passed.device, self.asked_memory, 3 * passed.largest)
-            return self._chunked([everything], at_once, lambda group, part: variants.plain(group.numbers[part]))
+            found = self._chunked([everything], at_once, lambda group, part: variants.plain(group.numbers[part]))
+            return found, passed.score
         at_once = memory.windows_of(passed.device, self.asked_memory, self._largest)
-        return self._chunked(self._groups, at_once, lambda group, part: self._played(passed, variants, group, part))
+        found = self._chunked(self._groups, at_once, lambda group, part: self._played(variants, group, part))
+        return found, passed.score
 
     def _grouped(self, stride: int) -> Iterator[Group]:
         for numbers in grouped(self.begins, self.ends, self.size, stride):
             yield Group(numbers, Boxes(self.begins[numbers], self.ends[numbers], self.size))
 
-    def _judge(self, passed: _Recorded, variants: _Variants) -> None:
+    def _judge(self, variants: _Variants) -> None:
         """By two variants, so that what is expanded along a wrong dimension shows."""
         first, last = self._groups[0], self._groups[-1]
         numbers = torch.stack([first.numbers[0], last.numbers[len(last.numbers) // 2]])
         plain = variants.plain(numbers)
         group = Group(numbers, Boxes(self.begins[numbers], self.ends[numbers], self.size))
         try:
+            variants.played(group, slice(0, 2))  # where it is learned what is normed
             found, player = variants.played(group, slice(0, 2))
         except STUMBLES as error:
             if memory.is_out_of_memory(error):
@@ -109,7 +113,7 @@ class Windows:
         self.trusted = bool(((found - plain).abs() <= _tolerance(plain) * reach).all())
         self._largest = max(1, player.largest // 2)
 
-    def _played(self, passed: _Recorded, variants: _Variants, group: Group, part: slice) -> Tensor:
+    def _played(self, variants: _Variants, group: Group, part: slice) -> Tensor:
         try:
             found, player = variants.played(group, part)
         except Departed:
@@ -133,7 +137,9 @@ class Windows:
 class _Recorded:
     """One input's pass."""
 
-    def __init__(self, model: nn.Module, inputs: Sequence[Tensor], watched: Sequence[str], before_softmax: bool):
+    def __init__(
+        self, model: nn.Module, inputs: Sequence[Tensor], read: Read, watched: Sequence[str], before_softmax: bool
+    ):
         self.model = model
         self.inputs = [channels_last(inputs[0].detach()), *(each.detach() for each in inputs[1:])]
         self.watched = watched
@@ -142,12 +148,20 @@ class _Recorded:
         given = [each.clone() for each in self.inputs]  # the model may write into its input
         recorder = Recorder(given)
         recorder.begin(given[0])
+        shown: dict[str, Tensor] = {}
 
-        def consume(module: nn.Module, args: Any, output: Any) -> None:
-            recorder.consume(output)
+        def show(name: str) -> Callable[..., None]:
+            def keep(module: nn.Module, args: Any, output: Any) -> None:
+                recorder.consume(output)
+                with torch._C.DisableTorchFunction():
+                    shown[name] = output.clone()
 
-        output = ran(model, given, dict.fromkeys(watched, consume), recorder, before_softmax)
+            return keep
+
+        output = ran(model, given, {name: show(name) for name in watched}, recorder, before_softmax)
         recorder.consume(output)
+        self.score = read(output, shown, 1, lambda: self.inputs[0]).detach()
+        """Of the input itself, computed as the variants' are: what rounding does to all of them is in it, too."""
         recorder.forget()
         self.calls = recorder.calls
         self.forks = recorder.forks
@@ -215,6 +229,8 @@ class _Variants:
         inputs = [given, *(expanded(each, len(numbers)).clone() for each in passed.inputs[1:])]
         hooks = {name: show(name) for name in passed.watched}
         output = ran(passed.model, inputs, hooks, player, passed.before_softmax)
+        if player is not None:
+            passed.around.norms.update(player.learned)
         return self.read(mapped(_whole, output), shown, len(numbers), lambda: self.drawn(numbers)).detach()
 
     def _place(self, number: int) -> tuple[slice, ...]:
@@ -230,17 +246,38 @@ class _RegionPlayer(Player):
         self.chunk = chunk
         self.elements = 0
         """How many values were computed."""
+        self.convolved = marked(())  # by the call that gave them
+        self.learned: list[tuple[Call, Norm]] = []
 
     def _compute(self, call: Call, written: Tensor | None, func: Any, args: Any, kwargs: Any) -> Any:
+        if func is F.batch_norm and args and args[0] in self.convolved:
+            norm = self._normed(call, args, kwargs)
+            if norm is not None:
+                return norm
         changed = [each for each in tensors((args, kwargs)) if each in self.changed]
         apart = all(isinstance(each, Region) and not each.dissolved for each in changed)
         if apart and (written is None or isinstance(written, Region)):
             result = local(self.chunk, call, func, args, kwargs)
             if result is not None:
-                return self._took(call, written, result)
+                return self._took(call, written, func, result)
         return self._on_full_maps(call, written, func, args, kwargs)
 
-    def _took(self, call: Call, written: Tensor | None, result: Tensor) -> Tensor:
+    def _normed(self, call: Call, args: Any, kwargs: Any) -> Tensor | None:
+        """What a batch norm gives whose convolution has its factors in the weights already; from the next time on."""
+        before, norms = self.convolved[args[0]], self.chunk.around.norms
+        if before in norms:
+            given = args[0]
+            apart = isinstance(given, Region) and not given.dissolved
+            result = self.chunk.region(call, given.boxes, given.inside) if apart else _whole(given)
+            self.changed[result] = True
+            return result
+        if before.readers == [call]:
+            norm = Norm.of(call, args, kwargs)
+            if norm is not None:
+                self.learned.append((before, norm))
+        return None
+
+    def _took(self, call: Call, written: Tensor | None, func: Any, result: Tensor) -> Tensor:
         if not same_path(result, call.result, self.copies):
             raise Departed
         values = result.inside if isinstance(result, Region) else result
@@ -252,6 +289,8 @@ class _RegionPlayer(Player):
         self.computed += 1
         self.largest = max(self.largest, values.numel() * values.element_size())
         self.changed[result] = True
+        if func in CONVOLUTIONS:
+            self.convolved[result] = call
         return result
 
     def _on_full_maps(self, call: Call, written: Tensor | None, func: Any, args: Any, kwargs: Any) -> Any:
@@ -260,9 +299,11 @@ class _RegionPlayer(Player):
         for each in regions:
             self.changed[each.full()] = True
         args, kwargs = mapped(_whole, args), mapped(_whole, kwargs)
-        if func in CONVOLUTIONS and len(args) > 1:
-            args = (args[0], self.chunk.around.weight(args[1]), *args[2:])
+        if func in CONVOLUTIONS and len(args) > 2:
+            args = (args[0], *self.chunk.around.weights(call, args[1], args[2]), *args[3:])
         returned = super()._compute(call, instead, func, args, kwargs)
+        if func in CONVOLUTIONS and len(args) > 2:
+            self.convolved[returned] = call
         for each in tensors(returned if instead is None else instead):
             self.elements += each.numel()
             for region in regions:
