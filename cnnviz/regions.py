@@ -85,8 +85,8 @@ class Region(Tensor):
         if self._full is None:
             places, sides = self.boxes.at[self.part].tolist(), self.boxes.sides
             values = self.recorded.values
-            laid = values.movedim(1, -1).expand(len(places), *self.recorded.size, values.shape[1]).contiguous()
-            self._full = laid.movedim(-1, 1)
+            laid = values.movedim(1, -1).expand(len(places), *self.recorded.size, values.shape[1])
+            self._full = laid.clone(memory_format=torch.contiguous_format).movedim(-1, 1)
             for full, begin, inside in zip(self._full, places, self.inside, strict=True):
                 full[(slice(None), *map(_span, begin, sides))] = inside
         return self._full

@@ -251,14 +251,14 @@ class Run:
         for item in range(len(self.inputs)):
             one = self._alone(item)
             watched = [one.layer_name(layer) for layer in one.plan.seen]
-            found, score = windows.scores(
+            scores[:, item] = windows.scores(
                 (one.inputs, *one.others),
                 partial(inside, item=item),
                 one._read_varied,
                 watched,
                 self.circumstances.before_softmax,
+                self.score[item],
             )
-            scores[:, item] = found + (self.score[item] - score)
         check_finite(scores, "the model's score")
         return scores
 

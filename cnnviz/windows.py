@@ -71,13 +71,18 @@ class Windows:
         read: Read,
         watched: Sequence[str] = (),
         before_softmax: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Of all variants of one item, (W,), and of the item itself, (1,). ``inputs`` are the model's, for one item."""
+        score: Tensor | None = None,
+    ) -> Tensor:
+        """Of all variants of one item, (W,). ``inputs`` are the model's, each for one item.
+
+        ``score`` is the item's as it is known: what rounding does to the recorded pass is taken off what is computed
+        from it, so that differences to that score are exact.
+        """
         passed = _Recorded(self.model, inputs, read, watched, before_softmax)
         variants = _Variants(passed, read, self.begins, self.ends, inside)
         if passed.forks:  # where the model goes depends on values: variants must not decide for each other
             alone = [variants.plain(torch.tensor([number])) for number in range(len(self.begins))]
-            return torch.cat(alone), passed.score
+            return torch.cat(alone)
         if self.trusted is None or self._path != passed.path:
             self._path = passed.path
             self._groups = [*self._grouped(passed.stride)]
@@ -85,11 +90,10 @@ class Windows:
         if not self.trusted:
             everything = Group(torch.arange(len(self.begins)), Boxes(self.begins, self.ends, self.size))
             at_once = memory.items_at_once(passed.device, self.asked_memory, 3 * passed.largest)
-            found = self._chunked([everything], at_once, lambda group, part: variants.plain(group.numbers[part]))
-            return found, passed.score
+            return self._chunked([everything], at_once, lambda group, part: variants.plain(group.numbers[part]))
         at_once = memory.windows_of(passed.device, self.asked_memory, self._largest)
         found = self._chunked(self._groups, at_once, lambda group, part: self._played(variants, group, part))
-        return found, passed.score
+        return found if score is None else found + (score - passed.score)
 
     def _grouped(self, stride: int) -> Iterator[Group]:
         for numbers in grouped(self.begins, self.ends, self.size, stride):
@@ -161,7 +165,7 @@ class _Recorded:
         output = ran(model, given, {name: show(name) for name in watched}, recorder, before_softmax)
         recorder.consume(output)
         self.score = read(output, shown, 1, lambda: self.inputs[0]).detach()
-        """Of the input itself, computed as the variants' are: what rounding does to all of them is in it, too."""
+        """Of the input itself."""
         recorder.forget()
         self.calls = recorder.calls
         self.forks = recorder.forks
@@ -190,8 +194,7 @@ class _Variants:
 
     def drawn(self, numbers: Tensor) -> Tensor:
         """The variants themselves, (K, C, *spatial)."""
-        found = channels_last(expanded(self.passed.inputs[0], len(numbers)))
-        found = found.clone() if len(numbers) == 1 else found
+        found = expanded(self.passed.inputs[0], len(numbers)).clone(memory_format=torch.contiguous_format)
         for variant, number in zip(found, numbers.tolist(), strict=True):
             variant[self._place(number)] = self.inside(number)
         return found
