@@ -198,6 +198,11 @@ PATH: Passes = lambda question: 2.5 * STEPS  # noqa: E731
 OCCLUSION = {"window": WINDOW, "stride": STRIDE}
 
 
+def every_channel(ours: Tensor) -> Tensor:
+    """Our map, where the peer says the same of each channel."""
+    return ours.expand(-1, 3, *ours.shape[2:])
+
+
 def noise_tunnel(kind: str) -> Peer:
     return Peer("captum", captum_noise(kind), NOISE, differs=DRAWN, passes=NOISY, copies=SAMPLES)
 
@@ -283,11 +288,18 @@ METHODS: dict[str, tuple[Peer, ...]] = {
             "captum",
             captum("Occlusion", sliding_window_shapes=(3, WINDOW, WINDOW), strides=(3, STRIDE, STRIDE)),
             OCCLUSION,
+            alike=every_channel,
             passes=windows,
         ),
     ),
     "feature_ablation": (
-        Peer("captum", captum_cells, {"segments": lambda question: question.cells}, passes=lambda question: CELLS**2),
+        Peer(
+            "captum",
+            captum_cells,
+            {"segments": lambda question: question.cells},
+            alike=every_channel,
+            passes=lambda question: CELLS**2,
+        ),
     ),
     "score_cam": (
         Peer("grad-cam", grad_cam("ScoreCAM"), passes=channels),

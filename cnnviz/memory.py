@@ -10,6 +10,7 @@ import torch
 CPU_ITEMS = 4
 CPU_BYTES = 2**30
 CPU_REPLAYED = 2**23
+CPU_WINDOWS = 2**24
 
 
 def budget(device: torch.device, asked: int | None) -> int:
@@ -38,13 +39,20 @@ def variants_of(device: torch.device, asked: int | None, largest: int) -> int:
     return max(1, budget(device, asked) // (4 * largest))  # the output, what it is made of, and room to work
 
 
-def in_chunks(count: int, step: Callable[[int, int], int | None]) -> None:
+def windows_of(device: torch.device, asked: int | None, largest: int) -> int:
+    """How many variants to compute in parts at once, by the bytes of the largest output of one; at least one."""
+    if device.type == "cpu":
+        return max(1, min(CPU_WINDOWS, budget(device, asked)) // largest)
+    return max(1, budget(device, asked) // (4 * largest))
+
+
+def in_chunks(count: int, step: Callable[[int, int], int | None], first: int = 1) -> None:
     """Call ``step(start, stop)`` until ``count`` is reached.
 
-    The first step has one element and returns how many to take from then on. Where memory runs out, the chunk is
+    The first step has ``first`` elements and may return how many to take from then on. Where memory runs out, the chunk is
     halved and taken again: a step must not have changed anything before it is through.
     """
-    start, size = 0, 1
+    start, size = 0, first
     while start < count:
         stop = min(start + size, count)
         advised = None

@@ -20,7 +20,7 @@ _OF_EACH_VALUE = (
 )
 
 
-def _spelled(*names: str) -> tuple[Any, ...]:
+def spelled(*names: str) -> tuple[Any, ...]:
     """Every function and method of these names, in place or not."""
     written = [form for name in names for form in (name, f"{name}_", f"__{name}__", f"__i{name}__", f"__r{name}__")]
     return tuple(
@@ -43,16 +43,16 @@ _SPELLINGS: dict[Operation, tuple[Any, ...]] = {
     F.hardswish: (torch._C._nn.hardswish,),
     F.hardsigmoid: (torch._C._nn.hardsigmoid,),
     F.softplus: (),
-    torch.sigmoid: (*_spelled("sigmoid", "expit"), F.sigmoid),
-    torch.tanh: (*_spelled("tanh"), F.tanh),
-    **{getattr(torch, name): _spelled(name) for name in _OF_EACH_VALUE},
-    torch.abs: _spelled("abs", "absolute"),
-    torch.pow: _spelled("pow"),
-    torch.mul: _spelled("mul", "multiply"),
-    torch.div: _spelled("div", "divide", "true_divide", "truediv"),
-    torch.matmul: _spelled("matmul", "mm", "bmm"),
-    torch.baddbmm: _spelled("baddbmm"),
-    torch.addcmul: _spelled("addcmul"),
+    torch.sigmoid: (*spelled("sigmoid", "expit"), F.sigmoid),
+    torch.tanh: (*spelled("tanh"), F.tanh),
+    **{getattr(torch, name): spelled(name) for name in _OF_EACH_VALUE},
+    torch.abs: spelled("abs", "absolute"),
+    torch.pow: spelled("pow"),
+    torch.mul: spelled("mul", "multiply"),
+    torch.div: spelled("div", "divide", "true_divide", "truediv"),
+    torch.matmul: spelled("matmul", "mm", "bmm"),
+    torch.baddbmm: spelled("baddbmm"),
+    torch.addcmul: spelled("addcmul"),
     torch.maximum: (Tensor.maximum,),
     torch.amax: (Tensor.amax,),
     F.max_pool1d: (torch.max_pool1d, F.max_pool1d_with_indices),
@@ -61,8 +61,8 @@ _SPELLINGS: dict[Operation, tuple[Any, ...]] = {
     F.adaptive_max_pool1d: (torch.adaptive_max_pool1d, F.adaptive_max_pool1d_with_indices),
     F.adaptive_max_pool2d: (F.adaptive_max_pool2d_with_indices,),
     F.adaptive_max_pool3d: (F.adaptive_max_pool3d_with_indices,),
-    F.softmax: _spelled("softmax"),
-    F.log_softmax: _spelled("log_softmax"),
+    F.softmax: spelled("softmax"),
+    F.log_softmax: spelled("log_softmax"),
     F.layer_norm: (torch.layer_norm,),
     F.group_norm: (torch.group_norm,),
     F.instance_norm: (torch.instance_norm,),
@@ -70,10 +70,10 @@ _SPELLINGS: dict[Operation, tuple[Any, ...]] = {
     F.glu: (torch._C._nn.glu,),
     F.cosine_similarity: (torch.cosine_similarity,),
     torch.norm: (Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm),
-    torch.std: _spelled("std"),
-    torch.var: _spelled("var"),
-    torch.prod: _spelled("prod"),
-    torch.logsumexp: _spelled("logsumexp"),
+    torch.std: spelled("std"),
+    torch.var: spelled("var"),
+    torch.prod: spelled("prod"),
+    torch.logsumexp: spelled("logsumexp"),
 }
 _CANONICAL = {spelling: operation for operation, spellings in _SPELLINGS.items() for spelling in spellings}
 _CLAMPS = (torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, torch.clip_, Tensor.clip, Tensor.clip_)

@@ -39,8 +39,8 @@ class Call:
         """Whether the result is made of the model's input, and so has its batch dimension."""
         self.numbers = numbers
         """Whole numbers it was called with, which may tell the batch size, where the result is not of the input."""
-        self.consumed = False
-        """Whether something that descends from the change reads it."""
+        self.readers: list[Call | None] = []
+        """What descends from the change and reads it; None for what is no operation."""
 
 
 class Recorder(TorchFunctionMode):
@@ -50,8 +50,8 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.calls: list[Call] = []
         self.made: WeakIdKeyDictionary = WeakIdKeyDictionary()  # tensors, by the call that gave them
-        self.carrying: WeakIdKeyDictionary = _marked(inputs)
-        self.changed: WeakIdKeyDictionary = _marked(())
+        self.carrying: WeakIdKeyDictionary = marked(inputs)
+        self.changed: WeakIdKeyDictionary = marked(())
         self.stored: dict[int | None, list[Call]] = {}
         self.largest = 1
         """Bytes of the largest result."""
@@ -60,39 +60,39 @@ class Recorder(TorchFunctionMode):
 
     def begin(self, output: Tensor) -> None:
         """From here on things descend from the change; what descended from an earlier call of the layer does not."""
-        self.changed, self.forks = _marked([output]), False
+        self.changed, self.forks = marked([output]), False
 
-    def consume(self, value: Any) -> None:
-        for each in _tensors(value):
+    def consume(self, value: Any, reader: Call | None = None) -> None:
+        for each in tensors(value):
             if each in self.made:
-                self.made[each].consumed = True
+                self.made[each].readers.append(reader)
 
     def forget(self) -> None:
         """Let go of results that no replay reads; their shapes are enough."""
         for call in self.calls:
-            if not call.consumed:
-                call.result = _mapped(lambda tensor: tensor.new_empty(()).expand(tensor.shape), call.result)
-        self.made, self.stored = _marked(()), {}
+            if not call.readers:
+                call.result = mapped(lambda tensor: tensor.new_empty(()).expand(tensor.shape), call.result)
+        self.made, self.stored = marked(()), {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if _is_getter(func):
             return func(*args, **kwargs)
-        given = list(_tensors((args, kwargs)))
+        given = list(tensors((args, kwargs)))
         descends = any(each in self.changed for each in given)
-        if descends:
-            self.consume((args, kwargs))
         carries = any(each in self.carrying for each in given)
         written = _written(func, given, kwargs)
         if written is not None:
             for earlier in self.stored.pop(_storage(written), ()):
-                earlier.result = _mapped(torch.clone, earlier.result)  # what is about to be written over
+                earlier.result = mapped(torch.clone, earlier.result)  # what is about to be written over
         returned = func(*args, **kwargs)
         result = returned if written is None else written
         self.forks = self.forks or (descends and any(True for _ in _read(result)))
         call = Call(func, result, carries, () if carries else _numbers((args, kwargs)))
         self.calls.append(call)
-        for each in _tensors(result):
+        if descends:
+            self.consume((args, kwargs), call)
+        for each in tensors(result):
             self.made[each] = call
             self.stored.setdefault(_storage(each), []).append(call)
             self.largest = max(self.largest, each.numel() * each.element_size())
@@ -110,13 +110,13 @@ class Player(TorchFunctionMode):
         super().__init__()
         self.calls = iter(calls)
         self.copies = copies
-        self.changed = _marked(())
+        self.changed = marked(())
         self.computed = 0
         """How many operations were computed."""
         self.largest = 1
 
     def begin(self, changed: Tensor) -> None:
-        self.changed = _marked([changed])
+        self.changed = marked([changed])
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -125,13 +125,13 @@ class Player(TorchFunctionMode):
         call = next(self.calls, None)
         if call is None or call.operation != func:
             raise Departed
-        given = list(_tensors((args, kwargs)))
+        given = list(tensors((args, kwargs)))
         written = _written(func, given, kwargs)
         if any(each in self.changed for each in given):
             return self._compute(call, written, func, args, kwargs)
         if not call.carries and _numbers((args, kwargs)) != call.numbers:
             return func(*args, **kwargs)  # made anew for a batch of another size, such as zeros
-        result = _mapped(lambda tensor: expanded(tensor, self.copies), call.result) if call.carries else call.result
+        result = mapped(lambda tensor: expanded(tensor, self.copies), call.result) if call.carries else call.result
         if written is not None and isinstance(result, Tensor):
             written.data = result  # others may hold the tensor that was written
             return written
@@ -142,10 +142,10 @@ class Player(TorchFunctionMode):
             written.data = written.data.clone()  # recorded, and expanded: it can't be written
         returned = func(*args, **kwargs)
         result = returned if written is None else written
-        if not _same_path(result, call.result, self.copies):
+        if not same_path(result, call.result, self.copies):
             raise Departed
         self.computed += 1
-        for each in _tensors(result):
+        for each in tensors(result):
             self.changed[each] = True
             self.largest = max(self.largest, each.numel() * each.element_size())
         return returned
@@ -198,14 +198,14 @@ def _written(func: Operation, given: Sequence[Tensor], kwargs: dict[str, Any]) -
 _ASSIGNING = {"and", "or", "xor", "lshift", "rshift", "floordiv", "mod"}  # the others come as add_ and the like
 
 
-def _same_path(result: Any, recorded: Any, copies: int) -> bool:
+def same_path(result: Any, recorded: Any, copies: int) -> bool:
     """Whether Python goes on with it as it did: values it can read are the same, and as many of those it can't."""
     if isinstance(result, Tensor):
         alike = isinstance(recorded, Tensor) and result.ndim == recorded.ndim
         return alike and result.numel() in (recorded.numel(), recorded.numel() * copies)
     if isinstance(result, tuple | list):
         same = type(result) is type(recorded) and len(result) == len(recorded)
-        return same and all(_same_path(*pair, copies) for pair in zip(result, recorded, strict=True))
+        return same and all(same_path(*pair, copies) for pair in zip(result, recorded, strict=True))
     return isinstance(result, _READ) and type(result) is type(recorded) and result == recorded
 
 
@@ -226,33 +226,33 @@ def _numbers(value: Any) -> list[int]:
     return [value] if isinstance(value, int) else []
 
 
-def _marked(tensors: Iterable[Tensor]) -> WeakIdKeyDictionary:
+def marked(tensors: Iterable[Tensor]) -> WeakIdKeyDictionary:
     found = WeakIdKeyDictionary()
     for each in tensors:
         found[each] = True
     return found
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list):
         for each in value:
-            yield from _tensors(each)
+            yield from tensors(each)
     elif isinstance(value, dict):
         for each in value.values():
-            yield from _tensors(each)
+            yield from tensors(each)
 
 
-def _mapped(func: Callable[[Tensor], Tensor], value: Any) -> Any:
+def mapped(func: Callable[[Tensor], Tensor], value: Any) -> Any:
     """The value with every tensor in it replaced; tuples of torch's own kinds stay what they are."""
     if isinstance(value, Tensor):
         return func(value)
     if type(value) in (tuple, list):
-        return type(value)(_mapped(func, each) for each in value)
+        return type(value)(mapped(func, each) for each in value)
     if isinstance(value, tuple):
-        parts = [_mapped(func, each) for each in value]
+        parts = [mapped(func, each) for each in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
-        return {name: _mapped(func, each) for name, each in value.items()}
+        return {name: mapped(func, each) for name, each in value.items()}
     return value

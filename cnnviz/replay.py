@@ -28,7 +28,7 @@ Read = Callable[[Any, dict[str, Tensor]], Tensor]
 
 TOLERANCE = 1e-4
 # What goes wrong where a model looks at shapes or strides of what was expanded
-_STUMBLES = (Departed, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+STUMBLES = (Departed, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
 
 class Replay:
@@ -81,7 +81,7 @@ class Replay:
         plain = self._plain(some)
         try:
             played = self._played(some)
-        except _STUMBLES as error:
+        except STUMBLES as error:
             if memory.is_out_of_memory(error):
                 raise
             self.trusted = self.forks and isinstance(error, Departed)  # another change may not depart
@@ -111,7 +111,7 @@ class Replay:
             recorder.consume(output)
 
         hooks: dict[str, Callable[..., Any]] = {self.layer: begin} | dict.fromkeys(self.watched, consume)
-        output = self._ran(inputs, hooks, recorder)
+        output = ran(self.model, inputs, hooks, recorder, self.before_softmax)
         if not times:
             raise LookupError(f"layer {self.layer!r} did not run for this input; choose one that does")
         recorder.consume(output)
@@ -155,22 +155,28 @@ class Replay:
             return keep
 
         hooks = {self.layer: change} | {name: show(name) for name in self.watched}
-        output = self._ran([expanded(each, copies).clone() for each in self.inputs], hooks, mode)
+        given = [expanded(each, copies).clone() for each in self.inputs]
+        output = ran(self.model, given, hooks, mode, self.before_softmax)
         return self.read(output, shown)
 
-    def _ran(
-        self, inputs: Sequence[Tensor], hooks: dict[str, Callable[..., Any]], mode: TorchFunctionMode | None
-    ) -> Any:
-        """The output of one pass, or what went into its softmax."""
-        softmaxes = Softmaxes()
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.no_grad())
-            for name, hook in hooks.items():
-                lend(stack, self.model.get_submodule(name).register_forward_hook, hook)
-            stack.enter_context(asking(self.model, self.inputs[0]))
-            for each in (mode, softmaxes if self.before_softmax else None):
-                if each is not None:
-                    stack.enter_context(each)
-            output = self.model(*inputs)
-        return into_softmax(type(self.model).__name__, output, softmaxes.met) if self.before_softmax else output
+
+def ran(
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    hooks: dict[str, Callable[..., Any]],
+    mode: TorchFunctionMode | None,
+    before_softmax: bool,
+) -> Any:
+    """The output of one pass, or what went into its softmax; ``hooks`` see the layers' outputs, by name."""
+    softmaxes = Softmaxes()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        for name, hook in hooks.items():
+            lend(stack, model.get_submodule(name).register_forward_hook, hook)
+        stack.enter_context(asking(model, inputs[0]))
+        for each in (mode, softmaxes if before_softmax else None):
+            if each is not None:
+                stack.enter_context(each)
+        output = model(*inputs)
+    return into_softmax(type(model).__name__, output, softmaxes.met) if before_softmax else output

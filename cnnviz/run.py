@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from cnnviz.replay import Replay
 from cnnviz.rules import PLAIN, Rule
 from cnnviz.seeing import Seen
 from cnnviz.targets import check_classes, class_probabilities, class_scores, read_score
+from cnnviz.windows import Windows
 
 if TYPE_CHECKING:
     from cnnviz.compose import Expr
@@ -237,6 +239,30 @@ class Run:
         memory.in_chunks(count, step)
         return torch.cat(found) if found else self.score.new_empty(0, len(self.inputs))
 
+    def scores_of_boxes(self, boxes: Tensor, inside: Callable[[int, int], Tensor]) -> Tensor:
+        """Scores of variants that each change a box of the inputs, (count, N), without gradients.
+
+        ``boxes`` (count, rank, 2) are where each variant's box begins and ends in every spatial dimension;
+        ``inside(number, item)`` is what one item of the batch has there in that variant, (C, *sides). Only what a box
+        can reach is computed, where the model lets it; otherwise every variant is a whole pass. Equal to
+        ``scores_of`` up to rounding. Raises ValueError for boxes that are empty or not inside of the input.
+        """
+        windows = Windows(self.model, boxes, self.inputs.shape[2:], self.circumstances.memory)
+        scores = self.score.new_empty(len(boxes), len(self.inputs))
+        for item in range(len(self.inputs)):
+            one = self._alone(item)
+            watched = [one.layer_name(layer) for layer in one.plan.seen]
+            scores[:, item] = windows.scores(
+                (one.inputs, *one.others),
+                partial(inside, item=item),
+                one._read_varied,
+                watched,
+                self.circumstances.before_softmax,
+                self.score[item],
+            )
+        check_finite(scores, "the model's score")
+        return scores
+
     def scores_from(self, layer: Layer, count: int, change: Callable[[int, int], Tensor]) -> Tensor:
         """Scores with a layer's output changed, (count, N), without gradients; only what follows the layer is computed.
 
@@ -260,20 +286,24 @@ class Run:
 
     def _replay(self, name: str, item: int) -> Replay:
         if (name, item) not in self._replays:
-            part = slice(item, item + 1)
-            one = Run(
-                self.model,
-                self.inputs[part],
-                self._asked_of(item),
-                others=[each[part] for each in self.others],
-                circumstances=self.circumstances,
-            )
+            one = self._alone(item)
             watched = [one.layer_name(layer) for layer in one.plan.seen]
             before = self.circumstances.before_softmax
             self._replays[name, item] = Replay(
                 self.model, (one.inputs, *one.others), name, one._read_changed, watched, before_softmax=before
             )
         return self._replays[name, item]
+
+    def _alone(self, item: int) -> Run:
+        """The same question about one input of the batch."""
+        part = slice(item, item + 1)
+        return Run(
+            self.model,
+            self.inputs[part],
+            self._asked_of(item),
+            others=[each[part] for each in self.others],
+            circumstances=self.circumstances,
+        )
 
     def _asked_of(self, item: int) -> Any:
         """What is asked of one input of the batch."""
@@ -285,9 +315,20 @@ class Run:
     def _read_changed(self, output: Any, shown: Mapping[str, Tensor]) -> Tensor:
         """Scores of variants of this run's one input, (K,), read from a replayed pass."""
         variants = len(next(iter(shown.values())))
-        asked = self._asked.expand(variants) if isinstance(self._asked, Tensor) else self._asked
         inputs = self.inputs.expand(variants, *self.inputs.shape[1:])
-        return self._read_as(asked, output, inputs, shown).detach()
+        return self._read_as(self._asked_of_each(variants), output, inputs, shown).detach()
+
+    def _read_varied(
+        self, output: Any, shown: Mapping[str, Tensor], variants: int, drawn: Callable[[], Tensor]
+    ) -> Tensor:
+        """Scores of variants of this run's one input, (K,), which are drawn where the score is read from them."""
+        objective = isinstance(self._asked, Objective)
+        inputs = drawn() if objective else self.inputs.expand(variants, *self.inputs.shape[1:])
+        return self._read_as(self._asked_of_each(variants), output, inputs, shown).detach()
+
+    def _asked_of_each(self, variants: int) -> Any:
+        """What is asked of so many variants of this run's one input."""
+        return self._asked.expand(variants) if isinstance(self._asked, Tensor) else self._asked
 
     def at(self, inputs: Tensor, plan: Plan | None = None, *, size: bool = False) -> Run:
         """The same question about other inputs, (K*N, C, *spatial): K variants, one whole batch after the other."""

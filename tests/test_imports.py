@@ -14,13 +14,13 @@ import cnnviz
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    {"hooks", "recipes"},
+    {"hooks", "recipes", "boxes"},
     {"operations", "memory", "preprocessing", "registry", "guard", "targets", "lettering", "deconvolution"},
-    {"biases", "rules", "recording", "weights", "pictures", "canvases", "transformations"},
-    {"engine", "models", "explanation", "plain_pictures", "annotations"},
+    {"biases", "rules", "recording", "regions", "weights", "pictures", "canvases", "transformations"},
+    {"engine", "local", "models", "explanation", "plain_pictures", "annotations"},
     {"layers", "grids", "labels", "matrices", "batches"},
     {"seeing", "replay", "class_maps"},
-    {"objectives", "depths"},
+    {"objectives", "windows", "depths"},
     {"protocols", "fields", "exciting"},
     {"run"},
     {"compose", "ascent", "synthesized", "learned_masks"},

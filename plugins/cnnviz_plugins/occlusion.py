@@ -45,14 +45,17 @@ def occlusion(
         count = math.prod(len(each) for each in places)
         replacement = start(run)
 
-        def draw(begin: int, end: int) -> Tensor:
-            variants = run.inputs.expand(end - begin, *run.inputs.shape).clone()
-            for variant, number in zip(variants, range(begin, end), strict=True):
-                covered = (slice(None),) * (variant.ndim - len(lengths)) + _window(number, places, lengths)
-                variant[covered] = replacement[covered]
-            return variants
+        boxes = torch.tensor([_box(_window(number, places, lengths), size) for number in range(count)])
 
-        scores = run.scores_of(count, draw)
+        def inside(number: int, item: int) -> Tensor:
+            covered = _window(number, places, lengths)
+            if len(lengths) == len(size):
+                return replacement[(item, slice(None), *covered)]
+            held = run.inputs[(item, slice(None), *covered[1:])].clone()
+            held[covered[0]] = replacement[(item, *covered)]
+            return held
+
+        scores = run.scores_of_boxes(boxes, inside)
         lost = (run.score - scores).to(covering[0].dtype).T.reshape(len(run.inputs), *map(len, places))
         with torch.autocast(run.inputs.device.type, enabled=False):
             for each in covering:  # each turns the foremost number of windows into a place, and puts it behind
@@ -115,6 +118,12 @@ def _covering(side: int, length: int, places: range, like: Tensor) -> Tensor:
     at = torch.arange(side, device=like.device)[:, None]
     begins = torch.tensor(places, device=like.device)
     return ((at >= begins) & (at < begins + length)).to(torch.promote_types(like.dtype, torch.float32))
+
+
+def _box(window: Sequence[slice], size: Sequence[int]) -> list[list[int]]:
+    """Where it begins and ends in space, at the border of the input at the latest."""
+    spans = zip(window[-len(size) :], size, strict=True)
+    return [[each.start, min(each.stop, side)] for each, side in spans]
 
 
 def _window(number: int, places: Sequence[range], lengths: Sequence[int]) -> tuple[slice, ...]:

@@ -1,0 +1,115 @@
+"""Where variants of a map differ from it: a box for each, followed through operations that look at a neighbourhood.
+
+Boxes of one group are computed together, so all are given the sides of the largest, and moved inside of the map where
+they would stick out. What a box holds too much is computed from unchanged values, and so is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+LEVELS = 3
+"""Kinds of distance to the border, for each dimension; near it less is changed, because the rest is cut off."""
+ENOUGH = 8
+"""Windows that are worth a group of their own, for each kind."""
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """What W variants change of a map of ``size``: from ``begins`` up to ``ends``, each (W, rank), on the CPU."""
+
+    begins: Tensor
+    ends: Tensor
+    size: tuple[int, ...]
+
+    @cached_property
+    def sides(self) -> tuple[int, ...]:
+        """Of the box that is computed for each of them."""
+        return tuple((self.ends - self.begins).amax(0).tolist())
+
+    @cached_property
+    def at(self) -> Tensor:
+        """Where each box that is computed begins, (W, rank)."""
+        return torch.minimum(self.begins, torch.tensor(self.size) - torch.tensor(self.sides))
+
+    @property
+    def share(self) -> float:
+        """How much of the map is computed."""
+        share = 1.0
+        for side, length in zip(self.sides, self.size, strict=True):
+            share *= side / length
+        return share
+
+    def moved(self, by: Sequence[int], size: tuple[int, ...]) -> Boxes:
+        """The same boxes in a larger map, ``by`` so many places further."""
+        step = torch.tensor(by)
+        return Boxes(self.begins + step, self.ends + step, size)
+
+    def same(self, other: Boxes) -> bool:
+        if self is other:
+            return True
+        # not only what is computed: what follows is reached from what has changed
+        same = self.size == other.size and torch.equal(self.begins, other.begins)
+        return same and torch.equal(self.ends, other.ends)
+
+
+def union(boxes: Sequence[Boxes]) -> Boxes:
+    """What any of them changes, of maps of one size."""
+    first = boxes[0]
+    if all(each.same(first) for each in boxes[1:]):
+        return first
+    begins = torch.stack([each.begins for each in boxes]).amin(0)
+    return Boxes(begins, torch.stack([each.ends for each in boxes]).amax(0), first.size)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What an operation looks at around each place; one number for each dimension."""
+
+    lengths: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    def reached(self, boxes: Boxes, size: tuple[int, ...]) -> Boxes:
+        """What the operation changes of its result, which has this size; at least one place of it."""
+        strides, last = torch.tensor(self.strides), torch.tensor(size) - 1
+        reach = torch.tensor([(k - 1) * d for k, d in zip(self.lengths, self.dilation, strict=True)])
+        shifted = torch.tensor(self.padding)
+        low = -torch.div(-(boxes.begins + shifted - reach), strides, rounding_mode="floor")
+        high = torch.div(boxes.ends - 1 + shifted, strides, rounding_mode="floor")
+        low = torch.minimum(low.clamp(min=0), last)
+        return Boxes(low, torch.maximum(torch.minimum(high, last), low) + 1, size)
+
+    def needed(self, boxes: Boxes) -> tuple[Tensor, tuple[int, ...]]:
+        """Where the input of these boxes begins, which may be in the padding, and its sides."""
+        shapes = zip(boxes.sides, self.lengths, self.strides, self.dilation, strict=True)
+        sides = tuple((side - 1) * s + (k - 1) * d + 1 for side, k, s, d in shapes)
+        return boxes.at * torch.tensor(self.strides) - torch.tensor(self.padding), sides
+
+    def pads(self, given: tuple[int, ...], size: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+        """How far the operation looks beyond a map of size ``given``, before and behind each dimension."""
+        shapes = zip(self.lengths, self.strides, self.padding, self.dilation, given, size, strict=True)
+        return tuple((p, max(0, (out - 1) * s + (k - 1) * d + 1 - p - length)) for k, s, p, d, length, out in shapes)
+
+
+def grouped(begins: Tensor, ends: Tensor, size: tuple[int, ...], stride: int) -> Iterator[Tensor]:
+    """The numbers of the boxes (W, rank) that are best computed together, in the order to compute them in.
+
+    In a group they are alike in length and in distance to the border. Those that lie alike in cells of ``stride``, by
+    which the network reduces its input, come one after the other: what they reach lies alike in every map.
+    """
+    levels = max(1, min(LEVELS, int((len(begins) / ENOUGH) ** (1 / len(size)))))
+    room = torch.minimum(begins, torch.tensor(size) - ends)
+    kinds = torch.cat([room * levels // (room.amax(0) + 1), (ends - begins).log2().ceil().long()], 1)
+    _, kind = kinds.unique(dim=0, return_inverse=True)
+    order = torch.arange(len(begins))
+    for column in (*begins.T.flip(0), *(begins % stride).T.flip(0)):
+        order = order[column[order].argsort(stable=True)]
+    for each in range(int(kind.max()) + 1):
+        yield order[kind[order] == each]

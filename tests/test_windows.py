@@ -1,0 +1,374 @@
+"""What a changed box of the input does is computed where it reaches, and is what whole passes give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from nets import CONV, NORM, POOL, randomized
+from torch import Tensor, nn
+from torchvision import models
+
+import cnnviz
+from cnnviz import Run, local
+from cnnviz.windows import Windows
+from cnnviz_plugins.occlusion import occlusion
+
+Asked = dict[str, Any]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Windows]:
+    """Everything that is asked about boxes."""
+    found: list[Windows] = []
+    begin = Windows.__init__
+
+    def kept(self: Windows, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        found.append(self)
+
+    monkeypatch.setattr(Windows, "__init__", kept)
+    return found
+
+
+def random_boxes(count: int, size: tuple[int, ...], seed: int = 0) -> Tensor:
+    """(count, rank, 2), of all lengths, at the borders too."""
+    generator = torch.Generator().manual_seed(seed)
+    ends = [torch.randint(0, side + 1, (count, 2), generator=generator).sort(1).values for side in size]
+    boxes = torch.stack(ends, 1)
+    room = torch.tensor(size)[None, :, None]
+    boxes[..., 1] = torch.maximum(boxes[..., 1], boxes[..., 0] + 1)
+    return boxes - (boxes[..., 1:] - room).clamp(min=0)
+
+
+def small_boxes(count: int, size: tuple[int, ...], side: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    begins = torch.stack([torch.randint(0, length - side + 1, (count,), generator=generator) for length in size], 1)
+    begins[0], begins[1] = 0, torch.tensor(size) - side  # two corners
+    return torch.stack([begins, begins + side], 2)
+
+
+def scores_both_ways(run: Run, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """By boxes, and by one whole pass for each variant of each item."""
+    noise = torch.randn(len(boxes), *run.inputs.shape, generator=torch.Generator().manual_seed(3)).to(run.inputs)
+
+    def place(number: int) -> tuple[slice, ...]:
+        return (slice(None), *(slice(begin, end) for begin, end in boxes[number].tolist()))
+
+    found = run.scores_of_boxes(boxes, lambda number, item: noise[number, item][place(number)])
+    plain = torch.empty_like(found)
+    for number in range(len(boxes)):
+        for item in range(len(run.inputs)):
+            one = run.inputs[item].clone()
+            one[place(number)] = noise[number, item][place(number)]
+            inputs = run.inputs.clone()
+            inputs[item] = one
+            plain[number, item] = run.at(inputs).score[item]
+    return found, plain
+
+
+def sane(module: nn.Module, size: int) -> nn.Module:
+    """Weights and statistics with which signals last, in eval mode."""
+    for each in module.modules():
+        if isinstance(each, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(each.weight, nonlinearity="relu")
+        if isinstance(each, nn.BatchNorm2d):
+            each.momentum = None
+    with torch.no_grad():
+        module.train()(torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0)))
+    return module.eval()
+
+
+def made(name: str, size: int, **settings: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return sane(models.get_model(name, weights=None, num_classes=10, **settings), size)
+
+
+class Everything(nn.Module):
+    """Every operation that there is a rule for, of any rank: grouped, strided, dilated, padded, pooled, joined."""
+
+    def __init__(self, rank: int):
+        super().__init__()
+        conv, norm = CONV[rank], NORM[rank]
+        self.first = conv(2, 4, 3, stride=2, padding=1)
+        self.norm = norm(4)
+        self.relu = nn.ReLU(inplace=True)  # used again and again
+        self.grouped = conv(4, 4, 3, padding="same", dilation=2, groups=2)
+        self.second_norm = norm(4)
+        self.even = conv(4, 4, 2, padding="same", bias=False)
+        self.slope = nn.PReLU(4)
+        self.head = nn.Linear(16, 3)
+        self.rank = rank
+        self.pool = POOL[rank](3, 2, padding=1, ceil_mode=True)
+        randomized(self, seed=rank)
+
+    def forward(self, x: Tensor) -> Tensor:
+        average = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[self.rank - 1]
+        x = self.relu(self.norm(self.first(x)))
+        before = x
+        x = x + self.relu(self.second_norm(self.grouped(x)))
+        x += 0.5 * self.slope(self.even(x))
+        y = average(F.pad(x, (1, 2) * self.rank, value=0.3), 3, 2, 1, count_include_pad=False)
+        z = self.pool(torch.cat([x, before.sigmoid_() * 2], 1))
+        z = torch.maximum(z, 0.1 * torch.ones_like(z))
+        low = tuple(min(a, b) for a, b in zip(y.shape[2:], z.shape[2:], strict=True))
+        y, z = (each[(..., *(slice(n) for n in low))] for each in (y, z))
+        return self.head(torch.cat([y, z.clamp(max=1.5), F.hardswish(y)], 1).mean(tuple(range(2, x.ndim))))
+
+
+SIZES = {1: (61,), 2: (37, 42), 3: (19, 21, 17)}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_every_known_operation_gives_what_whole_passes_give(rank: int, asked: list[Windows]) -> None:
+    inputs = torch.randn(2, 2, *SIZES[rank], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    run = Run(Everything(rank), inputs, torch.tensor([2, 0]))
+    for boxes in (small_boxes(12, SIZES[rank], 3), random_boxes(10, SIZES[rank])):
+        found, plain = scores_both_ways(run, boxes)
+        torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
+    assert [each.trusted for each in asked] == [True, True]
+
+
+NETWORKS: dict[str, tuple[int, Asked]] = {
+    "resnet18": (64, {}),
+    "resnext50_32x4d": (64, {}),
+    "vgg11_bn": (64, {}),
+    "alexnet": (96, {}),
+    "densenet121": (64, {}),
+    "googlenet": (96, {"aux_logits": False, "transform_input": True, "init_weights": False}),
+    "inception_v3": (107, {"aux_logits": False, "init_weights": False}),
+    "efficientnet_b0": (64, {}),
+    "convnext_tiny": (64, {}),
+    "shufflenet_v2_x0_5": (64, {}),
+    "mobilenet_v3_small": (64, {}),
+    "mnasnet0_5": (64, {}),
+    "regnet_y_400mf": (64, {}),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_scores_of_boxes_are_those_of_whole_passes(name: str, asked: list[Windows]) -> None:
+    size, settings = NETWORKS[name]
+    inputs = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
+    run = Run(made(name, size, **settings), inputs, torch.tensor([3]))
+    found, plain = scores_both_ways(run, small_boxes(6, (size, size), 5))
+    peak = (run.score - plain).abs().max()
+    assert float((found - plain).abs().max() / peak) < 1e-4
+    assert asked[0].trusted
+
+
+def compared_with_captum(network: nn.Module, inputs: Tensor, window: int, stride: int) -> float:
+    """How far apart the two maps are, relative to the peak."""
+    captum = pytest.importorskip("captum.attr")
+    with torch.no_grad():
+        target = network(inputs).argmax(1)
+        shapes = {"sliding_window_shapes": (3, window, window), "strides": (3, stride, stride)}
+        theirs = captum.Occlusion(network).attribute(inputs, target=target, **shapes)[:, :1]
+    ours = cnnviz.explain(network, inputs, occlusion(window, stride), target=target).values
+    return float((ours - theirs).abs().amax() / theirs.abs().amax())
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "mobilenet"])
+def test_occlusion_of_trained_networks_is_captums(
+    name: str, photographs: Tensor, request: pytest.FixtureRequest, asked: list[Windows]
+) -> None:
+    assert compared_with_captum(request.getfixturevalue(name), photographs, 16, 12) < 1e-4
+    assert asked[0].trusted
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vgg16"])
+def test_occlusion_of_large_networks_is_captums(name: str, asked: list[Windows]) -> None:
+    inputs = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    assert compared_with_captum(made(name, 64), inputs, 12, 11) < 1e-4
+    assert asked[0].trusted
+
+
+def produced(network: nn.Module, inputs: Tensor) -> int:
+    """How many values the operations of modules give in one pass."""
+    total = 0
+
+    def count(module: nn.Module, args: Any, output: Tensor) -> None:
+        nonlocal total
+        total += output.numel()
+
+    handles = [each.register_forward_hook(count) for each in network.modules() if not list(each.children())]
+    with torch.no_grad():
+        network(inputs)
+    for each in handles:
+        each.remove()
+    return total
+
+
+@pytest.mark.parametrize(("name", "share"), [("resnet18", 0.45), ("vgg11", 0.25), ("squeezenet1_0", 0.35)])
+def test_far_less_is_computed_than_whole_passes_would(name: str, share: float, asked: list[Windows]) -> None:
+    network = made(name, 224)
+    inputs = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    cnnviz.explain(network, inputs, occlusion(32, 64), target=1)
+    (windows,) = asked
+    assert windows.trusted
+    assert 0 < windows.elements < share * 16 * produced(network, inputs)
+
+
+class Wild(nn.Module):
+    """Writes where others look: into its input, into views, into what it was given before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, stride=2)
+        self.head = nn.Linear(4, 3)
+        randomized(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(2)
+        y = self.first(x)
+        kept = y.detach()
+        y.relu_()
+        y[:, 1] = y[:, 0] * 0.5  # an assignment into a part
+        half = y.narrow(1, 2, 2)
+        half.add_(x)
+        z = self.second(y) + kept[:, :, 1:-1:2, 1:-1:2].mean((1, 2, 3), keepdim=True)
+        torch.sigmoid(z, out=z)
+        return self.head(z.mean((2, 3)))
+
+
+def test_a_model_that_writes_everywhere_is_answered(asked: list[Windows]) -> None:
+    inputs = torch.randn(2, 2, 25, 23, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    before = inputs.clone()
+    found, plain = scores_both_ways(Run(Wild(), inputs, torch.tensor([1, 2])), small_boxes(6, (25, 23), 4))
+    torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
+    assert torch.equal(inputs, before)
+
+
+class Forking(nn.Module):
+    """Goes one way or the other by what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3, padding=1)
+        randomized(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return (y * 3 if y[:, 0].mean() > 0 else -y.relu()).mean((2, 3))
+
+
+def test_control_flow_by_values_is_followed_for_each_variant(asked: list[Windows]) -> None:
+    inputs = torch.randn(2, 2, 9, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    network = Forking()
+    boxes = small_boxes(9, (9, 8), 6)
+    run = Run(network, inputs, torch.tensor([1, 2]))
+    noise = torch.randn(9, *inputs.shape, dtype=torch.float64)
+
+    def inside(number: int, item: int) -> Tensor:
+        (top, bottom), (left, right) = boxes[number].tolist()
+        return noise[number, item, :, top:bottom, left:right]
+
+    found = run.scores_of_boxes(boxes, inside)
+    ways = set()
+    for number, ((top, bottom), (left, right)) in enumerate(boxes.tolist()):
+        for item in range(2):
+            one = inputs[item : item + 1].clone()
+            one[0, :, top:bottom, left:right] = inside(number, item)
+            with torch.no_grad():
+                ways.add(bool(network.conv(one)[:, 0].mean() > 0))
+                expected = network(one)[0, run.target[item]]
+            torch.testing.assert_close(found[number, item], expected)
+    assert ways == {True, False}
+    assert asked[0].trusted is None  # nothing is shared
+
+
+def wrong(chunk: Any, call: Any, func: Any, args: Any, kwargs: Any) -> Tensor:
+    return chunk.region(call, args[0].boxes, func(args[0].inside) * 1.01)
+
+
+def failing(chunk: Any, call: Any, func: Any, args: Any, kwargs: Any) -> Tensor:
+    raise RuntimeError("shapes do not match")
+
+
+@pytest.mark.parametrize("rule", [wrong, failing])
+def test_a_rule_that_is_wrong_is_found_out(
+    rule: Any, flattening: nn.Module, asked: list[Windows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(local.RULES, F.relu, rule)
+    inputs = torch.randn(2, 2, 17, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found, plain = scores_both_ways(Run(flattening, inputs, torch.tensor([1, 2])), small_boxes(7, (17, 13), 4))
+    torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
+    assert asked[0].trusted is False
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        ({"window": 3, "stride": 2}, (1, 17, 13)),
+        ({"window": (4, 13), "stride": (3, 13)}, (1, 17, 13)),
+        ({"window": (1, 5, 3), "stride": (1, 5, 2)}, (2, 17, 13)),
+        ({"window": 7, "stride": 5, "baseline": "blur"}, (1, 17, 13)),
+    ],
+)
+def test_occlusion_is_the_mean_loss_of_the_windows_over_a_place(
+    settings: Asked, shape: tuple[int, ...], flattening: nn.Module
+) -> None:
+    inputs = torch.randn(2, 2, 17, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = cnnviz.explain(flattening, inputs, "occlusion", target=1, **settings).values
+    baseline = settings.get("baseline", 0.0)
+    replacement = torch.zeros_like(inputs) if baseline == 0.0 else cnnviz.baseline_input(baseline)(Run(flattening, inputs))
+    window, stride = ([each] * 2 if isinstance(each, int) else [*each] for each in (settings["window"], settings["stride"]))
+    window, stride = ([2] * (3 - len(each)) + each for each in (window, stride))
+    lost, seen = torch.zeros_like(inputs), torch.zeros_like(inputs)
+    with torch.no_grad():
+        before = flattening(inputs)[:, 1]
+        for c in range(0, 2, stride[0]):
+            for y in begins(17, window[1], stride[1]):
+                for x in begins(13, window[2], stride[2]):
+                    where = (slice(None), slice(c, c + window[0]), slice(y, y + window[1]), slice(x, x + window[2]))
+                    covered = inputs.clone()
+                    covered[where] = replacement[where]
+                    lost[where] += (before - flattening(covered)[:, 1]).view(2, 1, 1, 1)
+                    seen[where] += 1
+    torch.testing.assert_close(found, (lost / seen)[:, : shape[0]], rtol=1e-7, atol=1e-9)
+
+
+def begins(side: int, window: int, stride: int) -> list[int]:
+    found = [0]
+    while found[-1] + window < side:
+        found.append(found[-1] + stride)
+    return found
+
+
+@pytest.fixture
+def flattening() -> nn.Module:
+    layers = (nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(3, 4, 3), nn.ReLU())
+    return randomized(nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 6 * 4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        (torch.tensor([[[0, 0], [1, 2]]]), "boxes are .* give"),
+        (torch.tensor([[[0, 3], [5, 14]]]), "outside of an input of"),
+        (torch.tensor([[0, 3]]), "boxes are"),
+    ],
+)
+def test_boxes_that_cannot_be_are_refused(boxes: Tensor, message: str, flattening: nn.Module) -> None:
+    run = Run(flattening, torch.zeros(1, 2, 17, 13, dtype=torch.float64), torch.tensor([0]))
+    with pytest.raises(ValueError, match=message):
+        run.scores_of_boxes(boxes, lambda number, item: torch.zeros(2, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda output: output[:, 0] - output[:, 2],
+        cnnviz.channel("3", 1) + cnnviz.class_score(1),
+        cnnviz.neuron("0", 2, (4, 5)),
+        None,
+    ],
+)
+def test_whatever_can_be_asked_of_scores_can_be_asked_of_boxes(target: Callable[..., Any], flattening: nn.Module) -> None:
+    inputs = torch.randn(2, 2, 17, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found, plain = scores_both_ways(Run(flattening, inputs, target), small_boxes(7, (17, 13), 4))
+    torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
