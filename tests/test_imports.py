@@ -15,7 +15,7 @@ import cnnviz
 ROOT = Path(__file__).parents[1]
 ORDER = [
     {"hooks", "recipes"},
-    {"operations", "memory", "preprocessing", "registry", "guard", "targets", "lettering", "deconvolution"},
+    {"operations", "memory", "layouts", "preprocessing", "registry", "guard", "targets", "lettering", "deconvolution"},
     {"biases", "rules", "recording", "weights", "pictures", "canvases", "transformations"},
     {"engine", "models", "explanation", "plain_pictures", "annotations"},
     {"layers", "grids", "labels", "matrices", "batches"},
