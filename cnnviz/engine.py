@@ -61,7 +61,7 @@ class Trace:
         inputs: Sequence[Tensor],
         wanted: Wanted,
         whole: bool = False,
-        means: Means = Means(),  # noqa: B008  # frozen
+        means: Means = Means(),
     ):
         self.model_name = type(model).__name__
         self.activations: dict[str, Tensor] = {}

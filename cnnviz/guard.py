@@ -107,13 +107,14 @@ class asking:
     Raises ValueError where the input has not the shape that the model's convolutions expect.
     """
 
-    def __init__(self, model: nn.Module, inputs: Tensor):
+    def __init__(self, model: nn.Module, inputs: Tensor, *, eager: bool = True):
         self.model = model
         self.inputs = inputs
+        self.eager = eager
         self.stack = ExitStack()
 
     def __enter__(self) -> None:
-        if "torch._dynamo" in sys.modules:  # else nothing can have been compiled
+        if self.eager and "torch._dynamo" in sys.modules:  # else nothing can have been compiled
             self.stack.enter_context(_eager)
         for module in self.model.modules():
             if isinstance(module, _ConvNd) and self.inputs.ndim == len(module.kernel_size) + 1:

@@ -40,7 +40,7 @@ def preferred(model: nn.Module, inputs: Tensor, precision: torch.dtype | None = 
     measured = inputs.device.type == "cpu" and inputs.ndim == 4 and inputs.dtype is torch.float32
     if not measured or type(inputs) is not Tensor or inputs[0, 0].numel() < SMALLEST or model in _ordinary:
         return ORDINARY
-    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
+    if platform.machine().lower() not in ("x86_64", "amd64") or not torch._C._has_mkldnn:
         return ORDINARY
     weights = [module.weight.numel() for module in model.modules() if isinstance(module, nn.Conv2d)]
     if not weights or (sum(weights) > WEIGHTS_PER_PLACE * inputs[:, 0].numel() and precision not in _HALVES):
@@ -54,7 +54,7 @@ def keep_ordinary(model: nn.Module) -> None:
 
 
 def reads_layout(func: Any) -> bool:
-    """Whether this call may tell, or use, how a tensor lies in memory; of operations torch does not know, nobody can say."""
+    """Whether this call may use how a tensor lies in memory; of operations that are not torch's, nobody can say."""
     if func in _READERS:
         return True
     return isinstance(func, OpOverload | OpOverloadPacket) and _library(func) not in ("aten", "prims", "torchvision")

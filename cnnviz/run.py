@@ -25,6 +25,7 @@ from cnnviz.targets import check_classes, class_probabilities, class_scores, rea
 
 if TYPE_CHECKING:
     from cnnviz.compose import Expr
+    from cnnviz.folding import Folded
     from cnnviz.preprocessing import Preprocessing
 
 
@@ -68,6 +69,10 @@ class Circumstances:
     """Whether scores of classes are brought between 0 and 1."""
     precision: torch.dtype | None = None
     """What the model computes in, where that is less than its weights have."""
+    folded: Folded | None = None
+    """The copy that is asked instead of the model, where batch norms were folded."""
+    compiled: nn.Module | None = None
+    """The model, compiled, for passes that leave nothing but scores."""
 
 
 class Run:
@@ -367,7 +372,10 @@ class Run:
         """The dotted name of a layer; None finds the last one with spatial extent."""
         layer = tuple(layer) if isinstance(layer, list) else layer
         if layer not in self._names:
-            self._names[layer] = layer_name(self.model, layer, (self.inputs, *self.others))
+            folded = self.circumstances.folded
+            asked = folded.names.get(layer, layer) if folded and isinstance(layer, nn.Module) else layer
+            name = layer_name(self.model, asked, (self.inputs, *self.others))
+            self._names[layer] = folded.check_layer(name) if folded else name
         return self._names[layer]
 
     def variants_at_once(self, items: int) -> int:
@@ -396,6 +404,11 @@ class Run:
             before_softmax=self.circumstances.before_softmax,
         )
         everything, precision = (self.inputs, *self.others), self.circumstances.precision
+        if self.circumstances.folded is not None:
+            self.circumstances.folded.check_rules([*wanted.rules], wanted.biases)
+        if self.circumstances.compiled is not None and wanted == Wanted():
+            with asking(self.model, self.inputs, eager=False):
+                return Trace(self.circumstances.compiled, everything, wanted, means=Means(precision=precision))
         # implicit biases are found by operations that differ between the orders
         ordinary = self._ordinary or wanted.biases
         layout = ORDINARY if ordinary else preferred(self.model, self.inputs, precision)
