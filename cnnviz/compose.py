@@ -260,8 +260,7 @@ def plan(*attributions: Any) -> Plan:
     """What a forward pass must leave behind for all of them."""
     found = Plan()
     for each in attributions:
-        if isinstance(each, Expr):
-            found |= each.plan()
+        found |= each.plan() if isinstance(each, Expr) else Plan(again=True)  # who knows what it asks for
     return found
 
 

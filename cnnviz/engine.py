@@ -7,6 +7,7 @@ also when the model raises.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from torch.overrides import TorchFunctionMode
 
 from cnnviz.biases import Biases, refuse_transformed
 from cnnviz.hooks import lend
-from cnnviz.operations import SOFTMAXES, canonical, in_place, name_of
-from cnnviz.rules import PLAIN, Bound, Relu, Rule, Switch, Switchboard, tensors_in
+from cnnviz.layouts import ORDINARY, reads_layout
+from cnnviz.operations import HARDTANHS, SOFTMAXES, bounds, canonical, in_place, name_of
+from cnnviz.rules import PLAIN, Bound, Relu, Rule, Saturated, Switch, Switchboard, tensors_in
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,27 @@ class Wanted:
     before_softmax: bool = False
 
 
+@dataclass(frozen=True)
+class Means:
+    """How a pass is computed, which its answer should not show."""
+
+    layout: torch.memory_format = ORDINARY
+    """Of the first input, which convolutions hand on."""
+    precision: torch.dtype | None = None
+    """Of convolutions and matrix products; None: as the model has it."""
+
+
 class Trace:
     """A forward pass: its output, the layers asked for, and a graph no longer than was asked for."""
 
-    def __init__(self, model: nn.Module, inputs: Sequence[Tensor], wanted: Wanted, whole: bool = False):
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Sequence[Tensor],
+        wanted: Wanted,
+        whole: bool = False,
+        means: Means = Means(),
+    ):
         self.model_name = type(model).__name__
         self.activations: dict[str, Tensor] = {}
         self.places: dict[str, Tensor | GradientEdge] = {}
@@ -59,10 +78,15 @@ class Trace:
         self.rules = wanted.rules
         self.biases: Biases | None = None
         self.bytes = 0
+        self.means = means
+        self.layout_read = False
+        """Whether the model looked at how tensors lie in memory."""
+        self.spent = False
+        """Whether the graph was given back on the way of the last gradients."""
         from_input = wanted.input_gradient or wanted.biases or (whole and wanted.layer_gradients)
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))  # whose tensors could not carry gradients
-            self.input = inputs[0].detach().clone()
+            self.input = _laid_out(inputs[0].detach(), means.layout)
             self.input.requires_grad_(from_input)
             stack.enter_context(torch.set_grad_enabled(from_input))
             for name in wanted.layers | wanted.seen:
@@ -71,13 +95,38 @@ class Trace:
                 lend(stack, model.get_submodule(name).register_forward_hook, hook)
             if wanted.biases:
                 self.biases = Biases(self.input)
-            if wanted.rules or wanted.biases or wanted.size or wanted.before_softmax:
+            if means.precision is not None:
+                stack.enter_context(torch.autocast(self.input.device.type, means.precision))
+            if wanted.rules or wanted.biases or wanted.size or wanted.before_softmax or means.layout is not ORDINARY:
                 stack.enter_context(_Observer(self, self.biases))
             # the model may write into its input, which is the caller's
             self.output: Any = model(self.input.clone(), *(other.detach().clone() for other in inputs[1:]))
+            # what is given back must not show how it was computed
+            self.output = self.ordinary(self.output)
+            self.softmaxes = [(self.ordinary(given), self.ordinary(found)) for given, found in self.softmaxes]
+            self.seen = {name: self.ordinary(each) for name, each in self.seen.items()}
             if wanted.before_softmax:
                 self.output = into_softmax(self.model_name, self.output, self.softmaxes)
                 self.softmaxes.clear()
+
+    def ordinary(self, value: Any) -> Any:
+        """Tensors, also in tuples, lists and dicts, in the ordinary order and the input's precision."""
+        if isinstance(value, Tensor):
+            if self.means.precision is not None and value.dtype is self.means.precision:
+                value = value.to(self.input.dtype)
+            return value if self.means.layout is ORDINARY else value.contiguous()
+        if type(value) in (tuple, list):
+            return type(value)([self.ordinary(each) for each in value])
+        if type(value) in (dict, OrderedDict):
+            return type(value)((name, self.ordinary(each)) for name, each in value.items())
+        # of another container nobody knows what is in it
+        self.layout_read = self.layout_read or not isinstance(value, int | float | str | None)
+        return value
+
+    def activation(self, name: str) -> Tensor:
+        """What a layer gave, detached."""
+        found: Tensor = self.ordinary(self.activations[name].detach())
+        return found
 
     def _observer(self, name: str, starts_graph: bool, seen: bool) -> Callable[..., Tensor]:
         def observe(module: nn.Module, args: Any, output: Any) -> Any:
@@ -116,8 +165,13 @@ class Trace:
         """Rules act on the operations called inside as on the model's own: on how the score is read from its output."""
         return _Observer(self) if self.rules else nullcontext()
 
-    def gradients(self, score: Tensor, wrt: Sequence[Any], rule: Rule = PLAIN) -> list[Tensor | None]:
-        """Gradients of the summed ``score`` at tensors or gradient edges, listed operations following the rule."""
+    def gradients(
+        self, score: Tensor, wrt: Sequence[Any], rule: Rule = PLAIN, *, last: bool = False
+    ) -> list[Tensor | None]:
+        """Gradients of the summed ``score`` at tensors or gradient edges, listed operations following the rule.
+
+        The ``last`` ones give the graph back on their way, piece by piece.
+        """
         able = [not isinstance(each, Tensor) or each.requires_grad for each in wrt]
         if not score.requires_grad or not any(able):
             return [None for _ in wrt]
@@ -127,8 +181,9 @@ class Trace:
             with torch.inference_mode(False):
                 ones = torch.ones_like(score)
                 places = tuple(place for place, can in zip(wrt, able, strict=True) if can)
-                found = iter(torch.autograd.grad(score, places, ones, retain_graph=True, allow_unused=True))
-                grads = [next(found) if can else None for can in able]
+                self.spent = self.spent or last
+                found = iter(torch.autograd.grad(score, places, ones, retain_graph=not last, allow_unused=True))
+                grads = [self.ordinary(next(found)) if can else None for can in able]
         finally:
             board.rule = PLAIN
         # judged on the way back: an operation may be called and yet lie on no way from the score to what is asked
@@ -150,6 +205,7 @@ class _Observer(TorchFunctionMode):
         super().__init__()
         self.trace, self.biases = trace, biases
         self.switched = {operation for each in trace.rules for operation in each.backwards}
+        self.layout = trace.means.layout
         self.read = {operation for each in trace.rules if each.reads_input for operation in each.backwards}
         self.descent: dict[Any, bool] = {}
         """For nodes of the graph, as far as anyone has asked: do they descend from where it begins?"""
@@ -157,6 +213,8 @@ class _Observer(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         trace = self.trace
+        if self.layout is not ORDINARY and reads_layout(func):
+            trace.layout_read = True
         if self.biases is None:
             output = self._call(func, args, kwargs)
         else:
@@ -185,6 +243,8 @@ class _Observer(TorchFunctionMode):
         board = self.trace.switchboard
         if operation is F.relu and operation not in self.read:
             return Relu.apply(board, writes, inputs[0])
+        if operation is F.relu6 and operation not in self.read and (func is F.relu6 or func in HARDTANHS):
+            return Saturated.apply(board, writes, *bounds(func, args, kwargs), inputs[0])
         bound = Bound(func, args, kwargs, inputs, writes)
         output = Switch.apply(board, operation, bound, operation in self.read, *inputs)
         return output if bound.kind is None else bound.kind(output)
@@ -220,9 +280,15 @@ def _node(place: Tensor | GradientEdge) -> Any:
     return get_gradient_edge(place).node if isinstance(place, Tensor) else place.node
 
 
+def _laid_out(values: Tensor, layout: torch.memory_format) -> Tensor:
+    """A copy, in this order."""
+    return values.clone() if layout is ORDINARY else values.clone(memory_format=layout)
+
+
 def _same_memory(args: Sequence[Any], output: Tensor) -> bool:
-    memory = output.untyped_storage().data_ptr()
-    return any(isinstance(arg, Tensor) and arg.untyped_storage().data_ptr() == memory for arg in args)
+    with torch._C.DisableTorchFunction():  # it is not the model that asks
+        memory = output.untyped_storage().data_ptr()
+        return any(isinstance(arg, Tensor) and arg.untyped_storage().data_ptr() == memory for arg in args)
 
 
 class _Begin(torch.autograd.Function):

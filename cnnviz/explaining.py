@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
+from cnnviz import folding
+from cnnviz.compiling import compiled
 from cnnviz.compose import Expr, Named, plan
 from cnnviz.explanation import Explanation
 from cnnviz.guard import check_finite, check_inputs, check_model, unwrap
 from cnnviz.models import LoadedModel
 from cnnviz.parts import noted
+from cnnviz.precisions import Precision, converted_once, lower
 from cnnviz.preprocessing import Preprocessing
 from cnnviz.protocols import Attribution
 from cnnviz.registry import Method, attributions
@@ -39,6 +42,9 @@ def explain(
     seed: int = ...,
     memory: int | None = ...,
     before_softmax: bool = ...,
+    precision: Precision = ...,
+    fold: bool = ...,
+    compile: bool | str = ...,
     **settings: Any,
 ) -> Explanation: ...
 
@@ -55,6 +61,9 @@ def explain(
     seed: int = ...,
     memory: int | None = ...,
     before_softmax: bool = ...,
+    precision: Precision = ...,
+    fold: bool = ...,
+    compile: bool | str = ...,
     **settings: Any,
 ) -> dict[str, Explanation]: ...
 
@@ -70,6 +79,9 @@ def explain(
     seed: int = 0,
     memory: int | None = None,
     before_softmax: bool = False,
+    precision: Precision = "float32",
+    fold: bool = False,
+    compile: bool | str = False,
     **settings: Any,
 ) -> Explanation | dict[str, Explanation]:
     """Why does the model give these inputs their scores?
@@ -90,6 +102,14 @@ def explain(
         memory: bytes that inputs evaluated together may take; None for a share of what is free.
         before_softmax: explain what goes into the softmax that the model ends in, where probabilities hide what
             speaks for a class by itself.
+        precision: "bfloat16" or "float16" compute convolutions and matrix products in half of float32, faster where
+            the hardware has it; maps, sums over steps and samples, and what is returned stay float32. Class
+            activation maps and occlusion keep a cosine of 0.99 to float32; gradients at the input, which rounding
+            sends through other rectifiers, do not.
+        fold: put batch norms into the convolutions before them, on a private copy: equal to rounding, and sooner where
+            one question is many passes.
+        compile: hand passes that need no gradient (of occlusion, RISE, Score-CAM) to ``torch.compile``; True, or the
+            name of a backend. Pays for many questions about one network.
         settings: for methods given by name. With several names each takes those it knows.
 
     Returns:
@@ -111,6 +131,9 @@ def explain(
     with torch.inference_mode(False):  # a graph cannot keep tensors made in it
         asked: Any = target if _is_function(target) else class_indices(target, len(first), names)
         asked = asked.to(first.device) if isinstance(asked, Tensor) else asked
+    lower_precision = lower(precision, network, first)
+    folded = folding.fold(network, (first, *others)) if fold else None
+    network = folded.model if folded else network
     single = isinstance(attribution, str) or callable(attribution)
     methods = _methods([attribution] if single else attribution, settings)  # type: ignore[list-item, arg-type]
     run = Run(
@@ -119,9 +142,18 @@ def explain(
         asked,
         others=others,
         plan=plan(*methods.values()),
-        circumstances=Circumstances(preprocessing, names, seed, memory, before_softmax),
+        circumstances=Circumstances(
+            preprocessing,
+            names,
+            seed,
+            memory,
+            before_softmax,
+            precision=lower_precision,
+            folded=folded,
+            compiled=compiled(network, compile),
+        ),
     )
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, lower_precision):
         score = run.score  # asked first: what is wrong with the model, its input or the target shows here
         answers = {name: _answer(run, score, method) for name, method in methods.items()}
     return next(iter(answers.values())) if single else answers

@@ -30,7 +30,8 @@ def unwrap(model: Any) -> nn.Module:
 
 def check_model(model: nn.Module) -> None:
     """Raises for a model whose answers would be wrong, with the way out."""
-    if any(isinstance(module, torch.fx.GraphModule) and "eval" in vars(module) for module in model.modules()):
+    parts = dict(model.named_modules())
+    if any(isinstance(module, torch.fx.GraphModule) and "eval" in vars(module) for module in parts.values()):
         raise TypeError(
             "the model comes from torch.export, which has no evaluation mode; give it as it was before torch.export"
         )
@@ -38,7 +39,7 @@ def check_model(model: nn.Module) -> None:
         raise ValueError(
             "the model is in training mode, where images change each other's maps; call model.eval() first"
         )
-    for name, module in model.named_modules():
+    for name, module in parts.items():
         if isinstance(module, torch.jit.ScriptModule):
             raise TypeError(
                 f"{name or 'the model'} is a {type(module).__name__}, whose operations can't be seen; "
@@ -49,8 +50,11 @@ def check_model(model: nn.Module) -> None:
                 f"{name!r} is in training mode, where images change each other's maps and its statistics; "
                 "call model.eval() first"
             )
-    for name, kept in (*model.named_parameters(), *model.named_buffers()):
-        if kept.is_inference():
+    for part, module in parts.items():
+        own = [(name, kept) for held in (module._parameters, module._buffers) for name, kept in held.items()]
+        wrong = next((name for name, kept in own if kept is not None and kept.is_inference()), None)
+        if wrong is not None:
+            name = f"{part}.{wrong}" if part else wrong
             raise ValueError(
                 f"the weight {name!r} was made inside torch.inference_mode(), which no gradient passes; "
                 "build or load the model outside of it"
@@ -81,9 +85,8 @@ def check_inputs(model: nn.Module, inputs: Sequence[Tensor]) -> None:
         return
     if parameter.device != first.device:
         raise ValueError(f"the model is on {parameter.device}, the input on {first.device}; move one with .to(...)")
-    kinds = {each.dtype for each in model.parameters() if each.is_floating_point()}
     autocast = torch.is_autocast_enabled(first.device.type)
-    if first.dtype not in kinds and not autocast:
+    if not autocast and all(each.dtype != first.dtype for each in model.parameters()):
         raise TypeError(f"the input is {first.dtype}, the model {parameter.dtype}; convert one with .to(...)")
 
 
@@ -104,13 +107,14 @@ class asking:
     Raises ValueError where the input has not the shape that the model's convolutions expect.
     """
 
-    def __init__(self, model: nn.Module, inputs: Tensor):
+    def __init__(self, model: nn.Module, inputs: Tensor, *, eager: bool = True):
         self.model = model
         self.inputs = inputs
+        self.eager = eager
         self.stack = ExitStack()
 
     def __enter__(self) -> None:
-        if "torch._dynamo" in sys.modules:  # else nothing can have been compiled
+        if self.eager and "torch._dynamo" in sys.modules:  # else nothing can have been compiled
             self.stack.enter_context(_eager)
         for module in self.model.modules():
             if isinstance(module, _ConvNd) and self.inputs.ndim == len(module.kernel_size) + 1:

@@ -79,7 +79,7 @@ _CANONICAL = {spelling: operation for operation, spellings in _SPELLINGS.items()
 _CLAMPS = (torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, torch.clip_, Tensor.clip, Tensor.clip_)
 _LOWER_CLAMPS = (torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_)
 _UPPER_CLAMPS = (torch.clamp_max, torch.clamp_max_, Tensor.clamp_max, Tensor.clamp_max_)
-_HARDTANHS = (F.hardtanh, F.hardtanh_, torch._C._nn.hardtanh, torch._C._nn.hardtanh_)
+HARDTANHS: tuple[Operation, ...] = (F.hardtanh, F.hardtanh_, torch._C._nn.hardtanh, torch._C._nn.hardtanh_)
 _MAXIMA = (torch.max, Tensor.max)
 
 SOFTMAXES: tuple[Operation, ...] = (
@@ -108,8 +108,8 @@ POINTWISE: tuple[Operation, ...] = (
 
 def canonical(func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Operation:
     """The operation's one name. Clamping at zero is a ReLU, at zero and above a ReLU6; max(dim) is amax."""
-    if func in _HARDTANHS:
-        low, high = _argument(args, kwargs, 1, "min_val", -1.0), _argument(args, kwargs, 2, "max_val", 1.0)
+    if func in HARDTANHS:
+        low, high = bounds(func, args, kwargs)
         return F.relu6 if low == 0 and high > 0 else F.hardtanh
     if func in _CLAMPS:
         low, high = _argument(args, kwargs, 1, "min", None), _argument(args, kwargs, 2, "max", None)
@@ -129,6 +129,13 @@ def canonical(func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     if kwargs.get("rounding_mode") is not None:
         return func  # a quotient in steps
     return _CANONICAL.get(func, func)
+
+
+def bounds(func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Between which values a hard tanh, or a ReLU6, keeps what it is given."""
+    if func is F.relu6:
+        return 0.0, 6.0
+    return _argument(args, kwargs, 1, "min_val", -1.0), _argument(args, kwargs, 2, "max_val", 1.0)
 
 
 def in_place(func: Operation, kwargs: Mapping[str, Any]) -> bool:

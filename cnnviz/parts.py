@@ -124,7 +124,7 @@ class procedure(Expr):
         return self.func(run)
 
     def plan(self) -> Plan:
-        return plan(*self.needs)
+        return plan(*self.needs) | Plan(again=True)
 
     def text(self, write: Callable[[Any], str]) -> str:
         return f"procedure({getattr(self.func, '__name__', self.func)!s})"
@@ -175,7 +175,7 @@ class toward(Expr):
 
     def plan(self) -> Plan:
         seen = self.target.layers if isinstance(self.target, Objective) else frozenset()
-        return super().plan() | Plan(seen=seen)
+        return super().plan() | Plan(seen=seen, again=True)
 
 
 @dataclass(frozen=True, repr=False)

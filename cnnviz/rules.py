@@ -221,6 +221,35 @@ class Relu(torch.autograd.Function):
         return None, None, *ctx.board.gradients(F.relu, backward, call, grad)
 
 
+class Saturated(torch.autograd.Function):
+    """ReLU6, or another hard tanh that begins at zero: keeps its output alone, for it tells where it is flat."""
+
+    @staticmethod
+    def forward(ctx: Any, board: Switchboard, writes: bool, low: float, high: float, x: Tensor) -> Tensor:
+        output = F.hardtanh_(x, low, high) if writes else F.hardtanh(x, low, high)
+        if writes:
+            ctx.mark_dirty(x)
+        ctx.board, ctx.low, ctx.high = board, low, high
+        ctx.save_for_backward(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (output,) = ctx.saved_tensors
+
+        def vjps(grad: Tensor) -> tuple[Tensor]:
+            return (torch.ops.aten.hardtanh_backward(grad, output, ctx.low, ctx.high),)
+
+        def again(x: Tensor) -> Call:
+            return Bound(F.hardtanh, [x, ctx.low, ctx.high], {}, [x], False).again(x)
+
+        backward = ctx.board.backward(F.relu6)
+        if backward is None:
+            return None, None, None, None, *vjps(grad)
+        call = Call([output], output, vjps, again)
+        return None, None, None, None, *ctx.board.gradients(F.relu6, backward, call, grad)
+
+
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """The tensors among an operation's arguments, those in lists too, in their order."""
     if isinstance(value, Tensor):

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from cnnviz import memory
-from cnnviz.engine import Trace, Wanted
+from cnnviz.engine import Means, Trace, Wanted
 from cnnviz.guard import asking, check_finite
 from cnnviz.layers import INPUT, Layer, _Place, check_spatial, layer_name
+from cnnviz.layouts import ORDINARY, keep_ordinary, preferred
 from cnnviz.objectives import Objective
 from cnnviz.replay import Replay
 from cnnviz.rules import PLAIN, Rule
@@ -26,6 +27,7 @@ from cnnviz.windows import Windows
 
 if TYPE_CHECKING:
     from cnnviz.compose import Expr
+    from cnnviz.folding import Folded
     from cnnviz.preprocessing import Preprocessing
 
 
@@ -38,6 +40,8 @@ class Plan:
     biases: bool = False
     seen: frozenset[Layer] = frozenset()
     """Layers that the score is read from."""
+    again: bool = False
+    """Whether gradients are taken more often than the rules in ``gradients`` tell: the graph must last."""
     elsewhere: frozenset[Expr] = frozenset()
     """Parts that are evaluated at other inputs, and may share those evaluations."""
 
@@ -47,6 +51,7 @@ class Plan:
             self.gradients | other.gradients,
             self.biases or other.biases,
             self.seen | other.seen,
+            self.again or other.again,
             self.elsewhere | other.elsewhere,
         )
 
@@ -64,6 +69,12 @@ class Circumstances:
     """Whether scores are what goes into the model's last softmax, instead of what comes out."""
     probabilities: bool = False
     """Whether scores of classes are brought between 0 and 1."""
+    precision: torch.dtype | None = None
+    """What the model computes in, where that is less than its weights have."""
+    folded: Folded | None = None
+    """The copy that is asked instead of the model, where batch norms were folded."""
+    compiled: nn.Module | None = None
+    """The model, compiled, for passes that leave nothing but scores."""
 
 
 class Run:
@@ -97,6 +108,8 @@ class Run:
         self._size = size
         self._told = "the model's score"
         self._whole = False
+        self._ordinary = False
+        """Whether the order of numbers in memory is to be left alone."""
         self._copies = 1
         self._names: dict[Layer, str] = {}
         self._scored: Tensor | None = None
@@ -160,10 +173,10 @@ class Run:
         self._require(Plan(layers=frozenset({name})))
         if name not in self.trace.activations:
             raise LookupError(f"layer {name!r} did not run for this input; choose one that does")
-        kept = self.trace.activations[name]
+        kept = self.trace.activation(name)
         if spatial:
             check_spatial(name, self.model.get_submodule(name), kept, self.inputs)
-        return kept.detach()
+        return kept
 
     def gradient(self, layer: Layer | _Place = INPUT, rule: Rule = PLAIN) -> Tensor:
         """The score's gradient with respect to the input or to a layer's output, under a rule.
@@ -189,11 +202,26 @@ class Run:
 
     def _backward(self, rule: Rule) -> None:
         """All that is planned under one rule, in one pass."""
+        if self.trace.spent:
+            self._trace, self._scored = [], None
         wanted = {self._place(each) for other, each in self.plan.gradients if other is rule}
         places = sorted(wanted, key=str)
+        done = {rule, *(other for other, _ in self._gradients)}
+        last = not self.plan.again and all(other in done for other, _ in self.plan.gradients)
         biases = self.trace.biases.found if self.trace.biases is not None and rule is PLAIN else []
-        score = self._score()
-        found = self.trace.gradients(score, [*map(self._kept, places), *(edge for edge, _ in biases)], rule)
+        asked = [*map(self._kept, places), *(edge for edge, _ in biases)]
+        try:
+            found = self.trace.gradients(self._score(), asked, rule, last=last)
+        except RuntimeError as error:
+            if self.trace.means.layout is ORDINARY or memory.is_out_of_memory(error):
+                raise
+            found = None
+        if found is None:  # a rule may look at strides; if that was not it, the same error comes again
+            self._ordinary = True
+            self._forget()
+            self._backward(rule)
+            keep_ordinary(self.model)
+            return
         if not self.trace.whole and (self.trace.lost or any(grad is None for grad in found)):
             # the graph that began at a layer is not all of it: the model restored the grad mode it entered a block
             # with, or goes on with what an in-place layer was given instead of what it returned
@@ -387,7 +415,10 @@ class Run:
         """The dotted name of a layer; None finds the last one with spatial extent."""
         layer = tuple(layer) if isinstance(layer, list) else layer
         if layer not in self._names:
-            self._names[layer] = layer_name(self.model, layer, (self.inputs, *self.others))
+            folded = self.circumstances.folded
+            asked = folded.names.get(layer, layer) if folded and isinstance(layer, nn.Module) else layer
+            name = layer_name(self.model, asked, (self.inputs, *self.others))
+            self._names[layer] = folded.check_layer(name) if folded else name
         return self._names[layer]
 
     def variants_at_once(self, items: int) -> int:
@@ -415,9 +446,26 @@ class Run:
             seen=frozenset([self.layer_name(layer) for layer in self.plan.seen]),
             before_softmax=self.circumstances.before_softmax,
         )
-        everything = (self.inputs, *self.others)
+        everything, precision = (self.inputs, *self.others), self.circumstances.precision
+        if self.circumstances.folded is not None:
+            self.circumstances.folded.check_rules([*wanted.rules], wanted.biases)
+        if self.circumstances.compiled is not None and wanted == Wanted():
+            with asking(self.model, self.inputs, eager=False):
+                return Trace(self.circumstances.compiled, everything, wanted, means=Means(precision=precision))
+        # implicit biases are found by operations that differ between the orders
+        ordinary = self._ordinary or wanted.biases
+        layout = ORDINARY if ordinary else preferred(self.model, self.inputs, precision)
         with asking(self.model, self.inputs):
-            return Trace(self.model, everything, wanted, self._whole)
+            try:
+                trace = Trace(self.model, everything, wanted, self._whole, Means(layout, precision))
+                if layout is ORDINARY or not trace.layout_read:
+                    return trace
+            except RuntimeError as error:
+                if layout is ORDINARY or memory.is_out_of_memory(error):
+                    raise
+            trace = Trace(self.model, everything, wanted, self._whole, Means(precision=precision))
+            keep_ordinary(self.model)
+            return trace
 
     def _score(self) -> Tensor:
         if self._scored is None:
@@ -426,7 +474,11 @@ class Run:
 
     def _read(self, output: Any) -> Tensor:
         with self.trace.following():
-            score = self._read_as(self._asked, output, self.trace.input, self.trace.seen)
+            inputs = self.trace.input
+            inputs = self.trace.ordinary(inputs) if isinstance(self._asked, Objective) else inputs
+            score = self._read_as(self._asked, output, inputs, self.trace.seen)
+        if score.dtype is self.circumstances.precision:
+            score = score.to(self.inputs.dtype)
         check_finite(score.detach(), self._told)
         return score
 

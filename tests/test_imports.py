@@ -15,9 +15,10 @@ import cnnviz
 ROOT = Path(__file__).parents[1]
 ORDER = [
     {"hooks", "recipes", "boxes"},
-    {"operations", "memory", "preprocessing", "registry", "guard", "targets", "lettering", "deconvolution"},
+    {"operations", "memory", "layouts", "precisions", "compiling", "preprocessing", "registry", "guard", "targets"},
+    {"lettering", "deconvolution"},
     {"biases", "rules", "recording", "regions", "weights", "pictures", "canvases", "transformations"},
-    {"engine", "local", "models", "explanation", "plain_pictures", "annotations"},
+    {"engine", "local", "models", "explanation", "folding", "plain_pictures", "annotations"},
     {"layers", "grids", "labels", "matrices", "batches"},
     {"seeing", "replay", "class_maps"},
     {"objectives", "windows", "depths"},
@@ -96,7 +97,7 @@ def test_plugins_import_only_public_names() -> None:
     ("package", "owners"),
     [
         ("pluggy", {"registry.py"}),
-        ("torch.overrides", {"engine.py", "biases.py", "recording.py", "replay.py"}),
+        ("torch.overrides", {"engine.py", "biases.py", "folding.py", "recording.py", "replay.py"}),
         ("torch.autograd", {"engine.py", "biases.py", "run.py", "seeing.py"}),
         ("typer", {file.name for file in (ROOT / "cnnviz" / "cli").glob("*.py")}),
     ],

@@ -10,7 +10,20 @@ import typer
 
 from cnnviz.cli import quantities
 from cnnviz.cli.failures import FAILED
-from cnnviz.cli.options import FILES, MODEL, QUESTION, WORK, Layer, Methods, Pictures, Render, Target, loaded, sharing
+from cnnviz.cli.options import (
+    FILES,
+    MODEL,
+    QUESTION,
+    SPEED,
+    WORK,
+    Layer,
+    Methods,
+    Pictures,
+    Render,
+    Target,
+    loaded,
+    sharing,
+)
 
 if TYPE_CHECKING:
     from cnnviz.cli.answers import Also
@@ -18,7 +31,7 @@ if TYPE_CHECKING:
     from cnnviz.registry import Method
 
 
-@sharing(QUESTION, FILES, MODEL, WORK)
+@sharing(QUESTION, FILES, MODEL, WORK, SPEED)
 def explain(
     context: typer.Context,
     pictures: Pictures,
@@ -37,7 +50,7 @@ def explain(
     return explained(context, pictures, list(dict.fromkeys(names)), {"layer": layer}, target, render, options)
 
 
-@sharing(QUESTION, FILES, MODEL, WORK)
+@sharing(QUESTION, FILES, MODEL, WORK, SPEED)
 def confusion(
     context: typer.Context,
     pictures: Pictures,
@@ -87,7 +100,8 @@ def explained(
     load = cache(lambda: loaded(options))
     formulas = {name: formula(name, settings, lambda path: read_input(path, load().preprocessing)) for name in names}
     how = {"seed": options["seed"], "memory": quantities.byte_count(options["memory"])}
-    question = Question(load(), formulas, read_target(target), how | {"before_softmax": options["before_softmax"]})
+    how |= {name: options[name] for name in ("before_softmax", *SPEED) if name in options}
+    question = Question(load(), formulas, read_target(target), how)
     drawing = Drawing(render, settings, frozenset(name for each in methods for name in each.settings))
     work = {name: options[name] for name in ("batch", "quiet", "show")}
     failed = answered(question, found, drawing, place, **work, also=also)

@@ -99,6 +99,21 @@ QUESTION: Group = {
         False,
     ),
 }
+SPEED: Group = {
+    "precision": (
+        Annotated[str, typer.Option(help="In which the network computes: float32, bfloat16 or float16.", **_WORK)],
+        "float32",
+    ),
+    "fold": (
+        Annotated[bool, typer.Option("--fold", help="Put batch norms into the convolutions before them.", **_WORK)],
+        False,
+    ),
+    "compile": (
+        Annotated[bool, typer.Option("--compile", help="Compile passes that need no gradient.", **_WORK)],
+        False,
+    ),
+}
+"""How answers come sooner; :func:`cnnviz.explain` takes them as they are."""
 FILES: Group = {"output": (Output, None), "show": (Show, False)}
 WORK: Group = {"seed": (Seed, 0), "memory": (Memory, None), "batch": (Batch, 8), "quiet": (Quiet, False)}
 
