@@ -23,7 +23,7 @@ RULES = (
     f"*does not depend on the labels*: a network that learned random labels has the same map (at least {ALIKE}).",
     "*finds the object*: area under the ROC curve and share of evidence on the drawn shape are both above those of "
     "every map that knows nothing.",
-    "*points at the object*: only its peak is on the shape more often than theirs.",
+    "*points at the object*: only its peak is on the shape more often than theirs; *not above the blind maps*: nor that.",
     f"*finds the tag*: at least {ON_TAG:.0%} of the evidence is on it; *half finds the tag*: at least {NEAR_TAG:.0%}.",
     "*the score follows it*: on photographs ROAD is above 0, and insertion minus deletion above chance's.",
     f"*unsteady*: a change of 2 % of the input's range changes the map by more than its own size ({UNSTEADY:g}).",
@@ -33,7 +33,8 @@ RULES = (
 
 def verdict(records: Records, method: str) -> list[str]:
     """What can be said of a method."""
-    return [*_weights(records, method), *_places(records, method), *_score(records, method)]
+    weights = [] if method == "random" else _weights(records, method)  # chance is drawn anew for other weights
+    return [*weights, *_places(records, method), *_score(records, method)]
 
 
 def _weights(records: Records, method: str) -> Iterator[str]:
@@ -64,7 +65,7 @@ def _places(records: Records, method: str) -> Iterator[str]:
         elif peak:
             yield "points at the object"
         elif method not in BLIND:
-            yield "no better at the object than a map that knows nothing"
+            yield "not above the blind maps at the object"
     tag = mean(records.values(method, "on_tag"))
     if tag is not None and tag >= NEAR_TAG:
         yield "finds the tag" if tag >= ON_TAG else "half finds the tag"
