@@ -23,7 +23,7 @@ RULES = (
     f"*does not depend on the labels*: a network that learned random labels has the same map (at least {ALIKE}).",
     "*finds the object*: area under the ROC curve and share of evidence on the drawn shape are both above those of "
     "every map that knows nothing.",
-    "*points at the object*: only its peak is on the shape more often than theirs; *not above the blind maps*: nor that.",
+    "*points at the object*: only its peak is on the shape more often than theirs; *not above*: nor that.",
     f"*finds the tag*: at least {ON_TAG:.0%} of the evidence is on it; *half finds the tag*: at least {NEAR_TAG:.0%}.",
     "*the score follows it*: on photographs ROAD is above 0, and insertion minus deletion above chance's.",
     f"*unsteady*: a change of 2 % of the input's range changes the map by more than its own size ({UNSTEADY:g}).",
