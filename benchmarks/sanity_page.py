@@ -159,7 +159,7 @@ def left_out(records: Records) -> Iterator[str]:
         reasons.setdefault((each.method, each.reason.partition(";")[0]), []).append(f"{each.part} of {each.network}")
     yield from (f"- {method}, {', '.join(places)}: {reason}" for (method, reason), places in reasons.items())
     remarks = dict.fromkeys(row.remark for row in records.rows if row.remark)
-    yield from (f"- Of the labels: {remark}." for remark in remarks)
+    yield from (f"- {remark[0].upper()}{remark[1:]}." for remark in remarks)
     if not reasons and not remarks:
         yield "Nothing."
 

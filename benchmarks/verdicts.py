@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from benchmarks.blind import BLIND
@@ -24,17 +23,18 @@ RULES = (
     f"*does not depend on the labels*: a network that learned random labels has the same map (at least {ALIKE}).",
     "*finds the object*: area under the ROC curve and share of evidence on the drawn shape are both above those of "
     "every map that knows nothing.",
-    "*points at the object*: only its peak is on the shape more often than theirs.",
+    "*points at the object*: only its peak is on the shape more often than theirs; *not above*: nor that.",
     f"*finds the tag*: at least {ON_TAG:.0%} of the evidence is on it; *half finds the tag*: at least {NEAR_TAG:.0%}.",
     "*the score follows it*: on photographs ROAD is above 0, and insertion minus deletion above chance's.",
     f"*unsteady*: a change of 2 % of the input's range changes the map by more than its own size ({UNSTEADY:g}).",
-    f"Above is by more than {ERRORS:g} standard errors; where fewer than two pictures were measured, nothing is above.",
+    f"Above is by more than {ERRORS:g} standard errors of the differences on the same pictures; one tells nothing.",
 )
 
 
 def verdict(records: Records, method: str) -> list[str]:
     """What can be said of a method."""
-    return [*_weights(records, method), *_places(records, method), *_score(records, method)]
+    weights = [] if method == "random" else _weights(records, method)  # chance is drawn anew for other weights
+    return [*weights, *_places(records, method), *_score(records, method)]
 
 
 def _weights(records: Records, method: str) -> Iterator[str]:
@@ -65,27 +65,23 @@ def _places(records: Records, method: str) -> Iterator[str]:
         elif peak:
             yield "points at the object"
         elif method not in BLIND:
-            yield "no better at the object than a map that knows nothing"
+            yield "not above the blind maps at the object"
     tag = mean(records.values(method, "on_tag"))
     if tag is not None and tag >= NEAR_TAG:
         yield "finds the tag" if tag >= ON_TAG else "half finds the tag"
 
 
 def _score(records: Records, method: str) -> Iterator[str]:
-    road, gains, chance = records.values(method, "road"), _gains(records, method), _gains(records, "random")
+    road = records.values(method, "road")
     if road and method not in BLIND:
-        above = (mean(road) or 0) > ERRORS * error_of_mean(road)
-        if above and _apart(gains, chance):
+        gains = _differences(records, method, "random", "insertion")
+        losses = _differences(records, method, "random", "deletion")
+        both = [gained - lost for gained, lost in zip(gains, losses, strict=True)]
+        if _above_zero(road) and _above_zero(both):
             yield "the score follows it"
     moved = mean(records.values(method, "max_sensitivity"))
     if moved is not None and moved > UNSTEADY:
         yield "unsteady"
-
-
-def _gains(records: Records, method: str) -> list[float]:
-    """Insertion minus deletion, of every photograph."""
-    both = zip(records.values(method, "insertion"), records.values(method, "deletion"), strict=True)
-    return [inserted - deleted for inserted, deleted in both]
 
 
 def _over_networks(records: Records, method: str, figure: str) -> float | None:
@@ -96,12 +92,16 @@ def _over_networks(records: Records, method: str, figure: str) -> float | None:
 
 
 def _beats_blind(records: Records, method: str, figure: str) -> bool:
-    return all(_apart(records.values(method, figure), records.values(each, figure)) for each in BLIND)
+    return all(_above_zero(_differences(records, method, each, figure)) for each in BLIND)
 
 
-def _apart(values: list[float], others: list[float]) -> bool:
-    """Whether the one mean is above the other by more than chance."""
-    if not values or not others:
-        return False
-    between = sum(values) / len(values) - sum(others) / len(others)
-    return between > ERRORS * math.hypot(error_of_mean(values), error_of_mean(others))
+def _differences(records: Records, method: str, other: str, figure: str) -> list[float]:
+    """By how much a method's figure exceeds another's, on every picture that both were measured on."""
+    names = dict.fromkeys(row.network for row in records.rows if figure in row.figures)
+    pairs = [(records.values(method, figure, name), records.values(other, figure, name)) for name in names]
+    return [one - two for own, others in pairs for one, two in zip(own, others, strict=False)]
+
+
+def _above_zero(values: list[float]) -> bool:
+    """Whether the mean is, by more than chance."""
+    return bool(values) and sum(values) / len(values) > ERRORS * error_of_mean(values)

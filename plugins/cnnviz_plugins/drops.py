@@ -22,8 +22,10 @@ def average_drop(baseline: Baseline = 0.0, sign: Sign = "auto") -> Scored:
         before, after = _before_and_after(trial, baseline, sign)
         wrong = [item for item, value in enumerate(before.tolist()) if value <= 0]
         if wrong:
-            told = f"input {wrong[0]} has the score {float(before[wrong[0]]):.3g}"
-            raise ValueError(f"{told}, of which no share can be lost; explain a class, or a function above 0")
+            raise ValueError(
+                f"input {wrong[0]} has the score {float(before[wrong[0]]):.3g}, of which no share can be lost; "
+                "explain a class, or a function above 0"
+            )
         return (before - after).clamp(min=0) / before
 
     return score
