@@ -340,3 +340,38 @@ def test_agreement_by_hand() -> None:
     assert difference == pytest.approx(1.0)
     assert agreement(-ours[:1], theirs[:1], signless=True) == pytest.approx((1.0, 0.0))
     assert agreement(ours, 0 * theirs) == (None, None)
+
+
+# Replay
+
+
+def test_replay_is_compared_on_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("replay", "shufflenet_v2_x0_5") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("shufflenet_v2_x0_5, conv1.0: off by ")
+    assert said[-1] == "1 models, 3 layers, 0 failures"
+    with pytest.raises(SystemExit):
+        run("replay", "resnet17")
+    assert "there is no CNN 'resnet17' in torchvision; there are alexnet, " in capsys.readouterr().err
+
+
+def test_replay_keeps_what_is_finished_and_tells_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replay, out = benchmark("replay"), tmp_path / "replay.json"
+    rows = [replay.Compared("a", "x", 2e-5, 3, 9, True), replay.Compared("a", "y", 0.0, 9, 9, False)]
+    monkeypatch.setattr(replay, "model_names", lambda: ["a", "b"])
+
+    def compared(name: str) -> Iterator[Any]:
+        if name == "b" and interrupts:
+            raise KeyboardInterrupt
+        yield from rows
+
+    monkeypatch.setattr(replay, "compared", compared)
+    for interrupts in (False, True):
+        assert run("replay", "--out", out) == (130 if interrupts else 1)
+        kept = json.loads(out.read_text())
+        assert [each["layer"] for each in kept["rows"]] == ["x", "y"] * (1 if interrupts else 2)
+        said = capsys.readouterr().out
+        assert "a, x: off by 2e-05, 3 of 9 operations FAILS" in said
+        assert "a, y: computed the plain way FAILS" in said
