@@ -47,6 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--add", action="store_true", help="keep the points that are there")
     options = parser.parse_args(arguments)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error("there is no CUDA device here; leave --device out")
+    if min(options.repeats, options.threads) < 1:
+        parser.error("repeats and threads are 1 or more")
     out = options.out or HOME / f"growth-{options.device.partition(':')[0]}.json"
     command = " ".join(["python -m benchmarks.growth", *(sys.argv[1:] if arguments is None else arguments)])
     torch.set_flush_denormal(True)
