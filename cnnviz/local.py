@@ -342,9 +342,7 @@ def _shifted(chunk: Chunk, call: Call, region: Region) -> Tensor | None:
     return found
 
 
-def _slid(
-    chunk: Chunk, call: Call, region: Any, kernel: Kernel, value: float
-) -> tuple[Boxes, Tensor] | None:
+def _slid(chunk: Chunk, call: Call, region: Any, kernel: Kernel, value: float) -> tuple[Boxes, Tensor] | None:
     """Where the result changes, and what is needed of the input, padding included; None for full maps."""
     if not isinstance(region, Region) or region.ndim != len(kernel.lengths) + 2:
         return None

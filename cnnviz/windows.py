@@ -29,7 +29,7 @@ Read = Callable[[Any, dict[str, Tensor], int, Callable[[], Tensor]], Tensor]
 Inside = Callable[[int], Tensor]
 """From a variant's number to what its box holds, (C, *sides)."""
 
-TOLERANCE = 2e-5
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,9 @@ class Windows:
         boxes, self.size = boxes.cpu(), tuple(size)
         begins, ends = boxes.unbind(-1)
         if boxes.shape[1:] != (len(self.size), 2) or bool((begins < 0).any() | (ends <= begins).any()):
-            raise ValueError(f"boxes are {tuple(boxes.shape)}; give (count, {len(self.size)}, 2), from where up to where")
+            raise ValueError(
+                f"boxes are {tuple(boxes.shape)}; give (count, {len(self.size)}, 2), from where up to where"
+            )
         if bool((ends > torch.tensor(self.size)).any()):
             raise ValueError(f"a box ends at {ends.amax(0).tolist()}, outside of an input of {list(self.size)}")
         self.model = model
