@@ -14,8 +14,8 @@ import cnnviz
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    {"hooks", "recipes"},
-    {"operations", "memory", "layouts", "precisions", "compiling", "preprocessing", "registry", "guard", "targets", "lettering", "deconvolution"},
+    {"hooks", "recipes", "layouts", "precisions", "compiling"},
+    {"operations", "memory", "preprocessing", "registry", "guard", "targets", "lettering", "deconvolution"},
     {"biases", "rules", "recording", "weights", "pictures", "canvases", "transformations"},
     {"engine", "models", "explanation", "folding", "plain_pictures", "annotations"},
     {"layers", "grids", "labels", "matrices", "batches"},
