@@ -14,9 +14,8 @@ import cnnviz
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    {"hooks", "recipes", "boxes"},
-    {"operations", "memory", "layouts", "precisions", "compiling", "preprocessing", "registry", "guard", "targets"},
-    {"lettering", "deconvolution"},
+    {"hooks", "recipes", "boxes", "layouts", "precisions", "compiling"},
+    {"operations", "memory", "preprocessing", "registry", "guard", "targets", "lettering", "deconvolution"},
     {"biases", "rules", "recording", "regions", "weights", "pictures", "canvases", "transformations"},
     {"engine", "local", "models", "explanation", "folding", "plain_pictures", "annotations"},
     {"layers", "grids", "labels", "matrices", "batches"},

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from quick import LEARNING, quick
 from torch import Tensor, nn
 
 import cnnviz
 from cnnviz import attributions, explain, gradient, layouts, rule
+from cnnviz.__main__ import main
 
 
 class Wide(nn.Module):
@@ -341,3 +344,27 @@ def test_settings_that_hasten_go_together() -> None:
     found = explain(net, inputs, "rise", masks=8, cells=2, target=1, compile="eager", fold=True, precision="bfloat16")
     assert torch.cosine_similarity(found.values.flatten(1), expected.flatten(1)).min() > 0.99
     assert cnnviz.explain(net, inputs, "grad_cam", target=1, precision="float32").values.dtype is torch.float32
+
+
+def test_the_command_line_hands_them_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    def explaining(*args: Any, **kwargs: Any) -> Any:
+        told.update({name: kwargs[name] for name in ("precision", "fold", "compile")})
+        return explain(*args, **(kwargs | {"compile": False}))
+
+    monkeypatch.setattr("cnnviz.explaining.explain", explaining)
+    monkeypatch.setattr(cnnviz, "explain", explaining)
+    picture = tmp_path / "gray.png"
+    Image.new("RGB", (96, 96), "gray").save(picture)
+    asked = ["explain", str(picture), "-o", str(tmp_path / "map.png"), "--quiet"]
+    assert main([*asked, "--precision", "bfloat16", "--fold", "--compile"]) == 0
+    assert told == {"precision": "bfloat16", "fold": True, "compile": True}
+    assert main(asked) == 0
+    assert told == {"precision": "float32", "fold": False, "compile": False}
+
+
+def test_the_command_line_refuses_another_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (96, 96), "gray").save(tmp_path / "gray.png")
+    assert main(["explain", str(tmp_path / "gray.png"), "-o", str(tmp_path / "map.png"), "--precision", "int8"]) != 0
+    assert "there is no precision 'int8'; there are float32, bfloat16, float16" in capsys.readouterr().err
