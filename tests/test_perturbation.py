@@ -363,7 +363,7 @@ def risen(net: nn.Module, inputs: Tensor, count: int, cells: int, p: float, base
         mask = enlarged(grid, lengths, moves, size)
         with torch.no_grad():
             shares = net(mask * inputs + (1 - mask) * baseline).softmax(1)
-        terms.append(torch.stack([shares[item, TARGET[item]] * mask / p for item in range(len(inputs))]))
+        terms.append(torch.stack([shares[item, TARGET[item]] * (mask / p - 1) for item in range(len(inputs))]))
     values = torch.stack(terms)
     return values.mean(0)[:, None], (values.std(0) / count**0.5)[:, None]
 
@@ -378,7 +378,7 @@ def test_rise_is_the_mean_of_masks_drawn_by_hand(cells: int, p: float, baseline:
 
 
 def test_rises_expectation_on_a_linear_score_is_known() -> None:
-    """The mean of M (w . (x M)) / p needs only how two places of a mask go together: exact, over all moves."""
+    """The mean of (M / p - 1) (w . (x M)) needs only how two places of a mask go together: exact, over all moves."""
     net, inputs, cells, p = LinearNet(2), tiny_inputs(2, items=1), 2, 0.4
     with torch.no_grad():
         net.head.bias.zero_()
@@ -393,7 +393,7 @@ def test_rises_expectation_on_a_linear_score_is_known() -> None:
         whole = shares.sum(0)
         together += (p**2 * whole[:, None] * whole + p * (1 - p) * shares.T @ shares) / 9
     products = (net.head.weight[TARGET[0]].detach() * inputs.flatten()).view(2, 30).sum(0)
-    expected = together @ products / p
+    expected = together @ products / p - p * products.sum()
     answer = ask(net, inputs, "rise", masks=2500, cells=cells, p=p, score="logit")
     off = (answer.values.flatten() - expected) / answer.notes["standard_error"].flatten()
     assert off.abs().max() < 4

@@ -60,8 +60,9 @@ def rise(
 
     Each mask keeps one of ``cells`` x ``cells`` grid cells with probability ``p``, smoothly enlarged and moved; what it
     hides is the baseline's. ``score``: the class's probability, as in the paper, or the score as it is. Values
-    (N, 1, *spatial) estimate the expected score where a place is kept; the note ``standard_error`` (N, 1, *spatial)
-    tells how far off they are. One forward pass for each mask.
+    (N, 1, *spatial) estimate by how much the expected score is higher where a place is kept, so that 0 is a place that
+    does not matter: the paper's map less its expectation. The note ``standard_error`` (N, 1, *spatial) tells how far
+    off they are. One forward pass for each mask.
     """
     if masks < 2 or cells < 1 or not 0 < p < 1:
         raise ValueError(
@@ -81,10 +82,10 @@ def rise(
         def draw(begin: int, end: int) -> Tensor:
             return hidden + drawn.draw(run, begin, end).to(run.inputs.dtype) * (run.inputs - hidden)
 
-        scores = asked.scores_of(masks, draw).double() / p
+        scores = asked.scores_of(masks, draw).double()
         total = scores.new_zeros(2, len(run.inputs), run.inputs[0, 0].numel())
         for part, each in drawn.chunks(run, masks):
-            flat = each.flatten(1)
+            flat = each.flatten(1) / p - 1
             weights = scores[part].T.to(flat.dtype)
             total += torch.stack([weights @ flat, weights**2 @ flat**2])
         mean, square = total / masks
