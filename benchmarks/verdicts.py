@@ -12,6 +12,7 @@ ON_TAG, NEAR_TAG = 0.6, 0.3
 UNSTEADY = 1.0
 ERRORS = 2.0
 """So many standard errors apart are not by chance."""
+FEWEST = 6
 
 RULES = (
     "*does not depend on the weights*: with all weights random the map stays as it is: Spearman's correlation, a mean "
@@ -27,7 +28,8 @@ RULES = (
     f"*finds the tag*: at least {ON_TAG:.0%} of the evidence is on it; *half finds the tag*: at least {NEAR_TAG:.0%}.",
     "*the score follows it*: on photographs ROAD is above 0, and insertion minus deletion above chance's.",
     f"*unsteady*: a change of 2 % of the input's range changes the map by more than its own size ({UNSTEADY:g}).",
-    f"Above is by more than {ERRORS:g} standard errors of the differences on the same pictures; one tells nothing.",
+    f"Above is by more than {ERRORS:g} standard errors of the differences on the same pictures, of which fewer than "
+    f"{FEWEST} tell nothing: that nothing is said of a method is no verdict.",
 )
 
 
@@ -104,4 +106,4 @@ def _differences(records: Records, method: str, other: str, figure: str) -> list
 
 def _above_zero(values: list[float]) -> bool:
     """Whether the mean is, by more than chance."""
-    return bool(values) and sum(values) / len(values) > ERRORS * error_of_mean(values)
+    return len(values) >= FEWEST and sum(values) / len(values) > ERRORS * error_of_mean(values)
