@@ -315,7 +315,7 @@ def test_lime_recovers_the_coefficients_of_a_linear_model(rank: int) -> None:
     assert answer.notes["standard_error"].max() < 1e-9, "no draw changes it"
 
 
-@pytest.mark.parametrize(("pieces", "samples"), [(6, 14), (6, 100), (15, 40)])
+@pytest.mark.parametrize(("pieces", "samples"), [(6, 100), (12, 16), (15, 40)])
 def test_limes_coefficients_spread_as_they_say(pieces: int, samples: int) -> None:
     net, inputs, ids = FlatteningNet(2), tiny_inputs(2), pieces_of(2, pieces)
     spread_as_told(net, inputs, "lime", segments=ids, baseline=0.0, samples=samples)
@@ -326,7 +326,7 @@ def spread_as_told(net: nn.Module, inputs: Tensor, method: str, **settings: Any)
     answers = [ask(net, inputs, method, seed=seed, **settings) for seed in range(20)]
     spread = torch.stack([each.values for each in answers]).var(0).mean().sqrt()
     told = torch.stack([each.notes["standard_error"] for each in answers]).square().mean().sqrt()
-    assert 0.65 < spread / told < 1.5
+    assert 0.7 < spread / told < 1.35
 
 
 # RISE

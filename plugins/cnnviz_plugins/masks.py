@@ -36,7 +36,7 @@ def extremal_perturbation(
 
     ``area`` is the share of the input that is kept; the rest is blurred, or fades to ``baseline``. Momentum makes
     ``steps`` of ``lr``. The note ``masked_score`` (N,) is the score of what is kept: where it is low, that much is not
-    enough. One forward and one backward pass for each step.
+    enough, or what is was not found: no mask is known to be the best. One forward and one backward pass for each step.
     """
     if not 0 < area < 1:
         raise ValueError(f"area is {area}; a share of the input is within 0 and 1")
