@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-LEVELS = 3
+LEVELS = 2
 """Kinds of distance to the border, for each dimension; near it less is changed, because the rest is cut off."""
 ENOUGH = 8
 """Windows that are worth a group of their own, for each kind."""
