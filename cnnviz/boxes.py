@@ -107,7 +107,7 @@ def grouped(begins: Tensor, ends: Tensor, size: tuple[int, ...], stride: int) ->
     levels = max(1, min(LEVELS, int((len(begins) / ENOUGH) ** (1 / len(size)))))
     room = torch.minimum(begins, torch.tensor(size) - ends)
     kinds = torch.cat([room * levels // (room.amax(0) + 1), (ends - begins).log2().ceil().long()], 1)
-    _, kind = kinds.unique(dim=0, return_inverse=True)
+    _, kind = torch.unique(kinds, dim=0, return_inverse=True)
     order = torch.arange(len(begins))
     for column in (*begins.T.flip(0), *(begins % stride).T.flip(0)):
         order = order[column[order].argsort(stable=True)]

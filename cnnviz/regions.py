@@ -62,7 +62,7 @@ class Region(Tensor):
     """Whether somebody holds a view of the full maps, which therefore are what counts from now on."""
     _full: Tensor | None
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # so torch documents it
 
     @staticmethod
     def of(recorded: Recorded, boxes: Boxes, part: slice, inside: Tensor) -> Region:
@@ -73,7 +73,7 @@ class Region(Tensor):
         return region
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]  # torch's stub has no class
         raise NotImplementedError(f"{func} met a part of a map where it takes a whole one")
 
     def become(self, recorded: Recorded, boxes: Boxes, part: slice, inside: Tensor) -> None:
@@ -88,7 +88,7 @@ class Region(Tensor):
             laid = values.movedim(1, -1).expand(len(places), *self.recorded.size, values.shape[1])
             self._full = laid.clone(memory_format=torch.contiguous_format).movedim(-1, 1)
             for full, begin, inside in zip(self._full, places, self.inside, strict=True):
-                full[(slice(None), *map(_span, begin, sides))] = inside
+                full[(slice(None), *(_span(first, side) for first, side in zip(begin, sides, strict=True)))] = inside
         return self._full
 
     def dissolve(self) -> Tensor:

@@ -77,6 +77,10 @@ class Circumstances:
     """The model, compiled, for passes that leave nothing but scores."""
 
 
+def _of_item(inside: Callable[[int, int], Tensor], item: int, number: int) -> Tensor:
+    return inside(number, item)
+
+
 class Run:
     """Why does ``model`` give ``inputs`` this score? The only thing an attribution is handed.
 
@@ -257,15 +261,27 @@ class Run:
         ``draw(start, stop)`` gives those variants, (stop - start, N, C, *spatial): no more of them are kept than are
         scored at once. It may be called again for the same variants, and must give the same.
         """
+        items = len(self.inputs)
         found: list[Tensor] = []
+        parts = [slice(0, items)]  # of the batch, where it is too large to be passed at once
 
         def step(start: int, stop: int) -> int:
-            run = self.at(draw(start, stop).flatten(0, 1), size=start == 0)
-            found.append(run.score.view(stop - start, -1))
-            return run.variants_at_once(len(self.inputs)) if start == 0 else 0
+            nonlocal parts
+            variants = draw(start, stop)
+            asked = [self if len(parts) == 1 else self._only(part) for part in parts]
+            runs = [
+                run.at(variants[:, part].flatten(0, 1), size=not start) for run, part in zip(asked, parts, strict=True)
+            ]
+            found.append(torch.cat([run.score.view(stop - start, -1) for run in runs], 1))
+            if start:
+                return 0
+            largest = max(1, math.ceil(runs[0].trace.bytes / (3 * items)))
+            fitting = memory.passed_at_once(self.inputs.device, self.circumstances.memory, largest)
+            parts = [slice(first, first + fitting) for first in range(0, items, fitting)]
+            return max(1, fitting // items)
 
         memory.in_chunks(count, step)
-        return torch.cat(found) if found else self.score.new_empty(0, len(self.inputs))
+        return torch.cat(found) if found else self.score.new_empty(0, items)
 
     def scores_of_boxes(self, boxes: Tensor, inside: Callable[[int, int], Tensor]) -> Tensor:
         """Scores of variants that each change a box of the inputs, (count, N), without gradients.
@@ -282,7 +298,7 @@ class Run:
             watched = [one.layer_name(layer) for layer in one.plan.seen]
             scores[:, item] = windows.scores(
                 (one.inputs, *one.others),
-                partial(inside, item=item),
+                partial(_of_item, inside, item),
                 one._read_varied,
                 watched,
                 self.circumstances.before_softmax,
@@ -324,21 +340,24 @@ class Run:
 
     def _alone(self, item: int) -> Run:
         """The same question about one input of the batch."""
-        part = slice(item, item + 1)
+        return self._only(slice(item, item + 1))
+
+    def _only(self, part: slice) -> Run:
+        """The same question about a part of the batch."""
         return Run(
             self.model,
             self.inputs[part],
-            self._asked_of(item),
+            self._asked_of(part),
             others=[each[part] for each in self.others],
             circumstances=self.circumstances,
         )
 
-    def _asked_of(self, item: int) -> Any:
-        """What is asked of one input of the batch."""
+    def _asked_of(self, part: slice) -> Any:
+        """What is asked of a part of the batch."""
         if callable(self._asked) and not isinstance(self._asked, Tensor):
             return self._asked
         target = self.target
-        return None if target is None else target[item : item + 1]
+        return None if target is None else target[part]
 
     def _read_changed(self, output: Any, shown: Mapping[str, Tensor]) -> Tensor:
         """Scores of variants of this run's one input, (K,), read from a replayed pass."""

@@ -10,26 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnviz import memory
 from cnnviz.boxes import Boxes, grouped
-from cnnviz.local import CONVOLUTIONS, PAYS, Around, Chunk, Norm, local
-from cnnviz.recording import Call, Departed, Player, Recorder, expanded, mapped, marked, same_path, tensors
+from cnnviz.covering import RegionPlayer, whole
+from cnnviz.recording import Departed, Recorder, expanded, mapped, tensors
 from cnnviz.regions import Recorded, Region, channels_last
-from cnnviz.replay import STUMBLES, ran
+from cnnviz.replay import STUMBLES, TOLERANCE, ran
+from cnnviz.surroundings import PAYS, Around, Chunk
 
 Read = Callable[[Any, dict[str, Tensor], int, Callable[[], Tensor]], Tensor]
 """From the model's output, watched layers, how many variants there are, and what draws them, to their scores, (K,)."""
 Inside = Callable[[int], Tensor]
 """From a variant's number to what its box holds, (C, *sides)."""
-
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +88,9 @@ class Windows:
             self._judge(variants)
         if not self.trusted:
             everything = Group(torch.arange(len(self.begins)), Boxes(self.begins, self.ends, self.size))
-            at_once = memory.items_at_once(passed.device, self.asked_memory, 3 * passed.largest)
+            at_once = memory.passed_at_once(passed.device, self.asked_memory, passed.largest)
             return self._chunked([everything], at_once, lambda group, part: variants.plain(group.numbers[part]))
-        at_once = memory.windows_of(passed.device, self.asked_memory, self._largest)
+        at_once = memory.passed_at_once(passed.device, self.asked_memory, self._largest)
         found = self._chunked(self._groups, at_once, lambda group, part: self._played(variants, group, part))
         return found if score is None else found + (score - passed.score)
 
@@ -204,7 +201,7 @@ class _Variants:
     def plain(self, numbers: Tensor) -> Tensor:
         return self._scored(numbers, self.drawn(numbers), None)
 
-    def played(self, group: Group, part: slice) -> tuple[Tensor, _RegionPlayer]:
+    def played(self, group: Group, part: slice) -> tuple[Tensor, RegionPlayer]:
         chunk = Chunk(self.passed.around, group.plan, part)
         numbers, boxes = group.numbers[part], group.boxes
         inside = self.recorded.cut(boxes.at[part], boxes.sides)
@@ -216,17 +213,17 @@ class _Variants:
         region = Region.of(self.recorded, boxes, part, inside)
         if boxes.share > PAYS:
             region.dissolve()
-        player = _RegionPlayer(chunk, self.passed.calls, len(numbers))
+        player = RegionPlayer(chunk, self.passed.calls, len(numbers))
         player.begin(region)
         return self._scored(numbers, region, player), player
 
-    def _scored(self, numbers: Tensor, given: Tensor, player: _RegionPlayer | None) -> Tensor:
+    def _scored(self, numbers: Tensor, given: Tensor, player: RegionPlayer | None) -> Tensor:
         shown: dict[str, Tensor] = {}
 
         def show(name: str) -> Callable[..., None]:
             def keep(module: nn.Module, args: Any, output: Any) -> None:
                 with torch._C.DisableTorchFunction():
-                    shown[name] = _whole(output).clone()
+                    shown[name] = whole(output).clone()
 
             return keep
 
@@ -236,89 +233,11 @@ class _Variants:
         output = ran(passed.model, inputs, hooks, player, passed.before_softmax)
         if player is not None:
             passed.around.norms.update(player.learned)
-        return self.read(mapped(_whole, output), shown, len(numbers), lambda: self.drawn(numbers)).detach()
+        return self.read(mapped(whole, output), shown, len(numbers), lambda: self.drawn(numbers)).detach()
 
     def _place(self, number: int) -> tuple[slice, ...]:
         spans = zip(self.begins[number].tolist(), self.ends[number].tolist(), strict=True)
         return (slice(None), *(slice(begin, end) for begin, end in spans))
-
-
-class _RegionPlayer(Player):
-    """Computes regions where there is a rule for it, and full maps elsewhere."""
-
-    def __init__(self, chunk: Chunk, calls: Sequence[Call], copies: int):
-        super().__init__(calls, copies)
-        self.chunk = chunk
-        self.elements = 0
-        """How many values were computed."""
-        self.convolved = marked(())  # by the call that gave them
-        self.learned: list[tuple[Call, Norm]] = []
-
-    def _compute(self, call: Call, written: Tensor | None, func: Any, args: Any, kwargs: Any) -> Any:
-        if func is F.batch_norm and args and args[0] in self.convolved:
-            norm = self._normed(call, args, kwargs)
-            if norm is not None:
-                return norm
-        changed = [each for each in tensors((args, kwargs)) if each in self.changed]
-        apart = all(isinstance(each, Region) and not each.dissolved for each in changed)
-        if apart and (written is None or isinstance(written, Region)):
-            result = local(self.chunk, call, func, args, kwargs)
-            if result is not None:
-                return self._took(call, written, func, result)
-        return self._on_full_maps(call, written, func, args, kwargs)
-
-    def _normed(self, call: Call, args: Any, kwargs: Any) -> Tensor | None:
-        """What a batch norm gives whose convolution has its factors in the weights already; from the next time on."""
-        before, norms = self.convolved[args[0]], self.chunk.around.norms
-        if before in norms:
-            given = args[0]
-            apart = isinstance(given, Region) and not given.dissolved
-            result = self.chunk.region(call, given.boxes, given.inside) if apart else _whole(given)
-            self.changed[result] = True
-            return result
-        if before.readers == [call]:
-            norm = Norm.of(call, args, kwargs)
-            if norm is not None:
-                self.learned.append((before, norm))
-        return None
-
-    def _took(self, call: Call, written: Tensor | None, func: Any, result: Tensor) -> Tensor:
-        if not same_path(result, call.result, self.copies):
-            raise Departed
-        values = result.inside if isinstance(result, Region) else result
-        if result not in self.changed:
-            self.elements += values.numel()
-        if isinstance(written, Region) and isinstance(result, Region):
-            written.become(result.recorded, result.boxes, result.part, result.inside)
-            result = written
-        self.computed += 1
-        self.largest = max(self.largest, values.numel() * values.element_size())
-        self.changed[result] = True
-        if func in CONVOLUTIONS:
-            self.convolved[result] = call
-        return result
-
-    def _on_full_maps(self, call: Call, written: Tensor | None, func: Any, args: Any, kwargs: Any) -> Any:
-        regions = [each for each in tensors((args, kwargs)) if isinstance(each, Region)]
-        instead = written.dissolve() if isinstance(written, Region) else written
-        for each in regions:
-            self.changed[each.full()] = True
-        args, kwargs = mapped(_whole, args), mapped(_whole, kwargs)
-        if func in CONVOLUTIONS and len(args) > 2:
-            args = (args[0], *self.chunk.around.weights(call, args[1], args[2]), *args[3:])
-        returned = super()._compute(call, instead, func, args, kwargs)
-        if func in CONVOLUTIONS and len(args) > 2:
-            self.convolved[returned] = call
-        for each in tensors(returned if instead is None else instead):
-            self.elements += each.numel()
-            for region in regions:
-                if each.untyped_storage().data_ptr() == region.full().untyped_storage().data_ptr():
-                    region.dissolve()  # a view of it may be written
-        return written if returned is instead and written is not None else returned
-
-
-def _whole(value: Tensor) -> Tensor:
-    return value.full() if isinstance(value, Region) else value
 
 
 def _tolerance(scores: Tensor) -> float:

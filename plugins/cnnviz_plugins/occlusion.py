@@ -49,10 +49,11 @@ def occlusion(
 
         def inside(number: int, item: int) -> Tensor:
             covered = _window(number, places, lengths)
+            hidden = replacement[item]
             if len(lengths) == len(size):
-                return replacement[(item, slice(None), *covered)]
-            held = run.inputs[(item, slice(None), *covered[1:])].clone()
-            held[covered[0]] = replacement[(item, *covered)]
+                return hidden[(slice(None), *covered)]
+            held = run.inputs[item][(slice(None), *covered[1:])].clone()
+            held[covered[0]] = hidden[covered]
             return held
 
         scores = run.scores_of_boxes(boxes, inside)
