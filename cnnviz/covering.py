@@ -72,8 +72,8 @@ class RegionPlayer(Player):
     def _on_full_maps(self, call: Call, written: Tensor | None, func: Any, args: Any, kwargs: Any) -> Any:
         regions = [each for each in tensors((args, kwargs)) if isinstance(each, Region)]
         instead = written.dissolve() if isinstance(written, Region) else written
-        for each in regions:
-            self.changed[each.full()] = True
+        for region in regions:
+            self.changed[region.full()] = True
         args, kwargs = mapped(whole, args), mapped(whole, kwargs)
         if func in CONVOLUTIONS and len(args) > 2:
             args = (args[0], *self.chunk.around.weights(call, args[1], args[2]), *args[3:])

@@ -105,7 +105,8 @@ class Region(Tensor):
         if len(runs) == 1 and all(map(_holds, runs[0][0], self.boxes.sides, sides)):
             if sides == self.boxes.sides:
                 return self.inside
-            return self.inside[(..., *(_span(-offset, side) for offset, side in zip(runs[0][0], sides, strict=True)))]
+            spans: list[Any] = [_span(-offset, side) for offset, side in zip(runs[0][0], sides, strict=True)]
+            return self.inside[(..., *spans)]
         found, start = self.recorded.cut(at, sides, pads, value), 0
         for offset, count in runs:
             there, here = zip(*_overlaps(offset, self.boxes.sides, sides), strict=True)
