@@ -42,9 +42,11 @@ class RegionPlayer(Player):
         """What a batch norm gives whose convolution has its factors in the weights already; from the next time on."""
         before, norms = self.convolved[args[0]], self.chunk.around.norms
         if before in norms:
-            given = args[0]
-            apart = isinstance(given, Region) and not given.dissolved
-            result = whole(given) if not apart else self.chunk.region(call, given.boxes, given.inside)
+            given: Tensor = args[0]
+            result: Tensor = given
+            if isinstance(given, Region):
+                part = self.chunk.region(call, given.boxes, given.inside)
+                result = given.full() if given.dissolved else part
             self.changed[result] = True
             return result
         if before.readers == [call]:
@@ -80,10 +82,10 @@ class RegionPlayer(Player):
         returned = super()._compute(call, instead, func, args, kwargs)
         if func in CONVOLUTIONS and len(args) > 2:
             self.convolved[returned] = call
-        for each in tensors(returned if instead is None else instead):
-            self.elements += each.numel()
+        for found in tensors(returned if instead is None else instead):
+            self.elements += found.numel()
             for region in regions:
-                if each.untyped_storage().data_ptr() == region.full().untyped_storage().data_ptr():
+                if found.untyped_storage().data_ptr() == region.full().untyped_storage().data_ptr():
                     region.dissolve()  # a view of it may be written
         return written if returned is instead and written is not None else returned
 

@@ -88,7 +88,8 @@ class Region(Tensor):
             laid = values.movedim(1, -1).expand(len(places), *self.recorded.size, values.shape[1])
             self._full = laid.clone(memory_format=torch.contiguous_format).movedim(-1, 1)
             for full, begin, inside in zip(self._full, places, self.inside, strict=True):
-                full[(slice(None), *(_span(first, side) for first, side in zip(begin, sides, strict=True)))] = inside
+                place: list[slice] = [slice(None), *map(_span, begin, sides)]
+                full[tuple(place)] = inside
         return self._full
 
     def dissolve(self) -> Tensor:

@@ -287,7 +287,7 @@ class Run:
         """Scores of variants that each change a box of the inputs, (count, N), without gradients.
 
         ``boxes`` (count, rank, 2) are where each variant's box begins and ends in every spatial dimension;
-        ``inside(number, item)`` is what one item of the batch has there in that variant, (C, *sides). Only what a box
+        ``inside(number, item)`` is what one item of the batch has there in that variant, (C, *spatial). Only what a box
         can reach is computed, where the model lets it; otherwise every variant is a whole pass. Equal to
         ``scores_of`` up to rounding. Raises ValueError for boxes that are empty or not inside of the input.
         """
@@ -304,7 +304,7 @@ class Run:
                 self.circumstances.before_softmax,
                 self.score[item],
             )
-        check_finite(scores, "the model's score")
+        check_finite(scores, "the model's score of a changed input")
         return scores
 
     def scores_from(self, layer: Layer, count: int, change: Callable[[int, int], Tensor]) -> Tensor:
@@ -410,7 +410,7 @@ class Run:
             self.inputs,
             target,
             others=self.others,
-            plan=plan,
+            plan=plan | Plan(again=True),  # others may take gradients of the same graph
             circumstances=self.circumstances,
         )
         other._trace = [self.trace]
@@ -426,7 +426,8 @@ class Run:
         if callable(self._asked) and not isinstance(self._asked, Tensor):
             return self
         told = replace(self.circumstances, probabilities=True)
-        other = Run(self.model, self.inputs, self.target, others=self.others, plan=self.plan, circumstances=told)
+        shared = self.plan | Plan(again=True)
+        other = Run(self.model, self.inputs, self.target, others=self.others, plan=shared, circumstances=told)
         other._trace, other._copies, other._names = [self.trace], self._copies, self._names
         return other
 
