@@ -14,7 +14,7 @@ from nets import AveragingNet, FlatteningNet, LinearNet, scores, tiny_inputs
 from quick import LEARNING, PERTURBING, quick
 from torch import Tensor, nn
 
-from cnnviz import Explanation, blurred, demo, explain, memory
+from cnnviz import Explanation, blurred, demo, explain
 from cnnviz.run import Circumstances, Run
 
 TARGET = [2, 0]
@@ -715,7 +715,7 @@ def counted(net: nn.Module, action: Callable[[], Any]) -> list[int]:
 
 
 def test_rise_asks_once_for_each_mask_and_memory_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CPU_OUTPUT", 2048)  # a network this small would take thousands at once
+    monkeypatch.setattr("cnnviz.memory.CPU_OUTPUT", 2048)  # a network this small would take thousands at once
     largest = []
     for masks, items in ((100, 2), (500, 2), (4000, 2)):
         net, inputs = FlatteningNet(1), tiny_inputs(1)[:items]
