@@ -17,7 +17,7 @@ import torchvision
 
 import cnnviz
 
-FEW = {"steps": 2, "samples": 2}
+FEW = {"steps": 2, "samples": 8, "masks": 4, "permutations": 2, "pieces": 4, "window": 32, "channels": 4}
 PARTICULAR = ("cam", "deconvnet", "guided_backprop", "guided_grad_cam")
 FIXED_SIZE = {"vit": 224, "maxvit": 224, "inception_v3": 160}
 PAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
