@@ -22,7 +22,8 @@ from torch.overrides import TorchFunctionMode
 
 from cnnviz.biases import Biases, refuse_transformed
 from cnnviz.hooks import lend
-from cnnviz.layouts import ORDINARY, reads_layout
+from cnnviz.layouts import ORDINARY, Written, reads_layout
+from cnnviz.norms import scaled
 from cnnviz.operations import HARDTANHS, SOFTMAXES, bounds, canonical, in_place, name_of
 from cnnviz.rules import PLAIN, Bound, Relu, Rule, Saturated, Switch, Switchboard, tensors_in
 
@@ -80,7 +81,8 @@ class Trace:
         self.bytes = 0
         self.means = means
         self.layout_read = False
-        """Whether the model looked at how tensors lie in memory."""
+        """Whether the model looked at how tensors lie in memory, or depends on it otherwise."""
+        self.written = Written()
         self.spent = False
         """Whether the graph was given back on the way of the last gradients."""
         from_input = wanted.input_gradient or wanted.biases or (whole and wanted.layer_gradients)
@@ -101,6 +103,7 @@ class Trace:
                 stack.enter_context(_Observer(self, self.biases))
             # the model may write into its input, which is the caller's
             self.output: Any = model(self.input.clone(), *(other.detach().clone() for other in inputs[1:]))
+            self.layout_read = self.layout_read or self.written.since()
             # what is given back must not show how it was computed
             self.output = self.ordinary(self.output)
             self.softmaxes = [(self.ordinary(given), self.ordinary(found)) for given, found in self.softmaxes]
@@ -207,6 +210,8 @@ class _Observer(TorchFunctionMode):
         self.switched = {operation for each in trace.rules for operation in each.backwards}
         self.layout = trace.means.layout
         self.read = {operation for each in trace.rules if each.reads_input for operation in each.backwards}
+        # the orders in memory differ by rounding already
+        self.norms_scaled = self.layout is not ORDINARY and biases is None and F.batch_norm not in self.switched
         self.descent: dict[Any, bool] = {}
         """For nodes of the graph, as far as anyone has asked: do they descend from where it begins?"""
 
@@ -219,6 +224,8 @@ class _Observer(TorchFunctionMode):
             output = self._call(func, args, kwargs)
         else:
             output = self.biases.call(func, args, kwargs, self._call)
+        if self.layout is not ORDINARY:
+            trace.written.meet(func, next(iter([*args, *kwargs.values()]), None), output)
         if func in SOFTMAXES and isinstance(output, Tensor):
             trace.softmaxes.append((args[0] if args else kwargs["input"], output))
         if isinstance(output, Tensor):
@@ -228,6 +235,9 @@ class _Observer(TorchFunctionMode):
         return output
 
     def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func is F.batch_norm and self.norms_scaled:
+            output = scaled(*args, **kwargs)
+            return func(*args, **kwargs) if output is None else output
         operation = canonical(func, args, kwargs) if self.switched else func
         if operation not in self.switched or not torch.is_grad_enabled():
             return func(*args, **kwargs)

@@ -2,7 +2,8 @@
 
 With channels last, convolutions on a CPU take 0.6 to 0.95 of the time, unless the weights are many beside the places
 they act on: they are brought into the same order in every pass. A model that looks at strides or at memory itself is
-answered in the ordinary order, and always will be.
+answered in the ordinary order, and always will be. So is one that writes through what is a view in one order and a copy
+in the other.
 """
 
 from __future__ import annotations
@@ -33,6 +34,35 @@ _READERS = {
     )
     if hasattr(home, name)
 }
+
+_COPYING = {
+    getattr(home, name)
+    for home in (torch, Tensor)
+    for name in ("reshape", "reshape_as", "flatten", "ravel", "contiguous", "to")
+    if hasattr(home, name)
+}
+"""What gives a view or a copy, as the order has it."""
+
+
+class Written:
+    """Whether a pass wrote into what may be a view in one order and a copy in the other, or into what that shows."""
+
+    def __init__(self) -> None:
+        self._versions: list[tuple[Tensor, int]] = []
+
+    def meet(self, func: Any, given: Any, output: Any) -> None:
+        """See a call, and remember it where the order may decide what its output is."""
+        if func not in _COPYING or not isinstance(given, Tensor) or not isinstance(output, Tensor):
+            return
+        if given.ndim > 2 and given.shape[1] > 1 and given[0, 0].numel() > 1 and output.dtype is given.dtype:
+            alive = [each.detach() for each in (given, output) if not each.is_inference()]
+            self._versions += [(each, each._version) for each in alive]
+
+    def since(self) -> bool:
+        """Whether any of it was written into since. Forgets it all."""
+        found = any(each._version != version for each, version in self._versions)
+        self._versions.clear()
+        return found
 
 
 def preferred(model: nn.Module, inputs: Tensor, precision: torch.dtype | None = None) -> torch.memory_format:

@@ -216,8 +216,9 @@ class Run:
         asked = [*map(self._kept, places), *(edge for edge, _ in biases)]
         try:
             found = self.trace.gradients(self._score(), asked, rule, last=last)
-        except RuntimeError as error:
-            if self.trace.means.layout is ORDINARY or memory.is_out_of_memory(error):
+        except Exception as error:
+            refused = isinstance(error, LookupError)
+            if refused or self.trace.means.layout is ORDINARY or memory.is_out_of_memory(error):
                 raise
             found = None
         if found is None:  # a rule may look at strides; if that was not it, the same error comes again
@@ -480,7 +481,7 @@ class Run:
                 trace = Trace(self.model, everything, wanted, self._whole, Means(layout, precision))
                 if layout is ORDINARY or not trace.layout_read:
                     return trace
-            except RuntimeError as error:
+            except Exception as error:  # of whatever kind: the model may assert how its tensors lie in memory
                 if layout is ORDINARY or memory.is_out_of_memory(error):
                     raise
             trace = Trace(self.model, everything, wanted, self._whole, Means(precision=precision))

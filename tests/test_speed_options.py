@@ -15,8 +15,9 @@ from quick import LEARNING, quick
 from torch import Tensor, nn
 
 import cnnviz
-from cnnviz import attributions, explain, gradient, layouts, rule
+from cnnviz import attributions, engine, explain, gradient, layouts, rule
 from cnnviz.__main__ import main
+from cnnviz.norms import scaled
 
 
 class Wide(nn.Module):
@@ -137,13 +138,50 @@ class Boxed(Wide):
         return Box(self.head(self.features(x).mean((2, 3))))
 
 
+class Asserting(Wide):
+    """Raises something else than torch does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.features(x)
+        assert found.is_contiguous()
+        return self.head(found.mean((2, 3)))
+
+
+class Reshaping(Wide):
+    """Writes through what is a copy with channels last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = 1 * self.features(x)
+        found.reshape(len(x), -1).mul_(torch.linspace(0, 2, found[0].numel()))
+        return self.head(found.mean((2, 3)))
+
+
+class Contiguous(Wide):
+    """Adds what it wrote through ``contiguous()``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.features(x) - 1
+        positive = F.relu(found.contiguous(), inplace=True)
+        return self.head((found + positive).square().mean((2, 3)))
+
+
+class Permuting(Wide):
+    """Writes through what is a view with channels last, and a copy in the ordinary order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = 1 * self.features(x)
+        last = torch.flatten(found.permute(0, 2, 3, 1), 1, 2)
+        last[:, ::2] = 0
+        return self.head((found.flatten(2).transpose(1, 2) * last).mean(1))
+
+
 class Box:
     def __init__(self, logits: Tensor):
         self.logits = logits
 
 
 @on_x86
-@pytest.mark.parametrize("kind", [Viewing, Striding, Boxed])
+@pytest.mark.parametrize("kind", [Viewing, Striding, Boxed, Asserting, Reshaping, Contiguous, Permuting])
 @pytest.mark.parametrize("method", ["grad_cam", "gradient", "guided_backprop", "smoothgrad"])
 def test_a_model_that_looks_at_memory_is_asked_as_ever(kind: type[Wide], method: str, ordinary: Any) -> None:
     net = kind()
@@ -169,6 +207,52 @@ def test_a_models_own_error_is_its_own() -> None:
     with pytest.raises(RuntimeError, match="my own"):
         explain(net, pictures(), "gradient", target=1)
     assert net not in layouts._ordinary
+
+
+# Batch norm
+
+
+def normed(norm: Any) -> list[Tensor]:
+    """What it makes of channels-last pictures, and their gradients."""
+    inputs = pictures().contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = norm(inputs)
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(4))
+    return [found.detach(), torch.autograd.grad((found * weights).sum(), inputs)[0]]
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_batch_norm_scaled_is_the_batch_norm(affine: bool) -> None:
+    torch.manual_seed(0)
+    mean, var = torch.randn(3), torch.rand(3) + 0.1
+    weight, bias = (torch.randn(3, requires_grad=True), torch.randn(3)) if affine else (None, None)
+    asked = (mean, var, weight, bias, False, 0.1, 1e-3)
+    for found, expected in zip(
+        normed(lambda x: scaled(x, *asked)), normed(lambda x: F.batch_norm(x, *asked)), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_batch_norms_of_other_kinds_are_left_alone() -> None:
+    mean, var, weight, x = torch.zeros(3), torch.ones(3), torch.ones(3), pictures().requires_grad_()
+    assert scaled(x, mean, var, weight, weight) is not None
+    assert scaled(x.detach(), mean, var) is None  # there is no way back to make shorter
+    assert scaled(x, mean, var, training=True) is None
+    assert scaled(x, None, None, training=True) is None
+    assert scaled(x, mean, var, x.mean((0, 2, 3)), None) is None  # computed from the input
+    assert scaled(x.bfloat16(), mean, var) is None
+
+
+@on_x86
+def test_batch_norms_are_scaled_unless_a_rule_is_about_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[Tensor] = []
+    monkeypatch.setattr(engine, "scaled", lambda x, *args, **kwargs: met.append(x) or scaled(x, *args, **kwargs))
+    closed = rule(F.batch_norm, name="closed")(lambda call, grad: torch.zeros_like(grad))
+    assert not bool(explain(Wide(), pictures(), gradient(rule=closed), target=1).values.any())
+    explain(Wide().double(), pictures().double(), "gradient", target=1)
+    explain(Wide(), pictures(), "fullgrad", target=1)
+    assert not met
+    explain(Wide(), pictures(), "gradient", target=1)
+    assert len(met) == 2
 
 
 # Precision
