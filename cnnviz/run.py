@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,8 @@ class Circumstances:
     """What the model computes in, where that is less than its weights have."""
     folded: Folded | None = None
     """The copy that is asked instead of the model, where batch norms were folded."""
+    names: Mapping[Layer, str] = field(default_factory=dict)
+    """What layers are called, where the model is a copy of the one whose modules are asked for."""
     compiled: nn.Module | None = None
     """The model, compiled, for passes that leave nothing but scores."""
 
@@ -436,8 +438,7 @@ class Run:
         layer = tuple(layer) if isinstance(layer, list) else layer
         if layer not in self._names:
             folded = self.circumstances.folded
-            asked = folded.names.get(layer, layer) if folded and isinstance(layer, nn.Module) else layer
-            name = layer_name(self.model, asked, (self.inputs, *self.others))
+            name = layer_name(self.model, self.circumstances.names.get(layer, layer), (self.inputs, *self.others))
             self._names[layer] = folded.check_layer(name) if folded else name
         return self._names[layer]
 

@@ -368,7 +368,7 @@ def test_layers_are_forgotten_from_the_output_down(order: str) -> None:
         return run.inputs
 
     inputs = torch.randn(1, 3, 8, 9, generator=torch.Generator().manual_seed(1))
-    answer = explain(model, inputs, gradient(), target=0)
+    answer = replace(explain(model, inputs, gradient(), target=0), recipe="noting")
     evaluate(answer, "randomization", model=model, attribution=noting, order=order, stops=None)
     down = layers[::-1]
     assert seen == [set(down[: number + 1] if order == "cascading" else [down[number]]) for number in range(5)]
@@ -390,6 +390,7 @@ def test_random_weights_are_those_of_he_and_seeded() -> None:
 
     inputs = torch.randn(1, 8, 9, 9)
     answer = explain(model, inputs, gradient(), target=lambda output: output.flatten(1).sum(1))
+    answer = replace(answer, recipe="keeping")
     for seed in (0, 0, 1):
         how: dict[str, Any] = {"model": model, "attribution": keeping, "stops": 1, "seed": seed}
         evaluate(answer, "randomization", target=lambda output: output.flatten(1).sum(1), **how)
