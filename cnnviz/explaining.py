@@ -132,7 +132,8 @@ def explain(
         asked: Any = target if _is_function(target) else class_indices(target, len(first), names)
         asked = asked.to(first.device) if isinstance(asked, Tensor) else asked
     lower_precision = lower(precision, network, first)
-    folded = folding.fold(network, (first, *others)) if fold else None
+    with torch.inference_mode(False):  # nor pass by weights made in it
+        folded = folding.fold(network, (first, *others)) if fold else None
     network = folded.model if folded else network
     single = isinstance(attribution, str) or callable(attribution)
     methods = methods_asked([attribution] if single else attribution, settings)  # type: ignore[list-item, arg-type]

@@ -73,7 +73,7 @@ class Circumstances:
     """What the model computes in, where that is less than its weights have."""
     folded: Folded | None = None
     """The copy that is asked instead of the model, where batch norms were folded."""
-    names: Mapping[Layer, str] = field(default_factory=dict)
+    names: Mapping[Any, str] = field(default_factory=dict)
     """What layers are called, where the model is a copy of the one whose modules are asked for."""
     compiled: nn.Module | None = None
     """The model, compiled, for passes that leave nothing but scores."""
