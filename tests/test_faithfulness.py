@@ -402,6 +402,30 @@ def test_random_weights_are_those_of_he_and_seeded() -> None:
     assert not torch.equal(first[0], other[0])
 
 
+class NormalizesInPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = SmallNet(2).eval()
+        self.eval()
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        scale.add_(1)
+        return self.net(x.sub_(0.5).div_(0.25)) * scale
+
+
+def test_no_metric_writes_into_the_inputs() -> None:
+    model, generator = NormalizesInPlace(), torch.Generator().manual_seed(1)
+    inputs, scale = torch.rand(2, 3, 8, 9, generator=generator), torch.ones(2, 1)
+    answer = explain(model, (inputs, scale), gradient(), target=1)
+    before = answer.inputs.clone()
+    names = [each for each in cnnviz.metrics if each not in ("mask_iou", "mass_inside", "pointing_game", "roc_auc")]
+    for name in names:
+        settings = {"stops": 2} if name == "randomization" else {"samples": 2} if name == "max_sensitivity" else {}
+        evaluate(answer, name, model=model, others=[scale], attribution=gradient(), **settings)
+        assert torch.equal(answer.inputs, before), name
+        assert torch.equal(scale, torch.ones(2, 1)), name
+
+
 def test_similarities_are_those_of_the_libraries() -> None:
     from cnnviz_plugins.similarity import alike
 
