@@ -19,10 +19,11 @@ from cnnviz.guard import asking, check_finite
 from cnnviz.layers import INPUT, Layer, _Place, check_spatial, layer_name
 from cnnviz.layouts import ORDINARY, keep_ordinary, preferred
 from cnnviz.objectives import Objective
+from cnnviz.probabilities import Squashing, squashed, squashing
 from cnnviz.replay import Replay
 from cnnviz.rules import PLAIN, Rule
 from cnnviz.seeing import Seen
-from cnnviz.targets import check_classes, class_probabilities, class_scores, read_score
+from cnnviz.targets import check_classes, class_scores, read_score
 from cnnviz.windows import Windows
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ class Circumstances:
     """Bytes that one chunk of inputs may take; None: a share of what is free."""
     before_softmax: bool = False
     """Whether scores are what goes into the model's last softmax, instead of what comes out."""
-    probabilities: bool = False
-    """Whether scores of classes are brought between 0 and 1."""
+    probabilities: Squashing | None = None
+    """What scores of classes are brought between 0 and 1 by."""
     precision: torch.dtype | None = None
     """What the model computes in, where that is less than its weights have."""
     folded: Folded | None = None
@@ -422,12 +423,17 @@ class Run:
     def as_probability(self) -> Run:
         """The same question, answered in probabilities: of classes by a softmax over them, of one alone by a sigmoid.
 
-        Where the model gives probabilities of several classes already, or the target is a function or an objective,
-        it is as it was.
+        Where the model gives probabilities already, or the target is a function or an objective, it is as it was. What
+        is asked later is answered alike, whatever scores come then.
         """
         if callable(self._asked) and not isinstance(self._asked, Tensor):
             return self
-        told = replace(self.circumstances, probabilities=True)
+        scores = class_scores(self.trace.output, len(self.inputs))
+        computed = self.circumstances.precision or scores.dtype
+        by = squashing(self.model, (self.inputs, *self.others), scores, computed)
+        if by is None or self.circumstances.probabilities:
+            return self
+        told = replace(self.circumstances, probabilities=by)
         shared = self.plan | Plan(again=True)
         other = Run(self.model, self.inputs, self.target, others=self.others, plan=shared, circumstances=told)
         other._trace, other._copies, other._names = [self.trace], self._copies, self._names
@@ -514,7 +520,7 @@ class Run:
             if callable(asked) and not isinstance(asked, Tensor):
                 return read_score(asked, output, items)
             scores = class_scores(output, items)
-            scores = class_probabilities(scores) if self.circumstances.probabilities else scores
+            scores = squashed(scores, self.circumstances.probabilities)
             index = scores.detach().argmax(1) if asked is None else asked.to(scores.device)
             check_classes(index, items, scores.shape[1], self.circumstances.categories)
             return scores.gather(1, index[:, None])[:, 0]
