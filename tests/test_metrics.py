@@ -691,6 +691,47 @@ def test_a_picture_without_mask_costs_only_itself(drawn: Path, capsys: pytest.Ca
     assert "grad_cam" in said.out
 
 
+class Fragile(torch.nn.Module):
+    """Has no scores for inputs beyond its range."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = SmallNet(2)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) + torch.where(x.flatten(1).amax(1) > 1e3, torch.nan, 0.0)[:, None]
+
+
+@pytest.mark.parametrize("batch", ["1", "2", "8"])
+@pytest.mark.parametrize("bad", ["a", "bc", "d"])
+def test_a_picture_without_a_score_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], batch: str, bad: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("inputs").mkdir()
+    generator = np.random.default_rng(0)
+    for name in "abcd":
+        np.save(f"inputs/{name}.npy", (1e6 if name in bad else 1) * generator.random((3, 8, 9)).astype("float32"))
+    as_they_are = Preprocessing((0.0,) * 3, (1.0,) * 3)
+    loaded = cnnviz.LoadedModel("fragile", Fragile(), as_they_are, None)
+    monkeypatch.setattr("cnnviz.cli.evaluate.loaded", lambda options: loaded)
+    command = ["evaluate", "inputs", "--metric", "sparseness", "--method", "gradient", "--batch", batch]
+    assert main([*command, "--each", "each.csv"]) == 1
+    said = capsys.readouterr()
+    told = [f"cnnviz: inputs/{name}.npy: the model's score has 1 values that are not finite" for name in bad]
+    assert [line.partition(", the first")[0] for line in said.err.splitlines()] == told
+    rows = list(csv.DictReader(Path("each.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == [f"inputs/{name}.npy" for name in "abcd" if name not in bad]
+    for name in "abcd":
+        np.save(f"inputs/{name}.npy", np.full((3, 8, 9), 1e6, dtype="float32"))
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cnnviz: the model's score has 1 values that are not finite")
+    assert main(["evaluate", "inputs/a.npy", "--metric", "sparseness", "--method", "gradient"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [
