@@ -224,7 +224,7 @@ def test_estimates_of_shapley_values_are_as_far_off_as_they_say(method: str, few
     count = 9
     net, inputs, ids = FlatteningNet(2), tiny_inputs(2), pieces_of(2, count)
     exact = exact_shapley(net, inputs, ids, torch.zeros_like(inputs))
-    how = {"samples": 32 if few else 120} if method == "kernel_shap" else {"permutations": 3 if few else 20}
+    how = {"samples": 60 if few else 120} if method == "kernel_shap" else {"permutations": 3 if few else 20}
     off, told = [], []
     whole = scores(net, TARGET)
     for seed in range(12):
@@ -239,6 +239,24 @@ def test_estimates_of_shapley_values_are_as_far_off_as_they_say(method: str, few
     within = (errors.abs() < 3 * deviations.square().mean(0).sqrt()).double().mean()
     assert within > 0.95
     assert errors.mean(0).abs().max() < 4 * errors.std(0).max() / 12**0.5, "nothing pulls them to one side"
+
+
+@pytest.mark.parametrize(("pieces", "samples"), [(4, 9), (4, 11), (4, 12), (8, 16), (8, 24), (8, 30)])
+def test_too_few_subsets_tell_no_error_rather_than_a_wrong_one(pieces: int, samples: int) -> None:
+    """As far off as they say, or infinitely: pairs drawn twice, alone, or that leave pieces apart tell nothing."""
+    net, inputs, ids = FlatteningNet(2), tiny_inputs(2), pieces_of(2, pieces)
+    exact = exact_shapley(net, inputs, ids, torch.zeros_like(inputs))
+    off, told = [], []
+    for seed in range(20):
+        answer = ask(net, inputs, "kernel_shap", segments=ids, baseline=0.0, seed=seed, samples=samples)
+        off.append((of_pieces(answer.values, ids) - exact).square().mean(1).sqrt())
+        told.append(of_pieces(answer.notes["standard_error"], ids).square().mean(1).sqrt())
+    errors, deviations = torch.cat(off), torch.cat(told)
+    unknown = deviations.isinf()
+    assert not deviations.isnan().any()
+    assert unknown.any()
+    assert samples != 11 or unknown.all(), "of one pair"
+    assert (errors[~unknown] < 4 * deviations[~unknown]).all()
 
 
 def test_shapley_sampling_is_the_mean_over_the_orders_drawn() -> None:
