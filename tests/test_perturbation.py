@@ -15,6 +15,7 @@ from quick import LEARNING, PERTURBING, quick
 from torch import Tensor, nn
 
 from cnnviz import Explanation, blurred, demo, explain
+from cnnviz.mixing import mixes
 from cnnviz.run import Circumstances, Run
 
 TARGET = [2, 0]
@@ -722,8 +723,9 @@ def test_masks_are_drawn_by_number() -> None:
 
 
 def counted(net: nn.Module, action: Callable[[], Any]) -> list[int]:
-    """How many items each forward pass had."""
+    """How many items each forward pass had, where it is known that the network's items don't change each other."""
     batches: list[int] = []
+    mixes(net, lambda: False)
     handle = net.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
     try:
         action()
