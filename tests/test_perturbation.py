@@ -630,6 +630,21 @@ def test_extremal_perturbation_keeps_what_the_class_needs(drawn: Any) -> None:
     assert (inside / shapes.mean((1, 2, 3))).mean() > 2, "the shape is where it looks"
 
 
+def test_the_size_is_kept_where_the_whole_input_scores_as_its_baseline_does(drawn: Any) -> None:
+    net, inputs, *_ = drawn
+    hidden = torch.zeros_like(inputs)
+    with torch.no_grad():
+        whole, nothing = net(inputs), net(hidden)
+
+    def even(output: Tensor) -> Tensor:
+        """Scores of which the input and the baseline have the same."""
+        weights = torch.stack([nothing[:, 1] - whole[:, 1], whole[:, 0] - nothing[:, 0]], 1)
+        return (output[:, :2] * weights.repeat(len(output) // len(weights), 1)).sum(1)
+
+    answer = explain(net, inputs, "extremal_perturbation", target=even, area=0.1, baseline=0.0, steps=60)
+    assert (answer.values.mean((1, 2, 3)) - 0.1).abs().max() < 0.1
+
+
 def test_meaningful_perturbation_destroys_what_the_class_needs(drawn: Any) -> None:
     net, inputs, classes, shapes = drawn
     answer = explain(net, inputs, "meaningful_perturbation", target=classes, steps=60, baseline=0.0)
