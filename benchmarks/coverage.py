@@ -11,13 +11,22 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
 
 import cnnviz
 
-FEW = {"steps": 2, "samples": 8, "masks": 4, "permutations": 2, "pieces": 4, "window": 32, "channels": 4}
+FEW: dict[str, Any] = {
+    "steps": 2,
+    "samples": 8,
+    "masks": 4,
+    "permutations": 2,
+    "pieces": 4,
+    "window": 32,
+    "channels": 4,
+}
 PARTICULAR = ("cam", "deconvnet", "guided_backprop", "guided_grad_cam")
 FIXED_SIZE = {"vit": 224, "maxvit": 224, "inception_v3": 160}
 PAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
@@ -31,7 +40,7 @@ def model_names() -> list[str]:
 def outcomes(name: str, methods: list[str]) -> Iterator[tuple[str, str]]:
     """For each method "works", or what it says instead."""
     torch.manual_seed(0)
-    quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    quick: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     model = torchvision.models.get_model(name, weights=None, **quick).eval()
     family = name if name in FIXED_SIZE else name.split("_")[0]
     size = FIXED_SIZE.get(family, 64)

@@ -82,8 +82,7 @@ def cases(names: Sequence[str]) -> list[Case]:
     files = sorted((ASSETS / "images" / "imagenet").glob("*.JPEG"))
     weights = ASSETS / "models" / "squeezenet1_0-imagenet.pth"
     for name in names:
-        given = {"weights": weights} if name == "squeezenet1_0" else {}
-        model = cnnviz.load_model(name, **given)
+        model = cnnviz.load_model(name, weights=weights if name == "squeezenet1_0" else None)
         pictures = [model.preprocessing(Image.open(file).convert("RGB")) for file in files]
         if name == "demo":
             drawn = drawing.draw(160, seed=7, held_out=True).pictures
@@ -95,7 +94,7 @@ def cases(names: Sequence[str]) -> list[Case]:
 def means(case: Case, inputs: Tensor) -> Tensor:
     """Each channel's mean over space, (N, C)."""
     view = View(case.model.module, [case.layer], output=False, graph=False)
-    return torch.cat([view(part).layer(case.layer).flatten(2).mean(2) for part in inputs.split(8)])
+    return torch.cat([view(part).layer(case.layer).flatten(2).mean(2) for part in torch.split(inputs, 8)])
 
 
 def read_back(case: Case, pictures: NDArray[np.uint8]) -> Tensor:

@@ -26,7 +26,7 @@ def learned_by_heart(pictures: int = 192, epochs: int = 36, seed: int = 0) -> tu
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=6e-3, total_steps=steps, pct_start=0.15)
         for _ in range(epochs):
             right = 0
-            for batch in torch.randperm(pictures).split(BATCH):
+            for batch in torch.split(torch.randperm(pictures), BATCH):
                 scores = module(inputs[batch])
                 loss = cross_entropy(scores, labels[batch])
                 optimizer.zero_grad()
@@ -38,5 +38,5 @@ def learned_by_heart(pictures: int = 192, epochs: int = 36, seed: int = 0) -> tu
                 break
         module.eval()
         with torch.no_grad():
-            given = torch.cat([module(each).argmax(1) for each in inputs.split(BATCH)])
+            given = torch.cat([module(each).argmax(1) for each in torch.split(inputs, BATCH)])
     return module, float((given == labels).float().mean())

@@ -107,7 +107,7 @@ def _coloured(values: Tensor) -> Picture:
     """A map by its brightest hundredth, in the colours of fire."""
     peak = float(values.flatten().quantile(0.995)) or float(values.max()) or 1.0
     coloured = matplotlib.colormaps["inferno"]((values / peak).clamp(0, 1).numpy())[..., :3]
-    return (coloured * 255).round().astype(np.uint8)
+    return np.asarray((coloured * 255).round(), np.uint8)
 
 
 def _framed(picture: Picture) -> Picture:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -132,35 +132,44 @@ def explain(
         asked: Any = target if _is_function(target) else class_indices(target, len(first), names)
         asked = asked.to(first.device) if isinstance(asked, Tensor) else asked
     lower_precision = lower(precision, network, first)
-    folded = folding.fold(network, (first, *others)) if fold else None
+    with torch.inference_mode(False):  # nor pass by weights made in it
+        folded = folding.fold(network, (first, *others)) if fold else None
     network = folded.model if folded else network
     single = isinstance(attribution, str) or callable(attribution)
-    methods = _methods([attribution] if single else attribution, settings)  # type: ignore[list-item, arg-type]
-    run = Run(
-        network,
-        first,
-        asked,
-        others=others,
-        plan=plan(*methods.values()),
-        circumstances=Circumstances(
-            preprocessing,
-            names,
-            seed,
-            memory,
-            before_softmax,
-            precision=lower_precision,
-            folded=folded,
-            compiled=compiled(network, compile),
-        ),
+    methods = methods_asked([attribution] if single else attribution, settings)  # type: ignore[list-item, arg-type]
+    told = Circumstances(
+        preprocessing,
+        names,
+        seed,
+        memory,
+        before_softmax,
+        precision=lower_precision,
+        folded=folded,
+        names=folded.names if folded else {},
+        compiled=compiled(network, compile),
     )
-    with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, lower_precision):
-        score = run.score  # asked first: what is wrong with the model, its input or the target shows here
-        answers = {name: _answer(run, score, method) for name, method in methods.items()}
+    answers = answered(network, (first, *others), asked, methods, told)
     return next(iter(answers.values())) if single else answers
 
 
+def answered(
+    model: nn.Module, inputs: Sequence[Tensor], asked: Any, methods: Mapping[str, Attribution], told: Circumstances
+) -> dict[str, Explanation]:
+    """What each of several methods answers to one question."""
+    first, *others = inputs
+    run = Run(model, first, asked, others=others, plan=plan(*methods.values()), circumstances=told)
+    with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, told.precision):
+        score = run.score  # asked first: what is wrong with the model, its input or the target shows here
+        return {name: _answer(run, score, method) for name, method in methods.items()}
+
+
+def recipe_of(method: Attribution, run: Run) -> str:
+    """What an answer says that it is: a formula as it is written, anything else by its name."""
+    return method.recipe(run) if isinstance(method, Expr) else getattr(method, "__name__", repr(method))
+
+
 def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
-    recipe = method.recipe(run) if isinstance(method, Expr) else getattr(method, "__name__", repr(method))
+    recipe = recipe_of(method, run)
     values = method(run)
     expected = f"an attribution gives ({len(run.inputs)}, C, *spatial), with {run.inputs.ndim} dimensions as the input"
     if not isinstance(values, Tensor):
@@ -182,7 +191,8 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
     )
 
 
-def _methods(asked: Iterable[str | Attribution], settings: dict[str, Any]) -> dict[str, Attribution]:
+def methods_asked(asked: Iterable[str | Attribution], settings: dict[str, Any]) -> dict[str, Attribution]:
+    """The methods by the names their answers get, each with those of the settings that it knows. Raises for others."""
     named = {each: attributions[each] for each in asked if isinstance(each, str)}
     named |= {each.name: each for each in asked if isinstance(each, Method)}
     for setting in settings:

@@ -87,7 +87,7 @@ class _Watching(TorchFunctionMode):
         """What convolutions gave, by its identity, which lasts while it is kept; and the weight that gave it."""
         self.reads: Counter[int] = Counter()
         self.normed: dict[int, int] = {}
-        """For each statistic of a batch norm, the identity of what it read."""
+        """For each statistic of a batch norm, the identity of the convolution's output that it read."""
         self.calls: Counter[int] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -101,7 +101,9 @@ class _Watching(TorchFunctionMode):
             self.reads[id(output)] = 0  # another tensor may have had this identity before
             self.calls[id(given[1])] += 1
         if func is F.batch_norm and len(given) > 1:
-            self.normed[id(given[1])] = id(given[0])
+            held, _ = self.given.get(id(given[0]), (None, 0))
+            if held is given[0]:  # another tensor may get this identity later
+                self.normed[id(given[1])] = id(given[0])
             self.calls[id(given[1])] += 1
         return output
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,13 @@ from cnnviz.engine import Means, Trace, Wanted
 from cnnviz.guard import asking, check_finite
 from cnnviz.layers import INPUT, Layer, _Place, check_spatial, layer_name
 from cnnviz.layouts import ORDINARY, keep_ordinary, preferred
+from cnnviz.mixing import differ, mixes
 from cnnviz.objectives import Objective
+from cnnviz.probabilities import Squashing, squashed, squashing
 from cnnviz.replay import Replay
 from cnnviz.rules import PLAIN, Rule
 from cnnviz.seeing import Seen
-from cnnviz.targets import check_classes, class_probabilities, class_scores, read_score
+from cnnviz.targets import check_classes, class_scores, read_score
 from cnnviz.windows import Windows
 
 if TYPE_CHECKING:
@@ -67,12 +69,14 @@ class Circumstances:
     """Bytes that one chunk of inputs may take; None: a share of what is free."""
     before_softmax: bool = False
     """Whether scores are what goes into the model's last softmax, instead of what comes out."""
-    probabilities: bool = False
-    """Whether scores of classes are brought between 0 and 1."""
+    probabilities: Squashing | None = None
+    """What scores of classes are brought between 0 and 1 by."""
     precision: torch.dtype | None = None
     """What the model computes in, where that is less than its weights have."""
     folded: Folded | None = None
     """The copy that is asked instead of the model, where batch norms were folded."""
+    names: Mapping[Any, str] = field(default_factory=dict)
+    """What layers are called, where the model is a copy of the one whose modules are asked for."""
     compiled: nn.Module | None = None
     """The model, compiled, for passes that leave nothing but scores."""
 
@@ -260,7 +264,8 @@ class Run:
         """Scores of ``count`` variants of the batch for the same targets, (count, N), without gradients, in chunks.
 
         ``draw(start, stop)`` gives those variants, (stop - start, N, C, *spatial): no more of them are kept than are
-        scored at once. It may be called again for the same variants, and must give the same.
+        scored at once. It may be called again for the same variants, and must give the same. Where the model lets the
+        inputs of a batch change each other's scores, each variant is passed by itself, as the batch is.
         """
         items = len(self.inputs)
         found: list[Tensor] = []
@@ -278,6 +283,8 @@ class Run:
                 return 0
             largest = max(1, math.ceil(runs[0].trace.bytes / (3 * items)))
             fitting = memory.passed_at_once(self.inputs.device, self.circumstances.memory, largest)
+            if count > 1 and self._mixes_at(runs[0], fitting):
+                return 1
             parts = [slice(first, first + fitting) for first in range(0, items, fitting)]
             return max(1, fitting // items)
 
@@ -293,6 +300,8 @@ class Run:
         ``scores_of`` up to rounding. Raises ValueError for boxes that are empty or not inside of the input.
         """
         windows = Windows(self.model, boxes, self.inputs.shape[2:], self.circumstances.memory)
+        if len(boxes) > 1 and self._mixes():
+            return self.scores_of(len(boxes), partial(self._changed_in, boxes, inside))
         scores = self.score.new_empty(len(boxes), len(self.inputs))
         for item in range(len(self.inputs)):
             one = self._alone(item)
@@ -378,7 +387,9 @@ class Run:
         """What is asked of so many variants of this run's one input."""
         return self._asked.expand(variants) if isinstance(self._asked, Tensor) else self._asked
 
-    def at(self, inputs: Tensor, plan: Plan | None = None, *, size: bool = False) -> Run:
+    def at(
+        self, inputs: Tensor, plan: Plan | None = None, *, size: bool = False, told: Circumstances | None = None
+    ) -> Run:
         """The same question about other inputs, (K*N, C, *spatial): K variants, one whole batch after the other."""
         copies, rest = divmod(len(inputs), len(self.inputs))
         if rest or not copies:
@@ -392,7 +403,7 @@ class Run:
             asked.repeat(copies) if isinstance(asked, Tensor) else asked,
             others=[each.repeat(copies, *(1,) * (each.ndim - 1)) for each in self.others],
             plan=plan,
-            circumstances=self.circumstances,
+            circumstances=told or self.circumstances,
             size=size,
         )
         other._told = "the model's score of a changed input"
@@ -421,12 +432,17 @@ class Run:
     def as_probability(self) -> Run:
         """The same question, answered in probabilities: of classes by a softmax over them, of one alone by a sigmoid.
 
-        Where the model gives probabilities of several classes already, or the target is a function or an objective,
-        it is as it was.
+        Where the model gives probabilities already, or the target is a function or an objective, it is as it was. What
+        is asked later is answered alike, whatever scores come then.
         """
         if callable(self._asked) and not isinstance(self._asked, Tensor):
             return self
-        told = replace(self.circumstances, probabilities=True)
+        scores = class_scores(self.trace.output, len(self.inputs))
+        computed = self.circumstances.precision or scores.dtype
+        by = squashing(self.model, (self.inputs, *self.others), scores, computed)
+        if by is None or self.circumstances.probabilities:
+            return self
+        told = replace(self.circumstances, probabilities=by)
         shared = self.plan | Plan(again=True)
         other = Run(self.model, self.inputs, self.target, others=self.others, plan=shared, circumstances=told)
         other._trace, other._copies, other._names = [self.trace], self._copies, self._names
@@ -437,8 +453,7 @@ class Run:
         layer = tuple(layer) if isinstance(layer, list) else layer
         if layer not in self._names:
             folded = self.circumstances.folded
-            asked = folded.names.get(layer, layer) if folded and isinstance(layer, nn.Module) else layer
-            name = layer_name(self.model, asked, (self.inputs, *self.others))
+            name = layer_name(self.model, self.circumstances.names.get(layer, layer), (self.inputs, *self.others))
             self._names[layer] = folded.check_layer(name) if folded else name
         return self._names[layer]
 
@@ -446,7 +461,47 @@ class Run:
         """How many variants of a batch of ``items`` fit the memory budget, judged by this run."""
         per_item = math.ceil(self.trace.bytes / len(self.inputs))
         fitting = memory.items_at_once(self.inputs.device, self.circumstances.memory, per_item)
-        return max(1, fitting // items)
+        return 1 if fitting >= 2 * items and self._mixes() else max(1, fitting // items)
+
+    def _changed_in(self, boxes: Tensor, inside: Callable[[int, int], Tensor], start: int, stop: int) -> Tensor:
+        """Variants of the inputs that each change a box, (stop - start, N, C, *spatial)."""
+        variants = self.inputs.expand(stop - start, *self.inputs.shape).clone()
+        for variant, number in zip(variants, range(start, stop), strict=True):
+            box = [slice(begin, end) for begin, end in boxes[number].tolist()]
+            for item in range(len(self.inputs)):
+                variant[(item, slice(None), *box)] = inside(number, item)
+        return variants
+
+    def _mixes(self) -> bool:
+        """Whether these inputs' scores change where others are asked beside them."""
+
+        def judged() -> bool:
+            reach = self.inputs.abs().max()
+            drawn = torch.rand(self.inputs.shape, generator=self.generator, device=self.inputs.device)
+            unlike = (drawn * reach.where(reach > 0, 1)).to(self.inputs)  # the inputs may be a baseline, all alike
+            both = torch.cat([self.inputs, unlike])
+            told = replace(self.circumstances, compiled=None)  # a pass of another size would be compiled anew
+            return differ(self.score, lambda: self.at(both, told=told)._unchecked()[: len(self.inputs)], told.precision)
+
+        function = callable(self._asked) and not isinstance(self._asked, Tensor | Objective)
+        try:  # a function may mix what the model does not
+            return judged() if function else mixes(self.model, judged)
+        except Exception as error:
+            if memory.is_out_of_memory(error):
+                return True  # there is no room for two
+            raise
+
+    def _mixes_at(self, variant: Run, fitting: int) -> bool:
+        """Whether scores of a variant change where so many inputs are passed at once: a part of it, or several."""
+        if fitting >= len(self.inputs):
+            return fitting >= 2 * len(self.inputs) and variant._mixes()
+        first, told = slice(0, fitting), self.circumstances
+        part = self._only(first).at(variant.inputs[first])
+        return differ(variant.score[first], part._unchecked, told.precision)
+
+    def _unchecked(self) -> Tensor:
+        """The score as :attr:`score`, finite or not."""
+        return self._read_unchecked(self.trace.output).detach()
 
     @property
     def trace(self) -> Trace:
@@ -494,14 +549,16 @@ class Run:
         return self._scored
 
     def _read(self, output: Any) -> Tensor:
+        score = self._read_unchecked(output)
+        check_finite(score.detach(), self._told)
+        return score
+
+    def _read_unchecked(self, output: Any) -> Tensor:
         with self.trace.following():
             inputs = self.trace.input
             inputs = self.trace.ordinary(inputs) if isinstance(self._asked, Objective) else inputs
             score = self._read_as(self._asked, output, inputs, self.trace.seen)
-        if score.dtype is self.circumstances.precision:
-            score = score.to(self.inputs.dtype)
-        check_finite(score.detach(), self._told)
-        return score
+        return score.to(self.inputs.dtype) if score.dtype is self.circumstances.precision else score
 
     def _read_as(self, asked: Any, output: Any, inputs: Tensor, shown: Mapping[str, Tensor]) -> Tensor:
         """The scores asked for, (N,), from the model's output and from layers by name."""
@@ -514,7 +571,7 @@ class Run:
             if callable(asked) and not isinstance(asked, Tensor):
                 return read_score(asked, output, items)
             scores = class_scores(output, items)
-            scores = class_probabilities(scores) if self.circumstances.probabilities else scores
+            scores = squashed(scores, self.circumstances.probabilities)
             index = scores.detach().argmax(1) if asked is None else asked.to(scores.device)
             check_classes(index, items, scores.shape[1], self.circumstances.categories)
             return scores.gather(1, index[:, None])[:, 0]

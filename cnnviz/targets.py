@@ -88,14 +88,6 @@ def class_scores(output: Any, items: int) -> Tensor:
     return scores
 
 
-def class_probabilities(scores: Tensor) -> Tensor:
-    """Scores (N, K) by a softmax over the classes, of a single class by a sigmoid. Rows that add up to one stay."""
-    if scores.shape[1] == 1:
-        return scores.sigmoid()
-    are = ((scores >= 0).all(1) & ((scores.sum(1) - 1).abs() < 1e-2)).unsqueeze(1)
-    return torch.where(are, scores, scores.softmax(1))
-
-
 def check_classes(indices: Tensor, items: int, classes: int, categories: tuple[str, ...] | None) -> None:
     """Raises ValueError for a class the model does not have, or names that are not one for each class."""
     if indices.shape != (items,):

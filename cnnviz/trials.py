@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from cnnviz.explaining import explain
+from cnnviz.compose import Expr
+from cnnviz.explaining import answered, methods_asked, recipe_of
 from cnnviz.explanation import Explanation
+from cnnviz.guard import check_inputs, check_model, unwrap
 from cnnviz.maps import evidence
+from cnnviz.models import LoadedModel
 from cnnviz.run import Run
 
 if TYPE_CHECKING:
     from cnnviz.protocols import Attribution
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a callable without a name, as Python writes it
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,25 +65,35 @@ class Trial:
     def again(self, inputs: Tensor | None = None, model: nn.Module | None = None) -> Tensor:
         """What the same attribution gives for other inputs (N, C, *spatial), or for another model: its values.
 
-        The target stays. Raises ValueError where the attribution is not known.
+        The target stays, and so do layers, by name. Raises ValueError where the attribution is not known, or not the
+        one of the explanation.
         """
+        run, method = self.run, self._method
+        network = run.model if model is None else unwrap(model.module if isinstance(model, LoadedModel) else model)
+        check_model(network)
+        asked = (run.inputs if inputs is None else inputs, *run.others)
+        check_inputs(network, asked)
+        # a layer that was found, or given as a module, stays the one of that name
+        names: dict[Any, str] = {module: name for name, module in run.model.named_modules()}
+        names |= {None: run.layer_name(None)} if isinstance(method, Expr) and method.automatic() else {}
+        told = replace(run.circumstances, names=names)
+        return answered(network, asked, run._asked, {"again": method}, told)["again"].values
+
+    @cached_property
+    def _method(self) -> Attribution:
+        """What made the explanation. Raises ValueError where it is not known, or another was given."""
         if self.attribution is None:
             raise ValueError(
                 "the metric explains again, and the attribution is not known; give evaluate(..., attribution=...), "
                 "such as cnnviz.attributions['grad_cam']()"
             )
-        run = self.run
-        told = run.circumstances
-        found = explain(
-            model or run.model,
-            (run.inputs if inputs is None else inputs, *run.others),
-            self.attribution,
-            target=run._asked,
-            seed=told.seed,
-            memory=told.memory,
-            before_softmax=told.before_softmax,
-        )
-        return found.values
+        (method,) = methods_asked([self.attribution], {}).values()
+        told, given = (_ADDRESS.sub("", each) for each in (self.explanation.recipe, recipe_of(method, self.run)))
+        if told != given:
+            raise ValueError(
+                f"the explanation is of {told}, and the attribution given is {given}; give the one that was used"
+            )
+        return method
 
 
 def checked_masks(masks: Any, explanation: Explanation) -> Tensor:

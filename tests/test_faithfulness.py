@@ -368,7 +368,7 @@ def test_layers_are_forgotten_from_the_output_down(order: str) -> None:
         return run.inputs
 
     inputs = torch.randn(1, 3, 8, 9, generator=torch.Generator().manual_seed(1))
-    answer = explain(model, inputs, gradient(), target=0)
+    answer = replace(explain(model, inputs, gradient(), target=0), recipe="noting")
     evaluate(answer, "randomization", model=model, attribution=noting, order=order, stops=None)
     down = layers[::-1]
     assert seen == [set(down[: number + 1] if order == "cascading" else [down[number]]) for number in range(5)]
@@ -390,6 +390,7 @@ def test_random_weights_are_those_of_he_and_seeded() -> None:
 
     inputs = torch.randn(1, 8, 9, 9)
     answer = explain(model, inputs, gradient(), target=lambda output: output.flatten(1).sum(1))
+    answer = replace(answer, recipe="keeping")
     for seed in (0, 0, 1):
         how: dict[str, Any] = {"model": model, "attribution": keeping, "stops": 1, "seed": seed}
         evaluate(answer, "randomization", target=lambda output: output.flatten(1).sum(1), **how)
@@ -399,6 +400,30 @@ def test_random_weights_are_those_of_he_and_seeded() -> None:
     assert [float(each.abs().max()) for each in (first[1], first[3])] == [0, 0]
     assert all(map(torch.equal, first, again))
     assert not torch.equal(first[0], other[0])
+
+
+class NormalizesInPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = SmallNet(2).eval()
+        self.eval()
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        scale.add_(1)
+        return self.net(x.sub_(0.5).div_(0.25)) * scale
+
+
+def test_no_metric_writes_into_the_inputs() -> None:
+    model, generator = NormalizesInPlace(), torch.Generator().manual_seed(1)
+    inputs, scale = torch.rand(2, 3, 8, 9, generator=generator), torch.ones(2, 1)
+    answer = explain(model, (inputs, scale), gradient(), target=1)
+    before = answer.inputs.clone()
+    names = [each for each in cnnviz.metrics if each not in ("mask_iou", "mass_inside", "pointing_game", "roc_auc")]
+    for name in names:
+        settings = {"stops": 2} if name == "randomization" else {"samples": 2} if name == "max_sensitivity" else {}
+        evaluate(answer, name, model=model, others=[scale], attribution=gradient(), **settings)
+        assert torch.equal(answer.inputs, before), name
+        assert torch.equal(scale, torch.ones(2, 1)), name
 
 
 def test_similarities_are_those_of_the_libraries() -> None:

@@ -16,7 +16,18 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     {"hooks", "recipes", "boxes", "layouts", "norms", "precisions", "compiling"},
     {"operations", "memory", "preprocessing", "registry", "guard", "targets", "lettering", "deconvolution"},
-    {"biases", "rules", "recording", "regions", "weights", "pictures", "canvases", "transformations"},
+    {
+        "biases",
+        "rules",
+        "recording",
+        "regions",
+        "weights",
+        "pictures",
+        "canvases",
+        "transformations",
+        "probabilities",
+        "mixing",
+    },
     {"engine", "surroundings", "models", "explanation", "folding", "plain_pictures", "annotations"},
     {"layers", "local", "grids", "labels", "matrices", "batches"},
     {"seeing", "replay", "covering", "class_maps"},
@@ -96,7 +107,7 @@ def test_plugins_import_only_public_names() -> None:
     ("package", "owners"),
     [
         ("pluggy", {"registry.py"}),
-        ("torch.overrides", {"engine.py", "biases.py", "folding.py", "recording.py", "replay.py"}),
+        ("torch.overrides", {"engine.py", "biases.py", "folding.py", "recording.py", "replay.py", "probabilities.py"}),
         ("torch.autograd", {"engine.py", "biases.py", "run.py", "seeing.py"}),
         ("typer", {file.name for file in (ROOT / "cnnviz" / "cli").glob("*.py")}),
     ],

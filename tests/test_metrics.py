@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 from collections.abc import Callable
@@ -21,7 +22,9 @@ import cnnviz
 from cnnviz import (
     Explanation,
     Preprocessing,
+    Run,
     Trial,
+    attributions,
     class_score,
     demo,
     evaluate,
@@ -325,6 +328,56 @@ def test_a_trial_explains_again_elsewhere_and_with_another_model() -> None:
         evaluate(answer, again, model=model, attribution=formula)
     with pytest.raises(ValueError, match="the metric explains again, and the attribution is not known; give evaluate"):
         evaluate(explain(model, inputs, formula), again, model=model)
+
+
+@pytest.mark.parametrize("name", ["feature_ablation", "lime", "occlusion"])
+def test_a_trial_explains_again_in_the_same_pictures(name: str) -> None:
+    """Superpixels are cut from pictures, and "black" is one: both need the preprocessing."""
+    seen = Preprocessing((0.4, 0.5, 0.45), (0.05, 0.25, 0.5))
+    drawn = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(3))
+    pictures = torch.nn.functional.interpolate(drawn, (24, 24), mode="bilinear")
+    inputs = (pictures - torch.tensor(seen.mean).view(3, 1, 1)) / torch.tensor(seen.std).view(3, 1, 1)
+    settings = {"baseline": "black"} if name == "occlusion" else {"pieces": 6}
+    method, model = attributions[name](**settings), SmallNet(2)
+    answer = explain(model, inputs, method, target=1, preprocessing=seen)
+    found = evaluate(answer, "max_sensitivity", model=model, attribution=method, radius=1e-9, samples=1)
+    assert float(found) < 1e-4
+
+
+@pytest.mark.parametrize("given", ["module", "automatic"])
+def test_layers_stay_the_same_ones_in_another_model(given: str) -> None:
+    model = SmallNet(2)
+    other, inputs = copy.deepcopy(model), torch.randn(2, 3, 8, 9, generator=torch.Generator().manual_seed(1))
+    for weight in other.parameters():
+        weight.data.mul_(0.5)
+    method = attributions["grad_cam"](**({"layer": model.first} if given == "module" else {}))
+    answer = explain(model, inputs, method, target=1)
+    kept: list[Tensor] = []
+
+    def again(trial: Trial) -> Tensor:
+        kept.append(trial.again(model=other))
+        return trial.explanation.score
+
+    evaluate(answer, again, model=model, attribution=method)
+    layer = "first" if given == "module" else answer.recipe.split("'")[1]
+    torch.testing.assert_close(kept[0], explain(other, inputs, "grad_cam", layer=layer, target=1).values)
+
+
+def test_another_attribution_than_the_explanations_is_told() -> None:
+    class Doubled:
+        def __call__(self, run: Run) -> Tensor:
+            return 2 * run.inputs
+
+    model = SmallNet(2)
+    inputs = torch.randn(2, 3, 8, 9, generator=torch.Generator().manual_seed(1))
+    answer = explain(model, inputs, "gradient")
+    told = (
+        r"^the explanation is of gradient\(\), and the attribution given is smoothgrad\(\); give the one that was used"
+    )
+    with pytest.raises(ValueError, match=told):
+        evaluate(answer, "max_sensitivity", model=model, attribution=attributions["smoothgrad"]())
+    answer = explain(model, inputs, Doubled())
+    evaluate(answer, "max_sensitivity", model=model, attribution=Doubled(), samples=1)  # wherever it is in memory
 
 
 def test_a_model_that_ends_in_softmax_is_asked_as_it_was() -> None:
@@ -636,6 +689,47 @@ def test_a_picture_without_mask_costs_only_itself(drawn: Path, capsys: pytest.Ca
     assert any(line.startswith("cnnviz: 'pictures/text.png' is not a picture") for line in told)
     assert len(told) == 3
     assert "grad_cam" in said.out
+
+
+class Fragile(torch.nn.Module):
+    """Has no scores for inputs beyond its range."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = SmallNet(2)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) + torch.where(x.flatten(1).amax(1) > 1e3, torch.nan, 0.0)[:, None]
+
+
+@pytest.mark.parametrize("batch", ["1", "2", "8"])
+@pytest.mark.parametrize("bad", ["a", "bc", "d"])
+def test_a_picture_without_a_score_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], batch: str, bad: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("inputs").mkdir()
+    generator = np.random.default_rng(0)
+    for name in "abcd":
+        np.save(f"inputs/{name}.npy", (1e6 if name in bad else 1) * generator.random((3, 8, 9)).astype("float32"))
+    as_they_are = Preprocessing((0.0,) * 3, (1.0,) * 3)
+    loaded = cnnviz.LoadedModel("fragile", Fragile(), as_they_are, None)
+    monkeypatch.setattr("cnnviz.cli.evaluate.loaded", lambda options: loaded)
+    command = ["evaluate", "inputs", "--metric", "sparseness", "--method", "gradient", "--batch", batch]
+    assert main([*command, "--each", "each.csv"]) == 1
+    said = capsys.readouterr()
+    told = [f"cnnviz: inputs/{name}.npy: the model's score has 1 values that are not finite" for name in bad]
+    assert [line.partition(", the first")[0] for line in said.err.splitlines()] == told
+    rows = list(csv.DictReader(Path("each.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == [f"inputs/{name}.npy" for name in "abcd" if name not in bad]
+    for name in "abcd":
+        np.save(f"inputs/{name}.npy", np.full((3, 8, 9), 1e6, dtype="float32"))
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cnnviz: the model's score has 1 values that are not finite")
+    assert main(["evaluate", "inputs/a.npy", "--metric", "sparseness", "--method", "gradient"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

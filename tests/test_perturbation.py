@@ -15,6 +15,7 @@ from quick import LEARNING, PERTURBING, quick
 from torch import Tensor, nn
 
 from cnnviz import Explanation, blurred, demo, explain
+from cnnviz.mixing import mixes
 from cnnviz.run import Circumstances, Run
 
 TARGET = [2, 0]
@@ -224,7 +225,7 @@ def test_estimates_of_shapley_values_are_as_far_off_as_they_say(method: str, few
     count = 9
     net, inputs, ids = FlatteningNet(2), tiny_inputs(2), pieces_of(2, count)
     exact = exact_shapley(net, inputs, ids, torch.zeros_like(inputs))
-    how = {"samples": 32 if few else 120} if method == "kernel_shap" else {"permutations": 3 if few else 20}
+    how = {"samples": 60 if few else 120} if method == "kernel_shap" else {"permutations": 3 if few else 20}
     off, told = [], []
     whole = scores(net, TARGET)
     for seed in range(12):
@@ -239,6 +240,24 @@ def test_estimates_of_shapley_values_are_as_far_off_as_they_say(method: str, few
     within = (errors.abs() < 3 * deviations.square().mean(0).sqrt()).double().mean()
     assert within > 0.95
     assert errors.mean(0).abs().max() < 4 * errors.std(0).max() / 12**0.5, "nothing pulls them to one side"
+
+
+@pytest.mark.parametrize(("pieces", "samples"), [(4, 9), (4, 11), (4, 12), (8, 16), (8, 24), (8, 30)])
+def test_too_few_subsets_tell_no_error_rather_than_a_wrong_one(pieces: int, samples: int) -> None:
+    """As far off as they say, or infinitely: pairs drawn twice, alone, or that leave pieces apart tell nothing."""
+    net, inputs, ids = FlatteningNet(2), tiny_inputs(2), pieces_of(2, pieces)
+    exact = exact_shapley(net, inputs, ids, torch.zeros_like(inputs))
+    off, told = [], []
+    for seed in range(20):
+        answer = ask(net, inputs, "kernel_shap", segments=ids, baseline=0.0, seed=seed, samples=samples)
+        off.append((of_pieces(answer.values, ids) - exact).square().mean(1).sqrt())
+        told.append(of_pieces(answer.notes["standard_error"], ids).square().mean(1).sqrt())
+    errors, deviations = torch.cat(off), torch.cat(told)
+    unknown = deviations.isinf()
+    assert not deviations.isnan().any()
+    assert unknown.any()
+    assert samples != 11 or unknown.all(), "of one pair"
+    assert (errors[~unknown] < 4 * deviations[~unknown]).all()
 
 
 def test_shapley_sampling_is_the_mean_over_the_orders_drawn() -> None:
@@ -611,6 +630,21 @@ def test_extremal_perturbation_keeps_what_the_class_needs(drawn: Any) -> None:
     assert (inside / shapes.mean((1, 2, 3))).mean() > 2, "the shape is where it looks"
 
 
+def test_the_size_is_kept_where_the_whole_input_scores_as_its_baseline_does(drawn: Any) -> None:
+    net, inputs, *_ = drawn
+    hidden = torch.zeros_like(inputs)
+    with torch.no_grad():
+        whole, nothing = net(inputs), net(hidden)
+
+    def even(output: Tensor) -> Tensor:
+        """Scores of which the input and the baseline have the same."""
+        weights = torch.stack([nothing[:, 1] - whole[:, 1], whole[:, 0] - nothing[:, 0]], 1)
+        return (output[:, :2] * weights.repeat(len(output) // len(weights), 1)).sum(1)
+
+    answer = explain(net, inputs, "extremal_perturbation", target=even, area=0.1, baseline=0.0, steps=60)
+    assert (answer.values.mean((1, 2, 3)) - 0.1).abs().max() < 0.1
+
+
 def test_meaningful_perturbation_destroys_what_the_class_needs(drawn: Any) -> None:
     net, inputs, classes, shapes = drawn
     answer = explain(net, inputs, "meaningful_perturbation", target=classes, steps=60, baseline=0.0)
@@ -704,8 +738,9 @@ def test_masks_are_drawn_by_number() -> None:
 
 
 def counted(net: nn.Module, action: Callable[[], Any]) -> list[int]:
-    """How many items each forward pass had."""
+    """How many items each forward pass had, where it is known that the network's items don't change each other."""
     batches: list[int] = []
+    mixes(net, lambda: False)
     handle = net.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
     try:
         action()

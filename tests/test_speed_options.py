@@ -378,6 +378,45 @@ def test_only_what_nobody_else_reads_is_folded() -> None:
         explain(Peeking(), pictures(), "gradient", target=1, fold=True)
 
 
+class Recycling(nn.Module):
+    """Norms what nobody holds; now and then its convolution's output gets that tensor's place in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(3), nn.Conv2d(3, 5, 3)
+        self.recycled = False
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        moved = x + 1
+        place = id(moved)
+        normed = self.norm(moved)
+        del moved
+        out = self.conv(normed)
+        self.recycled |= id(out) == place
+        return out.mean((2, 3))
+
+
+def test_a_norm_is_paired_with_what_it_read_and_not_with_what_took_its_place() -> None:
+    net, kept = Recycling(), []
+    for _ in range(500):
+        with pytest.raises(ValueError, match=r"^Recycling has no batch norm that alone reads a convolution"):
+            explain(net, pictures(1)[..., :8, :8], "gradient", target=1, fold=True)
+        kept.append(object())  # so that places in memory are taken otherwise
+        if net.recycled:
+            return
+    pytest.skip("no tensor took another's place in memory")
+
+
+@pytest.mark.parametrize("method", ["gradient", "grad_cam", "occlusion"])
+def test_batch_norms_fold_in_inference_mode(method: str) -> None:
+    net, settings = Wide(), {"target": 1, **quick(method)}
+    expected = explain(net, pictures(), method, fold=True, **settings).values
+    with torch.inference_mode():
+        found = explain(net, pictures(), method, fold=True, **settings).values
+    torch.testing.assert_close(found, expected)
+
+
 class ByHand(Wide):
     def features(self, x: Tensor) -> Tensor:
         norm, first = self.norm, self.first(x)

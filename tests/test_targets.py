@@ -11,7 +11,7 @@ import torch
 from quick import quick
 from torch import Tensor, nn
 
-from cnnviz import attributions, explain
+from cnnviz import Run, attributions, explain
 from cnnviz.testing import SmallNet
 
 NAMES = list(attributions)
@@ -252,3 +252,59 @@ def test_the_first_of_several_inputs_is_explained(name: str) -> None:
 def test_further_inputs_must_fit(scale: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         explain(Two(), (batch(), scale), "gradient")
+
+
+# Probabilities
+
+
+class Given(nn.Module):
+    """Gives what it is given, (N, K) of (N, K, 1): scores of any kind."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.end = end
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(x[:, :, 0].clone())
+
+
+def probabilities(end: Callable[[Tensor], Tensor], first: Tensor, later: Tensor) -> Tensor:
+    """Of the first class of other inputs, asked about a first one."""
+    run = Run(Given(end), first[None, :, None], torch.tensor([0])).as_probability()
+    with torch.no_grad():
+        return run.scores_of(len(later), lambda start, stop: later[start:stop, None, :, None])[:, 0]
+
+
+def test_scores_that_happen_to_add_up_to_one_are_no_probabilities() -> None:
+    scores = torch.stack([torch.linspace(0, 2, 41), torch.linspace(0.5, 0.6, 41)], 1)
+    for first in (scores[-1], scores[3]):  # the second one could be of a sigmoid, and is not
+        found = probabilities(lambda x: x, first, scores)
+        torch.testing.assert_close(found, scores.softmax(1)[:, 0])
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5])
+@pytest.mark.parametrize(
+    "end", [torch.sigmoid, nn.Sigmoid(), lambda x: x.sigmoid_(), lambda x: x[..., None].sigmoid().squeeze(2)]
+)
+def test_what_a_sigmoid_gave_is_a_probability(end: Callable[[Tensor], Tensor], classes: int) -> None:
+    scores = torch.randn(8, classes, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(probabilities(end, scores[0], scores), scores.sigmoid()[:, 0])
+
+
+def test_what_a_softmax_gave_is_a_probability() -> None:
+    scores = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    for end in (nn.Softmax(1), lambda x: (x.softmax(1) + x.softmax(1)) / 2, lambda x: x.log_softmax(1).exp()):
+        torch.testing.assert_close(probabilities(end, scores[0], scores), scores.softmax(1)[:, 0])
+    half = probabilities(lambda x: x.bfloat16().softmax(1), scores[0], scores)
+    torch.testing.assert_close(half.float(), scores.softmax(1)[:, 0], rtol=1e-2, atol=1e-2)
+
+
+def test_no_pass_more_is_taken_where_scores_tell() -> None:
+    passes: list[Tensor] = []
+    for end, expected in ((lambda x: x, 1), (nn.Softmax(1), 1), (nn.Sigmoid(), 2)):
+        model = Given(end)
+        model.register_forward_hook(lambda module, args, output: passes.append(output))
+        passes.clear()
+        assert Run(model, torch.randn(2, 5, 1), torch.tensor([0, 1])).as_probability().score.shape == (2,)
+        assert len(passes) == expected

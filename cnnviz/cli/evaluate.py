@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cnnviz.protocols import Metric
 
 _ANSWER: dict[str, Any] = {"rich_help_panel": "Question and answer"}
+_ENOUGH = 3  # first pictures that fail alike: the others would, too
 
 
 @sharing(QUESTION, MODEL, WORK)
@@ -90,16 +91,24 @@ def evaluate(
     scoring = {name: build(**converted(build, settings)) for name, build in zip(asked, measures, strict=True)}
     scores = Scores(names, asked, drop_blank)
     with progress("measuring", options["quiet"]) as step:
+        held: list[tuple[Path, Exception]] = []
         for path, answers, mask in _answered(question, found, annotations, options["batch"]):
             try:
+                if isinstance(answers, Exception):
+                    raise answers
                 scores.pictures[path] = {
                     name: _scored(answer, question, name, scoring, mask) for name, answer in answers.items()
                 }
-            except (ValueError, LookupError) as error:
-                if not scores.pictures and (annotations is None or len(found) == 1):
+            except Exception as error:
+                held.append((path, error))
+                alike = not scores.pictures and len({reason(each) for _, each in held}) == 1
+                if len(found) == 1 or (alike and len(held) == _ENOUGH):
                     raise  # it would go wrong for all of them
-                tell(f"{path}: {reason(error)}")
+                if alike:
+                    continue
+            _tell_of(held)
             step(len(scores.pictures), len(found))
+        _tell_of(held)
     rows = scores.rows()
     if not scores.pictures:
         return FAILED
@@ -118,8 +127,11 @@ def _names(given: Sequence[str] | None, default: str) -> list[str]:
 
 def _answered(
     question: Question, pictures: Sequence[Path], annotations: Annotations | None, batch: int
-) -> Iterator[tuple[Path, dict[str, Explanation], Tensor | None]]:
-    """Each picture with the answers for it and its annotated places. Of pictures without either is told."""
+) -> Iterator[tuple[Path, dict[str, Explanation] | Exception, Tensor | None]]:
+    """Each picture with the answers for it, or why there is none, and its annotated places.
+
+    Of pictures that can't be read or have no such places is told. Those of a batch that fails are asked one by one.
+    """
     from cnnviz.annotations import read_mask
     from cnnviz.cli.answers import batches
 
@@ -135,10 +147,26 @@ def _answered(
                 masks[item] = None if annotations is None else read_mask(annotations, path, seen, size)
             except (OSError, ValueError, LookupError) as error:
                 _tell_or_raise(error, pictures)
-        if masks:
-            answers = question(inputs[list(masks)])
-            for place, (item, mask) in enumerate(masks.items()):
-                yield paths[item], {name: answer[place] for name, answer in answers.items()}, mask
+        for part in _answers(question, inputs, list(masks)):
+            for item, answer in part.items():
+                yield paths[item], answer, masks[item]
+
+
+def _answers(
+    question: Question, inputs: Tensor, items: Sequence[int]
+) -> Iterator[dict[int, dict[str, Explanation] | Exception]]:
+    if not items:
+        return
+    try:
+        answers = question(inputs[list(items)])
+    except Exception as error:
+        if len(items) == 1:
+            yield {items[0]: error}
+        else:
+            for item in items:
+                yield from _answers(question, inputs, [item])
+        return
+    yield {item: {name: each[place] for name, each in answers.items()} for place, item in enumerate(items)}
 
 
 def _scored(
@@ -165,3 +193,9 @@ def _tell_or_raise(error: Exception, pictures: Sequence[Path]) -> None:
     if len(pictures) == 1:
         raise error
     tell(reason(error))
+
+
+def _tell_of(failures: list[tuple[Path, Exception]]) -> None:
+    for path, error in failures:
+        tell(f"{path}: {reason(error)}")
+    failures.clear()

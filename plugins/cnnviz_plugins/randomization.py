@@ -94,7 +94,7 @@ def layers(model: nn.Module, run: Run) -> list[str]:
         for name, module in known.items()
     ]
     with torch.no_grad():
-        model(run.inputs, *run.others)
+        model(*(each.clone() for each in (run.inputs, *run.others)))  # it may write into its inputs
     for hook in hooks:
         hook.remove()
     return list(met)

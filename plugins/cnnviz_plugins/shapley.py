@@ -22,7 +22,8 @@ def kernel_shap(
     the rest are drawn with their complements (Covert & Lee, 2021, arXiv:2012.01536). Each piece's value sums with the
     others' to the score minus the baseline's, exactly. ``segments`` and ``pieces`` as for feature_ablation. Values
     (N, 1, *spatial), in units of the score; the note ``standard_error`` of the same shape is what drawing other subsets
-    would change, zero where all were counted. Raises ValueError for fewer samples than twice the pieces.
+    would change: zero where all were counted, infinite where too few were drawn to tell. Raises ValueError for fewer
+    samples than twice the pieces.
     """
 
     def fitted(run: Run) -> Tensor:
@@ -93,14 +94,29 @@ def _constrained(there: Tensor, gains: Tensor, weights: Tensor, total: Tensor, p
     inverse = torch.linalg.pinv(system, hermitian=True)
     found = inverse[:count, :count] @ (there.T @ (weights * gains)) + inverse[:count, count] * total
     found = found + (total - found.sum()) / count  # of rounding
-    if pairs < 2:
+    if not pairs:
         return found, torch.zeros_like(found)
     drawn, left = there[-2 * pairs :].view(pairs, 2, count), (gains - there @ found)[-2 * pairs :].view(pairs, 2)
+    if int(torch.linalg.matrix_rank(system, hermitian=True)) <= count or _too_few(drawn, weights[-1], inverse):
+        return found, torch.full_like(found, math.inf)
     # a pair draws the fit to itself, the more the fewer there are: what is left of it tells less than it was off by
     fitted, ways = torch.linalg.eigh(weights[-1] * drawn @ inverse[:count, :count] @ drawn.mT)
     left = ways @ ((ways.mT @ left[..., None]) * (1 - fitted).clamp(min=1e-6).rsqrt()[..., None])
     pulls = weights[-1] * (left * drawn).sum(1) @ inverse[:count, :count]
     return found, ((pulls - pulls.mean(0)).square().sum(0) * pairs / (pairs - 1)).sqrt()
+
+
+def _too_few(drawn: Tensor, weight: Tensor, inverse: Tensor) -> bool:
+    """Whether pairs (pairs, 2, count) can't contradict the fit: one of them is fitted alone, or less than two are free.
+
+    The same pair drawn again, whichever half comes first, tells nothing new.
+    """
+    count = drawn.shape[2]
+    first = torch.where(drawn[:, 0, :1] > 0, drawn[:, 0], drawn[:, 1])
+    subsets, times = torch.unique(first, dim=0, return_counts=True)
+    both = torch.stack([subsets, 1 - subsets], 1)
+    fitted = torch.linalg.eigvalsh(times[:, None, None] * weight * both @ inverse[:count, :count] @ both.mT)[:, -1]
+    return bool((fitted > 1 - 1e-6).any()) or float((1 - fitted).sum()) < 2
 
 
 @attribution
