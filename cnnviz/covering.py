@@ -17,8 +17,8 @@ from cnnviz.surroundings import Chunk, Norm
 class RegionPlayer(Player):
     """Computes regions where there is a rule for it, and full maps elsewhere."""
 
-    def __init__(self, chunk: Chunk, calls: Sequence[Call], copies: int):
-        super().__init__(calls, copies)
+    def __init__(self, chunk: Chunk, calls: Sequence[Call], copies: int, inputs: Sequence[Tensor]):
+        super().__init__(calls, copies, inputs)
         self.chunk = chunk
         self.elements = 0
         """How many values were computed."""

@@ -85,7 +85,9 @@ class Windows:
         if self.trusted is None or self._path != passed.path:
             self._path = passed.path
             self._groups = [*self._grouped(passed.stride)]
-            self._judge(variants)
+            self.trusted = False
+            if passed.repeatable:
+                self._judge(variants)
         if not self.trusted:
             everything = Group(torch.arange(len(self.begins)), Boxes(self.begins, self.ends, self.size))
             at_once = memory.passed_at_once(passed.device, self.asked_memory, passed.largest)
@@ -149,23 +151,25 @@ class _Recorded:
         self.before_softmax = before_softmax
         self.device = inputs[0].device
         given = [each.clone() for each in self.inputs]  # the model may write into its input
-        recorder = Recorder(given)
+        recorder = Recorder(model, given)
         recorder.begin(given[0])
         shown: dict[str, Tensor] = {}
 
         def show(name: str) -> Callable[..., None]:
             def keep(module: nn.Module, args: Any, output: Any) -> None:
-                recorder.consume(output)
+                recorder.need(output)
                 with torch._C.DisableTorchFunction():
                     shown[name] = output.clone()
 
             return keep
 
         output = ran(model, given, {name: show(name) for name in watched}, recorder, before_softmax)
-        recorder.consume(output)
+        recorder.finish()
         self.score = read(output, shown, 1, lambda: self.inputs[0]).detach()
         """Of the input itself."""
+        del output, given  # what is held now, the model holds
         recorder.forget()
+        self.repeatable = recorder.repeatable
         self.calls = recorder.calls
         self.forks = recorder.forks
         self.largest = recorder.largest
@@ -199,7 +203,7 @@ class _Variants:
         return found
 
     def plain(self, numbers: Tensor) -> Tensor:
-        return self._scored(numbers, self.drawn(numbers), None)
+        return self._scored(numbers, self._given(self.drawn(numbers)), None)
 
     def played(self, group: Group, part: slice) -> tuple[Tensor, RegionPlayer]:
         chunk = Chunk(self.passed.around, group.plan, part)
@@ -213,11 +217,16 @@ class _Variants:
         region = Region.of(self.recorded, boxes, part, inside)
         if boxes.share > PAYS:
             region.dissolve()
-        player = RegionPlayer(chunk, self.passed.calls, len(numbers))
+        given = self._given(region)
+        player = RegionPlayer(chunk, self.passed.calls, len(numbers), given)
         player.begin(region)
-        return self._scored(numbers, region, player), player
+        return self._scored(numbers, given, player), player
 
-    def _scored(self, numbers: Tensor, given: Tensor, player: RegionPlayer | None) -> Tensor:
+    def _given(self, variants: Tensor) -> list[Tensor]:
+        """All inputs of the model, of which it may write each."""
+        return [variants, *(expanded(each, len(variants)).clone() for each in self.passed.inputs[1:])]
+
+    def _scored(self, numbers: Tensor, given: Sequence[Tensor], player: RegionPlayer | None) -> Tensor:
         shown: dict[str, Tensor] = {}
 
         def show(name: str) -> Callable[..., None]:
@@ -228,9 +237,8 @@ class _Variants:
             return keep
 
         passed = self.passed
-        inputs = [given, *(expanded(each, len(numbers)).clone() for each in passed.inputs[1:])]
         hooks = {name: show(name) for name in passed.watched}
-        output = ran(passed.model, inputs, hooks, player, passed.before_softmax)
+        output = ran(passed.model, given, hooks, player, passed.before_softmax)
         if player is not None:
             passed.around.norms.update(player.learned)
         return self.read(mapped(whole, output), shown, len(numbers), lambda: self.drawn(numbers)).detach()

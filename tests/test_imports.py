@@ -14,7 +14,7 @@ import cnnviz
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    {"hooks", "recipes", "boxes", "layouts", "precisions", "compiling"},
+    {"hooks", "rebinding", "recipes", "boxes", "layouts", "precisions", "compiling"},
     {"operations", "memory", "preprocessing", "registry", "guard", "targets", "lettering", "deconvolution"},
     {"biases", "rules", "recording", "regions", "weights", "pictures", "canvases", "transformations"},
     {"engine", "surroundings", "models", "explanation", "folding", "plain_pictures", "annotations"},
