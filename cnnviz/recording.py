@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -282,7 +283,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def mapped(func: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The value with every tensor in it replaced; tuples of torch's own kinds stay what they are."""
+    """The value with every tensor in it replaced; tuples and dicts of other kinds stay what they are."""
     if isinstance(value, Tensor):
         return func(value)
     if type(value) in (tuple, list):
@@ -291,5 +292,8 @@ def mapped(func: Callable[[Tensor], Tensor], value: Any) -> Any:
         parts = [mapped(func, each) for each in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
-        return {name: mapped(func, each) for name, each in value.items()}
+        instead = copy(value)
+        for name, each in value.items():
+            instead[name] = mapped(func, each)
+        return instead
     return value

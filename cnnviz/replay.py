@@ -21,15 +21,12 @@ from cnnviz import memory
 from cnnviz.engine import into_softmax
 from cnnviz.guard import asking
 from cnnviz.hooks import lend
+from cnnviz.judging import STUMBLES, alike
 from cnnviz.rebinding import taken_back
 from cnnviz.recording import Departed, Player, Recorder, Softmaxes, expanded
 
 Read = Callable[[Any, dict[str, Tensor]], Tensor]
 """From the model's output and watched layers to one score for each variant, (K,)."""
-
-TOLERANCE = 1e-4
-# What goes wrong where a model looks at shapes or strides of what was expanded
-STUMBLES = (Departed, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
 
 class Replay:
@@ -55,7 +52,7 @@ class Replay:
         self.watched = [name for name in watched if name != layer]
         self.before_softmax = before_softmax
         self.trusted: bool | None = None
-        """Whether playing gives what the plain way gives; None before the first change."""
+        """Whether playing gives what the plain way gives; None while no change has told."""
         self.operations = 0
         """How many operations the last pass that was played computed."""
         self._record()
@@ -73,7 +70,9 @@ class Replay:
             return self._plain(activations)
         try:
             return self._played(activations)
-        except Departed:
+        except STUMBLES as error:
+            if memory.is_out_of_memory(error):
+                raise
             return self._plain(activations)
 
     def _judge(self, activation: Tensor) -> None:
@@ -87,14 +86,13 @@ class Replay:
                 raise
             self.trusted = self.forks and isinstance(error, Departed)  # another change may not depart
             return
-        kind = torch.finfo(plain.dtype)
-        reach = plain.abs().max().clamp(min=kind.tiny)
-        self.trusted = bool(((played - plain).abs() <= max(TOLERANCE, 16 * kind.eps) * reach).all())
+        self.trusted = alike(played - self.score, plain - self.score, self.score)
         if self.trusted:
             self.largest = max(1, self._played_bytes // len(some))
 
     def _record(self) -> None:
         times = 0
+        shown: dict[str, Tensor] = {}
         inputs = [each.clone() for each in self.inputs]  # the model may write into its input
         recorder = Recorder(self.model, inputs)
 
@@ -107,15 +105,24 @@ class Replay:
                 )
             times += 1
             recorder.begin(output)
+            with torch._C.DisableTorchFunction():
+                shown[self.layer] = output.clone()
 
-        def need(module: nn.Module, args: Any, output: Any) -> None:
-            recorder.need(output)
+        def show(name: str) -> Callable[..., None]:
+            def keep(module: nn.Module, args: Any, output: Any) -> None:
+                recorder.need(output)
+                with torch._C.DisableTorchFunction():
+                    shown[name] = output.clone()
 
-        hooks: dict[str, Callable[..., Any]] = {self.layer: begin} | dict.fromkeys(self.watched, need)
+            return keep
+
+        hooks: dict[str, Callable[..., Any]] = {self.layer: begin} | {name: show(name) for name in self.watched}
         output = ran(self.model, inputs, hooks, recorder, self.before_softmax)
         if not times:
             raise LookupError(f"layer {self.layer!r} did not run for this input; choose one that does")
         recorder.finish()
+        self.score = self.read(output, shown)
+        """Of the input itself, as replays find those of variants."""
         del output, inputs  # what is held now, the model holds
         recorder.forget()
         self.calls = recorder.calls

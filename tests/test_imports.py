@@ -17,7 +17,7 @@ ORDER = [
     {"hooks", "rebinding", "recipes", "boxes", "layouts", "precisions", "compiling"},
     {"operations", "memory", "preprocessing", "registry", "guard", "targets", "lettering", "deconvolution"},
     {"biases", "rules", "recording", "regions", "weights", "pictures", "canvases", "transformations"},
-    {"engine", "surroundings", "models", "explanation", "folding", "plain_pictures", "annotations"},
+    {"engine", "judging", "surroundings", "models", "explanation", "folding", "plain_pictures", "annotations"},
     {"layers", "local", "grids", "labels", "matrices", "batches"},
     {"seeing", "replay", "covering", "class_maps"},
     {"objectives", "windows", "depths"},
