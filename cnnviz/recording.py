@@ -79,7 +79,7 @@ class Recorder(TorchFunctionMode):
 
     def finish(self) -> None:
         """The pass is over, and its output is held, in whatever it comes: what is still held is needed."""
-        self.need([*self.made.keys()])
+        self.need([*self.made])
 
     def forget(self) -> None:
         """Let go of results that no replay reads; their shapes are enough. To be called when the output is let go."""

@@ -93,7 +93,7 @@ class Replay:
     def _record(self) -> None:
         times = 0
         shown: dict[str, Tensor] = {}
-        inputs = [each.clone() for each in self.inputs]  # the model may write into its input
+        inputs = self._given(1)
         recorder = Recorder(self.model, inputs)
 
         def begin(module: nn.Module, args: Any, output: Any) -> None:
@@ -117,7 +117,16 @@ class Replay:
             return keep
 
         hooks: dict[str, Callable[..., Any]] = {self.layer: begin} | {name: show(name) for name in self.watched}
-        output = ran(self.model, inputs, hooks, recorder, self.before_softmax)
+        watched = True
+        try:
+            output = ran(self.model, inputs, hooks, recorder, self.before_softmax)
+        except STUMBLES as error:
+            if memory.is_out_of_memory(error):
+                raise
+            watched = recorder.repeatable = False
+        if not watched:  # which may be why it failed; if that was not it, the same error comes again
+            times = 0
+            output = ran(self.model, self._given(1), hooks, None, self.before_softmax)
         if not times:
             raise LookupError(f"layer {self.layer!r} did not run for this input; choose one that does")
         recorder.finish()
