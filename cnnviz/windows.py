@@ -3,8 +3,8 @@
 Every operation of one pass is recorded once. For each variant the model runs again on regions, which know what changed
 inside a box and take the rest from the record: convolutions, pools, pointwise operations, sums and concatenations
 compute that box alone; from where it covers most of a map, and at operations that no rule is known for, full maps are
-computed. Three variants are also computed the plain way, among them the one that changes the score most; where they
-differ, all are.
+computed. The input, one variant, and the one that changes the score most are also computed the plain way; where what
+changes is not the same, all are.
 """
 
 from __future__ import annotations
@@ -125,10 +125,14 @@ class Windows:
             yield Group(numbers, Boxes(self.begins[numbers], self.ends[numbers], self.size))
 
     def _rehearsed(self, replayed: _Replayed) -> bool:
-        """Whether nothing speaks against it: two variants, so that what is expanded along a wrong dimension shows."""
+        """Whether nothing speaks against it so far.
+
+        Two variants are played, so that what is expanded along a wrong dimension shows; the second is compared, for the
+        first lies in a corner.
+        """
         first, last = self._groups[0], self._groups[-1]
         numbers = torch.stack([first.numbers[0], last.numbers[len(last.numbers) // 2]])
-        plain = replayed.variants.plain(numbers)
+        plain = replayed.variants.plain(numbers[1:])
         group = Group(numbers, Boxes(self.begins[numbers], self.ends[numbers], self.size))
         try:
             replayed.played(group, slice(0, 2))  # where it is learned what is normed
@@ -138,7 +142,7 @@ class Windows:
                 raise
             return False
         self._largest = max(1, player.largest // 2)
-        return replayed.alike(found, plain) is not False
+        return replayed.alike(found[1:], plain) is not False
 
     def _played(self, replayed: _Replayed, group: Group, part: slice) -> Tensor:
         try:
