@@ -35,7 +35,9 @@ class Boxes:
     @cached_property
     def at(self) -> Tensor:
         """Where each box that is computed begins, (W, rank)."""
-        return torch.minimum(self.begins, torch.tensor(self.size) - torch.tensor(self.sides))
+        return torch.minimum(
+            self.begins, torch.tensor(self.size, device="cpu") - torch.tensor(self.sides, device="cpu")
+        )
 
     @property
     def share(self) -> float:
@@ -47,7 +49,7 @@ class Boxes:
 
     def moved(self, by: Sequence[int], size: tuple[int, ...]) -> Boxes:
         """The same boxes in a larger map, ``by`` so many places further."""
-        step = torch.tensor(by)
+        step = torch.tensor(by, device="cpu")
         return Boxes(self.begins + step, self.ends + step, size)
 
     def same(self, other: Boxes) -> bool:
@@ -78,9 +80,9 @@ class Kernel:
 
     def reached(self, boxes: Boxes, size: tuple[int, ...]) -> Boxes:
         """What the operation changes of its result, which has this size; at least one place of it."""
-        strides, last = torch.tensor(self.strides), torch.tensor(size) - 1
-        reach = torch.tensor([(k - 1) * d for k, d in zip(self.lengths, self.dilation, strict=True)])
-        shifted = torch.tensor(self.padding)
+        strides, last = torch.tensor(self.strides, device="cpu"), torch.tensor(size, device="cpu") - 1
+        reach = torch.tensor([(k - 1) * d for k, d in zip(self.lengths, self.dilation, strict=True)], device="cpu")
+        shifted = torch.tensor(self.padding, device="cpu")
         low = -torch.div(-(boxes.begins + shifted - reach), strides, rounding_mode="floor")
         high = torch.div(boxes.ends - 1 + shifted, strides, rounding_mode="floor")
         low = torch.minimum(low.clamp(min=0), last)
@@ -90,7 +92,7 @@ class Kernel:
         """Where the input of these boxes begins, which may be in the padding, and its sides."""
         shapes = zip(boxes.sides, self.lengths, self.strides, self.dilation, strict=True)
         sides = tuple((side - 1) * s + (k - 1) * d + 1 for side, k, s, d in shapes)
-        return boxes.at * torch.tensor(self.strides) - torch.tensor(self.padding), sides
+        return boxes.at * torch.tensor(self.strides, device="cpu") - torch.tensor(self.padding, device="cpu"), sides
 
     def pads(self, given: tuple[int, ...], size: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
         """How far the operation looks beyond a map of size ``given``, before and behind each dimension."""
@@ -105,10 +107,10 @@ def grouped(begins: Tensor, ends: Tensor, size: tuple[int, ...], stride: int) ->
     which the network reduces its input, come one after the other: what they reach lies alike in every map.
     """
     levels = max(1, min(LEVELS, int((len(begins) / ENOUGH) ** (1 / len(size)))))
-    room = torch.minimum(begins, torch.tensor(size) - ends)
+    room = torch.minimum(begins, torch.tensor(size, device="cpu") - ends)
     kinds = torch.cat([room * levels // (room.amax(0) + 1), (ends - begins).log2().ceil().long()], 1)
     _, kind = torch.unique(kinds, dim=0, return_inverse=True)
-    order = torch.arange(len(begins))
+    order = torch.arange(len(begins), device="cpu")
     for column in (*begins.T.flip(0), *(begins % stride).T.flip(0)):
         order = order[column[order].argsort(stable=True)]
     for each in range(int(kind.max()) + 1):

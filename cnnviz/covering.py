@@ -17,8 +17,8 @@ from cnnviz.surroundings import Chunk, Norm
 class RegionPlayer(Player):
     """Computes regions where there is a rule for it, and full maps elsewhere."""
 
-    def __init__(self, chunk: Chunk, calls: Sequence[Call], copies: int):
-        super().__init__(calls, copies)
+    def __init__(self, chunk: Chunk, calls: Sequence[Call], copies: int, inputs: Sequence[Tensor]):
+        super().__init__(calls, copies, inputs)
         self.chunk = chunk
         self.elements = 0
         """How many values were computed."""
@@ -49,7 +49,8 @@ class RegionPlayer(Player):
                 result = given.full() if given.dissolved else part
             self.changed[result] = True
             return result
-        if before.readers == [call]:
+        others = [*args[1:], *kwargs.values()]
+        if before.readers == [call] and not any(each in self.changed for each in tensors(others)):
             norm = Norm.of(call, args, kwargs)
             if norm is not None:
                 self.learned.append((before, norm))
@@ -77,10 +78,12 @@ class RegionPlayer(Player):
         for region in regions:
             self.changed[region.full()] = True
         args, kwargs = mapped(whole, args), mapped(whole, kwargs)
-        if func in CONVOLUTIONS and len(args) > 2:
+        # filters that are made of the input are those of these variants alone
+        kept = func in CONVOLUTIONS and len(args) > 2 and not any(each in self.changed for each in tensors(args[1:3]))
+        if kept:
             args = (args[0], *self.chunk.around.weights(call, args[1], args[2]), *args[3:])
         returned = super()._compute(call, instead, func, args, kwargs)
-        if func in CONVOLUTIONS and len(args) > 2:
+        if kept:
             self.convolved[returned] = call
         for found in tensors(returned if instead is None else instead):
             self.elements += found.numel()

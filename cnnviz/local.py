@@ -212,7 +212,7 @@ def padded(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwa
         if boxes is None:
             return None
         pads = tuple(zip(before, [0] * (rank - len(pad) // 2) + list(reversed(pad[1::2])), strict=True))
-        inside = input.cut(boxes.at - torch.tensor(before), boxes.sides, pads, value or 0.0)
+        inside = input.cut(boxes.at - torch.tensor(before, device="cpu"), boxes.sides, pads, value or 0.0)
         return chunk.region(call, boxes, inside.clone())  # the map that was padded may be written
 
     return around(*args, **kwargs)

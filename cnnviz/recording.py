@@ -1,16 +1,19 @@
 """The operations of one pass, kept, and played again with other outputs of one layer.
 
 A call that does not descend from the change is answered with what it gave, expanded over the variants; the others are
-computed. What Python reads of a changed tensor must be what it read before: only so is the path the same.
+computed. What Python reads of a changed tensor must be what it read before: only so is the path the same. A replay
+writes nothing but its own tensors, and a pass of which anything stays with the model is not replayed.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -46,54 +49,78 @@ class Call:
 class Recorder(TorchFunctionMode):
     """Keeps of every call what a replay will need."""
 
-    def __init__(self, inputs: Sequence[Tensor]):
+    def __init__(self, model: nn.Module, inputs: Sequence[Tensor]):
         super().__init__()
         self.calls: list[Call] = []
-        self.made: WeakIdKeyDictionary = WeakIdKeyDictionary()  # tensors, by the call that gave them
+        # tensors, by the call that gave them; calls hold others of the same memory, and these go with the last holder
+        self.made: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.carrying: WeakIdKeyDictionary = marked(inputs)
         self.changed: WeakIdKeyDictionary = marked(())
         self.stored: dict[int | None, list[Call]] = {}
+        self.found: dict[int | None, Tensor] = {}  # what this pass did not make, by where its values lie
+        state = [each for each in (*model.parameters(), *model.buffers()) if not each.is_inference()]
+        self.versions = [(each, each._version) for each in state]
         self.largest = 1
         """Bytes of the largest result."""
         self.forks = False
         """Whether Python reads values that descend from the change, and may go another way with others."""
+        self.repeatable = True
+        """Whether a replay can be told from a pass by nothing but its time; known when the pass is over."""
 
     def begin(self, output: Tensor) -> None:
         """From here on things descend from the change; what descended from an earlier call of the layer does not."""
         self.changed, self.forks = marked([output]), False
 
-    def consume(self, value: Any, reader: Call | None = None) -> None:
+    def need(self, value: Any) -> None:
+        """It is read in every replay."""
         for each in tensors(value):
             if each in self.made:
-                self.made[each].readers.append(reader)
+                self.made[each].readers.append(None)
+
+    def finish(self) -> None:
+        """The pass is over, and its output is held, in whatever it comes: what is still held is needed."""
+        self.need([*self.made])
 
     def forget(self) -> None:
-        """Let go of results that no replay reads; their shapes are enough."""
+        """Let go of results that no replay reads; their shapes are enough. To be called when the output is let go."""
+        if self.repeatable and len(self.made):
+            gc.collect()  # tensors in a cycle are held by nobody
+        written = any(each._version != version for each, version in self.versions)
+        self.repeatable = self.repeatable and not len(self.made) and not written
         for call in self.calls:
-            if not call.readers:
-                call.result = mapped(lambda tensor: tensor.new_empty(()).expand(tensor.shape), call.result)
-        self.made, self.stored = marked(()), {}
+            if call.carries and not call.readers:
+                call.result = mapped(lambda tensor: tensor.new_zeros(()).expand(tensor.shape), call.result)
+        self.stored, self.found, self.versions = {}, {}, []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if _is_getter(func):
             return func(*args, **kwargs)
         given = list(tensors((args, kwargs)))
+        strange = [each for each in given if each not in self.made and each not in self.carrying]
+        self.found |= {_storage(each): each for each in strange}
         descends = any(each in self.changed for each in given)
         carries = any(each in self.carrying for each in given)
         written = _written(func, given, kwargs)
         if written is not None:
+            self.repeatable = self.repeatable and _storage(written) not in self.found
             for earlier in self.stored.pop(_storage(written), ()):
                 earlier.result = mapped(torch.clone, earlier.result)  # what is about to be written over
         returned = func(*args, **kwargs)
         result = returned if written is None else written
+        if any(_storage(each) is None for each in (*given, *tensors(result))):
+            self.repeatable, self.forks = False, True  # whose values go where can't be followed
+            return returned
         self.forks = self.forks or (descends and any(True for _ in _read(result)))
-        call = Call(func, result, carries, () if carries else _numbers((args, kwargs)))
+        call = Call(func, mapped(torch.detach, result), carries, () if carries else _numbers((args, kwargs)))
         self.calls.append(call)
         if descends:
-            self.consume((args, kwargs), call)
+            for each in given:
+                if each in self.made:
+                    self.made[each].readers.append(call)
         for each in tensors(result):
-            self.made[each] = call
+            if not any(each is other for other in strange):
+                self.made[each] = call
             self.stored.setdefault(_storage(each), []).append(call)
             self.largest = max(self.largest, each.numel() * each.element_size())
             if carries:
@@ -106,10 +133,11 @@ class Recorder(TorchFunctionMode):
 class Player(TorchFunctionMode):
     """Answers calls with what was recorded; computes those that descend from the change."""
 
-    def __init__(self, calls: Sequence[Call], copies: int):
+    def __init__(self, calls: Sequence[Call], copies: int, inputs: Sequence[Tensor]):
         super().__init__()
         self.calls = iter(calls)
         self.copies = copies
+        self.own = marked(inputs)  # and all that is given to the model here: nothing else is written
         self.changed = marked(())
         self.computed = 0
         """How many operations were computed."""
@@ -117,6 +145,7 @@ class Player(TorchFunctionMode):
 
     def begin(self, changed: Tensor) -> None:
         self.changed = marked([changed])
+        self.own[changed] = True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -127,14 +156,23 @@ class Player(TorchFunctionMode):
             raise Departed
         given = list(tensors((args, kwargs)))
         written = _written(func, given, kwargs)
+        if written is not None and written not in self.own:
+            raise Departed
         if any(each in self.changed for each in given):
-            return self._compute(call, written, func, args, kwargs)
-        if not call.carries and _numbers((args, kwargs)) != call.numbers:
-            return func(*args, **kwargs)  # made anew for a batch of another size, such as zeros
-        result = mapped(lambda tensor: expanded(tensor, self.copies), call.result) if call.carries else call.result
-        if written is not None and isinstance(result, Tensor):
-            written.data = result  # others may hold the tensor that was written
-            return written
+            result = self._compute(call, written, func, args, kwargs)
+        elif not call.carries and _numbers((args, kwargs)) != call.numbers:
+            if written is not None:
+                written.data = written.data.clone()  # recorded
+            result = func(*args, **kwargs)  # made anew for a batch of another size, such as zeros
+        else:
+            copies = self.copies if call.carries else 1
+            result = mapped(lambda tensor: expanded(tensor, copies), call.result)
+            if written is not None and isinstance(result, Tensor):
+                written.data = result  # others may hold the tensor that was written
+                return written
+        for each in tensors(result):
+            if not any(each is other for other in given):
+                self.own[each] = True
         return result
 
     def _compute(self, call: Call, written: Tensor | None, func: Any, args: Any, kwargs: Any) -> Any:
@@ -166,12 +204,12 @@ class Softmaxes(TorchFunctionMode):
 
 
 def expanded(tensor: Tensor, copies: int) -> Tensor:
-    """One item as so many, without copying it."""
-    return tensor.expand(copies, *tensor.shape[1:]) if tensor.ndim and len(tensor) == 1 else tensor
+    """One item as so many, without copying it; another tensor of the same memory."""
+    return tensor.expand(copies, *tensor.shape[1:]) if tensor.ndim and len(tensor) == 1 else tensor.detach()
 
 
 def _storage(tensor: Tensor) -> int | None:
-    """Where its values lie; None inside torch.func, which does not tell: all of those may lie in one place."""
+    """Where its values lie; None inside torch.func, which does not tell."""
     try:
         return tensor.untyped_storage().data_ptr()
     except NotImplementedError:
@@ -245,7 +283,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def mapped(func: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The value with every tensor in it replaced; tuples of torch's own kinds stay what they are."""
+    """The value with every tensor in it replaced; tuples and dicts of other kinds stay what they are."""
     if isinstance(value, Tensor):
         return func(value)
     if type(value) in (tuple, list):
@@ -254,5 +292,8 @@ def mapped(func: Callable[[Tensor], Tensor], value: Any) -> Any:
         parts = [mapped(func, each) for each in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
-        return {name: mapped(func, each) for name, each in value.items()}
+        instead = copy(value)
+        for name, each in value.items():
+            instead[name] = mapped(func, each)
+        return instead
     return value

@@ -20,6 +20,8 @@ class Recorded:
 
     def __init__(self, values: Tensor):
         self.values = channels_last(values)
+        self.ordinary = values.is_contiguous()
+        """Whether it was recorded in the ordinary order, which the model may count on."""
         self.size = tuple(values.shape[2:])
         self._padded: dict[tuple[Pads, float], Tensor] = {}
 
@@ -30,12 +32,13 @@ class Recorded:
             self._padded[pads, value] = self._rows(pads, value)
         rows = self._padded[pads, value]
         lengths = [sum(each) + length for each, length in zip(pads, self.size, strict=True)]
-        first, place = at + torch.tensor([low for low, _ in pads]), torch.zeros((1,) * len(sides), dtype=torch.long)
-        start = torch.zeros(len(at), dtype=torch.long)
+        first = at + torch.tensor([low for low, _ in pads], device="cpu")
+        place = torch.zeros((1,) * len(sides), dtype=torch.long, device="cpu")
+        start = torch.zeros(len(at), dtype=torch.long, device="cpu")
         for axis, (side, length) in enumerate(zip(sides, lengths, strict=True)):
             shape = [1] * len(sides)
             shape[axis] = side
-            place = place * length + torch.arange(side).view(shape)
+            place = place * length + torch.arange(side, device="cpu").view(shape)
             start = start * length + first[:, axis]
         index = (start[:, None] + place.flatten()).flatten().to(rows.device)
         found = rows.index_select(0, index).view(len(at), *sides, rows.shape[1])
@@ -85,8 +88,12 @@ class Region(Tensor):
         if self._full is None:
             places, sides = self.boxes.at[self.part].tolist(), self.boxes.sides
             values = self.recorded.values
-            laid = values.movedim(1, -1).expand(len(places), *self.recorded.size, values.shape[1])
-            self._full = laid.clone(memory_format=torch.contiguous_format).movedim(-1, 1)
+            if self.recorded.ordinary:
+                laid = values.expand(len(places), *values.shape[1:])
+                self._full = laid.clone(memory_format=torch.contiguous_format)
+            else:
+                laid = values.movedim(1, -1).expand(len(places), *self.recorded.size, values.shape[1])
+                self._full = laid.clone(memory_format=torch.contiguous_format).movedim(-1, 1)
             for full, begin, inside in zip(self._full, places, self.inside, strict=True):
                 place: list[slice] = [slice(None), *map(_span, begin, sides)]
                 full[tuple(place)] = inside

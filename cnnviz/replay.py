@@ -3,8 +3,8 @@
 Every operation of one pass is recorded once. A replay runs the model again and answers each call that does not descend
 from the change with what was recorded, so only what the change reaches is computed: with any connections around the
 layer, and under control flow, without a picture of the graph. The first change of every recording is also computed the
-plain way; where the two differ, everything is computed the plain way. A change that sends the model another way is
-computed the plain way itself.
+plain way; where the two differ, or where a pass writes into the model or leaves something with it, everything is
+computed the plain way. A change that sends the model another way is computed the plain way itself.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from cnnviz import memory
 from cnnviz.engine import into_softmax
 from cnnviz.guard import asking
 from cnnviz.hooks import lend
+from cnnviz.judging import STUMBLES, alike
+from cnnviz.rebinding import taken_back
 from cnnviz.recording import Departed, Player, Recorder, Softmaxes, expanded
 
 Read = Callable[[Any, dict[str, Tensor]], Tensor]
 """From the model's output and watched layers to one score for each variant, (K,)."""
-
-TOLERANCE = 1e-4
-# What goes wrong where a model looks at shapes or strides of what was expanded
-STUMBLES = (Departed, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
 
 class Replay:
@@ -54,7 +52,7 @@ class Replay:
         self.watched = [name for name in watched if name != layer]
         self.before_softmax = before_softmax
         self.trusted: bool | None = None
-        """Whether playing gives what the plain way gives; None before the first change."""
+        """Whether playing gives what the plain way gives; None while no change has told."""
         self.operations = 0
         """How many operations the last pass that was played computed."""
         self._record()
@@ -72,7 +70,9 @@ class Replay:
             return self._plain(activations)
         try:
             return self._played(activations)
-        except Departed:
+        except STUMBLES as error:
+            if memory.is_out_of_memory(error):
+                raise
             return self._plain(activations)
 
     def _judge(self, activation: Tensor) -> None:
@@ -86,16 +86,15 @@ class Replay:
                 raise
             self.trusted = self.forks and isinstance(error, Departed)  # another change may not depart
             return
-        kind = torch.finfo(plain.dtype)
-        reach = plain.abs().max().clamp(min=kind.tiny)
-        self.trusted = bool(((played - plain).abs() <= max(TOLERANCE, 16 * kind.eps) * reach).all())
+        self.trusted = alike(played - self.score, plain - self.score, self.score)
         if self.trusted:
             self.largest = max(1, self._played_bytes // len(some))
 
     def _record(self) -> None:
         times = 0
-        inputs = [each.clone() for each in self.inputs]  # the model may write into its input
-        recorder = Recorder(inputs)
+        shown: dict[str, Tensor] = {}
+        inputs = self._given(1)
+        recorder = Recorder(self.model, inputs)
 
         def begin(module: nn.Module, args: Any, output: Any) -> None:
             nonlocal times
@@ -106,34 +105,66 @@ class Replay:
                 )
             times += 1
             recorder.begin(output)
+            with torch._C.DisableTorchFunction():
+                shown[self.layer] = output.clone()
 
-        def consume(module: nn.Module, args: Any, output: Any) -> None:
-            recorder.consume(output)
+        def show(name: str) -> Callable[..., None]:
+            def keep(module: nn.Module, args: Any, output: Any) -> None:
+                recorder.need(output)
+                with torch._C.DisableTorchFunction():
+                    shown[name] = output.clone()
 
-        hooks: dict[str, Callable[..., Any]] = {self.layer: begin} | dict.fromkeys(self.watched, consume)
-        output = ran(self.model, inputs, hooks, recorder, self.before_softmax)
+            return keep
+
+        hooks: dict[str, Callable[..., Any]] = {self.layer: begin} | {name: show(name) for name in self.watched}
+        watched = True
+        try:
+            output = ran(self.model, inputs, hooks, recorder, self.before_softmax)
+        except STUMBLES as error:
+            if memory.is_out_of_memory(error):
+                raise
+            watched = recorder.repeatable = False
+        if not watched:  # which may be why it failed; if that was not it, the same error comes again
+            times = 0
+            output = ran(self.model, self._given(1), hooks, None, self.before_softmax)
         if not times:
             raise LookupError(f"layer {self.layer!r} did not run for this input; choose one that does")
-        recorder.consume(output)
+        recorder.finish()
+        self.score = self.read(output, shown)
+        """Of the input itself, as replays find those of variants."""
+        del output, inputs  # what is held now, the model holds
         recorder.forget()
         self.calls = recorder.calls
         self.times = times  # the layer is called; the last of them is changed
         self.forks = recorder.forks
+        self.trusted = None if recorder.repeatable else False
         self.largest = recorder.largest
         """Bytes of the largest output of one variant that is computed."""
 
     def _played(self, activations: Tensor) -> Tensor:
-        player = Player(self.calls, len(activations))
-        score = self._passed(activations, player.begin, player)
+        given = self._given(len(activations))
+        player = Player(self.calls, len(activations), given)
+        score = self._passed(activations, given, player.begin, player)
         self.operations, self._played_bytes = player.computed, player.largest
         return score
 
     def _plain(self, activations: Tensor) -> Tensor:
         """A whole pass for each of them: whatever the model does with a batch, they do not decide for each other."""
-        return torch.cat([self._passed(each, lambda changed: None, None) for each in activations[:, None]])
+        alone = activations[:, None]
+        return torch.cat([self._passed(each, self._given(1), lambda changed: None, None) for each in alone])
 
-    def _passed(self, activations: Tensor, begin: Callable[[Tensor], None], mode: TorchFunctionMode | None) -> Tensor:
-        copies, met = len(activations), 0
+    def _given(self, copies: int) -> list[Tensor]:
+        """The model's inputs, of which it may write each."""
+        return [expanded(each, copies).clone() for each in self.inputs]
+
+    def _passed(
+        self,
+        activations: Tensor,
+        given: Sequence[Tensor],
+        begin: Callable[[Tensor], None],
+        mode: TorchFunctionMode | None,
+    ) -> Tensor:
+        met = 0
         shown: dict[str, Tensor] = {}
 
         def change(module: nn.Module, args: Any, output: Any) -> Any:
@@ -155,7 +186,6 @@ class Replay:
             return keep
 
         hooks = {self.layer: change} | {name: show(name) for name in self.watched}
-        given = [expanded(each, copies).clone() for each in self.inputs]
         output = ran(self.model, given, hooks, mode, self.before_softmax)
         return self.read(output, shown)
 
@@ -175,6 +205,7 @@ def ran(
         for name, hook in hooks.items():
             lend(stack, model.get_submodule(name).register_forward_hook, hook)
         stack.enter_context(asking(model, inputs[0]))
+        stack.enter_context(taken_back(model))
         for each in (mode, softmaxes if before_softmax else None):
             if each is not None:
                 stack.enter_context(each)

@@ -313,6 +313,7 @@ class Run:
                 watched,
                 self.circumstances.before_softmax,
                 self.score[item],
+                coarse=self.circumstances.precision is not None,
             )
         check_finite(scores, "the model's score of a changed input")
         return scores
@@ -327,11 +328,15 @@ class Run:
         name = self.layer_name(layer)
         scores = self.score.new_empty(count, len(self.inputs))
         replays = [self._replay(name, item) for item in range(len(self.inputs))]
+        beside = torch.zeros_like(self.score)
+        if self.circumstances.precision is not None:  # replays are in full precision, unlike the score and the layer
+            kept = self.activation(name, spatial=False)
+            beside = self.score - torch.cat([replay(kept[item][None]) for item, replay in enumerate(replays)])
 
         def step(start: int, stop: int) -> int:
             changed = change(start, stop)
             for item, replay in enumerate(replays):
-                scores[start:stop, item] = replay(changed[:, item])
+                scores[start:stop, item] = replay(changed[:, item]) + beside[item]
             return memory.variants_of(self.inputs.device, self.circumstances.memory, max(r.largest for r in replays))
 
         memory.in_chunks(count, step)

@@ -14,21 +14,11 @@ import cnnviz
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    {"hooks", "recipes", "boxes", "layouts", "norms", "precisions", "compiling"},
+    {"hooks", "rebinding", "recipes", "boxes", "layouts", "norms", "precisions", "compiling"},
     {"operations", "memory", "preprocessing", "registry", "guard", "targets", "lettering", "deconvolution"},
-    {
-        "biases",
-        "rules",
-        "recording",
-        "regions",
-        "weights",
-        "pictures",
-        "canvases",
-        "transformations",
-        "probabilities",
-        "mixing",
-    },
-    {"engine", "surroundings", "models", "explanation", "folding", "plain_pictures", "annotations"},
+    {"biases", "rules", "recording", "regions", "weights", "pictures", "canvases", "transformations"},
+    {"probabilities", "mixing"},
+    {"engine", "judging", "surroundings", "models", "explanation", "folding", "plain_pictures", "annotations"},
     {"layers", "local", "grids", "labels", "matrices", "batches"},
     {"seeing", "replay", "covering", "class_maps"},
     {"objectives", "windows", "depths"},

@@ -313,6 +313,45 @@ def test_a_pass_that_is_never_the_same_is_not_trusted() -> None:
     assert not all(replay.trusted for replay in replays(run))
 
 
+class OnlyUnwatched(SkipsAround):
+    def forward(self, x: Tensor) -> Tensor:
+        if torch._C._len_torch_function_stack() > 0:
+            raise RuntimeError("not under a mode")
+        return super().forward(x)
+
+
+def test_a_model_that_cannot_be_watched_is_asked_the_plain_way() -> None:
+    found, expected, run = asked(OnlyUnwatched(), "layer")
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert not any(replay.trusted for replay in replays(run))
+
+
+class SmallBesideTheBias(LeavesTorch):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 1e-3 + 1e3
+
+
+def test_a_small_effect_that_is_not_seen_is_found_out() -> None:
+    found, expected, _ = asked(SmallBesideTheBias(), "layer")
+    torch.testing.assert_close(found - 1e3, expected - 1e3, rtol=1e-8, atol=1e-10)
+
+
+class FailsForMany(SkipsAround):
+    """At more inputs than were judged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 2:
+            raise RuntimeError("the buffer has two places")
+        return super().forward(x)
+
+
+def test_what_fails_after_it_was_trusted_is_computed_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CPU_REPLAYED", 2**40)
+    found, expected, run = asked(FailsForMany(), "layer")
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert all(replay.trusted for replay in replays(run))
+
+
 # What is asked about it
 
 

@@ -277,6 +277,33 @@ def test_half_precision_is_answered_in_float32(method: str) -> None:
     assert state(net) == before
 
 
+class Forks(nn.Module):
+    """Looks at a value, so that each variant is a whole pass."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.inner(x)
+        return scores if float(scores.sum()) > -1e9 else scores * 2
+
+
+@pytest.mark.parametrize("method", ["ablation_cam", "occlusion"])
+@pytest.mark.parametrize("forks", [False, True])
+def test_what_rounding_does_to_a_large_score_is_in_no_difference(method: str, forks: bool) -> None:
+    net = Wide()
+    with torch.no_grad():
+        net.head.bias += 17.3
+    asked, settings = Forks(net) if forks else net, {"layer": "inner.cap" if forks else "cap"}
+    settings = settings if method == "ablation_cam" else {}
+    expected = explain(asked, pictures(), method, target=1, **settings)
+    found = explain(asked, pictures(), method, target=1, precision="bfloat16", **settings)
+    cosine = torch.cosine_similarity(found.values.flatten(1), expected.values.flatten(1))
+    assert cosine.min() > 0.999, cosine
+
+
 def test_half_precision_is_computed_in_half() -> None:
     kinds = []
     net = Wide()

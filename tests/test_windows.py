@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from torchvision import models
 
 import cnnviz
 from cnnviz import Run, local
+from cnnviz.run import Circumstances
 from cnnviz.windows import Windows
 from cnnviz_plugins.occlusion import occlusion
 
@@ -374,3 +378,188 @@ def test_whatever_can_be_asked_of_scores_can_be_asked_of_boxes(
     inputs = torch.randn(2, 2, 17, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     found, plain = scores_both_ways(Run(flattening, inputs, target), small_boxes(7, (17, 13), 4))
     torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
+
+
+# What only some models mind
+
+
+class Views(nn.Module):
+    """Flattens by ``view``, which needs the ordinary order."""
+
+    def __init__(self, looks: bool):
+        super().__init__()
+        self.looks = looks
+        layers = (nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 4, 3, padding=1))
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(4 * 10 * 10, 3)
+        randomized(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.features(x)
+        if self.looks:
+            assert maps.is_contiguous(), "the kernel wants the ordinary order"
+        return self.head(maps.view(x.size(0), -1).relu())
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_model_that_needs_the_ordinary_order_is_still_quick(looks: bool, asked: list[Windows]) -> None:
+    inputs = torch.randn(2, 2, 20, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found, plain = scores_both_ways(Run(Views(looks), inputs, torch.tensor([1, 2])), small_boxes(7, (20, 20), 4))
+    torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
+    assert asked[0].trusted
+
+
+class OnlyAlone(Forking):
+    """Refuses to be watched."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch._C._len_torch_function_stack() > 0:
+            raise RuntimeError("not under a mode")
+        return self.conv(x).relu().mean((2, 3))
+
+
+def test_a_model_that_cannot_be_watched_is_answered_by_whole_passes(asked: list[Windows]) -> None:
+    inputs = torch.randn(2, 2, 9, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found, plain = scores_both_ways(Run(OnlyAlone(), inputs, torch.tensor([1, 2])), small_boxes(4, (9, 8), 3))
+    torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
+    assert not asked[0].trusted
+
+
+def squash(x: Tensor) -> Tensor:
+    return x / (1 + x.abs())
+
+
+with warnings.catch_warnings(action="ignore"):  # torch advises others, of which a mode sees what they do
+    unseen_squash = torch.jit.script(squash)
+
+
+class Squashes(nn.Module):
+    """What is seen outweighs what is not, and both are little beside the score."""
+
+    def __init__(self, bias: float):
+        super().__init__()
+        self.conv, self.hidden, self.head = nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.Linear(4, 4), nn.Linear(4, 3)
+        randomized(self)
+        self.bias = bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.hidden(self.conv(x).relu().mean((2, 3)))
+        return self.head(hidden + 3 * unseen_squash(hidden)) + self.bias
+
+
+@pytest.mark.parametrize("bias", [0.0, 1e4])
+@pytest.mark.parametrize("border", [0, 12])
+def test_a_small_effect_that_is_not_seen_is_found_out(bias: float, border: int, asked: list[Windows]) -> None:
+    """Also where the windows that are looked at first lie on a border on which they change nothing."""
+    inputs = torch.zeros(1, 1, 40, 40, dtype=torch.float64)
+    inputs[..., 2 : 12 if border else 38, 26:36] = 1
+    net = Squashes(bias)
+    found = cnnviz.explain(net, inputs, occlusion(4, 4), target=1).values
+    with torch.no_grad():
+        for y in range(0, 40, 4):
+            for x in range(0, 40, 4):
+                covered = inputs.clone()
+                covered[..., y : y + 4, x : x + 4] = 0
+                expected = float((net(inputs) - net(covered))[0, 1])
+                assert float(found[0, 0, y, x]) == pytest.approx(expected, rel=1e-5, abs=1e-8)
+    assert not asked[0].trusted
+
+
+def test_where_nothing_changes_the_score_nothing_is_trusted(asked: list[Windows]) -> None:
+    found = cnnviz.explain(Squashes(1.0), torch.zeros(1, 1, 24, 24, dtype=torch.float64), occlusion(4, 4), target=1)
+    assert not found.values.any()
+    assert asked[0].trusted is None
+
+
+class Dynamic(nn.Module):
+    """Each input has filters of its own, and a norm of its own."""
+
+    def __init__(self, normed: bool):
+        super().__init__()
+        self.conv, self.filters, self.head = nn.Conv2d(2, 3, 3, padding=1), nn.Linear(3, 4 * 3 * 9), nn.Linear(4, 3)
+        randomized(self)
+        self.normed = normed
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps, count = self.conv(x).relu(), len(x)
+        means = maps.mean((2, 3))
+        filters = self.filters(means).view(count * 4, 3, 3, 3)
+        maps = F.conv2d(maps.reshape(1, count * 3, *x.shape[2:]), filters, padding=1, groups=count)
+        if self.normed:
+            scale = means.repeat(1, 2)[:, :4].reshape(-1)
+            maps = F.batch_norm(maps, scale * 0.1, scale.abs() + 1, scale, None, False)
+        return self.head(maps.view(count, 4, *x.shape[2:]).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("budget", [20_000, 40_000, 60_000, None])
+def test_filters_made_of_the_input_are_not_taken_from_another(
+    budget: int | None, normed: bool, asked: list[Windows]
+) -> None:
+    inputs = torch.randn(1, 2, 17, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    run = Run(Dynamic(normed), inputs, torch.tensor([1]), circumstances=Circumstances(memory=budget))
+    found, plain = scores_both_ways(run, small_boxes(11, (17, 13), 4))
+    torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
+
+
+def test_a_rule_that_fails_in_the_middle_is_made_up_for(
+    flattening: nn.Module, asked: list[Windows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule, calls = local.RULES[F.relu], 0
+
+    def sometimes(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            raise RuntimeError("shapes do not match")
+        return rule(*args)
+
+    monkeypatch.setitem(local.RULES, F.relu, sometimes)
+    inputs = torch.randn(2, 2, 17, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    run = Run(flattening, inputs, torch.tensor([1, 2]), circumstances=Circumstances(memory=20_000))
+    found, plain = scores_both_ways(run, small_boxes(30, (17, 13), 4))
+    torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
+    assert asked[0].trusted
+    assert calls > 8
+
+
+class Output(OrderedDict[str, Tensor]):
+    """As Hugging Face's models answer."""
+
+    @property
+    def logits(self) -> Tensor:
+        return self["logits"]
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+
+
+@pytest.mark.parametrize("kind", [Output, Answer])
+def test_outputs_keep_their_type(kind: Callable[..., Any], flattening: nn.Module, asked: list[Windows]) -> None:
+    class Answers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = flattening
+            self.eval()
+
+        def forward(self, x: Tensor) -> Any:
+            return kind(logits=self.inner(x))
+
+    inputs = torch.randn(2, 2, 17, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    boxes = small_boxes(5, (17, 13), 4)
+    found, plain = scores_both_ways(Run(Answers(), inputs, lambda output: output.logits[:, 1]), boxes)
+    torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
+    assert asked[0].trusted
+
+
+def test_another_default_device_is_of_no_matter(flattening: nn.Module, asked: list[Windows]) -> None:
+    inputs = torch.randn(1, 2, 17, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    boxes, held = small_boxes(5, (17, 13), 4), torch.ones(2, 4, 4, dtype=torch.float64)
+    run = Run(flattening, inputs, torch.tensor([1]))
+    expected = run.scores_of_boxes(boxes, lambda number, item: held)
+    with torch.device("meta"):
+        found = run.scores_of_boxes(boxes, lambda number, item: held)
+    torch.testing.assert_close(found, expected)
+    assert asked[1].trusted

@@ -112,6 +112,18 @@ class _Trouble(nn.Module):
         return passed
 
 
+class _Bounded(nn.Module):
+    """Brings its weight into bounds in every pass, where it is already: it must be what it was, in value and memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, -0.5]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.weight.data = self.weight.data.clamp(-1, 1)
+        return x * self.weight.sum() * 2
+
+
 class _Passed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, trouble: _Trouble) -> Tensor:
@@ -129,6 +141,8 @@ def _check_traces(subject: _Subject, rank: int, inputs: Tensor, target: Tensor) 
     counted = _Trouble()
     with _unchanged(subject, SmallNet(rank, between=counted), inputs, "") as lent:
         subject(*lent, target)
+    with _unchanged(subject, SmallNet(rank, between=_Bounded()), inputs, " of a model that writes it") as lent:
+        subject(*lent, target, "on a model that writes into itself")
     for way, passes in counted.met.items():
         for error in (_Halfway, KeyboardInterrupt):
             for place in sorted({1, passes}) if passes else ():

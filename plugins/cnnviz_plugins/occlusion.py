@@ -45,7 +45,7 @@ def occlusion(
         count = math.prod(len(each) for each in places)
         replacement = start(run)
 
-        boxes = torch.tensor([_box(_window(number, places, lengths), size) for number in range(count)])
+        boxes = torch.tensor([_box(_window(number, places, lengths), size) for number in range(count)], device="cpu")
 
         def inside(number: int, item: int) -> Tensor:
             covered = _window(number, places, lengths)
