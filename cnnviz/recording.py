@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from cnnviz.channels import added
 from cnnviz.operations import SOFTMAXES, Operation, in_place
 
 _GETTERS = {
@@ -139,12 +140,16 @@ class Player(TorchFunctionMode):
         self.copies = copies
         self.own = marked(inputs)  # and all that is given to the model here: nothing else is written
         self.changed = marked(())
+        self.begun: tuple[Tensor, int, Tensor] | None = None
+        """The layer's changed output, its version, and what it was."""
         self.computed = 0
         """How many operations were computed."""
         self.largest = 1
 
-    def begin(self, changed: Tensor) -> None:
+    def begin(self, changed: Tensor, before: Tensor | None = None) -> None:
+        """From here on things descend from the change of what was ``before``, (1, C, *spatial)."""
         self.changed = marked([changed])
+        self.begun = None if before is None else (changed, changed._version, before)
         self.own[changed] = True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -178,7 +183,8 @@ class Player(TorchFunctionMode):
     def _compute(self, call: Call, written: Tensor | None, func: Any, args: Any, kwargs: Any) -> Any:
         if written is not None and written not in self.changed:
             written.data = written.data.clone()  # recorded, and expanded: it can't be written
-        returned = func(*args, **kwargs)
+        returned = self._added(call, func, args, kwargs)
+        returned = func(*args, **kwargs) if returned is None else returned
         result = returned if written is None else written
         if not same_path(result, call.result, self.copies):
             raise Departed
@@ -187,6 +193,14 @@ class Player(TorchFunctionMode):
             self.changed[each] = True
             self.largest = max(self.largest, each.numel() * each.element_size())
         return returned
+
+    def _added(self, call: Call, func: Any, args: Any, kwargs: Any) -> Tensor | None:
+        """Where it reads nothing that changed but the layer, in one channel of each variant: the quick way."""
+        if self.begun is None or not args or args[0] is not self.begun[0] or self.begun[0]._version != self.begun[1]:
+            return None
+        if any(each in self.changed for each in tensors((args[1:], kwargs))) or not isinstance(call.result, Tensor):
+            return None
+        return added(self.begun[2], call.result, func, args, kwargs)
 
 
 class Softmaxes(TorchFunctionMode):

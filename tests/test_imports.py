@@ -14,7 +14,7 @@ import cnnviz
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    {"hooks", "rebinding", "recipes", "boxes", "layouts", "norms", "precisions", "compiling"},
+    {"hooks", "rebinding", "recipes", "boxes", "layouts", "norms", "channels", "precisions", "compiling"},
     {"operations", "memory", "preprocessing", "registry", "guard", "targets", "lettering", "deconvolution"},
     {"biases", "rules", "recording", "regions", "weights", "pictures", "canvases", "transformations"},
     {"probabilities", "mixing"},

@@ -680,3 +680,76 @@ def test_ablation_of_two_thousand_channels_is_a_few_passes() -> None:
         explain(net, tiny_inputs(), "ablation_cam", target=TARGET, layer="late")
     # the question's pass; for each input the record and two variants the plain way, first alone then both
     assert sum(counted.batches) <= 2 * 2 + 2 * 2 * (1 + 2)
+
+
+# One channel
+
+
+class Counted(TorchDispatchMode):
+    """Multiplications of all convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.multiplications = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.convolution.default:
+            self.multiplications += output.numel() * args[1][0].numel()
+        return output
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel_size": 1},
+        {"kernel_size": 1, "stride": 2, "bias": False},
+        {"kernel_size": 1, "padding": 1},
+        {"stride": 2, "padding": 1},
+        {"padding": "same", "dilation": 2},
+        {"padding": 1, "padding_mode": "circular"},
+        {"groups": 2, "out_channels": 4},
+    ],
+    ids=str,
+)
+def test_a_channel_taken_away_is_convolved_alone(rank: int, settings: dict[str, Any]) -> None:
+    settings = {"out_channels": 5} | settings
+    kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
+    torch.manual_seed(rank)
+    pooled = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[rank - 1](1)
+    behind = kind(6, **{"kernel_size": 3} | settings)
+    net = nn.Sequential(kind(3, 6, 3), nn.Dropout(), behind, nn.Tanh(), pooled, nn.Flatten())
+    net = net.double().eval()
+    inputs = torch.randn(2, 3, *(7,) * rank, dtype=torch.float64)
+    with torch.no_grad():
+        maps = net[0](inputs)
+    variants = maps * (1 - torch.eye(6, dtype=torch.float64).view(6, 1, 6, *(1,) * rank))
+    run = Run(net, inputs, TARGET)
+    found = run.scores_from("0", 6, lambda start, stop: variants[start:stop])
+    torch.testing.assert_close(found, one_by_one(net, inputs, "0", variants, of_target), rtol=1e-9, atol=1e-12)
+    replay = next(iter(run._replays.values()))
+    assert replay.trusted
+    with Counted() as alone:
+        replay._played(variants[:, 0])
+    with Counted() as together:
+        replay._played(torch.rand_like(variants[:, 0]))
+    quick = "groups" not in settings and "padding_mode" not in settings
+    assert alone.multiplications <= together.multiplications / 6 if quick else alone.multiplications > 0
+
+
+def test_a_channel_taken_away_behind_a_write_in_place_is_convolved_with_the_others() -> None:
+    class Doubling(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mul_(2)
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), Doubling(), nn.Conv2d(6, 5, 1), nn.Tanh(), nn.Flatten()).double().eval()
+    inputs = torch.randn(2, 3, 7, 7, dtype=torch.float64)
+    with torch.no_grad():
+        maps = net[0](inputs)
+    variants = maps * (1 - torch.eye(6, dtype=torch.float64).view(6, 1, 6, 1, 1))
+    run = Run(net, inputs, TARGET)
+    found = run.scores_from("0", 6, lambda start, stop: variants[start:stop])
+    torch.testing.assert_close(found, one_by_one(net, inputs, "0", variants, of_target), rtol=1e-9, atol=1e-12)
+    assert all(each.trusted for each in run._replays.values())

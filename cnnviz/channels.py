@@ -1,0 +1,44 @@
+"""A convolution of what differs in one channel alone from what was convolved before: that, and what the channel adds.
+
+A variant that takes one of C channels away then costs a share of 1 / C of the convolution behind it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
+"""By how many spatial dimensions there are."""
+
+
+def added(before: Tensor, gave: Tensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """``func(*args)`` (K, O, *spatial) of variants that differ in one channel each from ``before``, (1, C, *spatial).
+
+    ``gave`` is what that gave, (1, O, *spatial). None where they differ in more, or it is another kind of convolution.
+    """
+    if func not in CONVOLUTIONS or len(args) < 2 or kwargs:
+        return None
+    variants, weight = args[:2]
+    said: list[Any] = [1, 0, 1, 1]
+    said[: max(0, len(args) - 3)] = args[3:7]
+    stride, padding, dilation, groups = said
+    if groups != 1 or variants.ndim != weight.ndim or variants.dtype not in (torch.float32, torch.float64):
+        return None
+    if variants.shape[1:] != before.shape[1:]:
+        return None
+    differ = (variants != before).flatten(2).any(2)
+    if bool((differ.sum(1) > 1).any()):
+        return None
+    channel = differ.int().argmax(1)
+    change = variants[torch.arange(len(variants), device=channel.device), channel] - before[0, channel]
+    kernels = weight[:, channel].transpose(0, 1)  # (K, O, *kernel)
+    if kernels[0, 0].numel() == 1 and padding in (0, (0,) * CONVOLUTIONS[func]):
+        steps: tuple[int, ...] = stride if isinstance(stride, tuple) else (stride,) * CONVOLUTIONS[func]
+        reached = change[(slice(None), *(slice(None, None, step) for step in steps))]
+        return torch.addcmul(gave, kernels, reached.unsqueeze(1))
+    each = kernels.reshape(-1, 1, *weight.shape[2:])
+    found: Tensor = func(change.unsqueeze(0), each, None, stride, padding, dilation, len(variants))
+    return gave + found.view(len(variants), -1, *found.shape[2:])
