@@ -10,8 +10,6 @@ changes is not the same, all are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,26 +17,8 @@ from torch import Tensor, nn
 
 from cnnviz import memory
 from cnnviz.boxes import Boxes, grouped
-from cnnviz.covering import RegionPlayer, whole
-from cnnviz.judging import STUMBLES, alike
-from cnnviz.recording import Recorder, expanded, mapped, tensors
-from cnnviz.regions import Recorded, Region, channels_last
-from cnnviz.replay import ran
-from cnnviz.surroundings import PAYS, Around, Chunk
-
-Read = Callable[[Any, dict[str, Tensor], int, Callable[[], Tensor]], Tensor]
-"""From the model's output, watched layers, how many variants there are, and what draws them, to their scores, (K,)."""
-Inside = Callable[[int], Tensor]
-"""From a variant's number to what its box holds, (C, *sides)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Variants that are computed alike."""
-
-    numbers: Tensor
-    boxes: Boxes
-    plan: dict[Any, Any] = field(default_factory=dict)
+from cnnviz.judging import STUMBLES
+from cnnviz.variants import Group, Inside, Question, Read, RecordedPass, Replayed, Variants, recorded
 
 
 class Windows:
@@ -83,9 +63,9 @@ class Windows:
         from it, so that differences to that score are exact. If it is ``coarse``, found in less precision than
         variants are, the same is done to whole passes.
         """
-        question = _Question(self.model, [each.detach() for each in inputs], read, watched, before_softmax)
-        variants = _Variants(question, self.begins, self.ends, inside)
-        passed = _recorded(question)
+        question = Question(self.model, [each.detach() for each in inputs], read, watched, before_softmax)
+        variants = Variants(question, self.begins, self.ends, inside)
+        passed = recorded(question)
         found = None
         if passed is not None and passed.repeatable and not passed.forks:
             found = self._by_regions(variants, passed)
@@ -94,7 +74,7 @@ class Windows:
             return found + (score - variants.unchanged) if coarse and score is not None else found
         return found if score is None else found + (score - passed.score)
 
-    def _plainly(self, variants: _Variants, passed: _Recorded | None) -> Tensor:
+    def _plainly(self, variants: Variants, passed: RecordedPass | None) -> Tensor:
         if passed is None or passed.forks:  # where it goes depends on values: variants must not decide for each other
             alone = [variants.plain(torch.tensor([number], device="cpu")) for number in range(len(self.begins))]
             return torch.cat(alone)
@@ -102,12 +82,12 @@ class Windows:
         at_once = memory.passed_at_once(passed.device, self.asked_memory, passed.largest)
         return self._chunked([every], at_once, lambda group, part: variants.plain(group.numbers[part]))
 
-    def _by_regions(self, variants: _Variants, passed: _Recorded) -> Tensor | None:
+    def _by_regions(self, variants: Variants, passed: RecordedPass) -> Tensor | None:
         """None where that is not what the plain way gives, or can't be told to be."""
         if self._path != passed.path:
             self._path, self.trusted = passed.path, None
             self._groups = [*self._grouped(passed.stride)]
-        replayed = _Replayed(variants, passed)
+        replayed = Replayed(variants, passed)
         if self.trusted is None and not self._rehearsed(replayed):
             self.trusted = False
         if self.trusted is False:
@@ -124,7 +104,7 @@ class Windows:
         for numbers in grouped(self.begins, self.ends, self.size, stride):
             yield Group(numbers, Boxes(self.begins[numbers], self.ends[numbers], self.size))
 
-    def _rehearsed(self, replayed: _Replayed) -> bool:
+    def _rehearsed(self, replayed: Replayed) -> bool:
         """Whether nothing speaks against it so far.
 
         Two variants are played, so that what is expanded along a wrong dimension shows; the second is compared, for the
@@ -144,7 +124,7 @@ class Windows:
         self._largest = max(1, player.largest // 2)
         return replayed.alike(found[1:], plain) is not False
 
-    def _played(self, replayed: _Replayed, group: Group, part: slice) -> Tensor:
+    def _played(self, replayed: Replayed, group: Group, part: slice) -> Tensor:
         try:
             found, player = replayed.played(group, part)
         except STUMBLES as error:
@@ -165,157 +145,3 @@ class Windows:
         order = torch.cat([group.numbers for group in groups])
         found = torch.cat(scores)
         return torch.empty_like(found).index_copy_(0, order.to(found.device), found)
-
-
-@dataclass(frozen=True, eq=False)
-class _Question:
-    """What is asked about one input."""
-
-    model: nn.Module
-    inputs: Sequence[Tensor]
-    read: Read
-    watched: Sequence[str]
-    before_softmax: bool
-
-
-def _recorded(question: _Question) -> _Recorded | None:
-    """Its pass, in the order that is fastest if the model takes it; None where the model can't be watched."""
-    first = question.inputs[0]
-    for laid in (channels_last(first), first.contiguous()):
-        try:
-            return _Recorded(question, laid)
-        except STUMBLES as error:
-            if memory.is_out_of_memory(error):
-                raise
-    return None
-
-
-class _Recorded:
-    """One input's pass."""
-
-    def __init__(self, question: _Question, first: Tensor):
-        self.inputs = [first, *question.inputs[1:]]
-        self.device = first.device
-        given = [each.clone() for each in self.inputs]  # the model may write into its input
-        recorder = Recorder(question.model, given)
-        recorder.begin(given[0])
-        shown: dict[str, Tensor] = {}
-
-        def show(name: str) -> Callable[..., None]:
-            def keep(module: nn.Module, args: Any, output: Any) -> None:
-                recorder.need(output)
-                with torch._C.DisableTorchFunction():
-                    shown[name] = output.clone()
-
-            return keep
-
-        hooks = {name: show(name) for name in question.watched}
-        output = ran(question.model, given, hooks, recorder, question.before_softmax)
-        recorder.finish()
-        self.score = question.read(output, shown, 1, lambda: self.inputs[0]).detach()
-        """Of the input itself."""
-        del output, given  # what is held now, the model holds
-        recorder.forget()
-        self.repeatable = recorder.repeatable
-        self.calls = recorder.calls
-        self.forks = recorder.forks
-        self.largest = recorder.largest
-        self.around = Around({call: number for number, call in enumerate(self.calls)})
-        self.path = [(call.operation, [each.shape for each in tensors(call.result)]) for call in self.calls]
-
-    @property
-    def stride(self) -> int:
-        """By how much the input is reduced where it is still a map."""
-        size, found = self.inputs[0].shape[2:], 1
-        for call in self.calls:
-            for each in tensors(call.result) if call.carries else ():
-                if each.ndim == len(size) + 2 and min(each.shape[2:]) > 1:
-                    found = max(found, *(round(a / b) for a, b in zip(size, each.shape[2:], strict=True)))
-        return found
-
-
-class _Variants:
-    """Of one input, and how they are scored."""
-
-    def __init__(self, question: _Question, begins: Tensor, ends: Tensor, inside: Inside):
-        self.question = question
-        self.begins, self.ends, self.inside = begins, ends, inside
-
-    @cached_property
-    def unchanged(self) -> Tensor:
-        """The score of the input itself, found as ``plain`` finds those of variants."""
-        return self.scored(None, self.given(self.question.inputs[0].clone()), None)
-
-    def drawn(self, numbers: Tensor | None) -> Tensor:
-        """The variants themselves, (K, C, *spatial); the input itself without numbers."""
-        if numbers is None:
-            return self.question.inputs[0]
-        found = expanded(self.question.inputs[0], len(numbers)).clone(memory_format=torch.contiguous_format)
-        for variant, number in zip(found, numbers.tolist(), strict=True):
-            spans = zip(self.begins[number].tolist(), self.ends[number].tolist(), strict=True)
-            variant[(slice(None), *(slice(begin, end) for begin, end in spans))] = self.inside(number)
-        return found
-
-    def plain(self, numbers: Tensor) -> Tensor:
-        return self.scored(numbers, self.given(self.drawn(numbers)), None)
-
-    def given(self, variants: Tensor) -> list[Tensor]:
-        """All inputs of the model, of which it may write each."""
-        return [variants, *(expanded(each, len(variants)).clone() for each in self.question.inputs[1:])]
-
-    def scored(self, numbers: Tensor | None, given: Sequence[Tensor], player: RegionPlayer | None) -> Tensor:
-        shown: dict[str, Tensor] = {}
-
-        def show(name: str) -> Callable[..., None]:
-            def keep(module: nn.Module, args: Any, output: Any) -> None:
-                with torch._C.DisableTorchFunction():
-                    shown[name] = whole(output).clone()
-
-            return keep
-
-        asked, count = self.question, len(given[0])
-        hooks = {name: show(name) for name in asked.watched}
-        output = ran(asked.model, given, hooks, player, asked.before_softmax)
-        if player is not None:
-            output = mapped(whole, output)
-        return asked.read(output, shown, count, lambda: self.drawn(numbers)).detach()
-
-
-class _Replayed:
-    """Variants of a recorded pass."""
-
-    def __init__(self, variants: _Variants, passed: _Recorded):
-        self.variants, self.passed = variants, passed
-        self.recorded = Recorded(passed.inputs[0])
-        self.departed: set[int] = set()
-        """Variants that were computed the plain way."""
-
-    def played(self, group: Group, part: slice) -> tuple[Tensor, RegionPlayer]:
-        passed = self.passed
-        chunk = Chunk(passed.around, group.plan, part)
-        numbers, boxes = group.numbers[part], group.boxes
-        inside = self.recorded.cut(boxes.at[part], boxes.sides)
-        begins = (boxes.begins - boxes.at)[part].tolist()
-        for each, begin, number in zip(inside, begins, numbers.tolist(), strict=True):
-            held = self.variants.inside(number)
-            spans = (slice(first, first + side) for first, side in zip(begin, held.shape[1:], strict=True))
-            each[(slice(None), *spans)] = held
-        region = Region.of(self.recorded, boxes, part, inside)
-        if boxes.share > PAYS:
-            region.dissolve()
-        given = self.variants.given(region)
-        player = RegionPlayer(chunk, passed.calls, len(numbers), given)
-        player.begin(region)
-        found = self.variants.scored(numbers, given, player)
-        passed.around.norms.update(player.learned)
-        return found, player
-
-    def plain(self, numbers: Tensor) -> Tensor:
-        """Scores as ``played`` would give them."""
-        self.departed.update(numbers.tolist())
-        return self.variants.plain(numbers) + (self.passed.score - self.variants.unchanged)
-
-    def alike(self, found: Tensor, plain: Tensor) -> bool | None:
-        """Whether what was played changes the score as what was computed the plain way does."""
-        before, after = self.passed.score, self.variants.unchanged
-        return alike(found - before, plain - after, after, (before - after).abs())
