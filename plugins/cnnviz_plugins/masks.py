@@ -20,7 +20,7 @@ NODES = (64, 32, 12)  # on the shorter side, of signals, images and volumes
 REACH = 21 / 224  # of the shorter side: how far a node's mask reaches out
 WIDEST, LEVELS = 20 / 224, 8  # blur, of the shorter side, and steps to it
 TEMPERATURE = 1 / 20  # of the smooth maximum
-AREA_COST = (2.0, 160.0)  # of the squared deviation from the area, at the first step and the last, in scores' spans
+AREA_COST = (10.0, 160.0)  # of the squared deviation from the area, at the first step and the last, in scores' spans
 SPANNED, CELLS = 16, 5  # random masks that tell how far scores span, of so many cells along each side
 COARSE = (56, 28, 14)  # nodes of a mask whose roughness costs something
 MODES = ("linear", "bilinear", "trilinear")
@@ -182,7 +182,7 @@ def _moved(run: Run, inputs: Tensor, step: int) -> Tensor:
 
 
 def _span(run: Run, cover: Cover, nodes: Sequence[int], area: float) -> Tensor:
-    """How far the scores of the input, of its baseline and of random parts of that area lie apart, (N,)."""
+    """How far the scores of the input and of its baseline lie apart, (N,), or half as far as those of random parts."""
 
     def draw(start: int, stop: int) -> Tensor:
         found = []
@@ -195,7 +195,7 @@ def _span(run: Run, cover: Cover, nodes: Sequence[int], area: float) -> Tensor:
         return torch.stack(found)
 
     scores = run.scores_of(2 + SPANNED, draw)
-    return scores.amax(0) - scores.amin(0)
+    return torch.maximum((scores[1] - scores[0]).abs(), (scores.amax(0) - scores.amin(0)) / 2)
 
 
 def _half_covered(run: Run, cover: Cover, nodes: Sequence[int]) -> Tensor:
