@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cnnviz import attributions, backgrounds, between, explain, memory
 from cnnviz.cli.settings import converted
+from cnnviz.mixing import mixes
 from cnnviz.pictures import read_input
 from cnnviz.preprocessing import IMAGENET
 
@@ -220,7 +221,8 @@ def counted(net: nn.Module) -> Iterator[list[int]]:
 
 def test_a_baseline_is_one_more_slot_and_the_input_one_in_each_batch() -> None:
     inputs, known = tiny_inputs(items=1), several(8, tiny_inputs())
-    with counted(net := AveragingNet()) as items:
+    mixes(net := AveragingNet(), lambda: False)  # which is asked once for each model
+    with counted(net) as items:
         explain(net, inputs, "deeplift", target=1)
     assert items == [1, 2]  # the question, and input and baseline; the note asks for nothing more
     with counted(net) as items:
