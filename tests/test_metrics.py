@@ -732,6 +732,29 @@ def test_a_picture_without_a_score_costs_only_itself(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("bad", ["a", "bc", "d"])
+def test_a_picture_without_a_score_costs_only_its_own_maps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bad: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("inputs").mkdir()
+    for name in "abcd":
+        np.save(f"inputs/{name}.npy", np.full((3, 8, 9), 1e6 if name in bad else 0.5, dtype="float32"))
+    as_they_are = Preprocessing((0.0,) * 3, (1.0,) * 3)
+    loaded = cnnviz.LoadedModel("fragile", Fragile(), as_they_are, None)
+    monkeypatch.setattr("cnnviz.cli.explain.loaded", lambda options: loaded)
+    command = ["explain", "inputs", "--method", "gradient", "--output"]
+    assert main([*command, "maps"]) == 1
+    told = [f"cnnviz: inputs/{name}.npy: the model's score has 1 values that are not finite" for name in bad]
+    assert [line.partition(", the first")[0] for line in capsys.readouterr().err.splitlines()] == told
+    assert [each.name[0] for each in sorted(Path("maps").iterdir())] == [name for name in "abcd" if name not in bad]
+    for name in "abcd":
+        np.save(f"inputs/{name}.npy", np.full((3, 8, 9), 1e6, dtype="float32"))
+    assert main([*command, "none"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not list(Path("none").glob("*"))
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [

@@ -88,6 +88,29 @@ def answered(
         if not quiet:
             say(f"{path}: {', '.join(explanation.titles())}")
 
+    def take(paths: Sequence[Path], inputs: Tensor) -> None:
+        answers = question(inputs)
+        drawing.check(answers.values())
+        if also is not None:
+            also(paths, answers, drawing)
+        if destination.folder:
+            destination.path.mkdir(parents=True, exist_ok=True)
+            _write_each(paths, answers, names, drawing, done)
+        else:
+            for name, answer in answers.items():
+                together[name].append(answer)
+
+    def faults(paths: Sequence[Path], inputs: Tensor) -> list[tuple[Path, Exception]]:
+        """What goes wrong with which; those of a batch that fails are asked one by one."""
+        try:
+            take(paths, inputs)
+        except Exception as error:
+            if len(paths) == 1 or not destination.folder:
+                return [(path, error) for path in paths]
+            alone = (([path], inputs[item : item + 1]) for item, path in enumerate(paths))
+            return [fault for each in alone for fault in faults(*each)]
+        return []
+
     with _progress(len(pictures), quiet) as advance:
         for paths, inputs in batches(question.model, pictures, batch):
             if isinstance(inputs, Exception):
@@ -96,22 +119,12 @@ def answered(
                 tell(reason(inputs))
                 failed += 1
             else:
-                try:
-                    answers = question(inputs)
-                    drawing.check(answers.values())
-                    if also is not None:
-                        also(paths, answers, drawing)
-                    if destination.folder:
-                        destination.path.mkdir(parents=True, exist_ok=True)
-                        _write_each(paths, answers, names, drawing, done)
-                    else:
-                        for name, answer in answers.items():
-                            together[name].append(answer)
-                except Exception as error:
-                    if not (destination.folder and written):
-                        raise  # it would go wrong for all of them
-                    tell(f"{', '.join(map(str, paths))}: {reason(error)}")
-                    failed += len(paths)
+                found = faults(paths, inputs)
+                if found and not (destination.folder and written):
+                    raise found[0][1]  # it would go wrong for all of them
+                for path, error in found:
+                    tell(f"{path}: {reason(error)}")
+                failed += len(found)
             advance(len(paths))
     if any(together.values()):
         done(destination.path, write_together(destination.path, together, drawing))
