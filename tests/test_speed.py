@@ -360,7 +360,8 @@ def test_replay_keeps_what_is_finished_and_tells_failures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     replay, out = benchmark("replay"), tmp_path / "replay.json"
-    rows = [replay.Compared("a", "x", 2e-5, 3, 9, True), replay.Compared("a", "y", 0.0, 9, 9, False)]
+    rows = [replay.Compared("a", "x", 2e-5, 3, 9, True, 1e-9), replay.Compared("a", "y", 0.0, 9, 9, False, 0.0)]
+    assert replay.Compared("b", "x", 2e-5, 3, 9, True, 1e-5).holds  # as much as rounding makes
     monkeypatch.setattr(replay, "model_names", lambda: ["a", "b"])
 
     def compared(name: str) -> Iterator[Any]:
