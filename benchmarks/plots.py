@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from benchmarks.records import Records, geometric_mean, median_ratio
 
@@ -33,10 +34,14 @@ def speed_picture(records: Records, caption: str, path: Path) -> None:
         axes.plot(geometric_mean(found), height, "|", color="black", markersize=13, markeredgewidth=1.8)
     axes.set_yticks(range(len(lines)), [f"{method}, {peer}" for method, peer in reversed(lines)], fontsize=8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", labelsize=8)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.grid(axis="x", which="major", linewidth=0.4)
-    axes.margins(y=0.02)
-    axes.set_xlabel("time of cnnviz / time of the peer (left of 1: cnnviz is faster)")
+    axes.margins(y=0.04)
+    axes.set_xlabel("time of cnnviz / time of the peer (left of 1: cnnviz is faster)", fontsize=8)
     _legend(axes, {row.network for row in rows}, batches)
     _captioned(figure, caption, path)
 
@@ -48,7 +53,7 @@ def _legend(axes: Any, networks: set[str], batches: list[int]) -> None:
     for batch, marker in zip(batches, "os", strict=False):
         axes.plot([], [], marker, color="#555555", label=f"batch {batch}", markersize=5)
     axes.plot([], [], "|", color="black", label="geometric mean", markersize=10, markeredgewidth=1.8)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.0), ncols=7, fontsize=8, frameon=False, borderaxespad=3.5)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.0), ncols=7, fontsize=8, frameon=False, borderaxespad=4.5)
 
 
 def growth_picture(records: Records, caption: str, path: Path) -> None:
