@@ -56,6 +56,8 @@ class Replay:
         """Whether playing gives what the plain way gives; None while no change has told."""
         self.operations = 0
         """How many operations the last pass that was played computed."""
+        self.output: Tensor
+        """Of the layer, which changes are made of, (1, C, *spatial); as it is in this pass, unless it is put here."""
         self._record()
 
     def __call__(self, activations: Tensor) -> Tensor:

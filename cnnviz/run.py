@@ -328,6 +328,9 @@ class Run:
         name = self.layer_name(layer)
         scores = self.score.new_empty(count, len(self.inputs))
         replays = [self._replay(name, item) for item in range(len(self.inputs))]
+        if name in self.trace.activations:  # which differs from what a replay recorded by rounding
+            for item, replay in enumerate(replays):
+                replay.output = self.trace.activation(name)[item : item + 1]
         beside = torch.zeros_like(self.score)
         if self.circumstances.precision is not None:  # replays are in full precision, unlike the score and the layer
             kept = self.activation(name, spatial=False)

@@ -17,6 +17,7 @@ from torchvision import models
 from torchvision.models.convnext import CNBlockConfig
 
 from cnnviz import channel, explain, memory
+from cnnviz.channels import added
 from cnnviz.replay import Replay
 from cnnviz.run import Circumstances, Run
 
@@ -753,3 +754,24 @@ def test_a_channel_taken_away_behind_a_write_in_place_is_convolved_with_the_othe
     found = run.scores_from("0", 6, lambda start, stop: variants[start:stop])
     torch.testing.assert_close(found, one_by_one(net, inputs, "0", variants, of_target), rtol=1e-9, atol=1e-12)
     assert all(each.trusted for each in run._replays.values())
+
+
+def test_a_channel_taken_away_is_known_where_the_question_was_computed_in_another_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1), nn.ReLU()]
+    net = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    inputs = torch.rand(2, 3, 64, 64)
+    taken: list[bool] = []
+
+    def noted(*asked: Any) -> Tensor | None:
+        found = added(*asked)
+        taken.append(found is not None)
+        return found
+
+    monkeypatch.setattr("cnnviz.recording.added", noted)
+    found = explain(net, inputs, "ablation_cam", layer="3", target=[1, 2]).values
+    assert sum(taken) >= 2 * 2  # of each input: where it is judged, and in all that follows
+    monkeypatch.setattr("cnnviz.recording.added", lambda *asked: None)
+    torch.testing.assert_close(found, explain(net, inputs, "ablation_cam", layer="3", target=[1, 2]).values)
