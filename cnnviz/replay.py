@@ -95,7 +95,8 @@ class Replay:
             return
         self.trusted = alike(played - self.score, torch.cat([plain[:1], plain]) - self.score, self.score)
         if self.trusted:
-            self.largest = max(1, self._played_bytes // len(some))
+            given = activation.numel() * activation.element_size()  # the change itself is kept too
+            self.largest = max(1, given, self._played_bytes // len(some))
 
     def _record(self) -> None:
         times = 0
