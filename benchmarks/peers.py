@@ -302,8 +302,9 @@ METHODS: dict[str, tuple[Peer, ...]] = {
         ),
     ),
     "score_cam": (
-        Peer("grad-cam", grad_cam("ScoreCAM"), passes=channels),
-        Peer("torchcam", torchcam("ScoreCAM"), alike=torch.relu, passes=channels),
+        # each with its variant of the paper's
+        Peer("grad-cam", grad_cam("ScoreCAM"), settings={"align_corners": True}, passes=channels),
+        Peer("torchcam", torchcam("ScoreCAM"), settings={"norm_before": True}, alike=torch.relu, passes=channels),
     ),
     "ablation_cam": (Peer("grad-cam", grad_cam("AblationCAM"), passes=channels),),
 }
