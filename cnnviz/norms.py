@@ -12,6 +12,16 @@ from torch import Tensor, nn
 _PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 
 
+def affine(
+    mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """What a batch norm with these statistics multiplies each channel with, and what it adds then, (C,)."""
+    scale = (variance + eps).rsqrt()
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale
+    return scale, shift if bias is None else shift + bias
+
+
 def scaled(
     input: Tensor,
     running_mean: Tensor | None,
@@ -31,9 +41,6 @@ def scaled(
     if any(each.dtype is not input.dtype or each.shape != input.shape[1:2] for each in given):
         return None
     with torch.no_grad():
-        scale = (running_var + eps).rsqrt()
-        scale = scale if weight is None else scale * weight
-        shift = running_mean * scale
-        shift = -shift if bias is None else bias - shift
+        scale, shift = affine(running_mean, running_var, weight, bias, eps)
     places = (-1, *(1,) * (input.ndim - 2))
     return torch.addcmul(shift.view(places), input, scale.view(places))

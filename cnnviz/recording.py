@@ -78,6 +78,16 @@ class Recorder(TorchFunctionMode):
             if each in self.made:
                 self.made[each].readers.append(None)
 
+    def shows(self, name: str, shown: dict[str, Tensor]) -> Callable[..., None]:
+        """A forward hook that puts a layer's output into ``shown``."""
+
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            self.need(output)
+            with torch._C.DisableTorchFunction():
+                shown[name] = output.clone()
+
+        return keep
+
     def finish(self) -> None:
         """The pass is over, and its output is held, in whatever it comes: what is still held is needed."""
         self.need([*self.made])

@@ -116,15 +116,9 @@ class Replay:
             with torch._C.DisableTorchFunction():
                 shown[self.layer] = self.output = output.clone()
 
-        def show(name: str) -> Callable[..., None]:
-            def keep(module: nn.Module, args: Any, output: Any) -> None:
-                recorder.need(output)
-                with torch._C.DisableTorchFunction():
-                    shown[name] = output.clone()
-
-            return keep
-
-        hooks: dict[str, Callable[..., Any]] = {self.layer: begin} | {name: show(name) for name in self.watched}
+        hooks: dict[str, Callable[..., Any]] = {self.layer: begin} | {
+            name: recorder.shows(name, shown) for name in self.watched
+        }
         watched = True
         try:
             output = ran(self.model, inputs, hooks, recorder, self.before_softmax)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.boxes import Boxes, Kernel
+from cnnviz.norms import affine
 from cnnviz.recording import Call
 from cnnviz.regions import Recorded, Region, channels_last
 
@@ -42,10 +43,8 @@ class Norm:
             exact = input.dtype in (torch.float32, torch.float64)
             if training or running_mean is None or running_var is None or not exact or input.dtype != running_var.dtype:
                 return None
-            scale = (running_var + eps).rsqrt()
-            scale = scale if weight is None else scale * weight
-            shift = -running_mean * scale
-            return Norm(call, scale.detach(), (shift if bias is None else shift + bias).detach())
+            scale, shift = affine(running_mean, running_var, weight, bias, eps)
+            return Norm(call, scale.detach(), shift.detach())
 
         return normed(*args, **kwargs)
 

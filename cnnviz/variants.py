@@ -68,15 +68,7 @@ class RecordedPass:
         recorder.begin(given[0])
         shown: dict[str, Tensor] = {}
 
-        def show(name: str) -> Callable[..., None]:
-            def keep(module: nn.Module, args: Any, output: Any) -> None:
-                recorder.need(output)
-                with torch._C.DisableTorchFunction():
-                    shown[name] = output.clone()
-
-            return keep
-
-        hooks = {name: show(name) for name in question.watched}
+        hooks = {name: recorder.shows(name, shown) for name in question.watched}
         output = ran(question.model, given, hooks, recorder, question.before_softmax)
         recorder.finish()
         self.score = question.read(output, shown, 1, lambda: self.inputs[0]).detach()
