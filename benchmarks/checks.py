@@ -21,7 +21,7 @@ from benchmarks import networks
 from benchmarks.random_labels import learned_by_heart
 from cnnviz import Attribution, Explanation, Trial, demo, evaluate, evidence, explain, metrics
 from cnnviz.demo import drawing
-from cnnviz_plugins.similarity import alike
+from cnnviz_plugins.metrics._map_similarity import alike
 
 SEED = 11
 TRAINED = ("squeezenet1_0", "mobilenet_v2")

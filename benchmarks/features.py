@@ -33,7 +33,7 @@ import cnnviz
 from benchmarks.networks import ASSETS
 from cnnviz import Bounds, LoadedModel, Synthesized
 from cnnviz.demo import drawing
-from cnnviz.seeing import View
+from cnnviz.engine.feature_extraction import View
 
 SCALES = 12  # of seed 003's way
 ENDS = 2  # of 255: what is so near black or white is at an end of the range

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import models
 
-from cnnviz.preprocessing import IMAGENET
+from cnnviz.images.preprocessing import IMAGENET
 
 ASSETS = Path(os.environ.get("CNNVIZ_ASSETS") or Path(__file__).parents[2] / "shared" / "assets")
 WEIGHTS = {"squeezenet1_0": "squeezenet1_0-imagenet.pth", "mobilenet_v2": "mobilenet_v2-imagenet-fp16.pth"}

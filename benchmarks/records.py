@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cnnviz.explanation import write as write_whole
+from cnnviz.images.files import write as write_whole
 
 HOME = Path(__file__).parent / "results"
 PACKAGES = ("cnnviz", "torch", "torchvision", "captum", "grad-cam", "torchcam", "zennit", "numpy")

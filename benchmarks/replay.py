@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from benchmarks.coverage import model_names
 from benchmarks.records import HOME, about
-from cnnviz.explanation import write as write_whole
-from cnnviz.run import Run
+from cnnviz.images.files import write as write_whole
+from cnnviz.run.run import Run
 
 FIXED_SIZE = {"inception_v3": 96, "maxvit_t": 224}
 ATTENTIVE = ("vit", "swin")

@@ -23,7 +23,7 @@ import torch
 from benchmarks.checks import NETWORKS, PARTS, TRAINED, Case, case
 from benchmarks.sanity_records import FILE, LeftOut, Row, begun, mean
 from benchmarks.subjects import FINE, known, subject
-from cnnviz.cli.failures import reason
+from cnnviz.cli.errors import reason
 
 DRAWN_AT_ONCE = 4
 

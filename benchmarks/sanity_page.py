@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         (options.docs / "pictures").mkdir(parents=True, exist_ok=True)
         if options.sheet:
             from benchmarks.sanity_sheet import sheet
-            from cnnviz.explanation import encoded, write
+            from cnnviz.images.files import encoded, write
 
             write(options.docs / "pictures" / "sanity.jpg", encoded(sheet(methods(records)), ".jpg"))
         drawn = (options.docs / "pictures" / "sanity.jpg").is_file()

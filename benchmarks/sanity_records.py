@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.records import HOME, about
-from cnnviz.explanation import write as write_whole
+from cnnviz.images.files import write as write_whole
 
 FILE = HOME / "sanity.json"
 MADE = "make it with python -m benchmarks.sanity"

@@ -18,9 +18,9 @@ from benchmarks import networks
 from benchmarks.subjects import FINE, subject
 from cnnviz import Preprocessing, Run, demo, evidence, explain
 from cnnviz.demo import drawing
-from cnnviz.lettering import font
-from cnnviz.preprocessing import IMAGENET
-from cnnviz_plugins.randomization import forget, layers
+from cnnviz.drawing.text import font
+from cnnviz.images.preprocessing import IMAGENET
+from cnnviz_plugins.metrics.randomization import forget, layers
 
 SIDE, MARGIN, LABEL = 96, 5, 158  # pixels
 COLUMNS = 2

@@ -25,9 +25,9 @@ from torch import Tensor
 import cnnviz
 from benchmarks.blind import blind_maps
 from cnnviz import Explanation, demo
-from cnnviz.compose import Named
 from cnnviz.demo import drawing
-from cnnviz.explanation import encoded, write
+from cnnviz.formulas.expr import Named
+from cnnviz.images.files import encoded, write
 
 BATCH = 25
 SEED = 7

@@ -12,7 +12,7 @@ from nets import AveragingNet, FlatteningNet, tiny_inputs
 from PIL import Image
 from torch import Tensor, nn
 
-from cnnviz.preprocessing import IMAGENET
+from cnnviz.images.preprocessing import IMAGENET
 
 # networks of a few weights lose more to handing work between threads than they win; subprocesses inherit it
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision import models
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -132,3 +136,140 @@ def dense(layer: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> tuple[Te
             unit[place] = 1
             columns.append(layer(unit.view(1, *shape)).flatten() - bias)
     return torch.stack(columns, 1), bias
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A rectifier as mathematics: zero (or a slope) below zero, the identity up to a cap."""
+
+    below: float = 0.0
+    cap: float = float("inf")
+
+    def value(self, z: Tensor) -> Tensor:
+        return torch.where(z > self.cap, self.cap, torch.where(z > 0, z, self.below * z))
+
+    def slope(self, z: Tensor) -> Tensor:
+        low = torch.full_like(z, self.below)  # float64, as torch.where of two numbers would not be
+        return torch.where(z > self.cap, 0.0, torch.where(z > 0, 1.0, low))
+
+
+RELU, RELU6, LEAKY = Curve(), Curve(cap=6.0), Curve(below=0.2)
+Rectifier = Callable[[Tensor], Tensor]
+
+
+SPELLINGS: dict[str, tuple[Curve, Callable[[], Rectifier]]] = {
+    "nn.ReLU": (RELU, nn.ReLU),
+    "nn.ReLU-inplace": (RELU, lambda: nn.ReLU(inplace=True)),
+    "F.relu": (RELU, lambda: F.relu),
+    "F.relu-inplace": (RELU, lambda: lambda x: F.relu(x, inplace=True)),
+    "F.relu-inplace-positional": (RELU, lambda: lambda x: F.relu(x, True)),
+    "F.relu-by-name": (RELU, lambda: lambda x: F.relu(input=x)),
+    "F.relu_": (RELU, lambda: F.relu_),
+    "torch.relu": (RELU, lambda: torch.relu),
+    "torch.relu_": (RELU, lambda: torch.relu_),
+    "method": (RELU, lambda: lambda x: x.relu()),
+    "method-inplace": (RELU, lambda: lambda x: x.relu_()),
+    "clamp": (RELU, lambda: lambda x: x.clamp(min=0)),
+    "clamp-positional": (RELU, lambda: lambda x: x.clamp(0)),
+    "clamp-float": (RELU, lambda: lambda x: torch.clamp(x, min=0.0)),
+    "clamp-inplace": (RELU, lambda: lambda x: x.clamp_(min=0)),
+    "clamp-by-name": (RELU, lambda: lambda x: torch.clamp(input=x, min=0)),
+    "clamp_min": (RELU, lambda: lambda x: x.clamp_min(0)),
+    "clip": (RELU, lambda: lambda x: torch.clip(x, min=0)),
+    "clip_": (RELU, lambda: lambda x: torch.clip_(x, min=0)),
+    "threshold": (RELU, lambda: nn.Threshold(0, 0)),
+    "threshold-inplace": (RELU, lambda: nn.Threshold(0, 0, inplace=True)),
+    "nn.ReLU6": (RELU6, nn.ReLU6),
+    "nn.ReLU6-inplace": (RELU6, lambda: nn.ReLU6(inplace=True)),
+    "F.relu6": (RELU6, lambda: F.relu6),
+    "F.hardtanh": (RELU6, lambda: lambda x: F.hardtanh(x, 0, 6)),
+    "clamp-both": (RELU6, lambda: lambda x: x.clamp(0, 6)),
+    "nn.LeakyReLU": (LEAKY, lambda: nn.LeakyReLU(0.2)),
+    "nn.LeakyReLU-inplace": (LEAKY, lambda: nn.LeakyReLU(0.2, inplace=True)),
+    "F.leaky_relu": (LEAKY, lambda: lambda x: F.leaky_relu(x, 0.2)),
+    "F.leaky_relu_": (LEAKY, lambda: lambda x: F.leaky_relu_(x, 0.2)),
+    "nn.PReLU": (LEAKY, lambda: nn.PReLU(init=0.2, dtype=torch.float64)),
+    "nn.RReLU": (LEAKY, lambda: nn.RReLU(0.1, 0.3)),
+}
+
+
+class Rectified(nn.Module):
+    """Affine, rectifier, affine, the same rectifier again, linear."""
+
+    def __init__(self, rank: int, rectify: Rectifier):
+        super().__init__()
+        self.first = CONV[rank](2, 3, 3, padding=1)
+        self.second = nn.Linear(3 * torch.Size(SIZES[rank]).numel(), 7)
+        self.head = nn.Linear(7, 3)
+        randomized(self, seed=rank)
+        with torch.no_grad():
+            self.first.weight.mul_(4)  # so that some values pass six
+        self.rectify = rectify
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.rectify(self.first(x))
+        return self.head(self.rectify(self.second(maps.flatten(1))))
+
+
+class Residual(nn.Module):
+    """One rectifier, in place, used three times, once behind an addition: x, relu(x), relu(x) + A relu(x)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 2, 1)
+        self.branch = nn.Conv2d(2, 2, 3, padding=1)
+        self.head = nn.Linear(60, 3)
+        self.relu = nn.ReLU(inplace=True)
+        randomized(self, seed=5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.stem(x))
+        out = self.relu(self.branch(x))
+        out = out + x
+        return self.head(self.relu(out - 1).flatten(1))
+
+
+class Halfway(nn.Module):
+    """Rectifies two of three channels in place, through a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 3, 3, padding=1)
+        self.head = nn.Linear(90, 3)
+        randomized(self, seed=6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.first(x)
+        maps[:, :2].relu_()
+        return self.head(maps.flatten(1))
+
+
+def untrained(name: str) -> nn.Module:
+    """Seeded, batch norm's statistics those of some noise: else signals fade on the way through."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"num_classes": 10}
+    settings |= {"init_weights": False} if name in ("googlenet", "vgg11_bn") else {}
+    settings |= {"aux_logits": False} if name == "googlenet" else {}
+    net: nn.Module = models.get_model(name, weights=None, **settings)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    for parameter_name, parameter in net.named_parameters():
+        if parameter_name.endswith("layer_scale"):
+            nn.init.constant_(parameter, 0.5)  # untrained, they all but switch the blocks off
+    with torch.no_grad():
+        net.train()(torch.randn(4, 3, 64, 64))
+    return net.eval()
+
+
+class Cramped(FlatteningNet):
+    """Has no memory for more than ``most`` items."""
+
+    most = 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+        return super().forward(x)

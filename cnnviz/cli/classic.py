@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnviz.cli import quantities
-from cnnviz.cli.answers import Question
-from cnnviz.cli.failures import FAILED
+from cnnviz.cli import value_parsing
+from cnnviz.cli.batch_explain import Question
+from cnnviz.cli.errors import FAILED
 from cnnviz.cli.options import FILES, MODEL, QUESTION, WORK, Layer, Pictures, Target, loaded, sharing
-from cnnviz.cli.results import Drawing
+from cnnviz.cli.outputs import Drawing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from cnnviz.explanation import Explanation
+    from cnnviz.explanations.explanation import Explanation
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ def classic(
     They are named NAME_Vanilla_BP_color and so on, and cost one pass forward and two back. The settings of the methods
     and renderers are options too, such as --smooth or --colormap hsv.
     """
-    from cnnviz.cli.answers import answered, found_pictures, status
-    from cnnviz.cli.results import destination
-    from cnnviz.cli.settings import formula, named_methods, separated
+    from cnnviz.cli.batch_explain import answered, found_pictures, status
+    from cnnviz.cli.method_options import formula, named_methods, separated
+    from cnnviz.cli.outputs import destination
     from cnnviz.cli.targets import read_target
-    from cnnviz.explanation import encoded, joined, picture_suffix, write
-    from cnnviz.grids import grid
-    from cnnviz.pictures import read_input
-    from cnnviz.registry import renderers
+    from cnnviz.drawing.montage import grid
+    from cnnviz.explanations.explanation import joined
+    from cnnviz.images.files import encoded, picture_suffix, read_input, write
+    from cnnviz.registry.registry import renderers
 
     declared = [name for parameter in context.command.params for name in parameter.opts]
     tokens = [*pictures, *(("--layer", layer) if layer is not None else ())]
@@ -101,7 +101,7 @@ def classic(
         method.name: formula(method.name, settings, lambda path: read_input(path, load().preprocessing))
         for method in methods
     }
-    how = {"seed": options["seed"], "memory": quantities.byte_count(options["memory"])}
+    how = {"seed": options["seed"], "memory": value_parsing.byte_count(options["memory"])}
     how |= {"before_softmax": options["before_softmax"]}
     formulas = {name: by_method[kind.method] for name, kind in KINDS.items()}
     kept: dict[str, list[Explanation]] = {} if sheet is None else {name: [] for name in KINDS}
@@ -136,8 +136,8 @@ class _InKinds(Drawing):
     """Draws each kind as its table says, unless settings say otherwise."""
 
     def __call__(self, explanation: Explanation) -> NDArray[np.uint8]:
-        from cnnviz.cli.settings import converted
-        from cnnviz.registry import renderers
+        from cnnviz.cli.method_options import converted
+        from cnnviz.registry.registry import renderers
 
         kind = KINDS[str(explanation.renderer)]
         return explanation.render(kind.renderer, **{**kind.settings, **converted(renderers[kind.renderer], self.given)})

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnviz.cli import quantities
+from cnnviz.cli import value_parsing
 from cnnviz.cli.options import MODEL, QUESTION, WORK, Layer, Render, Show, loaded, sharing
 
 if TYPE_CHECKING:
-    from cnnviz.batches import Picture
+    from cnnviz.images.batches import Picture
 
 _ANSWER: dict[str, Any] = {"rich_help_panel": "Question and answer"}
 
@@ -52,16 +52,15 @@ def confusions(
     Rows are true classes, columns what they were taken for. The settings of the method and of the renderer are options
     too, such as --layer 3 or --opacity 0.4.
     """
-    from cnnviz.cli.answers import status
+    from cnnviz.cli.batch_explain import status
+    from cnnviz.cli.errors import reason, say, tell
     from cnnviz.cli.explain import offered_renderers
-    from cnnviz.cli.failures import reason, say, tell
+    from cnnviz.cli.method_options import formula, named_methods, separated
+    from cnnviz.cli.outputs import Drawing
     from cnnviz.cli.progress import progress
-    from cnnviz.cli.results import Drawing
-    from cnnviz.cli.settings import formula, named_methods, separated
-    from cnnviz.confusions import find_confusions
-    from cnnviz.explanation import encoded, picture_suffix, write
-    from cnnviz.labels import labelled_pictures
-    from cnnviz.pictures import read_input
+    from cnnviz.images.files import encoded, picture_suffix, read_input, write
+    from cnnviz.tasks.confusion_matrix import find_confusions
+    from cnnviz.tasks.labels import labelled_pictures
 
     declared = [name for parameter in context.command.params for name in parameter.opts]
     tokens = [*folder, *(("--layer", layer) if layer is not None else ())]
@@ -97,7 +96,7 @@ def confusions(
             most=most,
             batch=options["batch"],
             seed=options["seed"],
-            memory=quantities.byte_count(options["memory"]),
+            memory=value_parsing.byte_count(options["memory"]),
             before_softmax=options["before_softmax"],
             unreadable=left_out,
             progress=step,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnviz.cli.failures import FAILED, reason, say, tell
+from cnnviz.cli.errors import FAILED, reason, say, tell
 from cnnviz.cli.options import FILES, MODEL, Pictures, Quiet, loaded, sharing
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from cnnviz.grids import Cell
-    from cnnviz.models import LoadedModel
+    from cnnviz.drawing.montage import Cell
+    from cnnviz.models.loading import LoadedModel
 
 NAME = "deconv-segment"
 _HELP = "demo-segmentation, or any that scores every pixel: package.module:factory."
@@ -45,11 +45,10 @@ def deconv_segment(
     A row for each picture: itself, its classes in colours, their shares of the pixels, and with --stages of each layer
     of the decoder the channel most active on what was found. A .safetensors file keeps the classes and their scores.
     """
-    from cnnviz.cli.answers import found_pictures, status
+    from cnnviz.cli.batch_explain import found_pictures, status
+    from cnnviz.cli.outputs import destination, file_names
     from cnnviz.cli.progress import progress
-    from cnnviz.cli.results import destination, file_names
-    from cnnviz.explanation import write
-    from cnnviz.pictures import read_input
+    from cnnviz.images.files import read_input, write
 
     found, missing = found_pictures(pictures)
     if not found:
@@ -119,7 +118,7 @@ class _Segmented:
     @property
     def says(self) -> str:
         """The class with most pixels, the background aside."""
-        from cnnviz.class_maps import is_background, shares
+        from cnnviz.drawing.class_overlay import is_background, shares
 
         found = shares(self.classes)
         first = min(found, key=lambda number: is_background(self.names[number]))
@@ -129,8 +128,8 @@ class _Segmented:
         """The picture, its classes, the legend, and the stages of the decoder."""
         import numpy as np
 
-        from cnnviz import class_maps
-        from cnnviz.plain_pictures import drawn
+        from cnnviz.drawing import class_overlay as class_maps
+        from cnnviz.drawing.input_images import drawn
 
         if self.inputs.ndim != 4:
             shape = tuple(self.inputs.shape)
@@ -147,8 +146,8 @@ def _segmented(title: str, model: LoadedModel, inputs: Tensor, stages: bool) -> 
     """Raises TypeError where there is no decoder to show, ValueError for a model that does not score pixels."""
     import torch
 
-    from cnnviz.deconvolution import SegmentationNet
-    from cnnviz.guard import asking
+    from cnnviz.engine.forward import asking
+    from cnnviz.models.segmentation_net import SegmentationNet
 
     module = model.module
     if stages and not isinstance(module, SegmentationNet):
@@ -177,9 +176,9 @@ def _file(answers: Sequence[_Segmented], suffix: str) -> bytes:
     import torch
     from safetensors.torch import save
 
-    from cnnviz.cli.results import VALUES
-    from cnnviz.explanation import encoded
-    from cnnviz.grids import sheet
+    from cnnviz.cli.outputs import VALUES
+    from cnnviz.drawing.montage import sheet
+    from cnnviz.images.files import encoded
 
     if suffix.lower() != VALUES:
         return encoded(sheet([each.row() for each in answers]), suffix)

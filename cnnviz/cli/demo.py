@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnnviz.cli.failures import say
+from cnnviz.cli.errors import say
 from cnnviz.cli.report import Figure, page
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cnnviz.demo.drawing import Drawn
-    from cnnviz.explanation import Explanation
+    from cnnviz.explanations.explanation import Explanation
 
 METHODS = ("grad_cam", "layer_cam", "guided_backprop", "guided_grad_cam", "integrated_gradients", "smoothgrad")
 SHOWN = 4  # pictures in a grid; the others are alike
@@ -45,9 +45,9 @@ INTRODUCTION = (
 def _methods(folder: Path) -> Figure:
     """Several methods side by side."""
     from cnnviz import demo
-    from cnnviz.explaining import explain
-    from cnnviz.grids import grid
-    from cnnviz.models import load_model
+    from cnnviz.drawing.montage import grid
+    from cnnviz.explanations.explain import explain
+    from cnnviz.models.loading import load_model
 
     drawn = demo.pictures("demo")
     for name, picture in zip(_names(drawn), drawn.pictures, strict=True):
@@ -66,9 +66,9 @@ def _methods(folder: Path) -> Figure:
 def _shortcut(folder: Path) -> Figure:
     """A network that learned something else than it was meant to, found out."""
     from cnnviz import demo
-    from cnnviz.explaining import explain
-    from cnnviz.grids import grid
-    from cnnviz.models import load_model
+    from cnnviz.drawing.montage import grid
+    from cnnviz.explanations.explain import explain
+    from cnnviz.models.loading import load_model
 
     drawn = demo.pictures("demo-shortcut")
     for name, picture in zip(_names(drawn), drawn.pictures, strict=True):
@@ -97,8 +97,8 @@ def _wrong_tag(folder: Path) -> Figure:
     """What the shortcut does where it misleads."""
     from cnnviz import demo
     from cnnviz.demo.drawing import draw
-    from cnnviz.explaining import explain
-    from cnnviz.models import load_model
+    from cnnviz.explanations.explain import explain
+    from cnnviz.models.loading import load_model
 
     drawn = draw(len(demo.CATEGORIES), seed=2022, tag="wrong", held_out=True)
     inputs, labels = demo.as_inputs(drawn.pictures), drawn.labels.tolist()
@@ -121,8 +121,8 @@ def _wrong_tag(folder: Path) -> Figure:
 def _overlays(folder: Path) -> list[Figure]:
     """Each picture with its map over it."""
     from cnnviz import demo
-    from cnnviz.explaining import explain
-    from cnnviz.models import load_model
+    from cnnviz.explanations.explain import explain
+    from cnnviz.models.loading import load_model
 
     drawn = demo.pictures("demo")
     answer = explain(load_model("demo"), demo.as_inputs(drawn.pictures), "layer_cam")
@@ -137,7 +137,7 @@ def _share(answer: Explanation, masks: NDArray[np.bool_]) -> float:
     """Which part of the positive values lies on the masks (N, H, W), on average."""
     import torch
 
-    from cnnviz.parts import resize
+    from cnnviz.images.resampling import resize
 
     warm = resize(answer.values.clamp(min=0), answer.inputs.shape[2:]).sum(1)
     return float(((warm * torch.from_numpy(masks)).sum((1, 2)) / warm.sum((1, 2))).mean())
@@ -159,12 +159,12 @@ def _picture(path: Path, picture: NDArray[np.uint8]) -> None:
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:
-    from cnnviz.explanation import encoded
+    from cnnviz.images.files import encoded
 
     return encoded(picture, ".png")
 
 
 def _write(path: Path, content: bytes) -> None:
-    from cnnviz.explanation import write
+    from cnnviz.images.files import write
 
     write(path, content)

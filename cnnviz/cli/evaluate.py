@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnviz.cli import quantities
-from cnnviz.cli.failures import FAILED, reason, tell
+from cnnviz.cli import value_parsing
+from cnnviz.cli.errors import FAILED, reason, tell
 from cnnviz.cli.options import MODEL, QUESTION, WORK, Layer, Methods, Pictures, Target, loaded, sharing
 from cnnviz.cli.progress import progress
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cnnviz.annotations import Annotations
-    from cnnviz.cli.answers import Question
+    from cnnviz.cli.batch_explain import Question
     from cnnviz.cli.scores import Score
-    from cnnviz.explanation import Explanation
-    from cnnviz.protocols import Metric
+    from cnnviz.explanations.explanation import Explanation
+    from cnnviz.images.annotations import Annotations
+    from cnnviz.registry.protocols import Metric
 
 _ANSWER: dict[str, Any] = {"rich_help_panel": "Question and answer"}
 _ENOUGH = 3  # first pictures that fail alike: the others would, too
@@ -65,13 +65,13 @@ def evaluate(
     The settings of methods and metrics are options too: --per section, --tolerance 15. [bold]cnnviz methods[/bold]
     lists metrics.
     """
-    from cnnviz.annotations import read_annotations
-    from cnnviz.cli.answers import Question, found_pictures, status
+    from cnnviz.cli.batch_explain import Question, found_pictures, status
+    from cnnviz.cli.method_options import converted, formula, named_methods, separated
     from cnnviz.cli.scores import Scores, check_table, say_rows, write_table
-    from cnnviz.cli.settings import converted, formula, named_methods, separated
     from cnnviz.cli.targets import read_target
-    from cnnviz.pictures import read_input
-    from cnnviz.registry import metrics
+    from cnnviz.images.annotations import read_annotations
+    from cnnviz.images.files import read_input
+    from cnnviz.registry.registry import metrics
 
     names, asked = _names(method, "grad_cam"), _names(metric, "roc_auc,mass_inside")
     tokens = [*pictures, *(("--layer", layer) if layer is not None else ())]
@@ -86,7 +86,7 @@ def evaluate(
         return FAILED
     load = cache(lambda: loaded(options))
     formulas = {name: formula(name, settings, lambda path: read_input(path, load().preprocessing)) for name in names}
-    how = {"seed": options["seed"], "memory": quantities.byte_count(options["memory"])}
+    how = {"seed": options["seed"], "memory": value_parsing.byte_count(options["memory"])}
     question = Question(load(), formulas, read_target(target), how | {"before_softmax": options["before_softmax"]})
     scoring = {name: build(**converted(build, settings)) for name, build in zip(asked, measures, strict=True)}
     scores = Scores(names, asked, drop_blank)
@@ -132,8 +132,8 @@ def _answered(
 
     Of pictures that can't be read or have no such places is told. Those of a batch that fails are asked one by one.
     """
-    from cnnviz.annotations import read_mask
-    from cnnviz.cli.answers import batches
+    from cnnviz.cli.batch_explain import batches
+    from cnnviz.images.annotations import read_mask
 
     for paths, inputs in batches(question.model, pictures, batch):
         if isinstance(inputs, Exception):
@@ -173,7 +173,7 @@ def _scored(
     answer: Explanation, question: Question, method: str, scoring: Mapping[str, Metric], mask: Tensor | None
 ) -> Score:
     from cnnviz.cli.scores import Score
-    from cnnviz.evaluating import evaluate as evaluated
+    from cnnviz.explanations.evaluate import evaluate as evaluated
 
     found = evaluated(
         answer,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnviz.cli import quantities
+from cnnviz.cli import value_parsing
 from cnnviz.cli.options import MODEL, WORK, Layer, Pictures, Render, Show, loaded, sharing
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from cnnviz.batches import Picture
-    from cnnviz.explanation import Explanation
+    from cnnviz.explanations.explanation import Explanation
+    from cnnviz.images.batches import Picture
 
 _ANSWER: dict[str, Any] = {"rich_help_panel": "Question and answer"}
 
@@ -43,17 +43,16 @@ def excite(
     Beside the crops stand their projections back from that unit, a row for each channel. The settings of the method and
     of the renderer are options too, such as --smooth or --style minmax.
     """
-    from cnnviz.batches import in_batches
-    from cnnviz.cli.answers import found_pictures, status
+    from cnnviz.cli.batch_explain import found_pictures, status
+    from cnnviz.cli.errors import FAILED, reason, say, tell
     from cnnviz.cli.explain import offered_renderers
-    from cnnviz.cli.failures import FAILED, reason, say, tell
+    from cnnviz.cli.method_options import formula, named_methods, separated
+    from cnnviz.cli.outputs import Drawing, destination
     from cnnviz.cli.progress import progress
-    from cnnviz.cli.results import Drawing, destination
-    from cnnviz.cli.settings import formula, named_methods, separated
-    from cnnviz.exciting import find_exciting
-    from cnnviz.explanation import encoded, picture_suffix, write
-    from cnnviz.patches import patch_sheet
-    from cnnviz.pictures import read_input
+    from cnnviz.images.batches import in_batches
+    from cnnviz.images.files import encoded, picture_suffix, read_input, write
+    from cnnviz.tasks.activation_crops import patch_sheet
+    from cnnviz.tasks.top_activations import find_exciting
 
     declared = [name for parameter in context.command.params for name in parameter.opts]
     methods = named_methods([method], pictures)
@@ -93,7 +92,7 @@ def excite(
         return FAILED
     if not any(best.values()):
         raise ValueError(f"none of {len(read)} pictures excites a channel of {channels}; choose other channels")
-    how = {"seed": options["seed"], "memory": quantities.byte_count(options["memory"])}
+    how = {"seed": options["seed"], "memory": value_parsing.byte_count(options["memory"])}
     write(output, encoded(patch_sheet(load(), layer, best, explained, renderer=drawn, **how), suffix))
     if not options["quiet"]:
         for number, row in best.items():

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnviz.cli import quantities
-from cnnviz.cli.failures import FAILED
+from cnnviz.cli import value_parsing
+from cnnviz.cli.errors import FAILED
 from cnnviz.cli.options import (
     FILES,
     MODEL,
@@ -26,9 +26,9 @@ from cnnviz.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cnnviz.cli.answers import Also
-    from cnnviz.protocols import Renderer
-    from cnnviz.registry import Method
+    from cnnviz.cli.batch_explain import Also
+    from cnnviz.registry.protocols import Renderer
+    from cnnviz.registry.registry import Method
 
 
 @sharing(QUESTION, FILES, MODEL, WORK, SPEED)
@@ -82,11 +82,11 @@ def explained(
     also: Also | None = None,
 ) -> int:
     """Explain and draw; ``also`` is handed what was answered, as :func:`cnnviz.cli.answers.answered` says."""
-    from cnnviz.cli.answers import Question, answered, found_pictures, status
-    from cnnviz.cli.results import Drawing, destination
-    from cnnviz.cli.settings import formula, named_methods, separated
+    from cnnviz.cli.batch_explain import Question, answered, found_pictures, status
+    from cnnviz.cli.method_options import formula, named_methods, separated
+    from cnnviz.cli.outputs import Drawing, destination
     from cnnviz.cli.targets import read_target
-    from cnnviz.pictures import read_input
+    from cnnviz.images.files import read_input
 
     declared = [name for parameter in context.command.params for name in parameter.opts]
     chosen = [part for name, text in given.items() if text is not None for part in (f"--{name}", text)]
@@ -99,7 +99,7 @@ def explained(
     place = destination(options["output"], found, names, options["show"])
     load = cache(lambda: loaded(options))
     formulas = {name: formula(name, settings, lambda path: read_input(path, load().preprocessing)) for name in names}
-    how = {"seed": options["seed"], "memory": quantities.byte_count(options["memory"])}
+    how = {"seed": options["seed"], "memory": value_parsing.byte_count(options["memory"])}
     how |= {name: options[name] for name in ("before_softmax", *SPEED) if name in options}
     question = Question(load(), formulas, read_target(target), how)
     drawing = Drawing(render, settings, frozenset(name for each in methods for name in each.settings))
@@ -110,7 +110,7 @@ def explained(
 
 def offered_renderers(asked: str | None) -> list[Method[Renderer]]:
     """The renderer asked for; otherwise all that load, for which one a method wants shows only in its answer."""
-    from cnnviz.registry import PluginError, renderers
+    from cnnviz.registry.registry import PluginError, renderers
 
     if asked is not None:
         return [renderers[asked]]

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cnnviz.cli.making import Job, made
 from cnnviz.cli.options import FILES, MODEL, Pictures, Quiet, Seed, loaded, sharing
+from cnnviz.cli.synthesis_jobs import Job, made
 
 NAME = "inversion"
 _ANSWER: dict[str, Any] = {"rich_help_panel": "Question and answer"}
@@ -33,12 +33,12 @@ def invert(
     A row for each picture, itself first, and then a picture for each layer with the relative error of its features.
     Settings are options too: --steps 100, --canvas pixels; [bold]cnnviz methods inversion[/bold] lists them.
     """
-    from cnnviz.cli.results import destination
-    from cnnviz.cli.settings import converted, separated
-    from cnnviz.depths import depths
-    from cnnviz.pictures import find_pictures, read_input
-    from cnnviz.registry import syntheses
-    from cnnviz.synthesizing import synthesize
+    from cnnviz.cli.method_options import converted, separated
+    from cnnviz.cli.outputs import destination
+    from cnnviz.feature_visualization.synthesize import synthesize
+    from cnnviz.images.files import find_pictures, read_input
+    from cnnviz.registry.registry import syntheses
+    from cnnviz.tasks.layer_selection import depths
 
     method = syntheses[NAME]
     declared = [name for parameter in context.command.params for name in parameter.opts]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from cnnviz.cli import quantities
+from cnnviz.cli import value_parsing
 
 if TYPE_CHECKING:
     import torch
 
-    from cnnviz.models import LoadedModel
+    from cnnviz.models.loading import LoadedModel
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 _MODEL: dict[str, Any] = {"rich_help_panel": "Model"}
@@ -150,15 +150,15 @@ def loaded(options: Mapping[str, Any]) -> LoadedModel:
     """The network that the options of ``MODEL`` name. Raises ValueError for a device or dtype that is not there."""
     import torch
 
-    from cnnviz.models import load_model
+    from cnnviz.models.loading import load_model
 
     found = load_model(
         options["model"],
         weights=options["weights"],
         trust_model=options["trust_model"],
-        mean=quantities.numbers(options["mean"], "--mean"),
-        std=quantities.numbers(options["std"], "--std"),
-        size=quantities.size(options["size"]),
+        mean=value_parsing.numbers(options["mean"], "--mean"),
+        std=value_parsing.numbers(options["std"], "--std"),
+        size=value_parsing.size(options["size"]),
         categories=options["categories"],
     )
     if options["dtype"] not in DTYPES:

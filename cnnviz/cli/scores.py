@@ -67,7 +67,7 @@ def check_table(path: Path) -> None:
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows as the suffix says."""
-    from cnnviz.explanation import write
+    from cnnviz.images.files import write
 
     text = {".csv": _csv, ".md": markdown, ".json": _json}[path.suffix.lower()](rows)
     write(path, text.encode())

@@ -11,8 +11,8 @@ import typer
 from cnnviz.cli.options import FILES, MODEL, QUESTION, WORK, Layer, Methods, Pictures, Target, sharing
 
 if TYPE_CHECKING:
-    from cnnviz.cli.results import Drawing
-    from cnnviz.explanation import Explanation
+    from cnnviz.cli.outputs import Drawing
+    from cnnviz.explanations.explanation import Explanation
 
 RENDERER = "segmentation"
 
@@ -64,9 +64,9 @@ def segment(
 def _segmented(answer: Explanation, drawing: Drawing) -> Any:
     import inspect
 
-    from cnnviz.cli.settings import converted
-    from cnnviz.registry import renderers
-    from cnnviz.segmenting import segment as cut
+    from cnnviz.cli.method_options import converted
+    from cnnviz.registry.registry import renderers
+    from cnnviz.tasks.object_segmentation import segment as cut
 
     drawn = converted(renderers[RENDERER], drawing.given)
     known = inspect.signature(cut).parameters
@@ -82,7 +82,7 @@ def _check_place(place: Path, picture: Path, taken: dict[Path, Path]) -> None:
 
 
 def _tell_box(path: Path, method: str, box: tuple[int, int, int, int], share: float) -> None:
-    from cnnviz.cli.failures import say
+    from cnnviz.cli.errors import say
 
     said = f"box {','.join(map(str, box))}, {share:.1%} of the picture" if box[2] else "nothing stands out"
     say(f"{path}: {method}: {said}")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnviz.cli import quantities
-from cnnviz.cli.making import Job, made
+from cnnviz.cli import value_parsing
 from cnnviz.cli.options import FILES, MODEL, Group, Quiet, Seed, loaded, sharing
+from cnnviz.cli.synthesis_jobs import Job, made
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,11 +38,11 @@ def synthesize(
     Every setting of the synthesis is an option too: --layer features.3, --target tabby, --steps 100, --start cat.png.
     [bold]cnnviz methods NAME[/bold] lists them. Ctrl-C ends the work and keeps what there is.
     """
-    from cnnviz.cli.results import destination
-    from cnnviz.cli.settings import converted, separated
-    from cnnviz.pictures import read_input
-    from cnnviz.registry import syntheses
-    from cnnviz.synthesizing import synthesize as make
+    from cnnviz.cli.method_options import converted, separated
+    from cnnviz.cli.outputs import destination
+    from cnnviz.feature_visualization.synthesize import synthesize as make
+    from cnnviz.images.files import read_input
+    from cnnviz.registry.registry import syntheses
 
     words = [word for word in synthesis if not word.startswith("-")]
     name = next((word for word in words if word in syntheses), (words or [""])[0])
@@ -59,9 +59,9 @@ def synthesize(
     model = loaded({**options, "size": None})  # which is for pictures alone
 
     def read(path: Path) -> Tensor:
-        return read_input(path, model.preprocessing.changed(size=quantities.size(options["size"])))
+        return read_input(path, model.preprocessing.changed(size=value_parsing.size(options["size"])))
 
-    lengths = quantities.lengths(options["size"])
+    lengths = value_parsing.lengths(options["size"])
     size = lengths[0] if lengths is not None and len(lengths) == 1 else lengths
     how = {"size": size, "count": count, "seed": options["seed"], "snapshots": snapshots}
     run = partial(make, model, name, **how, **converted(method, given, read))

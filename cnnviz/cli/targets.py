@@ -16,12 +16,12 @@ def read_target(text: str | None) -> Any:
     if text is None:
         return None
     if found := _VALUE.fullmatch(text):
-        from cnnviz.objectives import class_score
+        from cnnviz.run.objectives import class_score
 
         score = class_score(int(found[2] or 0))
         return score if found[1] == "higher" else -score
     if found := _NEAR.fullmatch(text):
-        from cnnviz.objectives import closeness
+        from cnnviz.run.objectives import closeness
 
         try:
             values = tuple(float(each) for each in found[1].split(","))
@@ -29,7 +29,7 @@ def read_target(text: str | None) -> Any:
             raise ValueError(f"--target near:VALUE takes a number, or several with commas, not {found[1]!r}") from None
         return closeness(values)
     if found := _PLACE.fullmatch(text):
-        from cnnviz import objectives
+        from cnnviz.run import objectives
 
         if not found[3].isdigit():
             raise ValueError(f"--target {found[1]}:LAYER:NUMBER ends in the channel's number, not in {found[3]!r}")

@@ -76,8 +76,8 @@ def as_inputs(pictures: NDArray[np.uint8]) -> Tensor:
 
 def _untrained(name: str) -> nn.Module:
     if name == SEGMENTATION:
-        from cnnviz.deconvolution import SegmentationNet
         from cnnviz.demo.plain import plain_trunk
+        from cnnviz.models.segmentation_net import SegmentationNet
 
         return SegmentationNet(plain_trunk(), len(SEGMENTS))
     from cnnviz.demo.residual import DemoNet

@@ -16,10 +16,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cnnviz.deconvolution import SegmentationNet, intersection_over_union
 from cnnviz.demo import CATEGORIES, SEGMENTATION, SEGMENTS, as_inputs
 from cnnviz.demo.drawing import Drawn, draw
 from cnnviz.demo.plain import plain_trunk
+from cnnviz.models.segmentation_net import SegmentationNet, intersection_over_union
 
 NAMING, SEGMENTING = 57_600, 57_600  # pictures
 BATCH = 32

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz import Attribution, Explanation, attributions, explain
-from cnnviz.registry import Method
-from cnnviz.testing.built import built, close, equal
+from cnnviz.registry.registry import Method
 from cnnviz.testing.nets import CLASSES, SmallNet
-from cnnviz.testing.traces import state
+from cnnviz.testing.state_snapshot import state
+from cnnviz.testing.subject import built, close, equal
 
 
 def check_attribution(
@@ -89,14 +89,14 @@ class _Subject:
             raise AssertionError(f"{self.name} {broken}")
 
 
-class _Halfway(Exception):
+class SimulatedError(Exception):
     """Raised inside the model."""
 
 
-class _Trouble(nn.Module):
+class FailingLayer(nn.Module):
     """Counts the passes through it, and raises in one of them, on the way forward or back."""
 
-    def __init__(self, error: type[BaseException] = _Halfway, forward: int = 0, backward: int = 0):
+    def __init__(self, error: type[BaseException] = SimulatedError, forward: int = 0, backward: int = 0):
         super().__init__()
         self.error, self.at = error, {"forward": forward, "backward": backward}
         self.met = {"forward": 0, "backward": 0}
@@ -126,7 +126,7 @@ class _Bounded(nn.Module):
 
 class _Passed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, trouble: _Trouble) -> Tensor:
+    def forward(ctx: Any, x: Tensor, trouble: FailingLayer) -> Tensor:
         ctx.trouble = trouble
         return x.clone()
 
@@ -138,15 +138,15 @@ class _Passed(torch.autograd.Function):
 
 def _check_traces(subject: _Subject, rank: int, inputs: Tensor, target: Tensor) -> None:
     """Nothing is left behind: in peace, by an exception or an interrupt, in the first pass or the last, either way."""
-    counted = _Trouble()
+    counted = FailingLayer()
     with _unchanged(subject, SmallNet(rank, between=counted), inputs, "") as lent:
         subject(*lent, target)
     with _unchanged(subject, SmallNet(rank, between=_Bounded()), inputs, " of a model that writes it") as lent:
         subject(*lent, target, "on a model that writes into itself")
     for way, passes in counted.met.items():
-        for error in (_Halfway, KeyboardInterrupt):
+        for error in (SimulatedError, KeyboardInterrupt):
             for place in sorted({1, passes}) if passes else ():
-                model = SmallNet(rank, between=_Trouble(error, **{way: place}))
+                model = SmallNet(rank, between=FailingLayer(error, **{way: place}))
                 what = f" when {error.__name__.lstrip('_')} is raised in {way} pass {place}"
                 with _unchanged(subject, model, inputs, what) as lent:
                     try:

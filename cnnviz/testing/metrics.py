@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from cnnviz import Explanation, Metric, evaluate, explain, gradient, metrics
-from cnnviz.registry import Method
-from cnnviz.testing.built import built, close, equal
+from cnnviz.registry.registry import Method
 from cnnviz.testing.nets import SmallNet
-from cnnviz.testing.traces import state
+from cnnviz.testing.state_snapshot import state
+from cnnviz.testing.subject import built, close, equal
 
 
 def check_metric(method: str | Metric | Method[Any], **settings: Any) -> None:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from cnnviz import Explanation, Renderer, renderers
-from cnnviz.registry import Method
-from cnnviz.testing.built import built, equal
+from cnnviz.registry.registry import Method
+from cnnviz.testing.subject import built, equal
 
 
 def check_renderer(method: str | Renderer | Method[Any], **settings: Any) -> None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from cnnviz import Synthesis, Synthesized, syntheses, synthesize
-from cnnviz.registry import Method
-from cnnviz.testing.attributions import _Halfway, _Trouble
-from cnnviz.testing.built import built, close, equal
+from cnnviz.registry.registry import Method
+from cnnviz.testing.attributions import FailingLayer, SimulatedError
 from cnnviz.testing.nets import SmallNet
-from cnnviz.testing.traces import state
+from cnnviz.testing.state_snapshot import state
+from cnnviz.testing.subject import built, close, equal
 
 SIZE = (14, 12, 10)
 
@@ -93,15 +93,15 @@ def _check_steps(subject: _Subject, made: Synthesized) -> None:
 
 def _check_traces(subject: _Subject) -> None:
     """Nothing is left behind: in peace, by an exception or an interruption, in the first pass or the last."""
-    counted = _Trouble()
+    counted = FailingLayer()
     _unchanged(subject, SmallNet(subject.rank, between=counted), "")
     for way, passes in counted.met.items():
-        for error in (_Halfway, KeyboardInterrupt):
+        for error in (SimulatedError, KeyboardInterrupt):
             for place in sorted({1, passes}) if passes else ():
-                model = SmallNet(subject.rank, between=_Trouble(error, **{way: place}))
+                model = SmallNet(subject.rank, between=FailingLayer(error, **{way: place}))
                 what = f" when {error.__name__.lstrip('_')} is raised in {way} pass {place}"
                 made = _unchanged(subject, model, what, error)
-                if error is _Halfway:
+                if error is SimulatedError:
                     subject.demand(made is None, f"gives inputs even{what}")
                 elif made is not None:
                     subject.demand(not made.finished, f"says it is finished{what}")

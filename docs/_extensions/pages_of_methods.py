@@ -20,8 +20,8 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util.nodes import nested_parse_with_titles
 
 import cnnviz
-from cnnviz.cli.settings import annotation
-from cnnviz.registry import Method
+from cnnviz.cli.method_options import annotation
+from cnnviz.registry.registry import Method
 
 FOR_PLUGINS = ("cnnviz.testing",)
 SHAPE = re.compile(r"(?<![\w`])\((?:[^()`]*\*spatial|(?:K\*)?N,[^()`]*)\)")  # whose stars are no emphasis

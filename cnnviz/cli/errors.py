@@ -1,0 +1,69 @@
+"""What a failure looks like to whoever typed the command: one line on stderr, and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import TextIO
+
+import typer
+
+from cnnviz.registry.registry import PluginError
+
+PARTLY, FAILED, INTERRUPTED = 1, 2, 130
+FORESEEN = (ValueError, LookupError, TypeError, OSError, ImportError, PluginError)
+
+
+def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
+    """Run the command; whatever goes wrong becomes a line and a status. CNNVIZ_TRACEBACK=1 shows where."""
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")  # of libraries, for programmers; python -W default shows them
+            status = typer.main.get_command(app).main(args, prog_name="cnnviz", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except Exception as error:
+        if os.environ.get("CNNVIZ_TRACEBACK", "0") not in ("", "0"):
+            traceback.print_exception(error)
+        tell(reason(error))
+        return FAILED
+    if status == INTERRUPTED:
+        tell("interrupted; the files written so far are whole")
+    return status if isinstance(status, int) else 0
+
+
+def say(text: str) -> None:
+    """A line of the answer, on stdout."""
+    _write(text, sys.stdout)
+
+
+def tell(text: str) -> None:
+    """A line about what went wrong, on stderr."""
+    _write(f"cnnviz: {text}", sys.stderr)
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line without Python's decorations."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if hasattr(error, "format_message"):  # of the command line itself; typer brings click along under a private name
+        context = getattr(error, "ctx", None)
+        way_out = f" ({context.command_path} --help tells more)" if context is not None else ""
+        return " ".join(error.format_message().split()) + way_out
+    plain = error.args[0] if isinstance(error, KeyError) and error.args else error
+    line = " ".join(str(plain).split()) or type(error).__name__
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in line:
+        return f"memory ran out; try a smaller --batch, or --memory 256MB ({line[:80]})"
+    if isinstance(error, FORESEEN):
+        return line
+    first = next(iter(str(error).splitlines()), "").strip()
+    return f"{type(error).__name__}: {first}; CNNVIZ_TRACEBACK=1 shows where"
+
+
+def _write(text: str, stream: TextIO) -> None:
+    # class and file names come from anywhere, and must not steer the terminal
+    print("".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text), file=stream)

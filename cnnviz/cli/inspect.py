@@ -1,0 +1,196 @@
+"""What there is: methods, a network's layers, and whether everything installed works."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cnnviz.cli import value_parsing
+from cnnviz.cli.errors import PARTLY, reason, say
+from cnnviz.cli.options import TrustModel, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from cnnviz.registry.registry import Method, Registry
+
+Plain = Annotated[bool, typer.Option("--plain", help="Tabs between columns, for scripts.")]
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One of them, with its settings.", show_default=False)] = None,
+    plain: Plain = False,
+) -> None:
+    """List what explains, draws, makes inputs and measures; with NAME its page and its settings."""
+    from cnnviz.registry.registry import PluginError, registries
+
+    if name is not None:
+        holders = [registry for registry in registries if name in registry]
+        if not holders:
+            raise LookupError(_unknown(name, [each for registry in registries for each in registry]))
+        for registry in holders:
+            _page(registry[name], registry, name, plain)
+        return
+    for registry in registries:
+        rows = []
+        for each in registry:
+            try:
+                summary = registry[each].summary.replace("``", "")
+            except PluginError as error:  # its neighbours work all the same
+                summary = f"does not load: {reason(error.__cause__ or error)}"
+            kind = [registry.kind] if plain else []
+            rows.append([*kind, each, summary, registry.origin(each)])
+        _table((registry.kind, "what it is", "from"), rows, plain)
+
+
+def layers(
+    model: Annotated[str, typer.Argument(help="As for cnnviz explain --model.", show_default=False)],
+    weights: Weights = None,
+    trust_model: TrustModel = False,
+    size: Annotated[
+        str | None, typer.Option(help="Of the input, without channels: 224, 224x320, or of any rank.")
+    ] = None,
+    plain: Plain = False,
+) -> None:
+    """List a network's layers as --layer takes them: by name or, of convolutions, by number."""
+    import torch
+
+    from cnnviz.engine.layers import convolutions, last_spatial_layer
+    from cnnviz.models.loading import load_model
+
+    asked = value_parsing.lengths(size)
+    # names and shapes need no weights, so none are downloaded
+    of_pictures = value_parsing.size(size) if asked and len(asked) < 3 else None
+    loaded = load_model(model, weights=weights or "random", trust_model=trust_model, size=of_pictures)
+    inputs = torch.zeros(_input_shape(loaded.module, asked, loaded.preprocessing.crop, len(loaded.preprocessing.mean)))
+    shapes = _output_shapes(loaded.module, inputs)
+    try:
+        automatic = last_spatial_layer(loaded.module, (inputs,))
+    except LookupError:
+        automatic = ""  # class activation maps find none; gradients need none
+    numbers = {name: str(number) for number, name in enumerate(convolutions(loaded.module), 1)}
+    rows = [
+        (
+            name,
+            type(module).__name__,
+            shapes.get(name, "does not run"),
+            numbers.get(name, ""),
+            "automatic" if name == automatic else "",
+        )
+        for name, module in loaded.module.named_modules()
+        if name
+    ]
+    _table(("layer", "type", f"of {_shape(inputs)}", "number", ""), rows, plain)
+
+
+def doctor() -> int:
+    """Load everything that is installed, and tell what does not work."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    from cnnviz.registry.registry import registries
+
+    for package in ("cnnviz", "torch", "torchvision"):
+        say(f"{package} {version(package)}")
+    say(f"Python {platform.python_version()}")
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    say(f"CUDA: {', '.join(devices) or 'none'}")
+    faults = 0
+    for registry in registries:
+        found = registry.faults()
+        faults += len(found)
+        say(f"{len(registry) - len(found)} {registry.group.rpartition('.')[2]} load")
+        for error in found.values():
+            say(f"fault: {reason(error)}")
+    return PARTLY if faults else 0
+
+
+def _page(method: Method[Any], registry: Registry[Any], name: str, plain: bool) -> None:
+    from cnnviz.cli.method_options import annotation
+
+    say(f"{name}: {registry.kind} from {registry.origin(name)}")
+    say("")
+    for line in (inspect.getdoc(method.build) or "No page.").splitlines():
+        say(line.replace("``", ""))
+    say("")
+    rows = []
+    for setting, parameter in method.settings.items():
+        default = "" if parameter.default is inspect.Parameter.empty else str(parameter.default)
+        rows.append((f"--{setting.replace('_', '-')}", annotation(parameter), default))
+    if rows:
+        _table(("setting", "type", "default"), rows, plain)
+    else:
+        say("It has no settings.")
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], plain: bool) -> None:
+    if plain:
+        for row in rows:
+            say("\t".join(" ".join(cell.split()) for cell in row))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*titles, box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns[:-1]:
+        column.overflow = "fold"
+    table.columns[0].min_width = max((len(row[0]) for row in rows), default=0)  # names are for copying
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # what plugins say is no markup
+    Console().print(table)
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "cnnviz methods lists what there is"
+    return f"there is no method {name!r}; {hint}"
+
+
+def _input_shape(
+    model: nn.Module, asked: tuple[int, ...] | None, crop: tuple[int, int] | None, channels: int
+) -> tuple[int, ...]:
+    """Of one input: the size asked for, or the network's own. Raises ValueError where nobody knows."""
+    from torch.nn.modules.conv import _ConvNd
+
+    first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
+    rank = 2 if first is None else len(first.kernel_size)
+    size = asked or (crop if rank == 2 else None)
+    if size is None:
+        example = "x".join(["224", "224", "64"][:rank])
+        raise ValueError(f"the size of {type(model).__name__}'s input is not known; give it, such as --size {example}")
+    return (1, channels, *(size * rank if len(size) == 1 else size))
+
+
+def _output_shapes(model: nn.Module, inputs: Tensor) -> dict[str, str]:
+    """By layer, of what its last call gives."""
+    import torch
+
+    shapes: dict[str, str] = {}
+
+    def observer(name: str) -> Any:
+        def observe(module: nn.Module, args: Any, output: Any) -> None:
+            shapes[name] = _shape(output) if isinstance(output, torch.Tensor) else type(output).__name__
+
+        return observe
+
+    handles = [module.register_forward_hook(observer(name)) for name, module in model.named_modules()]
+    try:
+        with torch.no_grad():
+            model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape[1:]))

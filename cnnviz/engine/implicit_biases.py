@@ -1,0 +1,152 @@
+"""What an operation adds to its output that is not proportional to its input.
+
+For piecewise linear networks the score is exactly the input's share plus the share of these implicit biases
+(Srinivas & Fleuret, 2019, arXiv:1905.00780): f(x) = <df/dx, x> + sum over operations of <df/dy, y - J x>.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.weak import WeakIdKeyDictionary
+
+from cnnviz.engine.nested import tensors
+from cnnviz.engine.operations import RECTIFIERS, Operation, canonical, in_place, name_of
+
+_BIASED = (torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d)
+_LINEAR = (F.linear, torch._C._nn.linear, *_BIASED, torch.conv_transpose3d)
+_PADDINGS = (F.pad, torch._C._nn.pad)
+_HOMOGENEOUS = {
+    *(operation for operation in RECTIFIERS if operation not in (F.relu6, F.threshold)),
+    *(F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
+    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.adaptive_max_pool2d, F.interpolate),
+    *(torch.max_pool1d, torch.max_pool2d, torch.max_pool3d, torch.avg_pool1d, torch._C._nn.avg_pool2d),
+    *(torch.cat, torch.concat, torch.stack, torch.flatten, Tensor.flatten, Tensor.view, Tensor.reshape),
+    *(Tensor.permute, torch.permute, Tensor.transpose, torch.transpose, Tensor.contiguous, Tensor.clone),
+    *(Tensor.mean, torch.mean, Tensor.sum, torch.sum, Tensor.chunk, torch.chunk, Tensor.split, torch.split),
+    *(Tensor.squeeze, torch.squeeze, Tensor.unsqueeze, torch.unsqueeze, Tensor.__getitem__, Tensor.unbind),
+    *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.pad, torch._C._nn.pad, Tensor.neg, torch.neg),
+    *(Tensor.__neg__, Tensor.to, Tensor.float, Tensor.expand, torch.channel_shuffle),
+}
+
+
+@cache
+def _prepare_forward_derivatives() -> None:
+    """torch compiles some of them with a function it deprecates itself, when the first one is asked for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        import_module("torch._decomp.decompositions_for_jvp")
+
+
+_one_at_a_time = threading.RLock()
+
+
+class Biases:
+    """Meets the operations of one forward pass and keeps each implicit bias with the place it is added."""
+
+    def __init__(self, source: Tensor):
+        self.found: list[tuple[GradientEdge, Tensor]] = []
+        self._reached: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._reached[source] = True
+
+    def call(self, func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], run: Callable[..., Any]) -> Any:
+        """``run`` the operation; its bias counts only where the input reaches it."""
+        for arg in args:
+            refuse_transformed(func, arg, self._depends)
+        if not any(self._depends(arg) for arg in (*args, *kwargs.values())):
+            return run(func, args, kwargs)
+        if func is Tensor.__setitem__:
+            raise LookupError("what an assignment into part of a tensor adds to the score is not known")
+        writes = in_place(func, kwargs)
+        biases = self._biases(func, args, kwargs) if writes else []  # asked before its input is gone
+        output = run(func, args, kwargs)
+        outputs = list(tensors(output))
+        for each in outputs:
+            if each.requires_grad:  # x.new_zeros(...) and x > 0 are made of x and depend on nothing
+                self._reached[each] = True
+        if getattr(func, "__name__", "") == "__get__" or not any(each.requires_grad for each in outputs):
+            return output
+        biases = biases if writes else self._biases(func, args, kwargs)
+        for each, bias in zip(outputs, biases, strict=False):
+            if bias is not None and each.requires_grad:
+                self.found.append((get_gradient_edge(each), bias))
+        return output
+
+    def _biases(self, func: Operation, args: Any, kwargs: Any) -> list[Tensor | None]:
+        """For each tensor of the output what does not come in proportion from the input; none at all: an empty list."""
+        operands = list(tensors([args, list(kwargs.values())]))
+        all_depend = all(self._depends(each) for each in operands)
+        padded = func in _PADDINGS and (kwargs.get("value") or (args[3] if len(args) > 3 else 0))
+        weights = [each for each in operands if isinstance(each, nn.Parameter)]
+        if canonical(func, args, kwargs) in _HOMOGENEOUS and not padded and (all_depend or weights):
+            return []
+        if func in _LINEAR and len(args) > 1 and not any(self._depends(each) for each in operands[1:]):
+            bias = args[2] if len(args) > 2 else kwargs.get("bias")
+            if bias is None:
+                return []
+            spread = (1,) * (args[1].ndim - 2) if func is not F.linear and func is not torch._C._nn.linear else ()
+            return [bias.detach().reshape(-1, *spread)]
+        return self._by_forward_derivative(func, args, kwargs)
+
+    def _by_forward_derivative(self, func: Operation, args: Any, kwargs: Any) -> list[Tensor | None]:
+        """y - J x, whatever the operation: its derivative in the direction of its own input."""
+        writes = in_place(func, kwargs)
+        _prepare_forward_derivatives()
+        # one level of forward derivatives, and one choice of attention kernels, is all that a process has; the fused
+        # kernels have no forward derivative
+        with _one_at_a_time, torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+            named = {name: self._dual(arg, writes) for name, arg in kwargs.items()}
+            try:
+                output = func(*(self._dual(arg, writes) for arg in args), **named)
+            except NotImplementedError as error:
+                raise LookupError(
+                    f"the implicit bias of {name_of(func)} is not known: PyTorch has no forward derivative of it"
+                ) from error
+            return [_remainder(each) for each in tensors(output)]
+
+    def _dual(self, value: Any, copied: bool) -> Any:
+        """What depends on the input, moving in the direction of itself; the rest as a constant."""
+        if isinstance(value, tuple | list):
+            return type(value)([self._dual(each, copied) for each in value])
+        if not isinstance(value, Tensor):
+            return value
+        if not self._depends(value) or not value.is_floating_point():
+            return value.detach()
+        primal = value.detach().clone() if copied else value.detach()
+        return forward_ad.make_dual(primal, primal.clone())  # type: ignore[no-untyped-call]  # torch has no types here
+
+    def _depends(self, value: Any) -> bool:
+        if isinstance(value, tuple | list):
+            return any(self._depends(each) for each in value)
+        return isinstance(value, Tensor) and value in self._reached
+
+
+def _remainder(output: Tensor) -> Tensor | None:
+    if not output.is_floating_point():
+        return None
+    primal, tangent = forward_ad.unpack_dual(output)  # type: ignore[no-untyped-call]  # nor here
+    bias = primal if tangent is None else primal - tangent
+    return bias.clone() if bool(bias.any()) else None
+
+
+def refuse_transformed(func: Operation, value: Any, matters: Callable[[Tensor], bool]) -> None:
+    """Raises ValueError for a tensor of torch.func in place of one that matters: no rule reaches what is done there."""
+    base = value
+    while isinstance(base, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(base):
+        base = torch._C._functorch.get_unwrapped(base)
+    if base is not value and matters(base):
+        raise ValueError(
+            f"{name_of(func)} is called inside torch.func (such as vmap), where rules and biases can't reach; "
+            "write that part of the model without it"
+        )

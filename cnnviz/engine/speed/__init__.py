@@ -1,0 +1,1 @@
+"""How a pass may be computed faster with results equal up to rounding. Nothing here changes what is computed."""

@@ -1,0 +1,81 @@
+"""A picture in, a picture out: everything between is chosen, and can be chosen otherwise."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from cnnviz.explanations.explain import explain
+from cnnviz.images.files import encoded, picture_suffix, write
+from cnnviz.images.preprocessing import IMAGENET
+from cnnviz.models.loading import LoadedModel, load_model
+from cnnviz.registry.protocols import Attribution
+from cnnviz.registry.registry import attributions, renderers
+from cnnviz.run.targets import Target
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from cnnviz.registry.protocols import Renderer
+
+
+def draw(
+    picture: str | Path | Image.Image,
+    path: str | Path | None = None,
+    method: str | Attribution = "grad_cam",
+    *,
+    model: str | LoadedModel | nn.Module = "resnet50",
+    target: Target = None,
+    renderer: str | Renderer | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Image.Image:
+    """Why does a network see what it sees in this picture? The answer as a picture, written where a path is given.
+
+        cnnviz.draw("dog.jpg", "dog-gcam.jpg")
+        cnnviz.draw("dog.jpg", "dog-gprop.jpg", "guided_backprop", renderer="color", style="std")
+        cnnviz.draw("dog.jpg", model="vgg19", target="dalmatian").show()
+
+    Args:
+        picture: a file, or a PIL image.
+        path: of the picture to write, as .png, .jpg, .webp or .tif; None writes nothing.
+        method: an attribution's name, a formula, or any callable of a run.
+        model: "demo", which needs no download; a name as :func:`cnnviz.load_model` takes it; what that loaded; or a
+            network in eval mode, whose pictures are prepared as ImageNet's.
+        target: a class by number or name; None is the predicted one.
+        renderer: how it is drawn; None is what suits the method.
+        seed: of all randomness.
+        settings: of the method and of the renderer, each taking those it knows.
+
+    Returns:
+        The picture at the size that the network saw, RGB.
+
+    Raises:
+        TypeError for a setting that neither has; ValueError for a path that is no picture's; and what
+        :func:`cnnviz.explain` and :func:`cnnviz.load_model` raise. Then nothing is written.
+    """
+    from PIL import Image
+
+    suffix = None if path is None else picture_suffix(path)
+    if path is not None and not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"the folder {Path(path).parent} does not exist; make it first")
+    known = attributions[method].settings if isinstance(method, str) else {}
+    explained = {name: value for name, value in settings.items() if name in known}
+    loaded = _loaded(model) if isinstance(model, str) else model
+    preprocessing = IMAGENET if isinstance(loaded, nn.Module) else None
+    answer = explain(loaded, picture, method, target=target, preprocessing=preprocessing, seed=seed, **explained)
+    name = renderer or answer.usual_renderer
+    drawn = renderers[name].settings if isinstance(name, str) else {}
+    rest = {name: value for name, value in settings.items() if name in drawn or name not in known}
+    shown = answer.render(name, **rest)
+    if path is not None and suffix is not None:
+        write(Path(path), encoded(shown[0], suffix))
+    return Image.fromarray(shown[0])
+
+
+@lru_cache(maxsize=2)
+def _loaded(name: str) -> LoadedModel:
+    return load_model(name)  # a network is read once for many pictures

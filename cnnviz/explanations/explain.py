@@ -1,0 +1,262 @@
+"""The one call most users make: a model, inputs, methods; answers that can be read, drawn and kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.engine.speed import conv_bn_folding
+from cnnviz.engine.speed.autocast import Precision, converted_once, lower
+from cnnviz.engine.speed.compilation import compiled
+from cnnviz.engine.validation import check_finite, check_inputs, check_model, unwrap
+from cnnviz.explanations.explanation import Explanation
+from cnnviz.formulas.expr import Expr, Named, plan
+from cnnviz.formulas.terms import noted
+from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.models.loading import LoadedModel
+from cnnviz.registry.protocols import Attribution
+from cnnviz.registry.registry import Method, attributions
+from cnnviz.run.run import Circumstances, Run
+from cnnviz.run.targets import Target, class_indices
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    Inputs = Tensor | Sequence[Tensor] | str | Path | Image.Image | Sequence[str | Path | Image.Image]
+
+
+@overload
+def explain(
+    model: nn.Module | LoadedModel,
+    inputs: Inputs,
+    attribution: str | Attribution = ...,
+    *,
+    target: Target = ...,
+    preprocessing: Preprocessing | None = ...,
+    categories: Sequence[str] | None = ...,
+    seed: int = ...,
+    memory: int | None = ...,
+    before_softmax: bool = ...,
+    precision: Precision = ...,
+    fold: bool = ...,
+    compile: bool | str = ...,
+    **settings: Any,
+) -> Explanation: ...
+
+
+@overload
+def explain(
+    model: nn.Module | LoadedModel,
+    inputs: Inputs,
+    attribution: Sequence[str | Attribution],
+    *,
+    target: Target = ...,
+    preprocessing: Preprocessing | None = ...,
+    categories: Sequence[str] | None = ...,
+    seed: int = ...,
+    memory: int | None = ...,
+    before_softmax: bool = ...,
+    precision: Precision = ...,
+    fold: bool = ...,
+    compile: bool | str = ...,
+    **settings: Any,
+) -> dict[str, Explanation]: ...
+
+
+def explain(
+    model: nn.Module | LoadedModel,
+    inputs: Inputs,
+    attribution: str | Attribution | Sequence[str | Attribution] = "grad_cam",
+    *,
+    target: Target = None,
+    preprocessing: Preprocessing | None = None,
+    categories: Sequence[str] | None = None,
+    seed: int = 0,
+    memory: int | None = None,
+    before_softmax: bool = False,
+    precision: Precision = "float32",
+    fold: bool = False,
+    compile: bool | str = False,
+    **settings: Any,
+) -> Explanation | dict[str, Explanation]:
+    """Why does the model give these inputs their scores?
+
+    Args:
+        model: in eval mode; it is never changed. Of :func:`cnnviz.load_model`, its preprocessing and class names are
+            used too.
+        inputs: (N, C, *spatial), normalized as the model expects; several inputs as a tuple, whose first is explained.
+            Where the preprocessing is known also pictures: paths or PIL images, one or a list.
+        attribution: a method's name, a formula, or any callable of a :class:`~cnnviz.Run`; or a sequence of them, which
+            share their forward and backward passes.
+        target: what is explained. None: the predicted class. A class by number or name, or one for each input. Or a
+            function from the model's output to one score for each input, (N,); or an objective, such as
+            ``channel("features.3", 5)``.
+        preprocessing: turns the inputs back into pictures when they are drawn.
+        categories: class names by index.
+        seed: of all randomness; the same seed gives the same values on the same device.
+        memory: bytes that inputs evaluated together may take; None for a share of what is free.
+        before_softmax: explain what goes into the softmax that the model ends in, where probabilities hide what
+            speaks for a class by itself.
+        precision: "bfloat16" or "float16" compute convolutions and matrix products in half of float32, faster where
+            the hardware has it; maps, sums over steps and samples, and what is returned stay float32. Class
+            activation maps and occlusion keep a cosine of 0.99 to float32; gradients at the input, which rounding
+            sends through other rectifiers, do not.
+        fold: put batch norms into the convolutions before them, on a private copy: equal to rounding, and sooner where
+            one question is many passes.
+        compile: hand passes that need no gradient (of occlusion, RISE, Score-CAM) to ``torch.compile``; True, or the
+            name of a backend. Pays for many questions about one network.
+        settings: for methods given by name. With several names each takes those it knows.
+
+    Returns:
+        An :class:`~cnnviz.Explanation`; for a sequence a dict of them, by the names given (the recipe, for formulas).
+
+    Raises:
+        ValueError, TypeError, LookupError: for a model in training mode, inputs that are not finite or do not fit,
+            a class, layer, method or setting that does not exist, a rule that met none of its operations.
+    """
+    if isinstance(model, LoadedModel):
+        preprocessing = preprocessing or model.preprocessing
+        categories = categories or model.categories
+        model = model.module
+    network = unwrap(model)
+    check_model(network)
+    names = tuple(categories) if categories is not None else None
+    first, *others = _tensors(network, inputs, preprocessing)
+    check_inputs(network, (first, *others))
+    with torch.inference_mode(False):  # a graph cannot keep tensors made in it
+        asked: Any = target if _is_function(target) else class_indices(target, len(first), names)
+        asked = asked.to(first.device) if isinstance(asked, Tensor) else asked
+    lower_precision = lower(precision, network, first)
+    with torch.inference_mode(False):  # nor pass by weights made in it
+        folded = conv_bn_folding.fold(network, (first, *others)) if fold else None
+    network = folded.model if folded else network
+    single = isinstance(attribution, str) or callable(attribution)
+    methods = methods_asked([attribution] if single else attribution, settings)  # type: ignore[list-item, arg-type]
+    told = Circumstances(
+        preprocessing,
+        names,
+        seed,
+        memory,
+        before_softmax,
+        precision=lower_precision,
+        folded=folded,
+        names=folded.names if folded else {},
+        compiled=compiled(network, compile),
+    )
+    answers = answered(network, (first, *others), asked, methods, told)
+    return next(iter(answers.values())) if single else answers
+
+
+def answered(
+    model: nn.Module, inputs: Sequence[Tensor], asked: Any, methods: Mapping[str, Attribution], told: Circumstances
+) -> dict[str, Explanation]:
+    """What each of several methods answers to one question."""
+    first, *others = inputs
+    run = Run(model, first, asked, others=others, plan=plan(*methods.values()), circumstances=told)
+    with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, told.precision):
+        score = run.score  # asked first: what is wrong with the model, its input or the target shows here
+        return {name: _answer(run, score, method) for name, method in methods.items()}
+
+
+def recipe_of(method: Attribution, run: Run) -> str:
+    """What an answer says that it is: a formula as it is written, anything else by its name."""
+    return method.recipe(run) if isinstance(method, Expr) else getattr(method, "__name__", repr(method))
+
+
+def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
+    recipe = recipe_of(method, run)
+    values = method(run)
+    expected = f"an attribution gives ({len(run.inputs)}, C, *spatial), with {run.inputs.ndim} dimensions as the input"
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{recipe} gave a {type(values).__name__}; {expected}")
+    if len(values.shape) != max(run.inputs.ndim, 2) or len(values) != len(run.inputs):
+        raise ValueError(f"{recipe} gave {tuple(values.shape)}; {expected}")
+    check_finite(values, f"what {recipe} gives")
+    return Explanation(
+        values=values.clone() if values.data_ptr() == run.inputs.data_ptr() else values.detach(),
+        inputs=run.inputs.detach().clone(),  # the caller may fill his batch anew
+        target=run.target,
+        score=score,
+        recipe=recipe,
+        preprocessing=run.circumstances.preprocessing,
+        categories=run.circumstances.categories,
+        notes=_notes(run, method),
+        renderer=method.renderer if isinstance(method, Named) else None,
+        objective=run.objective,
+    )
+
+
+def methods_asked(asked: Iterable[str | Attribution], settings: dict[str, Any]) -> dict[str, Attribution]:
+    """The methods by the names their answers get, each with those of the settings that it knows. Raises for others."""
+    named = {each: attributions[each] for each in asked if isinstance(each, str)}
+    named |= {each.name: each for each in asked if isinstance(each, Method)}
+    for setting in settings:
+        if not any(setting in method.settings for method in named.values()):
+            if len(named) == 1:
+                next(iter(named.values())).bind(**{setting: None})  # raises, and knows the nearest name
+            methods = ", ".join(named) or "a formula, which has its settings in it"
+            raise TypeError(f"there is no setting {setting!r} in {methods}")
+    found: dict[str, Attribution] = {}
+    for each in asked:
+        if isinstance(each, str):
+            method = named[each]
+            found[each] = method(**{name: value for name, value in settings.items() if name in method.settings})
+        elif isinstance(each, Method):
+            found[each.name] = each(**{name: value for name, value in settings.items() if name in each.settings})
+        elif callable(each):
+            name = repr(each) if isinstance(each, Expr) else getattr(each, "__name__", repr(each))
+            if found.get(name, each) != each:
+                raise ValueError(f"two attributions are called {name!r}; ask for them one by one")
+            found[name] = each
+        else:
+            raise TypeError(f"{each!r} is no attribution; give a method's name, a formula, or a callable of a run")
+    if not found:
+        raise ValueError("no attribution was asked for; name at least one")
+    return found
+
+
+def _tensors(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None) -> list[Tensor]:
+    several = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
+    if not several:
+        raise ValueError("there are no inputs; give at least one")
+    if any(isinstance(each, Tensor) for each in several):
+        return several
+    from cnnviz.images.files import read_input
+
+    if preprocessing is None:
+        raise TypeError(
+            f"the input is a {type(several[0]).__name__}; "
+            "without a preprocessing only tensors (N, C, *spatial) are taken"
+        )
+    weight = next(model.parameters(), None)
+    batch = torch.stack(
+        [read_input(each, preprocessing) if isinstance(each, str | Path) else preprocessing(each) for each in several]
+    )
+    return [batch if weight is None else batch.to(weight.device, weight.dtype)]
+
+
+def _notes(run: Run, method: Any) -> dict[str, Tensor]:
+    """What the parts of a method measured, by name; a second one of a name is numbered."""
+    found: dict[str, Tensor] = {}
+    for part in _noted(method):
+        if part in run.notes:
+            alike = sum(re.fullmatch(rf"{part.name}(_\d+)?", name) is not None for name in found)
+            found[f"{part.name}_{alike + 1}" if alike else part.name] = run.notes[part]
+    return found
+
+
+def _noted(method: Any) -> Iterable[noted]:
+    if isinstance(method, noted):
+        yield method
+    if isinstance(method, Expr):
+        for part in method.parts():
+            yield from _noted(part)
+
+
+def _is_function(target: Any) -> bool:
+    return isinstance(target, Callable) and not isinstance(target, Tensor | str)  # type: ignore[arg-type]

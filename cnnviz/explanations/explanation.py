@@ -1,0 +1,203 @@
+"""The answer, with what is needed to read, draw and keep it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cnnviz.images.files import PICTURES, encoded, write
+from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.registry.registry import renderers
+
+if TYPE_CHECKING:
+    from cnnviz.registry.protocols import Renderer
+
+NOTE = "note."
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why a model gave these inputs their scores.
+
+    ``values`` keep the method's own resolution and sign; nothing is resized or normalized before a renderer does it.
+    """
+
+    values: Tensor
+    """(N, C, *spatial), raw: positive speaks for the target, negative against it, unless the method says otherwise."""
+    inputs: Tensor
+    """(N, C, *spatial) as the model saw them."""
+    target: Tensor | None
+    """(N,) int64, the class explained; None where the target was a function of the output."""
+    score: Tensor
+    """(N,) the model's score for the target."""
+    recipe: str
+    """The formula that was computed, as a user would write it."""
+    preprocessing: Preprocessing | None = None
+    """Turns ``inputs`` back into pictures."""
+    categories: tuple[str, ...] | None = None
+    """Class names by index."""
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the method measured on its way, such as ``completeness_gap`` (N,)."""
+    renderer: str | None = None
+    """The renderer the method asks for; None leaves the choice to the shape of the values."""
+
+    objective: str | None = None
+    """What the score is, where the target is an objective, such as ``channel(layer='features.3', index=5)``."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, item: int | slice) -> Explanation:
+        """The answer for one input, still a batch (of one), or for a slice of them."""
+        if isinstance(item, int) and not -len(self) <= item < len(self):
+            raise IndexError(f"there is no input {item}; this explanation has {len(self)}")
+        part = slice(item, item + 1 or None) if isinstance(item, int) else item
+        return replace(
+            self,
+            values=self.values[part],
+            inputs=self.inputs[part],
+            target=None if self.target is None else self.target[part],
+            score=self.score[part],
+            notes={name: note[part] for name, note in self.notes.items()},
+        )
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return (self[item] for item in range(len(self)))
+
+    def __repr__(self) -> str:
+        low, high = self.values.min().item(), self.values.max().item()
+        shape = " x ".join(map(str, self.values.shape))
+        return f"Explanation({self.recipe} of {', '.join(self.titles())}; {shape}, {low:.3g} to {high:.3g})"
+
+    def titles(self) -> list[str]:
+        """For each input the class explained and its score, such as ``king snake 17.31``."""
+        scores = [f"{value:.2f}" for value in self.score.tolist()]
+        if self.target is None:
+            return [f"{self.objective or 'score'} {value}" for value in scores]
+        return [f"{self.name_of(index)} {value}" for index, value in zip(self.target.tolist(), scores, strict=True)]
+
+    def name_of(self, index: int) -> str:
+        """The class's name, or ``class 7`` where names are not known."""
+        known = self.categories is not None and index < len(self.categories)
+        return self.categories[index] if known and self.categories is not None else f"class {index}"
+
+    @property
+    def usual_renderer(self) -> str:
+        """Draws it when nobody says otherwise: what the method asks for, if it draws so many dimensions."""
+        rank, asked = self.inputs.ndim - 2, self.renderer
+        if asked is not None and (rank == 2 or (asked in renderers and rank in renderers[asked].ranks)):
+            return asked
+        of_images = "grayscale" if self.values.shape == self.inputs.shape else "overlay"
+        return {2: of_images, 3: "slices"}.get(rank, "line")
+
+    def render(self, renderer: str | Renderer | None = None, **settings: Any) -> NDArray[np.uint8]:
+        """Pictures (N, H, W, 3), uint8, drawn by the named renderer or by any callable of an explanation."""
+        if renderer is None:
+            renderer = self.usual_renderer
+        draw: Renderer = renderers[renderer](**settings) if isinstance(renderer, str) else renderer
+        pictures = draw(self)
+        if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3 or len(pictures) != len(self):
+            raise TypeError(
+                f"renderer {renderer!r} gave {pictures.dtype} {pictures.shape}; "
+                f"a renderer returns uint8 ({len(self)}, H, W, 3)"
+            )
+        return pictures
+
+    def show(self, renderer: str | Renderer | None = None, **settings: Any) -> None:
+        """Open the pictures, side by side, in the viewer of the desktop."""
+        _side_by_side(self.render(renderer, **settings)).show()
+
+    def save(self, path: str | Path, renderer: str | Renderer | None = None, **settings: Any) -> list[Path]:
+        """Write pictures, or with the suffix ``.safetensors`` the values with all that belongs to them.
+
+        Several inputs become ``name-0.png``, ``name-1.png``, ...; a file appears whole or not at all.
+        Returns the files written. Raises ValueError for a suffix that is neither.
+        """
+        path = Path(path)
+        if path.suffix == ".safetensors":
+            write(path, self._packed())
+            return [path]
+        if path.suffix.lower() not in PICTURES:
+            raise ValueError(f"{path} has no suffix that can be written; use .safetensors or {', '.join(PICTURES)}")
+        pictures = self.render(renderer, **settings)
+        paths = [path] if len(pictures) == 1 else [path.with_stem(f"{path.stem}-{n}") for n in range(len(pictures))]
+        for each, picture in zip(paths, pictures, strict=True):
+            write(each, encoded(picture, each.suffix))
+        return paths
+
+    @classmethod
+    def load(cls, path: str | Path) -> Explanation:
+        """Read back what ``save("….safetensors")`` kept. Raises ValueError for a file that is no explanation."""
+        import safetensors
+
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+                about = json.loads((file.metadata() or {})["cnnviz"])
+            return cls(
+                values=tensors["values"],
+                inputs=tensors["inputs"],
+                target=tensors.get("target"),
+                score=tensors["score"],
+                recipe=about["recipe"],
+                preprocessing=Preprocessing.from_dict(about["preprocessing"]) if about["preprocessing"] else None,
+                categories=tuple(about["categories"]) if about["categories"] else None,
+                notes={name.removeprefix(NOTE): kept for name, kept in tensors.items() if name.startswith(NOTE)},
+                renderer=about["renderer"],
+                objective=about.get("objective"),
+            )
+        except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not an explanation that cnnviz saved: {error}") from error
+
+    def _packed(self) -> bytes:
+        from safetensors.torch import save
+
+        tensors = {"values": self.values, "inputs": self.inputs, "score": self.score}
+        tensors |= {} if self.target is None else {"target": self.target}
+        tensors |= {NOTE + name: note for name, note in self.notes.items()}
+        about = {
+            "recipe": self.recipe,
+            "preprocessing": self.preprocessing.as_dict() if self.preprocessing else None,
+            "categories": self.categories,
+            "renderer": self.renderer,
+            "objective": self.objective,
+            "versions": {name: version(name) for name in ("cnnviz", "torch")},
+        }
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        return save(plain, {"cnnviz": json.dumps(about)})
+
+    def _repr_png_(self) -> bytes:
+        return encoded(np.asarray(_side_by_side(self.render())), ".png")
+
+
+def joined(batches: Sequence[Explanation]) -> Explanation:
+    """Answers to one question about several batches, as one. Raises ValueError for inputs of different sizes."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    if len({(each.values.shape[1:], each.inputs.shape[1:]) for each in batches}) > 1:
+        raise ValueError("the inputs have different sizes, and can't be answered for together; give them one size")
+    targets = [each.target for each in batches if each.target is not None]
+    return replace(
+        first,
+        values=torch.cat([each.values for each in batches]),
+        inputs=torch.cat([each.inputs for each in batches]),
+        target=torch.cat(targets) if targets else None,
+        score=torch.cat([each.score for each in batches]),
+        notes={name: torch.cat([each.notes[name] for each in batches]) for name in first.notes},
+    )
+
+
+def _side_by_side(pictures: NDArray[np.uint8]) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(np.concatenate(list(pictures), axis=1))

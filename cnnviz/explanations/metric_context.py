@@ -1,0 +1,107 @@
+"""An explanation put to the test: what a metric is handed, and all that it may ask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.engine.validation import check_inputs, check_model, unwrap
+from cnnviz.explanations.evidence import evidence
+from cnnviz.explanations.explain import answered, methods_asked, recipe_of
+from cnnviz.explanations.explanation import Explanation
+from cnnviz.formulas.expr import Expr
+from cnnviz.models.loading import LoadedModel
+from cnnviz.run.run import Run
+
+if TYPE_CHECKING:
+    from cnnviz.registry.protocols import Attribution
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a callable without a name, as Python writes it
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """An explanation put to the test. What a metric asks and nobody gave is an error that says how to give it."""
+
+    explanation: Explanation
+    annotation: Tensor | None = None
+    """(N, *spatial) bool, the annotated places as they were given; a metric asks :attr:`masks`."""
+    question: Callable[[], Run] | None = None
+    """Puts the question to the model that was given, once a metric asks :attr:`run`."""
+    attribution: Attribution | None = None
+    """What made the explanation; a metric asks :meth:`again`."""
+
+    def __len__(self) -> int:
+        return len(self.explanation)
+
+    @cached_property
+    def evidence(self) -> Tensor:
+        """How much each place speaks for the target, (N, *spatial), not negative; see :func:`cnnviz.evidence`."""
+        return evidence(self.explanation)
+
+    @property
+    def masks(self) -> Tensor:
+        """The annotated places, (N, *spatial) bool. Raises ValueError where none were given."""
+        if self.annotation is None:
+            raise ValueError(
+                "the metric compares maps with annotated places, and there are none; "
+                "give evaluate(..., masks=...), or cnnviz evaluate --masks FILE"
+            )
+        return self.annotation
+
+    @cached_property
+    def run(self) -> Run:
+        """The question that was answered, to ask the model for scores of other inputs. Raises ValueError without."""
+        if self.question is None:
+            raise ValueError("the metric asks the model, and there is none; give evaluate(..., model=...)")
+        return self.question()
+
+    def again(self, inputs: Tensor | None = None, model: nn.Module | None = None) -> Tensor:
+        """What the same attribution gives for other inputs (N, C, *spatial), or for another model: its values.
+
+        The target stays, and so do layers, by name. Raises ValueError where the attribution is not known, or not the
+        one of the explanation.
+        """
+        run, method = self.run, self._method
+        network = run.model if model is None else unwrap(model.module if isinstance(model, LoadedModel) else model)
+        check_model(network)
+        asked = (run.inputs if inputs is None else inputs, *run.others)
+        check_inputs(network, asked)
+        # a layer that was found, or given as a module, stays the one of that name
+        names: dict[Any, str] = {module: name for name, module in run.model.named_modules()}
+        names |= {None: run.layer_name(None)} if isinstance(method, Expr) and method.automatic() else {}
+        told = replace(run.circumstances, names=names)
+        return answered(network, asked, run._asked, {"again": method}, told)["again"].values
+
+    @cached_property
+    def _method(self) -> Attribution:
+        """What made the explanation. Raises ValueError where it is not known, or another was given."""
+        if self.attribution is None:
+            raise ValueError(
+                "the metric explains again, and the attribution is not known; give evaluate(..., attribution=...), "
+                "such as cnnviz.attributions['grad_cam']()"
+            )
+        (method,) = methods_asked([self.attribution], {}).values()
+        told, given = (_ADDRESS.sub("", each) for each in (self.explanation.recipe, recipe_of(method, self.run)))
+        if told != given:
+            raise ValueError(
+                f"the explanation is of {told}, and the attribution given is {given}; give the one that was used"
+            )
+        return method
+
+
+def checked_masks(masks: Any, explanation: Explanation) -> Tensor:
+    """Masks as bool on the explanation's device. Raises ValueError for another shape, or numbers that are no mask."""
+    found = torch.as_tensor(masks).to(explanation.values.device)
+    expected = (len(explanation), *explanation.inputs.shape[2:])
+    if tuple(found.shape) != expected:
+        raise ValueError(f"masks are {tuple(found.shape)} where {expected} is needed: one for each input, of its size")
+    if found.dtype != torch.bool and not bool(((found == 0) | (found == 1)).all()):
+        raise ValueError("masks hold other numbers than 0 and 1; compare them first, such as masks > 127")
+    return found.bool()

@@ -1,0 +1,108 @@
+"""The call that makes inputs for a model: a synthesis, its settings; inputs that can be looked at and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.engine.validation import check_finite, check_model, unwrap
+from cnnviz.feature_visualization.ascent import Ascent
+from cnnviz.feature_visualization.result import Synthesized
+from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.models.loading import LoadedModel
+from cnnviz.registry.configured import NamedSynthesis
+from cnnviz.registry.protocols import Synthesis
+from cnnviz.registry.registry import Method, syntheses
+
+
+def synthesize(
+    model: nn.Module | LoadedModel,
+    synthesis: str | Synthesis,
+    *,
+    size: int | Sequence[int] | None = None,
+    count: int = 1,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    snapshots: int = 0,
+    preprocessing: Preprocessing | None = None,
+    categories: Sequence[str] | None = None,
+    **settings: Any,
+) -> Synthesized:
+    """Make inputs for a model: what does this part of it look for?
+
+    Args:
+        model: in eval mode; it is never changed. Of :func:`cnnviz.load_model`, its preprocessing and class names are
+            used too.
+        synthesis: its name, or any callable of an :class:`~cnnviz.Ascent`.
+        size: spatial size of what is made: one length for all dimensions, or (*spatial). None: what the preprocessing
+            makes of pictures, or as the synthesis likes.
+        count: how many are made at once.
+        seed: of all randomness; the same seed gives the same inputs on the same device.
+        progress: called after every step with how many are done and how many there will be.
+        snapshots: inputs are kept after every so many steps; 0 for none.
+        preprocessing: tells which values pictures have; without one they are from -2 to 2.
+        categories: class names by index.
+        settings: of a synthesis given by name.
+
+    Returns:
+        A :class:`~cnnviz.Synthesized`. An interruption (Ctrl-C) after the first step gives what there is by then, with
+        ``finished`` False.
+
+    Raises:
+        ValueError, TypeError, LookupError: for a model in training mode, a layer, channel, class, synthesis or setting
+            that does not exist, a size that is not known or does not fit, an objective that is not finite.
+    """
+    if isinstance(model, LoadedModel):
+        preprocessing = preprocessing or model.preprocessing
+        categories = categories or model.categories
+        model = model.module
+    network = unwrap(model)
+    check_model(network)
+    if count < 1 or snapshots < 0:
+        raise ValueError(f"count={count} and snapshots={snapshots} can't be; use 1 or more, and 0 or more")
+    made_by = _built(synthesis, settings)
+    with torch.inference_mode(False), torch.enable_grad():  # a graph cannot keep tensors made in it
+        ascent = Ascent(
+            network,
+            count=count,
+            size=size,
+            seed=seed,
+            preprocessing=preprocessing,
+            categories=tuple(categories) if categories is not None else None,
+            progress=progress,
+            snapshots=snapshots,
+        )
+        try:
+            made, finished = made_by(ascent), True
+        except KeyboardInterrupt:
+            kept = ascent.kept
+            if kept is None:
+                raise
+            made, finished = kept, False
+    recipe = made_by.recipe(ascent) if isinstance(made_by, NamedSynthesis) else getattr(made_by, "__name__", "")
+    recipe = recipe or repr(made_by)
+    expected = f"a synthesis gives (N, C, *spatial), with {ascent.rank + 2} dimensions as the model takes it"
+    if not isinstance(made, Tensor):
+        raise TypeError(f"{recipe} gave a {type(made).__name__}; {expected}")
+    if made.ndim != ascent.rank + 2:
+        raise ValueError(f"{recipe} gave {tuple(made.shape)}; {expected}")
+    check_finite(made, f"what {recipe} gives")
+    history = torch.stack(ascent.history) if ascent.history else made.new_zeros(0, len(made))
+    return Synthesized(
+        made.detach().to(ascent.dtype), history, recipe, ascent.snapshots, finished, preprocessing, dict(ascent.notes)
+    )
+
+
+def _built(synthesis: str | Synthesis, settings: dict[str, Any]) -> Synthesis:
+    if isinstance(synthesis, str):
+        return syntheses[synthesis](**settings)
+    if isinstance(synthesis, Method):
+        return synthesis(**settings)  # type: ignore[no-any-return]  # a method of any registry
+    if not callable(synthesis):
+        raise TypeError(f"{synthesis!r} is no synthesis; give a name, or a callable of an ascent")
+    if settings:
+        raise TypeError(f"there is no setting {next(iter(settings))!r} in {synthesis!r}, which has its settings in it")
+    return synthesis

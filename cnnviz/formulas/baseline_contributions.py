@@ -1,0 +1,86 @@
+"""What each input value adds on the way from other inputs: the difference between them, times a slope.
+
+The others are folded into batches that fit the memory budget, and added up as they come, so that memory does not grow
+with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cnnviz.engine import batching
+from cnnviz.engine.backward_rules import Rule
+from cnnviz.engine.layers import INPUT
+from cnnviz.formulas.expectation import Points, RunningMean, by_variant, over
+from cnnviz.formulas.expr import Expr, plan
+from cnnviz.formulas.terms import score
+from cnnviz.run.run import Plan, Run
+
+
+class Ways(Protocol):
+    """Straight ways from baselines to the input. Hashable; each is the same however they are chunked."""
+
+    @property
+    def count(self) -> int:
+        """How many there are, K."""
+
+    def draw(self, run: Run, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Where ways ``start`` to ``stop`` begin, and a point on each: both (stop - start, N, C, *spatial)."""
+
+
+@dataclass(frozen=True, repr=False)
+class along(Expr):
+    """The mean over ways of the difference they make, times a formula's value at a point on each."""
+
+    of: Expr
+    ways: Ways
+
+    def compute(self, run: Run) -> Tensor:
+        items, needed, found = len(run.inputs), plan(self.of), RunningMean()
+
+        def step(start: int, stop: int) -> int:
+            nonlocal found
+            begins, points = self.ways.draw(run, start, stop)
+            folded = run.at(points.flatten(0, 1), needed, size=start == 0)
+            values = by_variant(self.of(folded), items) * (run.inputs - begins)
+            found = found.plus(values, [1 / self.ways.count] * (stop - start))
+            return folded.variants_at_once(items) if start == 0 else 0
+
+        batching.in_chunks(self.ways.count, step)
+        return found.result()
+
+
+@dataclass(frozen=True, repr=False)
+class compared(Expr):
+    """The mean over baselines of their difference to the input, times a gradient whose rule sees both.
+
+    One batch holds the input and K of its baselines, 1 + K slots, each a whole batch. ``rule`` makes a rule for a
+    number of slots, which is the same object for the same number; the gradient it leaves in slot k belongs to the
+    input and baseline k. What it leaves in slot 0 is not looked at.
+    """
+
+    rule: Callable[[int], Rule]
+    baselines: Points
+
+    def compute(self, run: Run) -> Tensor:
+        items, weights = len(run.inputs), self.baselines.weights(run).tolist()
+        found, scores = RunningMean(), RunningMean()
+
+        def step(start: int, stop: int) -> int:
+            nonlocal found, scores
+            begins, rule = self.baselines.draw(run, start, stop), self.rule(1 + stop - start)
+            slots = torch.cat([run.inputs, begins.flatten(0, 1)])
+            both = run.at(slots, Plan(gradients=frozenset({(rule, INPUT)})), size=start == 0)
+            values = by_variant(both.gradient(INPUT, rule)[items:], items) * (run.inputs - begins)
+            known, part = by_variant(both.score[items:], items), weights[start:stop]
+            found, scores = found.plus(values, part), scores.plus(known, part)
+            return max(1, both.variants_at_once(items) - 1) if start == 0 else 0
+
+        batching.in_chunks(self.baselines.count, step)
+        run.answers[over(score(), self.baselines)] = scores.result()  # met on the way, for whoever asks next
+        return found.result()

@@ -1,0 +1,115 @@
+"""Formulas evaluated at many other inputs: along a path, under noise.
+
+The inputs are folded into batches that fit the memory budget, and gathered as they come, so that memory does not grow
+with their number. Formulas that ask for the same inputs share their forward passes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from cnnviz.engine import batching
+from cnnviz.formulas.expr import Expr, plan
+from cnnviz.run.run import Plan, Run
+
+Reduction = Literal["mean", "variance"]
+
+
+class Points(Protocol):
+    """Other inputs at which a formula is evaluated. Hashable; each point is the same however they are chunked."""
+
+    @property
+    def count(self) -> int:
+        """How many there are, K."""
+
+    def draw(self, run: Run, start: int, stop: int) -> Tensor:
+        """Points ``start`` to ``stop``, (stop - start, N, C, *spatial)."""
+
+    def weights(self, run: Run) -> Tensor:
+        """What each counts for in a mean, (K,)."""
+
+
+@dataclass(frozen=True, repr=False)
+class over(Expr):
+    """A formula's weighted mean, or variance, over other inputs; accumulated in at least float32."""
+
+    of: Expr
+    points: Points
+    reduce: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        if self.reduce not in ("mean", "variance"):
+            raise ValueError(f"there is no reduction {self.reduce!r}; it is 'mean' or 'variance'")
+        if self.points.count < 1:
+            raise ValueError(f"{self.points!r} has no points; it needs at least one")
+
+    def plan(self) -> Plan:
+        return Plan(elsewhere=frozenset({self}))
+
+    def compute(self, run: Run) -> Tensor:
+        together = [
+            other
+            for other in {self, *run.plan.elsewhere}
+            if isinstance(other, over) and other.points == self.points and other not in run.answers
+        ]
+        items = len(run.inputs)
+        weights = self.points.weights(run).tolist()
+        gathered: dict[over, RunningMean | RunningVariance]
+        gathered = {each: RunningVariance() if each.reduce == "variance" else RunningMean() for each in together}
+        needed = plan(*(each.of for each in together))
+
+        def step(start: int, stop: int) -> int:
+            folded = run.at(self.points.draw(run, start, stop).flatten(0, 1), needed, size=start == 0)
+            values = {each: by_variant(each.of(folded), items) for each in together}
+            # all of them or, where memory runs out, none: the chunk is taken again then
+            gathered.update({each: gathered[each].plus(found, weights[start:stop]) for each, found in values.items()})
+            return folded.variants_at_once(items) if start == 0 else 0
+
+        batching.in_chunks(self.points.count, step)
+        run.answers.update((each, gathered[each].result()) for each in together)
+        return run.answers[self]
+
+
+def by_variant(values: Tensor, items: int) -> Tensor:
+    """Values of folded variants as (K, N, ...), in at least float32."""
+    return values.reshape(-1, items, *values.shape[1:]).to(torch.promote_types(values.dtype, torch.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class RunningMean:
+    """A weighted sum; quadrature weights need not add up to one."""
+
+    total: Any = 0.0
+
+    def plus(self, values: Tensor, weights: list[float]) -> RunningMean:
+        return RunningMean(self.total + torch.tensordot(values.new_tensor(weights), values, 1))
+
+    def result(self) -> Tensor:
+        total: Tensor = self.total
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class RunningVariance:
+    """Squared deviations from the running mean, one value at a time (Welford, 1962), so that nothing cancels."""
+
+    weight: float = 0.0
+    average: Any = 0.0
+    deviation: Any = 0.0
+
+    def plus(self, values: Tensor, weights: list[float]) -> RunningVariance:
+        total, average, deviation = self.weight, self.average, self.deviation
+        for value, weight in zip(values, weights, strict=True):
+            total += weight
+            change = value - average
+            average = average + change * (weight / total)
+            deviation = deviation + weight * change * (value - average)
+        return RunningVariance(total, average, deviation)
+
+    def result(self) -> Tensor:
+        variance: Tensor = self.deviation / self.weight
+        return variance

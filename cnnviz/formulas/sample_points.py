@@ -1,0 +1,102 @@
+"""Other inputs for ``over``: along the straight path from a baseline, or under noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cnnviz.formulas.baselines import Baseline, baseline_input
+from cnnviz.run.run import Run
+
+Quadrature = Literal["gauss-legendre", "left", "right", "middle", "trapezoid", "captum-trapezoid"]
+
+
+@dataclass(frozen=True)
+class path:
+    """Points on the straight line from a baseline to the input, weighted so that ``over`` integrates along it.
+
+    "captum-trapezoid" gives what captum's ``riemann_trapezoid`` does: its weights add up to (steps - 1) / steps.
+    """
+
+    steps: int = 50
+    baseline: Baseline | baseline_input = 0.0
+    quadrature: Quadrature = "gauss-legendre"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.baseline, baseline_input):
+            object.__setattr__(self, "baseline", baseline_input(self.baseline))
+        if self.quadrature not in get_args(Quadrature):
+            raise ValueError(f"there is no quadrature {self.quadrature!r}; there are {', '.join(get_args(Quadrature))}")
+        least = 2 if "trapezoid" in self.quadrature else 1
+        if self.steps < least:
+            raise ValueError(f"{self.quadrature} needs at least {least} steps, not {self.steps}")
+
+    @property
+    def count(self) -> int:
+        return self.steps
+
+    def draw(self, run: Run, start: int, stop: int) -> Tensor:
+        assert isinstance(self.baseline, baseline_input)
+        begin = self.baseline(run)
+        parts = torch.from_numpy(_rule(self.quadrature, self.steps)[0][start:stop]).to(run.inputs)
+        return begin + parts.view(-1, *(1,) * begin.ndim) * (run.inputs - begin)
+
+    def weights(self, run: Run) -> Tensor:
+        return torch.tensor(_rule(self.quadrature, self.steps)[1])
+
+
+@cache
+def _rule(quadrature: Quadrature, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places from 0 to 1, and their weights."""
+    even = np.full(n, 1 / n)
+    if quadrature == "gauss-legendre":
+        places, weights = np.polynomial.legendre.leggauss(n)
+        return (places + 1) / 2, weights / 2
+    if quadrature == "left":
+        return np.arange(n) / n, even
+    if quadrature == "right":
+        return np.arange(1, n + 1) / n, even
+    if quadrature == "middle":
+        return (np.arange(n) + 0.5) / n, even
+    ends = np.where((np.arange(n) == 0) | (np.arange(n) == n - 1), 0.5, 1.0)
+    return np.linspace(0, 1, n), ends / (n if quadrature == "captum-trapezoid" else n - 1)
+
+
+@dataclass(frozen=True)
+class noisy:
+    """The input plus Gaussian noise of ``sigma`` times its range (each input's maximum minus minimum).
+
+    Every input of a batch meets the same draws, so that no map depends on its neighbours in the batch.
+    """
+
+    samples: int = 25
+    sigma: float = 0.15
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"noise needs at least 1 sample, not {self.samples}")
+        if not self.sigma >= 0:
+            raise ValueError(f"sigma is {self.sigma}; a share of the input's range is not negative")
+
+    @property
+    def count(self) -> int:
+        return self.samples
+
+    def draw(self, run: Run, start: int, stop: int) -> Tensor:
+        inputs = run.inputs
+        draws = []
+        for place in range(start, stop):
+            generator, shape = run.generator_of(run.copies, place), inputs.shape[1:]
+            draws.append(torch.randn(shape, generator=generator, device=inputs.device, dtype=inputs.dtype))
+        flat = inputs.flatten(1)
+        reach = (flat.amax(1) - flat.amin(1)).view(-1, *(1,) * (inputs.ndim - 1))
+        return inputs + self.sigma * reach * torch.stack(draws)[:, None]
+
+    def weights(self, run: Run) -> Tensor:
+        return torch.full((self.samples,), 1 / self.samples, dtype=torch.float64)

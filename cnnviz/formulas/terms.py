@@ -1,0 +1,192 @@
+"""What formulas are made of: the input, scores, layers, gradients; the same at other inputs and for other classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cnnviz.engine.backward_rules import PLAIN, Rule
+from cnnviz.engine.layers import INPUT, InputPlace, Layer
+from cnnviz.formulas.expr import Expr, frozen, plan
+from cnnviz.images.resampling import resize
+from cnnviz.run.objectives import Objective
+from cnnviz.run.run import Plan, Run
+
+
+@dataclass(frozen=True, repr=False)
+class image(Expr):
+    """The input itself, (N, C, *spatial)."""
+
+    def compute(self, run: Run) -> Tensor:
+        return run.inputs
+
+
+@dataclass(frozen=True, repr=False)
+class score(Expr):
+    """The score explained, (N,)."""
+
+    def compute(self, run: Run) -> Tensor:
+        return run.score
+
+
+@dataclass(frozen=True, repr=False)
+class prediction(Expr):
+    """The class with the highest score, (N,)."""
+
+    def compute(self, run: Run) -> Tensor:
+        return run.prediction
+
+
+@dataclass(frozen=True, repr=False)
+class activation(Expr):
+    """A layer's output, (N, C, *spatial); None is the last layer with spatial extent."""
+
+    layer: Layer = None
+    spatial: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layer", frozen(self.layer))
+
+    def compute(self, run: Run) -> Tensor:
+        return run.activation(self.layer, spatial=self.spatial)
+
+    def plan(self) -> Plan:
+        return Plan(layers=frozenset({self.layer}))
+
+    def automatic(self) -> bool:
+        return self.layer is None
+
+
+@dataclass(frozen=True, repr=False)
+class gradient(Expr):
+    """The score's gradient at the input, or at a layer (None: the last with spatial extent), under a rule."""
+
+    layer: Layer | InputPlace = INPUT
+    rule: Rule = PLAIN
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layer", frozen(self.layer))
+
+    def compute(self, run: Run) -> Tensor:
+        return run.gradient(self.layer, self.rule)
+
+    def plan(self) -> Plan:
+        return Plan(gradients=frozenset({(self.rule, self.layer)}))
+
+    def automatic(self) -> bool:
+        return self.layer is None
+
+
+@dataclass(frozen=True, repr=False)
+class bias_maps(Expr):
+    """Sum of what ``each`` makes of every spatial gradient x implicit bias, (N, 1, *spatial) at the input's size."""
+
+    each: Callable[[Tensor], Tensor]
+
+    def compute(self, run: Run) -> Tensor:
+        if run.inputs.ndim < 3:
+            raise ValueError(f"the input is {tuple(run.inputs.shape)}, without spatial extent: a map has no place")
+        total = torch.zeros_like(run.inputs[:, :1])
+        for term in run.bias_gradients():
+            if term.ndim == run.inputs.ndim and term.ndim > 2 and len(term) == len(total):
+                total = total + resize(self.each(term), run.inputs.shape[2:], "corners")
+        return total
+
+    def plan(self) -> Plan:
+        return Plan(gradients=frozenset({(PLAIN, INPUT)}), biases=True)
+
+
+@dataclass(frozen=True, repr=False)
+class bias_share(Expr):
+    """What the implicit biases of all operations add to the score, (N,)."""
+
+    def compute(self, run: Run) -> Tensor:
+        items = len(run.inputs)
+        shares = [term.reshape(items, -1).sum(1, dtype=torch.float64) for term in run.bias_gradients()]
+        return torch.stack(shares).sum(0) if shares else run.inputs.new_zeros(items, dtype=torch.float64)
+
+    def plan(self) -> Plan:
+        return Plan(gradients=frozenset({(PLAIN, INPUT)}), biases=True)
+
+
+@dataclass(frozen=True, repr=False)
+class procedure(Expr):
+    """A step that no formula expresses: any function of the run. ``needs`` are formulas whose parts it will ask for."""
+
+    func: Callable[[Run], Tensor]
+    needs: tuple[Expr, ...] = ()
+
+    def compute(self, run: Run) -> Tensor:
+        return self.func(run)
+
+    def plan(self) -> Plan:
+        return plan(*self.needs) | Plan(again=True)
+
+    def text(self, write: Callable[[Any], str]) -> str:
+        return f"procedure({getattr(self.func, '__name__', self.func)!s})"
+
+
+@dataclass(frozen=True, repr=False)
+class upsample(Expr):
+    """A coarse map at the input's size; ``mode`` is "linear" (of whatever rank), "corners" or "nearest"."""
+
+    of: Expr
+    mode: Literal["linear", "nearest", "corners"] = "linear"
+
+    def compute(self, run: Run) -> Tensor:
+        return resize(self.of(run), run.inputs.shape[2:], self.mode)
+
+
+@dataclass(frozen=True, repr=False)
+class at(Expr):
+    """The formula's value at another input, given as a formula (N, C, *spatial)."""
+
+    of: Expr
+    inputs: Expr
+
+    def compute(self, run: Run) -> Tensor:
+        return self.of(run.at(self.inputs(run), plan(self.of)))
+
+    def plan(self) -> Plan:
+        return plan(self.inputs)
+
+
+@dataclass(frozen=True, repr=False)
+class toward(Expr):
+    """The formula's value for another class: a number, a formula (N,) such as ``prediction()``, or an objective."""
+
+    of: Expr
+    target: int | Expr | Objective
+
+    def compute(self, run: Run) -> Tensor:
+        if isinstance(self.target, Objective):
+            return self.of(run.toward(self.target, plan(self.of)))
+        if isinstance(self.target, Expr):
+            indices = self.target(run)
+        else:
+            indices = torch.full((len(run.inputs),), self.target, device=run.inputs.device)
+        if run.target is not None and torch.equal(indices, run.target):
+            return self.of(run)
+        return self.of(run.toward(indices, plan(self.of)))
+
+    def plan(self) -> Plan:
+        seen = self.target.layers if isinstance(self.target, Objective) else frozenset()
+        return super().plan() | Plan(seen=seen, again=True)
+
+
+@dataclass(frozen=True, repr=False)
+class noted(Expr):
+    """The formula's value; on the way, ``note`` (N,) is measured and told with the explanation under ``name``."""
+
+    of: Expr
+    name: str
+    note: Expr
+
+    def compute(self, run: Run) -> Tensor:
+        if run.copies == 1:  # nobody reads what is noted of variants
+            run.notes[self] = self.note(run)
+        return self.of(run)

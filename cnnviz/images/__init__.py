@@ -1,0 +1,1 @@
+"""Files and tensors: reading, preprocessing, resampling and writing pictures. Nothing here knows a model."""

@@ -1,0 +1,207 @@
+"""Files become pictures and inputs; nothing a file claims is believed before it is checked."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from cnnviz.images.preprocessing import Preprocessing, in_mode
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # Pillow reads many more, rarely and less safely
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+LIMIT = 64_000_000  # pixels
+
+_filters = threading.Lock()  # warning filters belong to the whole process
+
+
+def find_pictures(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Files in the order given; a folder stands for the pictures and .npy files right inside, sorted by name.
+
+    Hidden files are left out of folders, and a file met twice is listed once.
+    Raises FileNotFoundError for what is not there or a folder without pictures, ValueError for no paths.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
+        inside = sorted(_pictures_in(path)) if path.is_dir() else [path]
+        if not inside:
+            raise FileNotFoundError(
+                f"folder '{path}' holds no pictures ({', '.join(SUFFIXES)}, .npy); folders inside it are not searched"
+            )
+        if not path.exists():
+            raise FileNotFoundError(f"no file or folder '{path}'")
+        found |= dict.fromkeys(inside)
+    if not found:
+        raise ValueError("no pictures given; name at least one file or folder")
+    return list(found)
+
+
+def read_picture(path: str | Path, limit: int = LIMIT) -> Image.Image:
+    """The picture in an RGB file, upright, 8 bits: the first frame of many, transparency over white.
+
+    Raises ValueError for a file that is no picture, is damaged or has more pixels than `limit` (or than
+    Pillow finds safe), which is checked before anything is decoded; FileNotFoundError or IsADirectoryError
+    for a path that is no file.
+    """
+    return _decoded(Path(path), "RGB", limit)
+
+
+def read_input(path: str | Path, preprocessing: Preprocessing, limit: int = LIMIT) -> Tensor:
+    """A file as the network takes it, (C, *spatial) float32: a picture prepared, or a ready array in .npy.
+
+    An array is (C, *spatial) or (1, C, *spatial) with as many channels as the preprocessing, of any rank.
+    Raises ValueError as `read_picture` does, or for an array that has other channels, NaN or infinity.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".npy":
+        return _array(path, len(preprocessing.mean))
+    # four channels keep the transparency that read_picture would lose
+    picture = _decoded(path, "RGBA" if len(preprocessing.mean) == 4 else "RGB", limit)
+    try:
+        return preprocessing(picture)
+    except ValueError as reason:
+        raise ValueError(f"picture '{path}': {reason}") from reason
+
+
+def _pictures_in(folder: Path) -> Iterable[Path]:
+    for path in folder.iterdir():
+        if path.suffix.lower() in (*SUFFIXES, ".npy") and not path.name.startswith(".") and path.is_file():
+            yield path
+
+
+def _check_file(path: Path) -> None:
+    """Names the fault of a path that cannot be read as a file; a pipe or device could be read for ever."""
+    if not path.exists():
+        raise FileNotFoundError(f"no file '{path}'")
+    if path.is_dir():
+        raise IsADirectoryError(f"'{path}' is a folder, not a picture; name a file in it")
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"'{path}' is not an ordinary file")
+
+
+def _decoded(path: Path, mode: str, limit: int) -> Image.Image:
+    _check_file(path)
+    with path.open("rb") as file:  # Pillow leaves a file open that it fails on
+        try:
+            with _quiet():
+                opened = Image.open(file, formats=FORMATS)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as reason:
+            raise ValueError(f"picture '{path}' has more pixels than are safe to open ({reason})") from reason
+        except UnidentifiedImageError as reason:
+            raise ValueError(f"'{path}' is not a picture that can be read ({', '.join(FORMATS)})") from reason
+        except Exception as reason:  # Pillow raises nearly anything on a hostile file
+            raise ValueError(f"picture '{path}' is damaged: {_one_line(reason)}") from reason
+        width, height = opened.size
+        if width * height > limit:
+            raise ValueError(
+                f"picture '{path}' has {width} x {height} = {width * height:,} pixels, more than the "
+                f"limit of {limit:,}; make it smaller"
+            )
+        try:
+            opened.load()
+            with _quiet():
+                opened.getexif()  # never before the limit is checked: for PNG it decodes everything
+            picture = ImageOps.exif_transpose(opened)
+        except Exception as reason:
+            raise ValueError(f"picture '{path}' is damaged: {_one_line(reason)}") from reason
+    try:
+        return in_mode(picture, mode)
+    except ValueError as reason:
+        raise ValueError(f"picture '{path}': {reason}") from reason
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Odd metadata, which does not change the pixels, goes unmentioned; the warning of a bomb is raised."""
+    with _filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _array(path: Path, channels: int) -> Tensor:
+    import numpy as np
+
+    _check_file(path)
+    try:
+        # mapped, so that a header which promises more than the file holds is found before memory is taken
+        array = np.lib.format.open_memmap(path, mode="r")
+    except Exception as reason:  # the header is text that numpy evaluates: it may fail in any way
+        raise ValueError(f"'{path}' is not an array of numbers in .npy: {_one_line(reason)}") from reason
+    if array.dtype.kind != "f":
+        raise ValueError(
+            f"array '{path}' holds {array.dtype}; an array is what the model takes, normalized floating point, "
+            "and pictures come as .png"
+        )
+    found = array.shape
+    if len(found) >= 3 and found[0] == 1 and found[1] == channels:
+        array = array[0]
+    if array.ndim < 2 or array.shape[0] != channels:
+        raise ValueError(
+            f"array '{path}' is {found} where ({channels}, ...) or (1, {channels}, ...) is needed; "
+            f"the preprocessing's mean and std have {channels} values"
+        )
+    with np.errstate(over="ignore"):  # becomes infinite, which is told below
+        values = torch.from_numpy(np.array(array, np.float32))
+    broken = ~torch.isfinite(values)
+    if broken.any():
+        count, place = int(broken.sum()), broken.nonzero()[0].tolist()
+        raise ValueError(f"array '{path}' is broken: {count} values are NaN or infinite, first at {place}")
+    return values
+
+
+def _one_line(reason: BaseException) -> str:
+    return " ".join(str(reason).split()) or type(reason).__name__
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+
+
+def write(path: Path, content: bytes) -> None:
+    """Put a whole file in place, or leave what was there."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
+    temporary = ""
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes files private; a picture is like any other file
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise type(error)(f"{path} can't be written: {error.strerror}; choose another place") from error
+        raise
+
+
+def picture_suffix(path: str | Path) -> str:
+    """The suffix that says how a picture is written. Raises ValueError for one that does not."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in PICTURES:
+        raise ValueError(f"{path} has no suffix of a picture; use {', '.join(PICTURES)}")
+    return suffix
+
+
+def encoded(picture: NDArray[np.uint8], suffix: str) -> bytes:
+    """The picture (H, W, 3) as a file with that suffix holds it."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, Image.registered_extensions()[suffix.lower()])
+    return stream.getvalue()

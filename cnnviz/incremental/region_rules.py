@@ -1,0 +1,299 @@
+"""What each operation gives where its input is changed, computed there alone.
+
+A rule answers with regions, with a tensor that is changed everywhere, or with None: then the operation is computed on
+full maps. It does so where it would not pay, and for whatever it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnviz.engine.nested import mapped, tensors
+from cnnviz.engine.operations import POINTWISE, Operation, canonical, in_place, spelled
+from cnnviz.incremental.boxes import Boxes, Kernel, union
+from cnnviz.incremental.region_cache import Chunk
+from cnnviz.incremental.regions import Recorded, Region
+from cnnviz.incremental.tape import Call
+
+Rule = Callable[[Chunk, Call, Operation, tuple[Any, ...], dict[str, Any]], Tensor | None]
+
+
+def local(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The result of an operation on regions, or None where full maps are to be taken.
+
+    Tensors that are no regions must be as they were recorded.
+    """
+    rule = RULES.get(canonical(func, args, kwargs))
+    if rule is None or not isinstance(call.result, Tensor) or kwargs.get("out") is not None:
+        return None
+    if "input" in kwargs:
+        args, kwargs = (kwargs["input"], *args), {name: each for name, each in kwargs.items() if name != "input"}
+    return rule(chunk, call, func, args, kwargs)
+
+
+def convolution(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def convolved(
+        input: Any,
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor | None:
+        if not isinstance(input, Region) or isinstance(weight, Region) or isinstance(bias, Region):
+            return None
+        kernel = _kernel(weight.shape[2:], stride, padding, dilation)
+        found = _slid(chunk, call, input, kernel, 0.0)
+        if found is None:
+            return None
+        boxes, given = found
+        weight, bias = chunk.around.weights(call, weight, bias)
+        values = func(given, weight, bias, kernel.strides, 0, kernel.dilation, groups)
+        return chunk.region(call, boxes, values)
+
+    return convolved(*args, **kwargs)
+
+
+def max_pooling(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def pooled(
+        input: Any,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Tensor | None:
+        lengths = _each(kernel_size, input.ndim - 2)
+        kernel = _kernel(lengths, stride or kernel_size, padding, dilation)
+        found = _slid(chunk, call, input, kernel, -torch.inf)
+        if found is None:
+            return None
+        boxes, given = found
+        return chunk.region(call, boxes, func(given, lengths, kernel.strides, 0, kernel.dilation))
+
+    return pooled(*args, **kwargs)
+
+
+def average_pooling(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def pooled(
+        input: Any,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Tensor | None:
+        lengths = _each(kernel_size, input.ndim - 2)
+        kernel = _kernel(lengths, stride or kernel_size, padding, 1)
+        found = _slid(chunk, call, input, kernel, 0.0)
+        if found is None:
+            return None
+        boxes, given = found
+        values = func(given, lengths, kernel.strides)
+        share = chunk.around.keep((call, "share"), lambda: _shares(func, args, kwargs, kernel, call.result))
+        if share is not None:  # at the border there are fewer values, or the model says by what to divide
+            values = values * share.cut(boxes.at[chunk.part], boxes.sides)
+        return chunk.region(call, boxes, values)
+
+    return pooled(*args, **kwargs)
+
+
+def _shares(
+    func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any], kernel: Kernel, result: Tensor
+) -> Recorded | None:
+    """What an average over a whole neighbourhood, zeros included, is multiplied with; None where it always is 1."""
+    ones = torch.ones((1, 1, *args[0].shape[2:]), dtype=result.dtype, device=result.device)
+    averages = func(ones, *args[1:], **kwargs)
+    padded = F.pad(ones, [n for each in reversed(kernel.pads(ones.shape[2:], result.shape[2:])) for n in each])
+    full = func(padded, kernel.lengths, kernel.strides)
+    share = averages / full[(..., *(slice(length) for length in averages.shape[2:]))]
+    return None if bool((share == 1).all()) else Recorded(share)
+
+
+def pointwise(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    regions = [each for each in tensors((args, kwargs)) if isinstance(each, Region)]
+    size = regions[0].recorded.size
+    if tuple(call.result.shape[2:]) != size or any(each.recorded.size != size for each in regions):
+        return None
+    boxes = regions[0].boxes
+    if len(regions) > 1:
+        common = chunk.planned(call, lambda: union([each.boxes for each in regions]))
+        if common is None:
+            return None
+        boxes = common
+    places: Iterator[int] = iter(range(len(args) + len(kwargs) + 1))
+
+    def part(value: Tensor) -> Tensor:
+        if isinstance(value, Region):
+            return value.cut(boxes.at, boxes.sides)
+        spread = value.shape[-len(size) :]
+        if all(length == 1 for length in spread):
+            return value
+
+        def laid() -> Recorded:  # the same for every variant
+            shape = (1,) * (len(size) + 2 - value.ndim) + tuple(value.shape)
+            one = value.reshape(shape)[:1]
+            return Recorded(one.expand(1, one.shape[1], *size))
+
+        kept: Recorded = chunk.around.keep((call, next(places)), laid)
+        return kept.cut(boxes.at[chunk.part], boxes.sides)
+
+    values = func(*mapped(part, args), **mapped(part, kwargs))
+    only = regions[0]
+    if not in_place(func, kwargs) and values.untyped_storage().data_ptr() == only.inside.untyped_storage().data_ptr():
+        return only  # as nothing was to be done
+    return chunk.region(call, boxes, values)
+
+
+def channelwise(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What treats each place alike, by parameters of its channels."""
+    region, *rest = args
+    if not isinstance(region, Region) or any(isinstance(each, Region) for each in tensors((rest, kwargs))):
+        return None
+    return chunk.region(call, region.boxes, func(region.inside, *rest, **kwargs))
+
+
+def batch_norm(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    training = args[5] if len(args) > 5 else kwargs.get("training", False)
+    return None if training else channelwise(chunk, call, func, args, kwargs)
+
+
+def unchanged(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Dropout, which does nothing here."""
+    training = args[2] if len(args) > 2 else kwargs.get("training", True)
+    return None if training else args[0]
+
+
+def itself(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[0]
+
+
+def joined(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Maps behind one another."""
+
+    def concatenated(tensors: Any, dim: int = 0, axis: int | None = None) -> Tensor | None:
+        regions = [each for each in tensors if isinstance(each, Region)]
+        size, dim = regions[0].recorded.size, dim if axis is None else axis
+        alike = all(each.shape[2:] == size and each.ndim == len(size) + 2 for each in tensors)
+        if dim % (len(size) + 2) != 1 or not alike:
+            return None
+        boxes = chunk.planned(call, lambda: union([each.boxes for each in regions]))
+        if boxes is None:
+            return None
+        parts = []
+        for place, each in enumerate(tensors):
+            if isinstance(each, Region):
+                parts.append(each.cut(boxes.at, boxes.sides))
+            else:
+                kept: Recorded = chunk.around.keep((call, place), partial(Recorded, each[:1]))
+                parts.append(kept.cut(boxes.at[chunk.part], boxes.sides))
+        return chunk.region(call, boxes, torch.cat(parts, 1))
+
+    return concatenated(*args, **kwargs)
+
+
+def padded(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def around(input: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor | None:
+        rank = input.ndim - 2
+        if mode != "constant" or min(pad) < 0 or len(pad) > 2 * rank:
+            return None
+        before = [0] * (rank - len(pad) // 2) + list(reversed(pad[::2]))
+        size = tuple(call.result.shape[2:])
+        boxes = chunk.planned(call, lambda: input.boxes.moved(before, size))
+        if boxes is None:
+            return None
+        pads = tuple(zip(before, [0] * (rank - len(pad) // 2) + list(reversed(pad[1::2])), strict=True))
+        inside = input.cut(boxes.at - torch.tensor(before, device="cpu"), boxes.sides, pads, value or 0.0)
+        return chunk.region(call, boxes, inside.clone())  # the map that was padded may be written
+
+    return around(*args, **kwargs)
+
+
+def averaged(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A mean over space, which changes by what the boxes change."""
+
+    def mean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor | None:
+        asked = [dim] if isinstance(dim, int) else list(dim or ())
+        if dtype is not None or sorted(each % input.ndim for each in asked) != list(range(2, input.ndim)):
+            return None
+        return _shifted(chunk, call, input)
+
+    return mean(*args, **kwargs)
+
+
+def adaptive_average(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    whole = isinstance(args[0], Region) and prod(call.result.shape[2:]) == 1
+    return _shifted(chunk, call, args[0]) if whole else None
+
+
+def _shifted(chunk: Chunk, call: Call, region: Region) -> Tensor | None:
+    recorded, boxes = region.recorded, region.boxes
+    before = recorded.cut(boxes.at[chunk.part], boxes.sides)
+    space = list(range(2, region.ndim))
+    moved = (region.inside - before).sum(space) / prod(recorded.size)
+    found: Tensor = call.result + moved.view(len(moved), *call.result.shape[1:])
+    return found
+
+
+def _slid(chunk: Chunk, call: Call, region: Any, kernel: Kernel, value: float) -> tuple[Boxes, Tensor] | None:
+    """Where the result changes, and what is needed of the input, padding included; None for full maps."""
+    if not isinstance(region, Region) or region.ndim != len(kernel.lengths) + 2:
+        return None
+    size = tuple(call.result.shape[2:])
+    boxes = chunk.planned(call, lambda: kernel.reached(region.boxes, size))
+    if boxes is None:
+        return None
+    at, sides = chunk.needed(call, kernel, boxes)
+    return boxes, region.cut(at, sides, kernel.pads(region.recorded.size, size), value)
+
+
+def _kernel(lengths: Any, stride: Any, padding: Any, dilation: Any) -> Kernel:
+    lengths = tuple(lengths)
+    dilation = _each(dilation, len(lengths))
+    if padding == "same":
+        padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, lengths, strict=True))
+    padding = (0,) * len(lengths) if padding == "valid" else _each(padding, len(lengths))
+    return Kernel(lengths, _each(stride, len(lengths)), padding, dilation)
+
+
+def _each(value: Any, rank: int) -> tuple[int, ...]:
+    found = tuple(value) if isinstance(value, tuple | list) else (value,)
+    return found * rank if len(found) == 1 else found
+
+
+_COMPARISONS = ("gt", "lt", "ge", "le", "eq", "ne", "logical_and", "logical_or", "logical_not")
+_ARITHMETIC = ("add", "sub", "subtract", "rsub", "neg", "negative", "minimum", "lerp", "where", "masked_fill", "clone")
+_ROUNDING = ("sign", "round", "floor", "ceil", "trunc", "nan_to_num", "float", "half", "double", "bfloat16")
+_DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
+
+CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+
+RULES: dict[Operation, Rule] = {
+    **dict.fromkeys((*POINTWISE, torch.mul, torch.div, torch.pow, torch.maximum, torch.addcmul), pointwise),
+    **dict.fromkeys(spelled(*_ARITHMETIC, *_COMPARISONS, *_ROUNDING), pointwise),
+    **dict.fromkeys((F.prelu, F.local_response_norm), channelwise),
+    **dict.fromkeys((F.batch_norm, torch.batch_norm), batch_norm),
+    **dict.fromkeys(_DROPOUTS, unchanged),
+    **dict.fromkeys((Tensor.contiguous, Tensor.detach), itself),
+    **dict.fromkeys(CONVOLUTIONS, convolution),
+    **dict.fromkeys((F.max_pool1d, F.max_pool2d, F.max_pool3d), max_pooling),
+    **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), average_pooling),
+    **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), joined),
+    F.pad: padded,
+    **dict.fromkeys((torch.mean, Tensor.mean), averaged),
+    **dict.fromkeys(
+        (torch.adaptive_avg_pool1d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
+        adaptive_average,
+    ),
+}
+"""By the operation's one name."""

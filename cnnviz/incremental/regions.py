@@ -1,0 +1,144 @@
+"""Variants of a recorded map that are known only inside a box each; everywhere else they are as it was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnviz.incremental.boxes import Boxes
+
+Pads = tuple[tuple[int, int], ...]
+
+
+class Recorded:
+    """One map (1, C, *spatial), ready to be cut from, with what lies around it for an operation that pads."""
+
+    def __init__(self, values: Tensor):
+        self.values = channels_last(values)
+        self.ordinary = values.is_contiguous()
+        """Whether it was recorded in the ordinary order, which the model may count on."""
+        self.size = tuple(values.shape[2:])
+        self._padded: dict[tuple[Pads, float], Tensor] = {}
+
+    def cut(self, at: Tensor, sides: tuple[int, ...], pads: Pads | None = None, value: float = 0.0) -> Tensor:
+        """Its boxes that begin ``at`` (K, rank), which may lie in the padding; (K, C, *sides)."""
+        pads = pads or ((0, 0),) * len(sides)
+        if (pads, value) not in self._padded:
+            self._padded[pads, value] = self._rows(pads, value)
+        rows = self._padded[pads, value]
+        lengths = [sum(each) + length for each, length in zip(pads, self.size, strict=True)]
+        first = at + torch.tensor([low for low, _ in pads], device="cpu")
+        place = torch.zeros((1,) * len(sides), dtype=torch.long, device="cpu")
+        start = torch.zeros(len(at), dtype=torch.long, device="cpu")
+        for axis, (side, length) in enumerate(zip(sides, lengths, strict=True)):
+            shape = [1] * len(sides)
+            shape[axis] = side
+            place = place * length + torch.arange(side, device="cpu").view(shape)
+            start = start * length + first[:, axis]
+        index = (start[:, None] + place.flatten()).flatten().to(rows.device)
+        found = rows.index_select(0, index).view(len(at), *sides, rows.shape[1])
+        return found.movedim(-1, 1)
+
+    def _rows(self, pads: Pads, value: float) -> Tensor:
+        values = self.values
+        if any(low or high for low, high in pads):
+            values = F.pad(values, [length for each in reversed(pads) for length in each], value=value)
+        return values.movedim(1, -1).reshape(-1, values.shape[1])
+
+
+class Region(Tensor):
+    """Stands for K variants of a map, (K, C, *spatial). Nothing but its shape can be read from it."""
+
+    recorded: Recorded
+    boxes: Boxes
+    """Of all variants of the group."""
+    part: slice
+    """Which of the group these are."""
+    inside: Tensor
+    """What the boxes hold, (K, C, *sides)."""
+    dissolved: bool
+    """Whether somebody holds a view of the full maps, which therefore are what counts from now on."""
+    _full: Tensor | None
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # so torch documents it
+
+    @staticmethod
+    def of(recorded: Recorded, boxes: Boxes, part: slice, inside: Tensor) -> Region:
+        shape = (*inside.shape[:2], *recorded.size)
+        region: Region = torch.Tensor._make_wrapper_subclass(Region, shape, dtype=inside.dtype, device=inside.device)
+        region.become(recorded, boxes, part, inside)
+        region.dissolved = False
+        return region
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]  # torch's stub has no class
+        raise NotImplementedError(f"{func} met a part of a map where it takes a whole one")
+
+    def become(self, recorded: Recorded, boxes: Boxes, part: slice, inside: Tensor) -> None:
+        """Written over."""
+        self.recorded, self.boxes, self.part, self.inside, self._full = recorded, boxes, part, inside, None
+
+    def full(self) -> Tensor:
+        """The maps themselves; the same tensor until the region is written over."""
+        if self._full is None:
+            places, sides = self.boxes.at[self.part].tolist(), self.boxes.sides
+            values = self.recorded.values
+            if self.recorded.ordinary:
+                laid = values.expand(len(places), *values.shape[1:])
+                self._full = laid.clone(memory_format=torch.contiguous_format)
+            else:
+                laid = values.movedim(1, -1).expand(len(places), *self.recorded.size, values.shape[1])
+                self._full = laid.clone(memory_format=torch.contiguous_format).movedim(-1, 1)
+            for full, begin, inside in zip(self._full, places, self.inside, strict=True):
+                place: list[slice] = [slice(None), *map(_span, begin, sides)]
+                full[tuple(place)] = inside
+        return self._full
+
+    def dissolve(self) -> Tensor:
+        """From now on it is the full maps, which may be written and looked at in parts."""
+        full = self.full()
+        self.dissolved = True
+        return full
+
+    def cut(self, at: Tensor, sides: tuple[int, ...], pads: Pads | None = None, value: float = 0.0) -> Tensor:
+        """Boxes that begin ``at`` (W, rank) for all variants of the group, of these variants; (K, C, *sides)."""
+        at = at[self.part]
+        offsets = (self.boxes.at[self.part] - at).tolist()
+        runs = [(offset, len(list(run))) for offset, run in groupby(offsets)]
+        if len(runs) == 1 and all(map(_holds, runs[0][0], self.boxes.sides, sides)):
+            if sides == self.boxes.sides:
+                return self.inside
+            spans: list[Any] = [_span(-offset, side) for offset, side in zip(runs[0][0], sides, strict=True)]
+            return self.inside[(..., *spans)]
+        found, start = self.recorded.cut(at, sides, pads, value), 0
+        for offset, count in runs:
+            there, here = zip(*_overlaps(offset, self.boxes.sides, sides), strict=True)
+            some = slice(start, start + count)
+            found[(some, slice(None), *there)] = self.inside[(some, slice(None), *here)]
+            start += count
+        return found
+
+
+def channels_last(values: Tensor) -> Tensor:
+    """The same values (N, C, *spatial), a place's channels side by side."""
+    return values.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def _overlaps(offset: Sequence[int], given: Sequence[int], wanted: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Where what is given lies in what is wanted, and what of it."""
+    for move, length, side in zip(offset, given, wanted, strict=True):
+        low, high = min(max(0, move), side), max(0, min(side, move + length))
+        yield slice(low, max(low, high)), slice(low - move, max(low, high) - move)
+
+
+def _holds(offset: int, given: int, wanted: int) -> bool:
+    return offset <= 0 and offset + given >= wanted
+
+
+def _span(begin: int, length: int) -> slice:
+    return slice(begin, begin + length)

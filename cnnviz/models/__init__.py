@@ -1,0 +1,1 @@
+"""Networks by name, their weights, and the segmentation network. Nothing here runs a model or explains one."""

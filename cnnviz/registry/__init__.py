@@ -1,0 +1,1 @@
+"""Protocols, methods and entry points: the only room that knows pluggy. It computes nothing."""

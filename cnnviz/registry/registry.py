@@ -1,0 +1,298 @@
+"""Where methods come from: installed entry points, each loaded when it is first named.
+
+Listing names reads package metadata and imports nothing; a plugin that does not load hurts only who asks for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from functools import update_wrapper
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import pluggy
+
+from cnnviz.registry.configured import NamedMetric, NamedSynthesis
+
+if TYPE_CHECKING:
+    from cnnviz.formulas.expr import Named
+    from cnnviz.registry.protocols import Metric, Renderer, Synthesis
+
+T = TypeVar("T", covariant=True)
+HOME = "cnnviz"
+_SINGULAR = {"cnnviz.syntheses": "synthesis"}
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+hookspec = pluggy.HookspecMarker(HOME)
+hookimpl = pluggy.HookimplMarker(HOME)
+
+
+class PluginError(RuntimeError):
+    """A plugin cannot be used. Says who ships it and how to go on without it."""
+
+
+class Hooks:
+    """Every hook a plugin may implement. Arguments are only ever added."""
+
+    @hookspec(historic=True)
+    def cnnviz_register(self, registry: Registry[Any]) -> None:
+        """Offer methods: call ``registry.add(method)`` for each."""
+
+
+class Method(Generic[T]):
+    """A function from settings to something that can be run; also the pluggy plugin that offers it."""
+
+    def __init__(self, build: Callable[..., Any], finish: Callable[[str, Any, dict[str, Any]], T] | None = None):
+        update_wrapper(self, build)
+        self.build = build
+        self.finish = finish
+        self.name: str = build.__name__
+        self.ranks: tuple[int, ...] = (2,)
+        """Of a renderer: the numbers of spatial dimensions it draws."""
+
+    def __call__(self, *args: Any, **settings: Any) -> T:
+        """What the method is with these settings; an unknown setting is a TypeError that knows the right ones."""
+        chosen = self.bind(*args, **settings)
+        result: Any = self.build(**chosen)
+        return result if self.finish is None else self.finish(self.name, result, self._changed(chosen))
+
+    @property
+    def settings(self) -> Mapping[str, inspect.Parameter]:
+        """The settings by name, with their annotations and defaults."""
+        return inspect.signature(self.build).parameters
+
+    @property
+    def summary(self) -> str:
+        """The first paragraph of the docstring, in one line."""
+        return " ".join((inspect.getdoc(self.build) or "").split("\n\n")[0].split())
+
+    def bind(self, *args: Any, **settings: Any) -> dict[str, Any]:
+        """Settings by name. Raises TypeError for one the method does not have."""
+        for name in settings:
+            if name not in self.settings:
+                raise TypeError(f"{self.name} has no setting {name!r}{_hint(name, self.settings, 'it takes')}")
+        try:
+            return dict(inspect.signature(self.build).bind(*args, **settings).arguments)
+        except TypeError as error:
+            raise TypeError(f"{self.name}: {error}; it takes {', '.join(self.settings) or 'no settings'}") from None
+
+    def _changed(self, chosen: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in chosen.items() if not _same(value, self.settings[name].default)}
+
+    def __repr__(self) -> str:
+        return f"<method {self.name} from {self.__module__}>"
+
+    @hookimpl
+    def cnnviz_register(self, registry: Registry[Any]) -> None:
+        registry.add(self)
+
+
+class Registry(Mapping[str, "Method[T]"]):
+    """Methods of one kind by name."""
+
+    def __init__(self, group: str):
+        self.group = group
+        self.kind = _SINGULAR.get(group, group.rpartition(".")[2].removesuffix("s"))
+        self._methods: dict[str, Method[T]] = {}
+        self._origins: dict[str, str] = {}
+        self._found: dict[str, EntryPoint] | None = None
+        self._loading: tuple[str, object, str] | None = None
+        self._lock = threading.RLock()  # a plugin may look up others while it loads
+        self.plugins = pluggy.PluginManager(HOME)
+        self.plugins.add_hookspecs(Hooks)
+        self.plugins.hook.cnnviz_register.call_historic(kwargs={"registry": self})
+        for name in os.environ.get("CNNVIZ_BLOCK", "").replace(",", " ").split():
+            self.plugins.set_blocked(name)
+
+    def register(self, plugin: object, name: str | None = None, *, replace: bool = False) -> None:
+        """Offer a method, or a module with a hook, in this process only, as a notebook or a test would.
+
+        A taken name is a ValueError, unless ``replace`` is said; names that cnnviz ships stay its own.
+        """
+        name = name or str(getattr(plugin, "__name__", repr(plugin)))
+        with self._lock:
+            self._register(plugin, name, replace)
+
+    def _register(self, plugin: object, name: str, replace: bool) -> None:
+        if replace and self._origins.get(name) == "this process":
+            self.plugins.unregister(name=name)
+            del self._methods[name], self._origins[name]
+        self._enlist(plugin, name, "this process")
+
+    def add(self, method: Method[Any], name: str | None = None) -> None:
+        """Called by plugins from ``cnnviz_register``, once for each method."""
+        if self._loading is None:
+            raise RuntimeError("Registry.add is for plugins while they register; call register(method) instead")
+        entry, plugin, origin = self._loading
+        name = name or (entry if plugin is method else method.name)
+        if not isinstance(method, Method):
+            raise TypeError(f"{name!r} is {method!r}, not a method; decorate it with @cnnviz.{self.kind}")
+        if not NAME.fullmatch(name.rpartition(":")[2]):
+            raise ValueError(f"{name!r} is no name for a method; use lower-case letters, digits and underscores")
+        offered = _origin(self._offers()[name]) if name in self._offers() else None
+        taken = self._origins.get(name) or (offered if offered != origin else None)
+        if taken is not None:
+            raise ValueError(f"{name!r} is taken by {taken}; register it under another name")
+        if method.name != name:
+            method = copy(method)  # who has it under its own name keeps that
+            method.name = name
+        self._methods[name], self._origins[name] = method, origin
+
+    def __getitem__(self, name: str) -> Method[T]:
+        with self._lock:
+            return self._loaded(name)
+
+    def _loaded(self, name: str) -> Method[T]:
+        if name not in self._methods:
+            offer = self._offers().get(name)
+            if offer is None:
+                raise LookupError(f"there is no {self.kind} {name!r}{self._absence(name)}")
+            try:
+                self._enlist(offer.load(), name, _origin(offer))
+            except Exception as error:
+                raise PluginError(
+                    f"{name!r} from {_origin(offer)} does not load: {error}. Set CNNVIZ_BLOCK={name} to hide it."
+                ) from error
+        return self._methods[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._methods or name in self._offers()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._methods.keys() | self._offers().keys()))
+
+    def __len__(self) -> int:
+        return len(self._methods.keys() | self._offers().keys())
+
+    def origin(self, name: str) -> str:
+        """Which distribution and version offers the name."""
+        return self._origins.get(name) or _origin(self._offers()[name])
+
+    def faults(self) -> dict[str, PluginError]:
+        """Loads everything there is; what does not load, by name."""
+        faults = {}
+        for name in self:
+            try:
+                self[name]
+            except PluginError as error:
+                faults[name] = error
+        return faults
+
+    def refresh(self) -> None:
+        """Look again at what is installed, for a process that installs packages while it runs."""
+        self._found = None
+
+    def _offers(self) -> dict[str, EntryPoint]:
+        """Entry points by the name they answer to; a contested name is cnnviz's or nobody's."""
+        if self._found is None:
+            rivals: dict[str, list[EntryPoint]] = {}
+            for entry in entry_points(group=self.group):
+                rivals.setdefault(entry.name, []).append(entry)
+            offers: dict[str, EntryPoint] = {}
+            for name, entries in rivals.items():
+                owners = [entry for entry in entries if _dist(entry) == HOME] or entries
+                for entry in entries:
+                    offers[name if [entry] == owners else f"{_dist(entry)}:{name}"] = entry
+            self._found = {name: entry for name, entry in offers.items() if not self.plugins.is_blocked(name)}
+        return self._found
+
+    def _enlist(self, plugin: object, name: str, origin: str) -> None:
+        if self.plugins.is_blocked(name):
+            raise ValueError(f"{name!r} is hidden by CNNVIZ_BLOCK; take it out of there, or register another name")
+        known = name if self.plugins.has_plugin(name) else self.plugins.get_name(plugin)
+        if known is not None:
+            taken = self._origins.get(known, "this process")
+            raise ValueError(f"{known!r} is taken by {taken}; register it under another name")
+        before, outer = (dict(self._methods), dict(self._origins)), self._loading
+        self._loading = (name, plugin, origin)
+        try:
+            self.plugins.register(plugin, name=name)
+            if self._methods == before[0]:
+                raise TypeError(f"{plugin!r} registers no {self.kind}; decorate it with @cnnviz.{self.kind}")
+            if origin != "this process" and name not in self._methods:
+                raise LookupError("it does not register that name")
+        except Exception:
+            self._methods, self._origins = before
+            if self.plugins.get_plugin(name) is plugin:
+                self.plugins.unregister(name=name)  # pluggy keeps the name of a plugin whose hook failed
+            raise
+        finally:
+            self._loading = outer
+
+    def _absence(self, name: str) -> str:
+        rivals = [other for other in self._offers() if other.endswith(f":{name}")]
+        if rivals:
+            return f" that is only one package's: say {' or '.join(map(repr, rivals))}"
+        if self.plugins.is_blocked(name):
+            return ": CNNVIZ_BLOCK hides it"
+        return _hint(name, self, "there are")
+
+
+@overload
+def renderer(build: Callable[..., Renderer], /) -> Method[Renderer]: ...
+
+
+@overload
+def renderer(*, ranks: Sequence[int]) -> Callable[[Callable[..., Renderer]], Method[Renderer]]: ...
+
+
+def renderer(build: Callable[..., Renderer] | None = None, /, *, ranks: Sequence[int] = (2,)) -> Any:
+    """Make a renderer of a function from settings to a callable that draws an explanation.
+
+    That callable takes an :class:`~cnnviz.Explanation` and returns uint8 pictures (N, H, W, 3). ``ranks`` are the
+    numbers of spatial dimensions it draws: a method that names this renderer for its values gets it for those inputs.
+    """
+
+    def make(build: Callable[..., Renderer]) -> Method[Renderer]:
+        method: Method[Renderer] = Method(build)
+        method.ranks = tuple(ranks)
+        return method
+
+    return make if build is None else make(build)
+
+
+def synthesis(build: Callable[..., Synthesis]) -> Method[NamedSynthesis]:
+    """Make a synthesis of a function from settings to a callable that makes inputs.
+
+    That callable takes an :class:`~cnnviz.Ascent` and returns inputs (N, C, *spatial).
+    """
+    return Method(build, NamedSynthesis)
+
+
+def metric(build: Callable[..., Metric]) -> Method[NamedMetric]:
+    """Make a metric of a function from settings to a callable that scores explanations.
+
+    That callable takes a :class:`~cnnviz.Trial` and returns a number for each input, (N,).
+    """
+    return Method(build, NamedMetric)
+
+
+def _hint(name: str, known: Mapping[str, Any], introduction: str) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; {introduction} {', '.join(known) or 'none'}"
+
+
+def _same(value: Any, default: Any) -> bool:
+    plain = isinstance(value, bool | int | float | str) and type(value) is type(default)
+    return value is default or (plain and bool(value == default))
+
+
+def _dist(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "unknown"
+
+
+def _origin(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "unknown"
+
+
+attributions: Registry[Named] = Registry("cnnviz.attributions")
+metrics: Registry[NamedMetric] = Registry("cnnviz.metrics")
+renderers: Registry[Renderer] = Registry("cnnviz.renderers")
+syntheses: Registry[NamedSynthesis] = Registry("cnnviz.syntheses")
+registries: tuple[Registry[Any], ...] = (attributions, syntheses, renderers, metrics)

@@ -1,0 +1,86 @@
+"""Which class each picture of a folder is of: the folder it lies in says it, or a table.
+
+A class is given by number, or by a name that the network knows; folders may write spaces as underscores.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from cnnviz.images.files import find_pictures
+from cnnviz.run.targets import class_index
+
+FILE, LABEL = ("file", "filename", "path", "picture"), ("label", "class", "class_index", "class_name")
+
+
+def labelled_pictures(
+    folder: str | Path, table: str | Path | None = None, categories: Sequence[str] | None = None
+) -> list[tuple[Path, int]]:
+    """The pictures of a folder, each with the number of its class.
+
+    Without a ``table`` each folder inside is a class, by its name, and holds the pictures of it. A table is a CSV file
+    with the columns ``file`` (inside the folder) and ``label``; its first line names them, unless there are just two.
+    Raises LookupError for a class that ``categories`` do not have, ValueError for what is no such table or folder,
+    FileNotFoundError for what is not there.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder '{folder}'")
+    names = tuple(categories) if categories is not None else None
+    if table is not None:
+        return [(folder / file, _number(label, names, where)) for file, label, where in _rows(Path(table))]
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found: list[tuple[Path, int]] = []
+    for each in inside:
+        number = _number(each.name, names, f"folder '{each}'")
+        try:
+            found += [(picture, number) for picture in find_pictures(each)]
+        except FileNotFoundError:
+            continue  # a class of which there is no picture
+    if not found:
+        raise ValueError(f"folder '{folder}' has no folders of pictures, one for each class; or give a table of labels")
+    return found
+
+
+def _rows(table: Path) -> list[tuple[str, str, str]]:
+    """File, label, and the place in the table that a message would name."""
+    try:
+        lines = list(csv.reader(table.read_text(encoding="utf-8-sig").splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"table '{table}' is not comma-separated text in UTF-8: {error}") from None
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no table '{table}'; write a line such as cat.jpg,tabby for each picture") from None
+    head = [cell.strip().lower() for cell in lines[0]] if lines else []
+    named = any(name in head for name in FILE)
+    file, label = (_column(head, names, table) for names in (FILE, LABEL)) if named else (0, 1)
+    found = []
+    for number, cells in enumerate(lines[named:], 1 + named):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) <= max(file, label) or not cells[file].strip() or not cells[label].strip():
+            raise ValueError(f"table '{table}', line {number}: it needs a file and a label, such as cat.jpg,tabby")
+        found.append((cells[file].strip(), cells[label].strip(), f"table '{table}', line {number}"))
+    if not found:
+        raise ValueError(f"table '{table}' has no rows; write a line such as cat.jpg,tabby for each picture")
+    return found
+
+
+def _column(head: Sequence[str], names: Sequence[str], table: Path) -> int:
+    for name in names:
+        if name in head:
+            return head.index(name)
+    raise ValueError(f"table '{table}' has no column {names[0]!r}; its first line names {', '.join(head)}")
+
+
+def _number(label: str, categories: tuple[str, ...] | None, where: str) -> int:
+    spaced = label.replace("_", " ")
+    known = categories is not None and spaced.lower() in (name.lower() for name in categories)
+    try:
+        number = class_index(spaced if known else label, categories)
+    except LookupError as error:
+        raise LookupError(f"{where}: {error}") from None
+    if categories is not None and not 0 <= number < len(categories):
+        raise LookupError(f"{where}: there is no class {number}; there are {len(categories)}, numbered from 0")
+    return number

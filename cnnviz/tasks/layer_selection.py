@@ -1,0 +1,43 @@
+"""Layers evenly through the depth of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from cnnviz.engine.feature_extraction import View
+from cnnviz.engine.layers import check_spatial
+
+
+def depths(model: nn.Module, inputs: Tensor, count: int) -> list[str]:
+    """Names of at most ``count`` layers with spatial extent, evenly from the first to the last.
+
+    Counted are the parts of the network and those of its sequences, such as ``features.0`` or ``layer1.0``.
+    Raises ValueError for a count below 1, LookupError where no part has spatial extent for such inputs.
+    """
+    if count < 1:
+        raise ValueError(f"{count} layers show nothing; use 1 or more")
+    names = list(_parts(model))
+    seen = View(model, names, graph=False)(inputs[:1])
+    spatial = [name for name in names if name in seen.layers and _is_spatial(model, name, seen.layer(name), inputs)]
+    if not spatial:
+        raise LookupError(f"no part of {type(model).__name__} has spatial extent for inputs of {tuple(inputs.shape)}")
+    last, gaps = len(spatial) - 1, max(1, count - 1)
+    return list(dict.fromkeys(spatial[round(last * place / gaps)] for place in range(count)))
+
+
+def _parts(model: nn.Module, above: str = "") -> Iterator[str]:
+    for name, part in model.named_children():
+        if isinstance(part, nn.Sequential) and len(part):
+            yield from _parts(part, f"{above}{name}.")
+        else:
+            yield f"{above}{name}"
+
+
+def _is_spatial(model: nn.Module, name: str, output: Tensor, inputs: Tensor) -> bool:
+    try:
+        check_spatial(name, model.get_submodule(name), output, inputs[:1])
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,155 @@
+"""The object that a map points at, cut out of its picture by its colours."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cnnviz.explanations.evidence import Sign, evidence, input_pictures
+from cnnviz.explanations.explanation import Explanation
+from cnnviz.images.files import encoded, write
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """For each input the object that its map points at."""
+
+    masks: Tensor
+    """(N, H, W) bool, the pixels of the object. Nothing where the map is blank."""
+    boxes: Tensor
+    """(N, 4) int64: left, top, right, bottom in pixels, right and bottom just outside; zeros for no object."""
+    explanation: Explanation
+    """What was segmented."""
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, item: int) -> Segmentation:
+        """That of one input, still a batch (of one)."""
+        return Segmentation(self.masks[item][None], self.boxes[item][None], self.explanation[item])
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the masks as gray .png pictures, 255 on the object and 0 elsewhere; of several, ``name-0.png`` and on.
+
+        Returns the files written. Raises ValueError for another suffix.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"{path} is no .png; masks are written so, for others would blur their edges")
+        paths = [path] if len(self) == 1 else [path.with_stem(f"{path.stem}-{item}") for item in range(len(self))]
+        for each, mask in zip(paths, self.masks.cpu().numpy(), strict=True):
+            write(each, encoded(mask.astype(np.uint8) * 255, ".png"))
+        return paths
+
+
+def segment(
+    explanation: Explanation,
+    foreground: float = 95.0,
+    background: float = 30.0,
+    iterations: int = 1,
+    sign: Sign = "auto",
+    seed: int = 0,
+) -> Segmentation:
+    """Cut out what the map points at: weakly supervised segmentation (Simonyan et al., 2014, arXiv:1312.6034, 3.2).
+
+    The strongest places of the map tell the colours of the object, the weakest those of what is behind it; each is
+    learned as a mixture of five Gaussians. A graph cut gives every pixel to one of them, neighbours of like colour to
+    the same, and the largest connected part is the object (colours and cut by OpenCV's GrabCut: Rother et al., 2004).
+    The map only gives examples: pixels may change sides.
+
+    Args:
+        explanation: of images. Coarse maps are brought to the size of the input, see :func:`cnnviz.evidence`; the paper
+            takes the strongest channel of a gradient where this adds them up.
+        foreground: percentile of the map above which places are examples of the object.
+        background: percentile up to which places are examples of the rest.
+        iterations: 1 is the paper's single cut; more learn the colours of each side again from the last cut.
+        sign: how values become evidence, as for :func:`cnnviz.evidence`.
+        seed: of the mixtures' first guess.
+
+    Returns:
+        A :class:`Segmentation`. A map without contrast points at nothing: its mask is empty. In a picture of one colour
+        the examples themselves are the object's places, for no cut can be told from another.
+
+    Raises:
+        ValueError: for inputs that are no images, and for percentiles that do not leave two sides.
+    """
+    if explanation.inputs.ndim != 4:
+        raise ValueError(
+            f"inputs {tuple(explanation.inputs.shape)} are no images, and only these are cut by their colours; "
+            "for others take a threshold: cnnviz.evidence(explanation) > limit"
+        )
+    if not 0 <= background < foreground <= 100:
+        raise ValueError(
+            f"background={background:g} and foreground={foreground:g} are no percentiles of two sides; "
+            "they are 0 to 100, the foreground's above the background's"
+        )
+    if iterations < 1:
+        raise ValueError(f"iterations={iterations} cuts nothing; use 1 or more")
+    maps = evidence(explanation, sign).cpu().numpy()
+    pictures = (input_pictures(explanation) * 255).round().byte().movedim(1, -1).contiguous().cpu().numpy()
+
+    def cut(item: int) -> NDArray[np.bool_]:
+        object_, rest = _examples(maps[item], foreground, background)
+        if not object_.any() or not rest.any():
+            return np.zeros_like(object_)
+        return _largest_part(_cut(pictures[item], object_, rest, iterations, seed))
+
+    with ThreadPoolExecutor(1) as apart:  # OpenCV's random numbers belong to a thread; the caller's stay as they were
+        masks = np.stack(list(apart.map(cut, range(len(maps)))))
+    device = explanation.values.device
+    boxes = torch.tensor([_box(mask) for mask in masks], device=device)
+    return Segmentation(torch.from_numpy(masks).to(device), boxes, explanation)
+
+
+def _examples(
+    strengths: NDArray[np.floating[Any]], foreground: float, background: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where the object's colours and where the others are learned; nowhere of a map without contrast."""
+    high, low = np.percentile(strengths, (foreground, background))
+    # where more places than asked for share the highest value, they are the examples
+    strong = strengths > high if high < strengths.max() else strengths == high
+    return strong, (strengths <= low) & ~strong
+
+
+def _cut(
+    picture: NDArray[np.uint8], object_: NDArray[np.bool_], rest: NDArray[np.bool_], iterations: int, seed: int
+) -> NDArray[np.bool_]:
+    """The object's pixels. Colours are learned from the examples alone, and then no pixel's side is given."""
+    import cv2
+
+    if (picture == picture[0, 0]).all():
+        return object_
+    cv2.setRNGSeed(seed)
+    nowhere = (0, 0, 0, 0)  # the rectangle of a mode that is not used
+    behind, before = np.zeros((1, 65)), np.zeros((1, 65))  # the mixtures of both sides, which OpenCV fills
+    known = object_ | rest
+    sides = np.where(object_, cv2.GC_FGD, cv2.GC_BGD).astype(np.uint8)
+    examples, told = picture[known][None], sides[known][None]  # a picture of one row
+    cv2.grabCut(examples, told, nowhere, behind, before, 0, cv2.GC_INIT_WITH_MASK)
+    found = np.full(picture.shape[:2], cv2.GC_PR_BGD, np.uint8)
+    cv2.grabCut(picture, found, nowhere, behind, before, 1, cv2.GC_EVAL_FREEZE_MODEL)
+    if iterations > 1:
+        cv2.grabCut(picture, found, nowhere, behind, before, iterations - 1, cv2.GC_EVAL)
+    return np.equal(found, cv2.GC_PR_FGD)
+
+
+def _largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    from skimage.measure import label
+
+    parts: NDArray[np.int64] = label(mask, connectivity=mask.ndim)  # type: ignore[no-untyped-call]  # skimage has none
+    sizes = np.bincount(parts.ravel())[1:]
+    return parts == sizes.argmax() + 1 if len(sizes) else mask
+
+
+def _box(mask: NDArray[np.bool_]) -> list[int]:
+    if not mask.any():
+        return [0, 0, 0, 0]
+    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]

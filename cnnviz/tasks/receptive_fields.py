@@ -1,0 +1,154 @@
+"""Receptive fields, asked of the network itself: a NaN in the input makes NaN of every unit that reads it.
+
+No layer is known by its type, so residual, functional and hand-written networks of any rank are asked alike. Which part
+of the input is NaN is halved again and again, for all units, axes and both ends at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.engine.feature_extraction import View
+from cnnviz.engine.layers import Layer
+from cnnviz.engine.validation import check_inputs, check_model, unwrap
+from cnnviz.models.loading import LoadedModel
+from cnnviz.run.objectives import neuron
+
+AT_ONCE = 8  # variants of the input in one pass
+CHANGED = 1e-3  # of a layer's largest magnitude: far above what rounding does
+
+_kernels = threading.Lock()  # torch's choice of kernels is one for all threads
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A place in a layer's output, (*spatial), or () where it has no spatial extent; None is all channels together."""
+
+    at: tuple[int, ...]
+    channel: int | None = None
+
+
+def receptive_field(
+    model: nn.Module | LoadedModel, inputs: Tensor, layer: Layer, at: Sequence[int], channel: int | None = None
+) -> tuple[slice, ...]:
+    """The part of the input that a unit can depend on: a slice for each spatial dimension.
+
+    It is the smallest box that holds all those places, within the input: what a larger input would have beyond the
+    border is not in it. Weights of zero count. ``inputs`` (N, C, *spatial) say the size, ``at`` is the unit's place in
+    the layer, (*spatial), or () where the layer has no spatial extent; ``channel`` None is all channels together.
+    Costs 2 * rank * log2(size) evaluations up to the layer. Raises ValueError for a unit there is not, or one that
+    reads nothing of the input, or only through operations that turn NaN into numbers.
+    """
+    return receptive_fields(model, inputs, layer, [Unit(tuple(at), channel)])[0]
+
+
+def receptive_fields(
+    model: nn.Module | LoadedModel, inputs: Tensor, layer: Layer, units: Sequence[Unit]
+) -> list[tuple[slice, ...]]:
+    """Of several units of one layer, sooner than one by one; see :func:`receptive_field`."""
+    network = unwrap(model.module if isinstance(model, LoadedModel) else model)
+    check_model(network)
+    check_inputs(network, (inputs,))
+    view = View(network, [layer], output=False, graph=False)
+    with _direct_kernels(inputs.device):
+        return _Probe(view, layer, inputs[0].detach(), units).fields()
+
+
+class _Probe:
+    """Units of one layer, and what of the input makes them NaN."""
+
+    def __init__(self, view: View, layer: Layer, input: Tensor, units: Sequence[Unit]):
+        self.view, self.layer, self.input, self.units = view, layer, input, units
+        self.size = input.shape[1:]
+        seen = view(input[None])
+        for unit in units:
+            neuron(layer, unit.channel or 0, unit.at)(seen)  # raises for one there is not
+
+    def fields(self) -> list[tuple[slice, ...]]:
+        whole = self._reads([torch.ones(self.size, dtype=torch.bool)])
+        for unit, read in zip(self.units, whole, strict=True):
+            if not read[0]:
+                raise ValueError(
+                    f"a NaN in the input does not reach the unit at {unit.at} of layer {self.layer!r}: it reads "
+                    "nothing of the input, or the model turns NaN into numbers; choose a layer before it does"
+                )
+        begins, ends = self._ends(last=False), self._ends(last=True)
+        found = [tuple(map(slice, *both)) for both in zip(begins, ends, strict=True)]
+        self._check(found)
+        return found
+
+    def _ends(self, last: bool) -> list[list[int]]:
+        """For each unit where along every axis what it reads begins, or with ``last`` where it has ended."""
+        # of what is before `some` the unit reads something, of what is before `none` nothing; if last, of what follows
+        none = [[length if last else 0 for length in self.size] for _ in self.units]
+        some = [[0 if last else length for length in self.size] for _ in self.units]
+        while True:
+            left = [
+                (unit, axis, (none[unit][axis] + some[unit][axis]) // 2)
+                for unit in range(len(self.units))
+                for axis in range(len(self.size))
+                if abs(none[unit][axis] - some[unit][axis]) > 1
+            ]
+            if not left:
+                return none
+            asked = list(dict.fromkeys((axis, middle) for _, axis, middle in left))
+            reads = self._reads([self._half(axis, middle, last) for axis, middle in asked])
+            for unit, axis, middle in left:
+                (some if reads[unit][asked.index((axis, middle))] else none)[unit][axis] = middle
+
+    def _half(self, axis: int, middle: int, last: bool) -> Tensor:
+        """The places before the middle of an axis, or with ``last`` from there on."""
+        places = torch.zeros(self.size, dtype=torch.bool)
+        places.narrow(axis, middle if last else 0, self.size[axis] - middle if last else middle).fill_(True)
+        return places
+
+    def _reads(self, masks: Sequence[Tensor]) -> list[list[bool]]:
+        """For each unit whether it reads something of each mask."""
+        inputs = [self.input.masked_fill(mask.to(self.input.device), torch.nan) for mask in masks]
+        return [values.isnan().any(1).tolist() for values in self._values(inputs)]
+
+    def _check(self, fields: Sequence[tuple[slice, ...]]) -> None:
+        """Raises where a unit changes with what is outside of its field."""
+        generator = torch.Generator(self.input.device).manual_seed(0)
+        noise = torch.randn(2, *self.input.shape, generator=generator, device=self.input.device).to(self.input)
+        inputs = [noise[0]]
+        for field in fields:
+            inputs.append(noise[1].clone())
+            inputs[-1][:, *field] = noise[0][:, *field]
+        largest = float(self.view(noise[:1]).layer(self.layer).abs().max())
+        for number, (unit, values) in enumerate(zip(self.units, self._values(inputs), strict=True), 1):
+            if float((values[number] - values[0]).abs().max()) > CHANGED * largest:
+                raise ValueError(
+                    f"the unit at {unit.at} of layer {self.layer!r} depends on more than a NaN tells of: the model "
+                    "turns NaN into numbers, or draws at random; choose a layer before it does"
+                )
+
+    def _values(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """For each unit its values, (inputs, channels)."""
+        found: list[list[Tensor]] = [[] for _ in self.units]
+        for start in range(0, len(inputs), AT_ONCE):
+            shown = self.view(torch.stack(list(inputs[start : start + AT_ONCE]))).layer(self.layer)
+            for unit, values in zip(self.units, found, strict=True):
+                channels = slice(None) if unit.channel is None else slice(unit.channel, unit.channel + 1)
+                place: tuple[slice | int, ...] = (slice(None), channels, *unit.at)
+                values.append(shown[place])
+        return [torch.cat(values) for values in found]
+
+
+@contextmanager
+def _direct_kernels(device: torch.device) -> Iterator[None]:
+    """Convolutions that read only what they depend on: Fourier and Winograd transforms would spread a NaN further.
+
+    oneDNN, which computes most of them on CPUs, is asked by torch for direct ones.
+    """
+    with _kernels, ExitStack() as stack:
+        stack.enter_context(torch.backends.nnpack.flags(enabled=False))
+        if device.type == "cuda":
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield

@@ -1,0 +1,135 @@
+"""Where a map is warm: pictures of the inputs' own size, coloured by the strength of each place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.colors import Colormap
+from numpy.typing import NDArray
+
+from cnnviz import Explanation, renderer
+from cnnviz_plugins.renderers._arrays import (
+    as_uint8,
+    check_rank,
+    check_share,
+    colormap_named,
+    colors_of,
+    gray,
+    heat,
+    heat_range,
+    mixed,
+    pictures_of,
+    resized,
+    values_of,
+)
+from cnnviz_plugins.renderers._figure import GAP, LEGEND, LINE, Sheet, shown_size
+from cnnviz_plugins.renderers._intensity import Floats, Scale
+
+Draw = Callable[[Explanation], NDArray[np.uint8]]
+BLENDS = ("heat", "alpha", "sum")
+
+
+@renderer
+def heatmap(
+    colormap: str = "turbo",
+    normalize: str | float = "percentile",
+    percentile: float = 99.5,
+    absolute: bool = False,
+    bar: bool = False,
+) -> Draw:
+    """The map alone, in colours: what speaks for the target, with ``absolute`` also what speaks against it.
+
+    ``bar`` puts a colour bar with the values beside it.
+    """
+    colors, scale = colormap_named(colormap), Scale(normalize, percentile)
+
+    def draw(explanation: Explanation) -> NDArray[np.uint8]:
+        check_rank(explanation, "heatmap", 2)
+        pictures = colors_of(colors, heat(explanation, scale, absolute))
+        return _beside_bars(pictures, explanation, scale, absolute, colors) if bar else as_uint8(pictures)
+
+    return draw
+
+
+@renderer
+def overlay(
+    colormap: str = "turbo",
+    opacity: float = 0.7,
+    blend: str = "heat",
+    background: str = "color",
+    normalize: str | float = "percentile",
+    percentile: float = 99.5,
+    absolute: bool = False,
+    bar: bool = False,
+) -> Draw:
+    """The map over its picture, more opaque where it is warmer.
+
+    ``blend="alpha"`` lays it evenly, ``"sum"`` adds both and divides by the brightest; ``background="gray"`` takes
+    the picture's colours away; ``bar`` puts a colour bar with the values beside it.
+    """
+    if blend not in BLENDS:
+        raise ValueError(f"there is no blend {blend!r}; use {', '.join(BLENDS)}")
+    if background not in ("color", "gray"):
+        raise ValueError(f"there is no background {background!r}; use 'color' or 'gray'")
+    check_share("opacity", opacity)
+    colors, scale = colormap_named(colormap), Scale(normalize, percentile)
+
+    def draw(explanation: Explanation) -> NDArray[np.uint8]:
+        check_rank(explanation, "overlay", 2)
+        pictures = pictures_of(explanation)
+        under = gray(pictures) if background == "gray" else pictures
+        warmth = heat(explanation, scale, absolute)
+        over = colors_of(colors, warmth)
+        if blend == "sum":
+            both = _over_brightest(under + over)
+        else:
+            both = mixed(under, over, opacity * warmth if blend == "heat" else opacity)
+        return _beside_bars(both, explanation, scale, absolute, colors) if bar else as_uint8(both)
+
+    return draw
+
+
+@renderer
+def diverging(
+    colormap: str = "RdBu_r",
+    fade: float = 0.6,
+    normalize: str | float = "percentile",
+    percentile: float = 99.5,
+) -> Draw:
+    """Both signs, as far from the middle colour as they are from zero, over the gray picture.
+
+    ``fade`` is how pale the picture is; at 1 the map is alone. Several channels are summed.
+    """
+    check_share("fade", fade)
+    colors, scale = colormap_named(colormap), Scale(normalize, percentile)
+
+    def draw(explanation: Explanation) -> NDArray[np.uint8]:
+        check_rank(explanation, "diverging", 2)
+        strengths = scale(resized(values_of(explanation).sum(1), explanation.inputs.shape[2:]))
+        over = colors_of(colors, (strengths + 1) / 2)
+        if fade == 1:
+            return as_uint8(over)
+        pale = 1 - (1 - fade) * (1 - gray(pictures_of(explanation)))
+        return as_uint8(mixed(pale, over, np.sqrt(np.abs(strengths))))
+
+    return draw
+
+
+def _beside_bars(
+    pictures: Floats, explanation: Explanation, scale: Scale, absolute: bool, colors: Colormap
+) -> NDArray[np.uint8]:
+    size = shown_size(*pictures.shape[1:3])
+    height = max(size[0], 3 * LINE)
+    drawn = []
+    for picture, (peak, highest) in zip(pictures, heat_range(explanation, scale, absolute), strict=True):
+        sheet = Sheet(GAP + size[1] + GAP + LEGEND, height + 2 * GAP)
+        sheet.picture(picture, GAP, GAP + (height - size[0]) / 2, size)
+        sheet.legend(colors, peak, highest, 2 * GAP + size[1], GAP, height)
+        drawn.append(sheet.drawn())
+    return np.stack(drawn)
+
+
+def _over_brightest(pictures: Floats) -> Floats:
+    brightest: Floats = pictures.max((1, 2, 3), keepdims=True)
+    return np.divide(pictures, brightest, out=np.zeros_like(pictures), where=brightest > 0)

@@ -1,0 +1,126 @@
+"""The picture, what matters in it, and both together, side by side with titles and colour bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.colors import Colormap, ListedColormap
+from numpy.typing import NDArray
+
+from cnnviz import Explanation, renderer
+from cnnviz_plugins.renderers._arrays import (
+    check_rank,
+    colormap_named,
+    colors_of,
+    gray,
+    is_coarse,
+    magnitudes,
+    mixed,
+    pictures_of,
+    resized,
+    values_of,
+)
+from cnnviz_plugins.renderers._figure import GAP, LEGEND, LINE, Sheet, shown_size, wrapped
+from cnnviz_plugins.renderers._intensity import Floats, Scale
+
+Draw = Callable[[Explanation], NDArray[np.uint8]]
+PALE = 230 / 255
+FADED = 0.4  # what is left of a picture's contrast, so that it is seen and red on it as well
+NARROWEST = 150  # pixels, so that a title has room
+
+
+@renderer
+def panels(
+    contrast: float = 2.0,
+    clip: float = 1.0,
+    channels: str = "sum",
+    background: str = "faded",
+    colormap: str | None = None,
+) -> Draw:
+    """The picture, what matters in it, and both together, with the values' colour bars.
+
+    ``clip`` draws a ``clip``-th of the highest magnitude, and all above it, at full strength; ``contrast`` is the power
+    that colours are raised to, more than 1 shows weak places stronger. ``channels="sum"`` adds the magnitudes of a
+    place, ``"max"`` takes the magnitude of its highest value. Coarse maps, as CAMs are, lie over the gray picture and
+    take no contrast; fine ones over a ``"faded"`` picture, or a ``"pale"`` one where nothing is darker than 230 of
+    255. ``colormap`` None is jet for coarse maps and reds on white for fine ones.
+    """
+    check_strengths(contrast, clip)
+    if channels not in ("sum", "max"):
+        raise ValueError(f"there is no way {channels!r} to join channels; use 'sum' or 'max'")
+    if background not in ("faded", "pale"):
+        raise ValueError(f"there is no background {background!r}; use 'faded' or 'pale'")
+    chosen = None if colormap is None else colormap_named(colormap)
+
+    def draw(explanation: Explanation) -> NDArray[np.uint8]:
+        check_rank(explanation, "panels", 2)
+        coarse = is_coarse(explanation)
+        maps = magnitudes(explanation) if channels == "sum" or coarse else np.abs(values_of(explanation).max(1))
+        maps = resized(maps, explanation.inputs.shape[2:])
+        strengths, peaks = clipped(maps, clip)
+        colors = chosen or colormap_named("jet" if coarse else "Reds")
+        if not coarse:
+            colors = contrasted(colors, contrast)
+        heat, pictures = colors_of(colors, strengths), pictures_of(explanation)
+        over = _under_heat(gray(pictures), heat, "coarse" if coarse else background)
+        room = max(shown_size(*pictures.shape[1:3])[1], NARROWEST)
+        titles = [wrapped(title, room) for title in explanation.titles()]
+        tallest = max(map(len, titles)) * LINE
+        figures = []
+        for item, title in enumerate(titles):
+            three = pictures[item], heat[item], over[item]
+            figures.append(_triple(three, title, peaks[item].item(), maps[item].max(), colors, tallest))
+        return np.stack(figures)
+
+    return draw
+
+
+def _under_heat(pictures: Floats, heat: Floats, background: str) -> Floats:
+    if background == "coarse":
+        return mixed(pictures, heat, 0.3)
+    if background == "pale":
+        darker: Floats = np.minimum(heat, pictures.clip(PALE))
+        return darker
+    return heat * (1 - FADED * (1 - pictures))
+
+
+def clipped(maps: Floats, clip: float) -> tuple[Floats, Floats]:
+    """Strengths (N, ...) in 0..1 of magnitudes, and the magnitude of full strength (N, 1, ...)."""
+    peaks = Scale("image").peaks(maps) / clip
+    return np.divide(maps.clip(0, peaks), peaks, out=np.zeros_like(maps), where=peaks > 0), peaks
+
+
+def check_strengths(contrast: float, clip: float) -> None:
+    """Raises ValueError for powers and divisors that leave nothing to see."""
+    if not contrast > 0:
+        raise ValueError(f"contrast={contrast} leaves no colours; use a number above 0, 1 for the colour map as it is")
+    if not clip >= 1:
+        raise ValueError(f"clip={clip} leaves the highest colours unused; use 1 for the whole range, or more")
+
+
+def contrasted(colors: Colormap, contrast: float) -> Colormap:
+    """The colour map from white on, its colours raised to a power."""
+    table = colors(np.linspace(0, 1, 256))
+    table[0] = 1
+    return ListedColormap(table**contrast)
+
+
+def _triple(
+    pictures: tuple[Floats, Floats, Floats],
+    title: Sequence[str],
+    peak: float,
+    highest: float,
+    colors: Colormap,
+    title_height: int,
+) -> NDArray[np.uint8]:
+    size = shown_size(*pictures[0].shape[:2])
+    room, row, top = max(size[1], NARROWEST), max(size[0], 3 * LINE), GAP + title_height + 6
+    lefts = (GAP, room + 3 * GAP, 2 * room + 4 * GAP + LEGEND)
+    sheet = Sheet(lefts[2] + room + GAP + LEGEND, top + row + GAP)
+    for picture, left, lines in zip(pictures, lefts, (title, ["Importance"], ["Overlay"]), strict=True):
+        sheet.text(lines, left + room / 2, GAP + title_height - LINE * len(lines))
+        sheet.picture(picture, left + (room - size[1]) / 2, top + (row - size[0]) / 2, size)
+    for left in lefts[1:]:
+        sheet.legend(colors, peak, highest, left + room + GAP, top, row)
+    return sheet.drawn()

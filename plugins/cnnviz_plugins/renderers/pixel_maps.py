@@ -1,0 +1,84 @@
+"""Fine maps, one value for each input value, as pictures of their own: gray, coloured, and each sign alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnviz import Explanation, renderer
+from cnnviz_plugins.renderers._arrays import as_uint8, check_rank, magnitudes, resized, values_of
+from cnnviz_plugins.renderers._intensity import Floats, Scale
+
+Draw = Callable[[Explanation], NDArray[np.uint8]]
+STYLES = ("zero", "minmax", "std")
+
+
+@renderer
+def grayscale(normalize: str | float = "percentile", percentile: float = 99.0) -> Draw:
+    """How much each pixel matters: magnitudes summed over channels, from black at the lowest to white at the peak."""
+    scale = Scale(normalize, percentile)
+
+    def draw(explanation: Explanation) -> NDArray[np.uint8]:
+        check_rank(explanation, "grayscale", 2)
+        strengths = scale(scale.above_lowest(resized(magnitudes(explanation), explanation.inputs.shape[2:])))
+        return as_uint8(np.repeat(strengths[..., None], 3, -1))
+
+    return draw
+
+
+@renderer
+def color(style: str = "zero", normalize: str | float = "percentile", percentile: float = 99.5) -> Draw:
+    """The values of red, green and blue as a picture.
+
+    ``style="zero"``: zero is mid gray, the peak of either sign black or white. ``"minmax"``: the lowest value is black
+    and the highest white. ``"std"``: the mean is mid gray and a standard deviation a tenth of the range.
+    ``normalize`` and ``percentile`` are for ``"zero"``.
+    """
+    if style not in STYLES:
+        raise ValueError(f"there is no style {style!r}; use {', '.join(STYLES)}")
+    scale = Scale(normalize, percentile)
+
+    def draw(explanation: Explanation) -> NDArray[np.uint8]:
+        check_rank(explanation, "color", 2)
+        values = _red_green_blue(explanation)
+        if style == "zero":
+            return as_uint8(0.5 + scale(values) / 2)
+        whole = Scale("image")
+        above = whole.above_lowest(values)
+        if style == "minmax":
+            return as_uint8(whole(above))
+        centred, spread = above - above.mean((1, 2, 3), keepdims=True), above.std((1, 2, 3), keepdims=True)
+        return as_uint8(0.5 + 0.1 * np.divide(centred, spread, out=np.zeros_like(values), where=spread > 0))
+
+    return draw
+
+
+@renderer
+def positive(normalize: str | float = "percentile", percentile: float = 99.5) -> Draw:
+    """What speaks for the target, in the colours of the input's channels; zero is black."""
+    return _one_sign("positive", 1, Scale(normalize, percentile))
+
+
+@renderer
+def negative(normalize: str | float = "percentile", percentile: float = 99.5) -> Draw:
+    """What speaks against the target, in the colours of the input's channels; zero is black."""
+    return _one_sign("negative", -1, Scale(normalize, percentile))
+
+
+def _one_sign(name: str, sign: int, scale: Scale) -> Draw:
+    def draw(explanation: Explanation) -> NDArray[np.uint8]:
+        check_rank(explanation, name, 2)
+        values = sign * _red_green_blue(explanation)
+        return as_uint8(scale(values.clip(0), values))
+
+    return draw
+
+
+def _red_green_blue(explanation: Explanation) -> Floats:
+    """Values (N, H, W, 3), signed: of RGBA the first three, of any other number of channels the mean."""
+    values = values_of(explanation)
+    values = values[:, :3] if values.shape[1] in (3, 4) else np.repeat(values.mean(1, keepdims=True), 3, 1)
+    size = explanation.inputs.shape[2:]
+    return np.stack([resized(values[:, channel], size) for channel in range(3)], -1)

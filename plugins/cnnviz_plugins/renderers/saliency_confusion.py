@@ -1,0 +1,136 @@
+"""The saliency confusion matrix of one input: what speaks against and for two classes, on one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from matplotlib.colors import Colormap
+from numpy.typing import NDArray
+
+from cnnviz import Explanation, renderer
+from cnnviz_plugins.renderers._arrays import (
+    check_rank,
+    check_share,
+    colormap_named,
+    colors_of,
+    mixed,
+    pictures_of,
+    resized,
+    values_of,
+)
+from cnnviz_plugins.renderers._figure import GAP, LEGEND, LINE, Sheet, shown_size, wrapped
+from cnnviz_plugins.renderers._intensity import Floats, Scale
+from cnnviz_plugins.renderers.signals import curve, scales
+
+Draw = Callable[[Explanation], NDArray[np.uint8]]
+Cell = Callable[[Sheet, float, float], None]  # draws itself at a place, left and top
+NARROWEST = 150  # pixels, so that a title has room
+LABEL = 160
+CURVE, CURVES = 400, 200  # pixels: how wide a signal is, and how high all its channels are
+
+
+@renderer(ranks=(1, 2, 3))
+def confusion_matrix(
+    colormap: str = "turbo", opacity: float = 0.7, normalize: str | float = "percentile", percentile: float = 99.5
+) -> Draw:
+    """What speaks against and for the true class, and the predicted one: four maps on one scale, over the input.
+
+    The maps are those of ``saliency_confusion``, (N, 4, *spatial): against and for the ground truth, then against and
+    for the prediction. The bar tells their values. Signals are curves in the map's colours, volumes are seen through
+    in depth, the brightest and the strongest of it. Raises ValueError for other values.
+    """
+    check_share("opacity", opacity)
+    colors, scale = colormap_named(colormap), Scale(normalize, percentile)
+
+    def draw(explanation: Explanation) -> NDArray[np.uint8]:
+        check_rank(explanation, "confusion_matrix", 1, 2, 3)
+        values = values_of(explanation, channels=4)
+        if values.shape[1] != 4 or values.min() < 0:
+            what = f"{values.shape[1]} maps" if values.shape[1] != 4 else "maps with negative values"
+            raise ValueError(
+                f"confusion_matrix draws 4 maps without negative values for each input and got {what}; "
+                "explain with 'saliency_confusion', which makes them"
+            )
+        size = explanation.inputs.shape[2:]
+        maps = np.stack([resized(values[:, quarter], size) for quarter in range(4)], 1)
+        if len(size) == 1:
+            place, cells = _curves(explanation, scale(maps), colors)
+        else:
+            place, cells = _pictures(explanation, scale(maps), colors, opacity)
+        labels = list(_rows(explanation))
+        tallest = max(len(label) for pair in labels for label in pair)
+        peaks = scale.peaks(maps).ravel().tolist()
+        figures = zip(cells, labels, peaks, maps.reshape(len(maps), -1).max(1).tolist(), strict=True)
+        return np.stack([_matrix(place, *figure, colors, tallest * LINE) for figure in figures])
+
+    return draw
+
+
+def _pictures(
+    explanation: Explanation, strengths: Floats, colors: Colormap, opacity: float
+) -> tuple[tuple[int, int], list[list[Cell]]]:
+    """The size of a cell (height, width), and for each input its four."""
+    pictures = pictures_of(explanation)
+    if strengths.ndim == 5:
+        pictures, strengths = pictures.max(1), strengths.max(2)  # along depth
+    drawn = mixed(pictures[:, None], colors_of(colors, strengths), opacity * strengths)
+    size = shown_size(*pictures.shape[1:3])
+
+    def cell(picture: Floats) -> Cell:
+        return lambda sheet, left, top: sheet.picture(picture, left, top, size)
+
+    return size, [[cell(picture) for picture in four] for four in drawn]
+
+
+def _curves(explanation: Explanation, strengths: Floats, colors: Colormap) -> tuple[tuple[int, int], list[list[Cell]]]:
+    """The same of signals: a row for each channel in the colours of the map, and a little room between."""
+    signals: Floats = explanation.inputs.detach().cpu().double().numpy()
+    row = max(24, (CURVES - GAP // 2 * (signals.shape[1] - 1)) // signals.shape[1])
+    height = signals.shape[1] * (row + GAP // 2) - GAP // 2
+
+    def cell(signal: Floats, strong: Floats) -> Cell:
+        def draw(sheet: Sheet, left: float, top: float) -> None:
+            for channel, points in enumerate(signal):
+                axes = sheet.axes(left, top + channel * (row + GAP // 2), CURVE, row)
+                curve(axes, points, strong, colors)
+                scales(axes, points, len(points))
+
+        return draw
+
+    return (height, CURVE), [
+        [cell(signal, strong) for strong in four] for signal, four in zip(signals, strengths, strict=True)
+    ]
+
+
+def _rows(explanation: Explanation) -> Iterator[tuple[list[str], list[str]]]:
+    """For each input what the two rows of its matrix are about, in lines."""
+    found, scores = explanation.notes.get("prediction"), explanation.notes.get("prediction_score")
+    for number, title in enumerate(explanation.titles()):
+        truth = "" if explanation.target is None else title
+        guess = "" if found is None else explanation.name_of(int(found[number]))
+        guess += f" {float(scores[number]):.2f}" if guess and scores is not None else ""
+        yield ["Ground truth:", *wrapped(truth, LABEL)], ["Prediction:", *wrapped(guess, LABEL)]
+
+
+def _matrix(
+    size: tuple[int, int],
+    cells: Sequence[Cell],
+    labels: tuple[list[str], list[str]],
+    peak: float,
+    highest: float,
+    colors: Colormap,
+    label_height: int,
+) -> NDArray[np.uint8]:
+    room, row = max(size[1], NARROWEST), max(size[0], label_height, 3 * LINE)
+    lefts = [LABEL + 2 * GAP + column * (room + GAP) for column in (0, 1)]
+    tops = [GAP + LINE + 6 + row_number * (row + GAP) for row_number in (0, 1)]
+    sheet = Sheet(lefts[1] + room + GAP + LEGEND, tops[1] + row + GAP)
+    for column, name in enumerate(("Negative", "Positive")):
+        sheet.text([name], lefts[column] + room / 2, GAP)
+    for number, label in enumerate(labels):
+        sheet.text(label, GAP + LABEL, tops[number] + (row - LINE * len(label)) / 2, "right")
+    for number, cell in enumerate(cells):
+        cell(sheet, lefts[number % 2] + (room - size[1]) / 2, tops[number // 2] + (row - size[0]) / 2)
+    sheet.legend(colors, peak, highest, lefts[1] + room + GAP, tops[0], 2 * row + GAP)
+    return sheet.drawn()

@@ -1,0 +1,98 @@
+"""More of what a layer sees in a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnviz import Ascent, FreeCanvas, Layer, Objective, Synthesis, Transformation, layer_energy, synthesis
+from cnnviz_plugins.syntheses._objective_settings import wanted
+from cnnviz_plugins.syntheses._optimizers import EvenSteps, let_through
+from cnnviz_plugins.syntheses.class_image import bounds_kept
+
+NOISE = 0.05  # of the range, about its middle, where no picture is given
+MODES = ("linear", "bilinear", "trilinear")
+
+
+@synthesis
+def deep_dream(
+    start: Tensor | str | None = None,
+    layer: Layer = None,
+    channel: int | None = None,
+    objective: Objective | None = None,
+    octaves: int = 4,
+    factor: float = 1.4,
+    steps: int = 20,
+    lr: float = 0.006,
+    jitter: int = 32,
+    even: bool = True,
+    decay: float = 0.0,
+) -> Synthesis:
+    """A picture in which a layer sees more of what it sees there (DeepDream; Mordvintsev et al., 2015).
+
+    The layer's mean square is raised, or a channel's mean, or any objective. ``start`` is a picture; without one it is
+    noise. It is worked on at ``octaves`` sizes, each ``factor`` times the last, and what was found at one is taken to
+    the next; ``steps`` at each size, on average ``lr`` of the range of pictures long, or with ``even`` off ``lr`` times
+    the gradient and a weight ``decay``. The picture is shifted around its edges by up to ``jitter`` pixels before each.
+    """
+    if octaves < 1 or factor < 1 or jitter < 0:
+        raise ValueError(f"octaves={octaves}, factor={factor}, jitter={jitter} can't be; use 1, 1 and 0, or more")
+
+    def make(ascent: Ascent) -> Tensor:
+        picture = _noise(ascent) if start is None else ascent.given(start)
+        asked = channel is not None or objective is not None
+        wish = wanted(ascent, layer, channel, objective=objective) if asked else layer_energy(layer)
+        bounds = ascent.bounds
+        span = float((bounds.high - bounds.low).mean())
+        found = torch.zeros_like(picture)
+        dream = picture
+        ascent.expect(octaves * steps)
+        for octave in reversed(range(octaves)):
+            size = tuple(max(1, round(length / factor**octave)) for length in picture.shape[2:])
+            below = resized(picture, size)
+            canvas = FreeCanvas(below + resized(found, size))
+            optimizer: Any = EvenSteps(canvas.parameters, lr * span)
+            if not even:
+                optimizer = torch.optim.SGD(canvas.parameters, lr, weight_decay=decay)
+            dream = ascent.ascend(
+                canvas,
+                wish,
+                optimizer,
+                steps,
+                transform=rolled(jitter),
+                where_flat=let_through,
+                after=lambda step, canvas=canvas: bounds_kept(canvas.values, bounds),  # type: ignore[misc]
+            )
+            found = dream - below
+        return dream
+
+    return make
+
+
+def rolled(most: int) -> Transformation:
+    """Shifted in space by up to so many pixels; what leaves on one side comes back on the other."""
+
+    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
+        dims = tuple(range(2, inputs.ndim))
+        drawn = torch.randint(-most, most + 1, (len(dims),), generator=generator, device=inputs.device)
+        return inputs.roll(drawn.tolist(), dims)
+
+    return transform
+
+
+def resized(inputs: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(N, C, *spatial) at another spatial size, without aliasing."""
+    if inputs.shape[2:] == size:
+        return inputs
+    mode = MODES[len(size) - 1]
+    smooth = len(size) == 2 and size[0] < inputs.shape[2]
+    return F.interpolate(inputs, size, mode=mode, align_corners=False, antialias=smooth)
+
+
+def _noise(ascent: Ascent) -> Tensor:
+    bounds, shape = ascent.bounds, ascent.shape()
+    drawn = torch.rand(shape, generator=ascent.generator, device=ascent.device, dtype=bounds.low.dtype)
+    return bounds.inputs(0.5 + NOISE * (2 * drawn - 1))

@@ -1,0 +1,69 @@
+"""What a layer kept of a picture: another input that it answers alike."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cnnviz import (
+    Ascent,
+    FourierCanvas,
+    FreeCanvas,
+    Layer,
+    Synthesis,
+    alpha_norm,
+    feature_distance,
+    synthesis,
+    total_variation,
+)
+from cnnviz_plugins.syntheses._optimizers import let_through
+
+NOISE = 0.1  # standard deviation of the start, where it has no bounds
+WAKING = 16  # steps, before anything is asked of the image itself
+EVERY, LESS = 40, 0.1  # with momentum, steps get shorter after so many by this factor
+
+
+@synthesis
+def inversion(
+    of: Tensor | str,
+    layer: Layer = None,
+    steps: int = 256,
+    lr: float | None = None,
+    canvas: Literal["waves", "pixels"] = "waves",
+    norm_weight: float = 0.0,
+    alpha: float = 6.0,
+    variation_weight: float = 0.05,
+    beta: float = 2.0,
+) -> Synthesis:
+    """An input that a layer answers like the picture ``of`` (Mahendran & Vedaldi, 2014, arXiv:1412.0035).
+
+    The squared distance of the layer's features over their squared norm is made small, plus ``norm_weight`` times the
+    mean of the input's values to the power ``alpha``, plus ``variation_weight`` times the mean of its squared steps
+    from place to place to the power ``beta`` / 2. On ``waves``, between the values of pictures, by Adam (``lr`` 0.1);
+    on ``pixels``, as published, by momentum whose steps get shorter (``lr`` 1000). The note ``relative_error`` is the
+    distance over the norm.
+    """
+
+    def make(ascent: Ascent) -> Tensor:
+        picture = ascent.given(of)
+        features = ascent.seen(picture, layer).layer(layer)
+        distance = feature_distance(layer, features)
+        wish = -(distance + norm_weight * alpha_norm(alpha) + variation_weight * total_variation(beta))
+        if canvas == "waves":
+            waves = FourierCanvas(picture.shape, ascent.bounds, ascent.generator)
+            adam = torch.optim.Adam(waves.parameters, 0.1 if lr is None else lr)
+            ascent.expect(steps)
+            ascent.ascend(waves, -distance, adam, min(WAKING, steps), where_flat=let_through)
+            made = ascent.ascend(waves, wish, adam, steps - min(WAKING, steps))
+        else:
+            drawn = torch.randn(picture.shape, generator=ascent.generator, device=picture.device, dtype=picture.dtype)
+            pixels = FreeCanvas(NOISE * drawn)
+            momentum = torch.optim.SGD(pixels.parameters, 1000.0 if lr is None else lr, momentum=0.9)
+            shorter = torch.optim.lr_scheduler.StepLR(momentum, EVERY, LESS)
+            made = ascent.ascend(pixels, wish, momentum, steps, after=lambda step: shorter.step())
+        ascent.notes["relative_error"] = distance(ascent.seen(made, layer)).sqrt()
+        return made
+
+    return make

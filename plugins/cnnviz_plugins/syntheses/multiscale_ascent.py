@@ -1,0 +1,75 @@
+"""What a filter looks for, drawn small and enlarged step by step."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnviz import Ascent, FreeCanvas, Layer, Synthesis, synthesis
+from cnnviz_plugins.syntheses._objective_settings import wanted
+
+GRAYS = (150, 180)  # of 255, of the noise it begins with
+DECAY = 1e-6
+ENLARGED = ("linear", "bicubic", "trilinear")
+
+
+@synthesis
+def multiscale_ascent(
+    layer: Layer = None,
+    channel: int | None = None,
+    lr: float = 0.1,
+    steps: int = 20,
+    blur: int | None = None,
+    scales: int = 12,
+    factor: float = 1.2,
+    start: int = 56,
+) -> Synthesis:
+    """An image that maximizes a channel's mean, begun small from gray noise and enlarged (Graetz, 2019).
+
+    At each of ``scales`` sizes, the first ``start`` pixels and each ``factor`` times the last, Adam takes ``steps``;
+    then the image is enlarged, and smoothed over ``blur`` pixels. With a size asked for, that is the last one. Name a
+    convolution, not its ReLU: where that is shut nothing can be climbed.
+    """
+    if scales < 1 or factor < 1 or start < 1:
+        raise ValueError(f"scales={scales}, factor={factor}, start={start} can't be; each is 1 or more")
+    if blur is not None and blur < 1:
+        raise ValueError(f"blur={blur} pixels can't be averaged; use 1 or more, or none")
+
+    def make(ascent: Ascent) -> Tensor:
+        wish = wanted(ascent, layer, channel)
+        sizes = _sizes(ascent, start, scales, factor)
+        bounds = ascent.bounds
+        shape = ascent.shape(sizes[0])
+        grays = torch.randint(*GRAYS, shape, generator=ascent.generator, device=ascent.device)
+        inputs = bounds.inputs(grays.to(bounds.low) / 255)
+        ascent.expect(scales * steps)
+        for size in sizes:
+            if inputs.shape[2:] != size:
+                inputs = F.interpolate(inputs, size, mode=ENLARGED[ascent.rank - 1], align_corners=False)
+                inputs = inputs if blur is None else averaged(inputs, blur)
+            canvas = FreeCanvas(inputs)
+            adam = torch.optim.Adam(canvas.parameters, lr, weight_decay=DECAY)
+            inputs = ascent.ascend(canvas, wish, adam, steps)
+        return inputs
+
+    return make
+
+
+def averaged(inputs: Tensor, width: int) -> Tensor:
+    """Each value as the mean of the ``width`` ** rank around it; beyond the border values are mirrored."""
+    rank = inputs.ndim - 2
+    before = width // 2
+    padded = F.pad(inputs, (before, width - 1 - before) * rank, mode="reflect")
+    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[rank - 1]
+    return pool(padded, width, stride=1)
+
+
+def _sizes(ascent: Ascent, start: int, scales: int, factor: float) -> list[tuple[int, ...]]:
+    if ascent.asked_size is None:
+        lengths = [start]
+        while len(lengths) < scales:
+            lengths.append(int(factor * lengths[-1]))
+        return [(length,) * ascent.rank for length in lengths]
+    shrinking = [factor**-left for left in reversed(range(scales))]
+    return [tuple(max(1, round(length * share)) for length in ascent.asked_size) for share in shrinking]

@@ -1,0 +1,181 @@
+"""Who may import whom: the core goes one way and names no method, plugins see only what is public."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cnnviz
+
+ROOT = Path(__file__).parents[2]
+ROOMS = [
+    {"images"},
+    {"models"},
+    {"engine", "demo"},
+    {"incremental"},
+    {"run"},
+    {"registry"},
+    {"formulas"},
+    {"explanations"},
+    {"drawing"},
+    {"feature_visualization"},
+    {"tasks"},
+    {"cli", "testing"},
+]
+"""From the lowest to the highest. A room imports lower ones only; rooms of one level do not know each other."""
+FACES = {"__init__.py", "__main__.py"}
+"""Files of the package that belong to no room."""
+EXCEPTION = "registry/protocols.py"
+"""Names the argument types of its four protocols, which lie above it."""
+
+
+def room_files() -> list[Path]:
+    return [file for file in (ROOT / "cnnviz").rglob("*.py") if file.parent != ROOT / "cnnviz"]
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(ROOT / "cnnviz").parts[0]
+
+
+def imported(file: Path, everywhere: bool = False) -> set[str]:
+    """Full names of what a file imports when it is loaded; everywhere: inside functions and for types as well."""
+    tree: ast.AST = ast.parse(file.read_text())
+    nodes = list(ast.walk(tree)) if everywhere else list(when_loaded(tree))
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def when_loaded(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        typing_only = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        if not typing_only and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child
+            yield from when_loaded(child)
+
+
+def test_every_file_is_in_a_room_that_says_what_belongs_there() -> None:
+    rooms = {room for level in ROOMS for room in level}
+    assert {file.name for file in (ROOT / "cnnviz").glob("*.py")} == FACES
+    assert {room_of(file) for file in room_files()} == rooms
+    assert len(rooms) <= 14
+    for room in rooms:
+        assert ast.get_docstring(ast.parse((ROOT / "cnnviz" / room / "__init__.py").read_text())), room
+
+
+def test_imports_go_one_way() -> None:
+    """Those for types too, and those inside of functions."""
+    rank = {room: number for number, level in enumerate(ROOMS) for room in level}
+    wrong = []
+    for file in room_files():
+        for name in imported(file, everywhere=file.relative_to(ROOT / "cnnviz").as_posix() != EXCEPTION):
+            other = name.split(".")[1] if name.startswith("cnnviz.") else None
+            if other in rank and other != room_of(file) and rank[other] >= rank[room_of(file)]:
+                wrong.append(f"{file.relative_to(ROOT)} imports {name}")
+    assert wrong == []
+
+
+def test_inside_a_room_no_imports_go_in_a_circle() -> None:
+    for room in {room for level in ROOMS for room in level}:
+        files = {
+            ".".join(file.relative_to(ROOT).with_suffix("").parts): file
+            for file in (ROOT / "cnnviz" / room).rglob("*.py")
+            if file.name != "__init__.py"
+        }
+        below = {
+            module: {
+                other for name in imported(file) for other in files if name == other or name.startswith(f"{other}.")
+            }
+            for module, file in files.items()
+        }
+        while leaves := {module for module, others in below.items() if not others - {module}}:
+            below = {module: others - leaves for module, others in below.items() if module not in leaves}
+        assert not below, f"{room}: {sorted(below)}"
+
+
+def test_a_private_name_stays_in_its_file() -> None:
+    for folder in ("cnnviz", "plugins", "benchmarks"):
+        for file in (ROOT / folder).rglob("*.py"):
+            own = {name for name in imported(file, everywhere=True) if name.startswith(("cnnviz.", "benchmarks."))}
+            assert not [name for name in own if name.rpartition(".")[2].startswith("_")], file
+
+
+def test_files_and_classes_are_short_enough_to_read() -> None:
+    for file in (ROOT / "cnnviz").rglob("*.py"):
+        assert len(file.read_text().splitlines()) <= 350, file
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef):
+                methods = [child for child in node.body if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)]
+                assert len(methods) <= 25, f"{file}: {node.name}"
+
+
+def test_cnnviz_names_no_plugin() -> None:
+    for file in (ROOT / "cnnviz").rglob("*.py"):
+        assert not any(name.startswith("cnnviz_plugins") for name in imported(file, everywhere=True)), file
+
+
+def test_plugins_import_only_public_names() -> None:
+    public = {f"cnnviz.{name}" for name in cnnviz.__all__} | {"cnnviz"}
+    for file in (ROOT / "plugins").rglob("*.py"):
+        used = {name for name in imported(file, everywhere=True) if name.partition(".")[0] == "cnnviz"}
+        assert used <= public, f"{file.name} imports {used - public}"
+
+
+@pytest.mark.parametrize(
+    ("package", "owners"),
+    [
+        ("pluggy", {"registry"}),
+        ("torch.overrides", {"engine", "incremental"}),
+        ("torch.autograd", {"engine", "incremental"}),
+        ("typer", {"cli"}),
+        ("matplotlib", {"drawing"}),
+    ],
+)
+def test_a_library_is_met_in_few_rooms(package: str, owners: set[str]) -> None:
+    users = {
+        room_of(file)
+        for file in room_files()
+        if any(f"{name}.".startswith(f"{package}.") for name in imported(file, everywhere=True))
+    }
+    assert users <= owners
+
+
+def test_importing_and_listing_load_neither_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys, cnnviz; names = [*cnnviz.attributions, *cnnviz.renderers]; assert 'grad_cam' in names; "
+        "print([name for name in ('torch', 'matplotlib', 'numpy', 'cnnviz_plugins') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_public_name_stays_itself_whatever_is_imported_first() -> None:
+    code = (
+        "import cnnviz, cnnviz.testing, cnnviz.cli.app, types; "
+        "print([name for name in cnnviz.__all__ if isinstance(getattr(cnnviz, name), types.ModuleType)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_every_public_name_exists_and_is_told_to_type_checkers() -> None:
+    source = (ROOT / "cnnviz" / "__init__.py").read_text()
+    (told,) = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
+    typed = {f"{line.module}:{each.asname}" for line in imports_in(told) for each in line.names}
+    homes = {f"cnnviz.{home}:{name}" for name, home in cnnviz._HOME.items()}
+    assert typed == homes
+    assert all(hasattr(cnnviz, name) for name in cnnviz.__all__)
+    with pytest.raises(AttributeError, match="module 'cnnviz' has no attribute 'explian'"):
+        cnnviz.explian  # noqa: B018  # looking it up is the test
+
+
+def imports_in(node: ast.AST) -> list[ast.ImportFrom]:
+    return [each for each in ast.walk(node) if isinstance(each, ast.ImportFrom)]

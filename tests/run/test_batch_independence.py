@@ -1,0 +1,149 @@
+"""Variants are asked together only where they don't change each other's scores: models that mix their batch show it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from nets import randomized, tiny_inputs
+from quick import quick
+from torch import Tensor, nn
+
+from cnnviz import Run, attributions, explain
+from cnnviz.engine import batching
+
+TARGET = torch.tensor([1, 0])
+FOLDING = ("rise", "feature_ablation", "lime", "kernel_shap", "shapley_sampling", "smoothgrad", "integrated_gradients")
+
+
+class NormedByTheBatch(nn.Module):
+    """Its norm keeps no statistics, and takes those of whatever is passed together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4, track_running_stats=False)
+        self.head = nn.Linear(4, 3)
+        self.passed: list[int] = []
+        randomized(self, seed=5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passed.append(len(x))
+        return self.head(self.norm(self.first(x)).relu().mean((2, 3)))
+
+
+class Plain(NormedByTheBatch):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+        randomized(self, seed=5)
+
+
+class OddsOut(Plain):
+    """Scores are what is above the mean of those passed together."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = super().forward(x)
+        return found - found.mean(0)
+
+
+def variants(count: int = 7, items: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(count, items, 2, 5, 6, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("items", [1, 2])
+@pytest.mark.parametrize("net", [NormedByTheBatch, OddsOut, Plain])
+@pytest.mark.parametrize("budget", [None, 1])
+def test_scores_of_variants_are_those_of_each_batch_by_itself(
+    net: Callable[[], nn.Module], items: int, budget: int | None
+) -> None:
+    model, every = net(), variants(items=items)
+    with torch.no_grad():
+        expected = torch.stack([model(each).gather(1, TARGET[:items, None])[:, 0] for each in every])
+        run = Run(model, tiny_inputs(2, items), TARGET[:items])
+        run.circumstances = type(run.circumstances)(memory=budget)
+        found = run.scores_of(len(every), lambda start, stop: every[start:stop])
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", FOLDING)
+def test_estimates_are_as_if_each_variant_was_asked_alone(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"target": 1, **quick(method)}
+    found = explain(NormedByTheBatch(), tiny_inputs(2), method, **settings).values
+    monkeypatch.setattr(batching, "items_at_once", lambda *about: 1)
+    monkeypatch.setattr(batching, "passed_at_once", lambda *about: 2)  # the batch, which stays together
+    alone = explain(NormedByTheBatch(), tiny_inputs(2), method, **settings).values
+    torch.testing.assert_close(found, alone, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("items", [1, 2])
+@pytest.mark.parametrize("net", [NormedByTheBatch, OddsOut, Plain])
+def test_windows_are_asked_about_one_by_one(net: Callable[[], nn.Module], items: int) -> None:
+    model, inputs, target = net(), tiny_inputs(2, items), TARGET[:items]
+    answer = explain(model, inputs, "occlusion", window=2, stride=2, baseline=0.25, target=target)
+
+    def score(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model(x).gather(1, target[:, None])[:, 0]
+
+    for row, column in ((0, 0), (2, 4)):
+        covered = inputs.clone()
+        covered[:, :, row : row + 2, column : column + 2] = 0.25
+        torch.testing.assert_close(answer.values[:, 0, row, column], score(inputs) - score(covered))
+
+
+def test_a_target_may_mix_what_the_model_does_not() -> None:
+    model, every = Plain(), variants()
+    over_the_mean = lambda output: output[:, 1] - output[:, 1].mean()  # noqa: E731, a target as users write it
+    with torch.no_grad():
+        for target in (TARGET, over_the_mean):  # that the model does not mix is known by then
+            run = Run(model, tiny_inputs(2), target)
+            found = run.scores_of(len(every), lambda start, stop: every[start:stop])
+        torch.testing.assert_close(found, torch.stack([over_the_mean(model(each)) for each in every]))
+
+
+def test_it_is_found_once_for_each_model_as_it_is() -> None:
+    model, every = Plain(), variants()
+
+    def passed() -> list[int]:
+        model.passed.clear()
+        with torch.no_grad():
+            Run(model, tiny_inputs(2), TARGET).scores_of(len(every), lambda start, stop: every[start:stop])
+        return model.passed
+
+    assert passed() == [2, 4, 12], "a variant, that beside something else, and the other variants"
+    assert passed() == [2, 12]
+    model.norm = NormedByTheBatch().norm
+    assert passed() == [2, 4, *[2] * 6]
+
+
+class Fails(Plain):
+    """Takes only inputs of two values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not bool((x.abs() == 2).all()):
+            raise RuntimeError("neither 2 nor -2")
+        return super().forward(x)
+
+
+def test_a_model_that_takes_no_other_inputs_is_asked_one_by_one() -> None:
+    model, every = Fails(), 2 * variants().sign()
+    with torch.no_grad():
+        run = Run(model, every[0], TARGET)
+        found = run.scores_of(len(every), lambda start, stop: every[start:stop])
+        expected = torch.stack([model(each).gather(1, TARGET[:, None])[:, 0] for each in every])
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_is_found_leaves_nothing_behind() -> None:
+    model, settings = Plain(), quick("rise")
+    inputs = tiny_inputs(2)
+    before = inputs.clone()
+    first: Any = explain(model, inputs, attributions["rise"](**settings), target=1)
+    again: Any = explain(model, inputs, attributions["rise"](**settings), target=1)
+    assert torch.equal(first.values, again.values)
+    assert torch.equal(inputs, before)
+    assert all(weight.grad is None for weight in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
