@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,43 @@ def test_a_model_that_looks_at_memory_is_asked_as_ever(kind: type[Wide], method:
     expected = ordinary(net, pictures(), method, **settings).values
     assert torch.equal(explain(net, pictures(), method, **settings).values, expected)
     assert net in layouts._ordinary
+
+
+torch.library.define("cnnviz_tests::first_plane", "(Tensor maps) -> Tensor")
+
+
+@torch.library.impl("cnnviz_tests::first_plane", "CompositeImplicitAutograd")
+def first_plane(maps: Tensor) -> Tensor:
+    """The mean of each item's first H * W numbers in memory, (N, 1): of its first channel, where that is contiguous."""
+    return maps.as_strided((len(maps), 1, maps[0, 0].numel()), (maps[0].numel(), 1, 1)).mean(2)
+
+
+class FirstPlane(nn.Module):
+    """A convolution that changes nothing, then an operator that takes contiguous memory for granted."""
+
+    def __init__(self, operator: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 2, 1, bias=False)
+        nn.init.dirac_(self.convolution.weight)
+        self.operator = operator
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operator(self.convolution(x))
+
+
+OPERATORS = [torch.ops.cnnviz_tests.first_plane, torch.ops.cnnviz_tests.first_plane.default]
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=["packet", "overload"])
+def test_operators_of_other_libraries_are_computed_in_the_ordinary_memory_format(
+    operator: Callable[[Tensor], Tensor],
+) -> None:
+    inputs = torch.tensor([1.0, 3.0]).view(1, 2, 1, 1).repeat(1, 1, 64, 64)
+    answer = explain(FirstPlane(operator), inputs, "gradient", target=0)
+    assert answer.score.item() == 1  # of the first channel; channels last, 1 and 3 take turns in memory: 2
+    expected = torch.tensor([1 / 64**2, 0.0]).view(1, 2, 1, 1).expand_as(inputs)
+    torch.testing.assert_close(answer.values, expected)
 
 
 @on_x86
