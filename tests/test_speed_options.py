@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from quick import LEARNING, quick
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import cnnviz
 from cnnviz import attributions, engine, explain, gradient, layouts, rule
@@ -351,13 +352,33 @@ def test_half_precision_is_computed_in_half() -> None:
     assert torch.float32 not in kinds
 
 
-def test_weights_are_converted_once_and_then_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+class Conversions(TorchDispatchMode):
+    """Counts how often one weight is converted to another precision."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight, self.times = weight, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.times += func is torch.ops.aten._to_copy.default and args[0] is self.weight
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_are_converted_once() -> None:
+    net = Wide()
+    with Conversions(net.first.weight) as counted:
+        explain(net, pictures(), "smoothgrad", samples=9, precision="bfloat16", target=1)
+    assert counted.times == 1
+
+
+def test_converted_weights_are_forgotten() -> None:
     net, inputs = Wide(), pictures()
-    explain(net, inputs, "smoothgrad", samples=9, precision="bfloat16", target=1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16):  # which keeps what is converted until it ends
         explain(net, inputs, "grad_cam", precision="bfloat16", target=1)
-        net(inputs).sum().backward()
-    assert net.first.weight.grad is not None, "a conversion without gradients was left in autocast's cache"
+        with torch.no_grad():
+            net.head.weight.zero_()  # from now on the scores are the bias
+        scores = net(inputs)
+    assert torch.equal(scores, net.head.bias.bfloat16().expand(2, 4))
 
 
 @pytest.mark.parametrize(
