@@ -114,6 +114,24 @@ def test_what_went_in_is_there_even_where_the_model_writes_over_it() -> None:
     torch.testing.assert_close(MET[0].input, net.first(inputs).detach())
 
 
+class Shifts(nn.Module):
+    """Adds 7 to what an operation gave, in its place; scores are each channel's sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 3
+        y.add_(7)
+        return y.sum((2, 3))
+
+
+def test_what_came_out_is_there_even_where_the_model_writes_over_it() -> None:
+    by_output = rule(torch.mul, name="by_output")(lambda call, grad: grad * call.output)
+    inputs = tiny_inputs()
+    values = explain(Shifts().eval(), inputs, gradient(rule=by_output), target=[1, 0]).values
+    expected = torch.zeros_like(inputs)
+    expected[0, 1], expected[1, 0] = 3 * inputs[0, 1], 3 * inputs[1, 0]  # 7 came later
+    torch.testing.assert_close(values, expected)
+
+
 def test_several_values_and_their_indices() -> None:
     class Strongest(AveragingNet):
         def maps(self, x: Tensor) -> Tensor:

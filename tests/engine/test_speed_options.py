@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from quick import LEARNING, quick
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import cnnviz
 from cnnviz import attributions, explain, gradient, rule
@@ -194,6 +195,43 @@ def test_a_model_that_looks_at_memory_is_asked_as_ever(kind: type[Wide], method:
     assert net in layouts._ordinary
 
 
+torch.library.define("cnnviz_tests::first_plane", "(Tensor maps) -> Tensor")
+
+
+@torch.library.impl("cnnviz_tests::first_plane", "CompositeImplicitAutograd")
+def first_plane(maps: Tensor) -> Tensor:
+    """The mean of each item's first H * W numbers in memory, (N, 1): of its first channel, where that is contiguous."""
+    return maps.as_strided((len(maps), 1, maps[0, 0].numel()), (maps[0].numel(), 1, 1)).mean(2)
+
+
+class FirstPlane(nn.Module):
+    """A convolution that changes nothing, then an operator that takes contiguous memory for granted."""
+
+    def __init__(self, operator: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 2, 1, bias=False)
+        nn.init.dirac_(self.convolution.weight)
+        self.operator = operator
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operator(self.convolution(x))
+
+
+OPERATORS = [torch.ops.cnnviz_tests.first_plane, torch.ops.cnnviz_tests.first_plane.default]
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=["packet", "overload"])
+def test_operators_of_other_libraries_are_computed_in_the_ordinary_memory_format(
+    operator: Callable[[Tensor], Tensor],
+) -> None:
+    inputs = torch.tensor([1.0, 3.0]).view(1, 2, 1, 1).repeat(1, 1, 64, 64)
+    answer = explain(FirstPlane(operator), inputs, "gradient", target=0)
+    assert answer.score.item() == 1  # of the first channel; channels last, 1 and 3 take turns in memory: 2
+    expected = torch.tensor([1 / 64**2, 0.0]).view(1, 2, 1, 1).expand_as(inputs)
+    torch.testing.assert_close(answer.values, expected)
+
+
 @on_x86
 def test_a_rule_that_views_is_answered(ordinary: Any) -> None:
     viewing = rule(F.relu, name="viewing")(lambda call, grad: grad.view(len(grad), -1).view_as(grad) * 2)
@@ -316,13 +354,33 @@ def test_half_precision_is_computed_in_half() -> None:
     assert torch.float32 not in kinds
 
 
-def test_weights_are_converted_once_and_then_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+class Conversions(TorchDispatchMode):
+    """Counts how often one weight is converted to another precision."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight, self.times = weight, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.times += func is torch.ops.aten._to_copy.default and args[0] is self.weight
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_are_converted_once() -> None:
+    net = Wide()
+    with Conversions(net.first.weight) as counted:
+        explain(net, pictures(), "smoothgrad", samples=9, precision="bfloat16", target=1)
+    assert counted.times == 1
+
+
+def test_converted_weights_are_forgotten() -> None:
     net, inputs = Wide(), pictures()
-    explain(net, inputs, "smoothgrad", samples=9, precision="bfloat16", target=1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16):  # which keeps what is converted until it ends
         explain(net, inputs, "grad_cam", precision="bfloat16", target=1)
-        net(inputs).sum().backward()
-    assert net.first.weight.grad is not None, "a conversion without gradients was left in autocast's cache"
+        with torch.no_grad():
+            net.head.weight.zero_()  # from now on the scores are the bias
+        scores = net(inputs)
+    assert torch.equal(scores, net.head.bias.bfloat16().expand(2, 4))
 
 
 @pytest.mark.parametrize(

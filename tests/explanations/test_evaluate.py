@@ -146,6 +146,16 @@ def test_pointing_game_allows_so_many_pixels(rank: int, tolerance: float) -> Non
         assert scored(values, mask, "pointing_game", tolerance=tolerance) == float(hit)
 
 
+@pytest.mark.parametrize("peak", [(5,), (3, 4), (0, 3, 4)])
+def test_pointing_game_counts_a_peak_that_misses_by_exactly_the_tolerance(peak: tuple[int, ...]) -> None:
+    values = torch.zeros([place + 1 for place in peak])
+    mask = torch.zeros_like(values, dtype=torch.bool)
+    values[peak] = 1
+    mask[(0,) * len(peak)] = True  # 5 pixels away, along a straight line
+    assert scored(values, mask, "pointing_game", tolerance=5) == 1
+    assert scored(values, mask, "pointing_game", tolerance=4.99) == 0
+
+
 def test_tied_peaks_share_the_hit() -> None:
     values = torch.tensor([0.0, 2.0, 2.0, 1.0, 2.0, 2.0])
     assert scored(values, torch.tensor([1, 1, 0, 0, 0, 0]), "pointing_game") == 0.25

@@ -487,6 +487,18 @@ def test_chunks_do_not_grow_with_the_number_of_variants(variants: int, monkeypat
     torch.testing.assert_close(found[7:9], expected, rtol=1e-10, atol=1e-12)
 
 
+def test_a_replayed_operation_gives_8_mib_at_most_by_default() -> None:
+    net, inputs = depth(3), torch.ones(1, 2, 64, 64, dtype=torch.float64)
+    run = Run(net, inputs, TARGET[:1])
+    with torch.no_grad():
+        kept = run.activation("0")
+        with Convolutions() as counted:
+            run.scores_from("0", 300, lambda start, stop: kept.expand(stop - start, *kept.shape))
+    assert all(replay.trusted for replay in replays(run))
+    assert kept.nbytes == 64 * 2**10  # of one variant, at every convolution
+    assert max(counted.batches) == 128
+
+
 def test_any_budget_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "CPU_REPLAYED", 2**40)
     found = []

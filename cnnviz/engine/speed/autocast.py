@@ -49,4 +49,4 @@ def converted_once(device: torch.device, precision: torch.dtype | None) -> Itera
         try:
             yield
         finally:
-            torch.clear_autocast_cache()  # converted without gradients, it would be in the way of a caller's own pass
+            torch.clear_autocast_cache()  # a caller's own autocast would use them even after the weights changed
