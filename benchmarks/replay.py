@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from benchmarks.coverage import model_names
 from benchmarks.records import HOME, about
 from cnnviz.images.files import write as write_whole
+from cnnviz.incremental.change import Change, Query
+from cnnviz.incremental.evaluator import Evaluator
 from cnnviz.run.run import Run
 
 FIXED_SIZE = {"inception_v3": 96, "maxvit_t": 224}
@@ -102,21 +104,22 @@ def compared(name: str) -> Iterator[Compared]:
             kept = run.activation(layer)
             largest = kept.abs().flatten(2).amax(2)[0].argmax()
             variants = torch.stack([kept.index_fill(1, largest, 0), kept * 0.9, kept.roll(1, 1)])
-            found = run.scores_from(layer, len(variants), partial(_taken, variants))[:, 0]
+            evaluator = Evaluator()
+            query = Query(model, [inputs], lambda output, layers, count, drawn: output[:, target])
+            change = Change(layer, len(variants), partial(_taken, variants))
+            found = evaluator.scores(query, change, run.score)
             expected = torch.cat([whole(model, inputs, layer, each)[:, target] for each in variants])
-            (replay,) = [each for (of, _), each in run._replays.items() if of == layer]
             reach = expected.abs().max()
             difference, rounding = float((found - expected).abs().max() / reach), 0.0
             if difference > TOLERANCE:  # deep networks with random weights may magnify any difference
                 again = [whole(model, inputs, layer, rounded_anew(each))[:, target] for each in variants]
                 rounding = float((torch.cat(again) - expected).abs().max() / reach)
-            operations = replay.operations, len(replay.calls)
-            yield Compared(name, layer, difference, *operations, bool(replay.trusted), rounding)
-            run._replays.clear()
+            operations = evaluator.operations, evaluator.ops
+            yield Compared(name, layer, difference, *operations, bool(evaluator.trusted), rounding)
 
 
-def _taken(variants: Tensor, start: int, stop: int) -> Tensor:
-    return variants[start:stop]
+def _taken(variants: Tensor, numbers: Sequence[int]) -> Tensor:
+    return variants[list(numbers), 0]
 
 
 def rounded_anew(values: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from cnnviz import Preprocessing, Run, demo, evidence, explain
 from cnnviz.demo import drawing
 from cnnviz.drawing.text import font
 from cnnviz.images.preprocessing import IMAGENET
-from cnnviz_plugins.metrics.randomization import forget, layers
+from cnnviz_plugins.metrics.randomization import forget
 
 SIDE, MARGIN, LABEL = 96, 5, 158  # pixels
 COLUMNS = 2
@@ -71,7 +71,7 @@ def questions() -> list[Question]:
 def _random(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
     """A copy that has forgotten the share of its layers next to the output."""
     other, run = copy.deepcopy(model), Run(model, inputs)
-    names = layers(other, run)[::-1]
+    names = run.execution_order()[::-1]
     for place, name in enumerate(names[: round(share * len(names))]):
         forget(other.get_submodule(name), run.generator_of(place))
     return other

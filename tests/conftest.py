@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cnnviz.images.preprocessing import IMAGENET
+from cnnviz.incremental.evaluator import Evaluator
 
 # networks of a few weights lose more to handing work between threads than they win; subprocesses inherit it
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -74,3 +76,17 @@ def trained(name: str, weights: Path) -> nn.Module:
     model: nn.Module = models.get_model(name, weights=None)
     model.load_state_dict(torch.load(weights, weights_only=True))
     return model.eval()
+
+
+@pytest.fixture
+def evaluators(monkeypatch: pytest.MonkeyPatch) -> list[Evaluator]:
+    """Every evaluator that the test's questions make."""
+    made: list[Evaluator] = []
+    begin = Evaluator.__init__
+
+    def remember(self: Evaluator, *args: Any, **settings: Any) -> None:
+        begin(self, *args, **settings)
+        made.append(self)
+
+    monkeypatch.setattr(Evaluator, "__init__", remember)
+    return made

@@ -146,7 +146,7 @@ def _segmented(title: str, model: LoadedModel, inputs: Tensor, stages: bool) -> 
     """Raises TypeError where there is no decoder to show, ValueError for a model that does not score pixels."""
     import torch
 
-    from cnnviz.engine.forward import asking
+    from cnnviz.engine.forward import forward
     from cnnviz.models.segmentation_net import SegmentationNet
 
     module = model.module
@@ -156,8 +156,8 @@ def _segmented(title: str, model: LoadedModel, inputs: Tensor, stages: bool) -> 
         )
     parameter = next(module.parameters(), None)
     asked = inputs if parameter is None else inputs.to(parameter.device, parameter.dtype)
-    with torch.no_grad(), asking(module, asked):
-        output = module(asked)
+    output = forward(module, [asked])
+    with torch.no_grad():
         seen = module.activations(asked) if stages and isinstance(module, SegmentationNet) else {}
     scores = output["out"] if isinstance(output, Mapping) and "out" in output else output  # as torchvision has it
     if not isinstance(scores, torch.Tensor) or scores.ndim != inputs.ndim or scores.shape[2:] != inputs.shape[2:]:

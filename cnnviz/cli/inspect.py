@@ -174,6 +174,8 @@ def _output_shapes(model: nn.Module, inputs: Tensor) -> dict[str, str]:
     """By layer, of what its last call gives."""
     import torch
 
+    from cnnviz.engine.forward import forward
+
     shapes: dict[str, str] = {}
 
     def observer(name: str) -> Any:
@@ -182,13 +184,7 @@ def _output_shapes(model: nn.Module, inputs: Tensor) -> dict[str, str]:
 
         return observe
 
-    handles = [module.register_forward_hook(observer(name)) for name, module in model.named_modules()]
-    try:
-        with torch.no_grad():
-            model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    forward(model, [inputs], hooks=[(name, observer(name)) for name, _ in model.named_modules()])
     return shapes
 
 

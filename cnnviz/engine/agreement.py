@@ -1,44 +1,88 @@
-"""Whether a quick way to scores gives what the plain way gives.
+"""Whether a fast path gives what whole passes give, and falling back where it fails.
 
-Judged is by what changes do to the score, not by the score itself: beside a large score, a wrong change is small.
+Changes of a score are compared by what they do to it, not by the score itself: beside a large score, a wrong change is
+small.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import zip_longest
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor
+
+from cnnviz.engine.batching import is_out_of_memory
+from cnnviz.engine.nested import tensors
+
+T = TypeVar("T")
 
 
 class Departed(Exception):
     """The model called something else than was recorded."""
 
 
-# What goes wrong where a model looks at shapes or strides of what was expanded
-STUMBLES = (Departed, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+# What goes wrong where a model looks at shapes, strides or values that differ from those of a whole pass
+FAILURES = (Departed, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
-TOLERANCE = 1e-3
-"""Share of a change by which it may be wrong."""
+OF_VALUES = 1e-4
+"""Share of the largest value by which values may differ."""
+OF_CHANGES = 1e-3
+"""Share of a change of the score by which it may differ."""
 
 
-def alike(found: Tensor, plain: Tensor, score: Tensor, noise: Tensor | float = 0.0) -> bool | None:
-    """Whether changes of ``score`` found quickly are those found plainly, (K,); None where that can't be told.
+def agrees(
+    fast: Tensor,
+    plain: Tensor,
+    *,
+    score: Tensor | None = None,
+    noise: Tensor | float = 0.0,
+    precision: torch.dtype | None = None,
+) -> bool | None:
+    """True if both are equal up to rounding, False if not, None if rounding may have made all there is.
 
-    It can't where all of them are so small that rounding may have made them, or a good part of them. ``noise`` is by
-    how much the two ways differ where nothing changes.
+    Args:
+        fast: values of the fast path.
+        plain: values of whole passes, of the same shape.
+        score: of the unchanged input, if ``fast`` and ``plain`` are changes of it. Without it values are compared as
+            they are, and the answer is never None.
+        noise: by how much the two ways differ where nothing changes.
+        precision: what one of them was computed in, if that is less than the tensors have.
     """
-    step = _step(plain)
+    if plain.numel() == 0 or fast.shape != plain.shape:
+        return fast.shape == plain.shape
+    step = max(_step(plain), torch.finfo(precision).eps if precision else 0.0)
+    if score is None:
+        slack = max(OF_VALUES, (4 if precision else 16) * step) * plain.abs().max()
+        return bool(((fast - plain).abs() <= slack).all())
     # half precision is summed in float32: errors do not grow from layer to layer as much as the numbers are coarse
     steps, telling = (64, 16) if step < 2.0**-16 else (4, 4)
-    reach = torch.maximum(plain.abs().max(), score.abs().max())
-    rounding = steps * step * reach + 2 * noise
-    larger = torch.maximum(found.abs(), plain.abs())
-    if not bool(((found - plain).abs() <= max(TOLERANCE, 4 * step) * larger + rounding).all()):
+    rounding = steps * step * torch.maximum(plain.abs().max(), score.abs().max()) + 2 * noise
+    larger = torch.maximum(fast.abs(), plain.abs())
+    if not bool(((fast - plain).abs() <= max(OF_CHANGES, 4 * step) * larger + rounding).all()):
         return False
     return True if bool((larger > telling * rounding).any()) else None
 
 
-def _step(scores: Tensor) -> float:
+def outputs_agree(fast: Any, plain: Any) -> bool:
+    """True if two outputs of a model hold the same tensors up to rounding, and at least one."""
+    pairs = list(zip_longest(tensors(fast), tensors(plain)))
+    return bool(pairs) and all(None not in pair and agrees(*pair) for pair in pairs)
+
+
+def attempt(fast: Callable[[], T], plain: Callable[[], T]) -> T:
+    """What the fast path gives, or the plain one where it fails. Memory that runs out is no failure of a path."""
+    try:
+        return fast()
+    except FAILURES as error:
+        if is_out_of_memory(error):
+            raise
+    return plain()  # only here has the error let go of the tensors it held
+
+
+def _step(values: Tensor) -> float:
     """From one number to the next. On CUDA float32 is rounded to ten bits, unless torch is told not to."""
     ten_bits = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
-    coarse = scores.is_cuda and scores.dtype == torch.float32 and ten_bits
-    return max(torch.finfo(scores.dtype).eps, 2.0**-10 if coarse else 0.0)
+    coarse = values.is_cuda and values.dtype == torch.float32 and ten_bits
+    return max(torch.finfo(values.dtype).eps, 2.0**-10 if coarse else 0.0)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.forward import asking, lend
+from cnnviz.engine.forward import PassEnded, forward, layer_tensor, never_ran
 from cnnviz.engine.layers import Layer, layer_name
 
 
@@ -28,7 +27,7 @@ class Seen:
     def layer(self, layer: Layer) -> Tensor:
         """What a layer gave, (N, C, *spatial) or (N, F). Raises LookupError for one that did not run."""
         if layer not in self.layers:
-            raise LookupError(f"layer {layer!r} did not run for this input; choose one that does")
+            raise never_ran(layer)
         return self.layers[layer]
 
 
@@ -56,42 +55,24 @@ class View:
         wanted, left = set(self.names.values()), dict(self._calls or {})
         found: dict[str, Tensor] = {}
         met = dict.fromkeys(wanted, 0)
-        returned: Any = None
 
         def observer(name: str) -> Callable[..., None]:
             def observe(module: nn.Module, args: Any, output: Any) -> None:
-                found[name] = kept(name, output)
+                found[name] = layer_tensor(name, output).clone()  # what follows may write in place
                 met[name] += 1
                 if name in left:
                     left[name] -= 1
                     if not self.output and not any(count > 0 for count in left.values()):
-                        raise _Enough
+                        raise PassEnded
 
             return observe
 
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.set_grad_enabled(self.graph))
-            for name in wanted:
-                lend(stack, self.model.get_submodule(name).register_forward_hook, observer(name))
-            with asking(self.model, inputs):
-                try:
-                    returned = self.model(inputs.clone())  # the model may write into its input
-                    self._calls = {name: count for name, count in met.items() if count}
-                except _Enough:
-                    pass
+        hooks = [(name, observer(name)) for name in wanted]
+        returned = forward(self.model, [inputs], hooks=hooks, grad=self.graph)
+        if returned is not None:
+            self._calls = {name: count for name, count in met.items() if count}
         shown = {layer: found[name] for layer, name in self.names.items() if name in found}
         return Seen(inputs, returned, shown)
-
-
-def kept(name: str, output: Any) -> Tensor:
-    """A layer's output that nothing after it can write over. Raises TypeError where it is no tensor."""
-    if not isinstance(output, Tensor):
-        raise TypeError(
-            f"layer {name!r} gives a {type(output).__name__}, not a tensor; "
-            "name one of the layers inside it (`cnnviz layers` lists them)"
-        )
-    return output.clone()
 
 
 def slopes(total: Tensor, wrt: Sequence[Tensor]) -> list[Tensor]:
@@ -107,7 +88,3 @@ def slopes(total: Tensor, wrt: Sequence[Tensor]) -> list[Tensor]:
             "a detach() or no_grad() in the model cuts them, or the layer sees nothing of the input"
         )
     return [torch.zeros_like(leaf) if each is None else each for each, leaf in zip(found, wrt, strict=True)]
-
-
-class _Enough(BaseException):
-    """Everything asked for was seen. No Exception: models may catch those."""

@@ -1,20 +1,147 @@
-"""Hooks on a borrowed model: set while a stack is open, gone when it closes."""
+"""One forward pass through a borrowed model: the only place of the package that calls a model.
+
+Everything that a pass needs (hooks, modes, gradient mode) is entered here and left here, also when the model raises.
+Tensors that the pass binds to attributes, parameters or buffers of the model are unbound when it ends, unless it is the
+question's own pass, which leaves what an ordinary pass leaves.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
+
+from cnnviz.engine.module_state import bindings_restored
+from cnnviz.engine.operations import SOFTMAXES, Operation
+
+ForwardHook = Callable[[nn.Module, Any, Any], Any]
+"""As of ``register_forward_hook``: module, arguments, output; what it returns replaces the output, unless None."""
 
 # torch numbers hooks without a lock: two threads could be given one number, and one hook would replace the other
 _numbering = threading.Lock()
+
+
+class PassEnded(BaseException):
+    """Raised by a hook when nothing more is needed of the pass. No Exception: models may catch those."""
+
+
+class OutputRecorder(TorchFunctionMode):
+    """Remembers what some operations were called with first, and what they returned."""
+
+    def __init__(self, operations: Collection[Operation]):
+        super().__init__()
+        self.operations = operations
+        self.calls: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func in self.operations and isinstance(output, Tensor):
+            self.calls.append((args[0] if args else (kwargs or {})["input"], output))
+        return output
+
+    def input_of(self, output: Any) -> Tensor | None:
+        """The input of the last operation that returned these values; None where none did."""
+        for operand, result in reversed(self.calls):
+            if isinstance(output, Tensor) and torch.equal(result.flatten(), output.flatten()):
+                return operand.reshape(output.shape)
+        return None
+
+
+def forward(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    *,
+    hooks: Iterable[tuple[str, ForwardHook]] = (),
+    pre_hooks: Iterable[tuple[str, Callable[[nn.Module, Any], None]]] = (),
+    modes: Sequence[AbstractContextManager[Any]] = (),
+    grad: bool = False,
+    before_softmax: bool = False,
+    compiled: Callable[..., Any] | None = None,
+    copy: bool = True,
+    keep_bindings: bool = False,
+    batch: Tensor | None = None,
+) -> Any:
+    """The output of one pass, or what went into the softmax that gave it; None where a hook raised PassEnded.
+
+    Args:
+        model: in eval mode.
+        inputs: all inputs of the model, the explained one first.
+        hooks: layers by name, each with a forward hook. They act in this thread alone.
+        pre_hooks: layers by name, each with a hook that is called before the layer.
+        modes: contexts that surround the model's call and nothing else, the outermost first.
+        grad: whether operations are recorded for gradients.
+        before_softmax: return the input of the model's last softmax instead of its output.
+        compiled: what torch.compile made of the model, to be called instead of it. Otherwise compiled parts of the
+            model run operation by operation, so that they can be seen.
+        copy: hand copies to the model, which may write into its inputs.
+        keep_bindings: leave what the pass binds to names of the model, as an ordinary pass does.
+        batch: what error texts describe, where the first input is only a part of it.
+
+    Raises:
+        LookupError: for ``before_softmax`` where the output is not what a softmax gave.
+        ValueError: where the input has not the shape that the model's convolutions expect.
+    """
+    softmaxes, batch = OutputRecorder(SOFTMAXES), inputs[0] if batch is None else batch
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))  # whose tensors can't carry gradients
+        stack.enter_context(torch.set_grad_enabled(grad))
+        if compiled is None and "torch._dynamo" in sys.modules:  # else nothing can have been compiled
+            stack.enter_context(_eager)
+        for module in model.modules():
+            if isinstance(module, _ConvNd) and batch.ndim == len(module.kernel_size) + 1:
+                # a convolution takes an image without a batch dimension, and makes something else of it
+                lend(stack, module.register_forward_pre_hook, _refusal(model, batch))
+        for name, hook in hooks:
+            lend(stack, model.get_submodule(name).register_forward_hook, hook)
+        for name, pre_hook in pre_hooks:
+            lend(stack, model.get_submodule(name).register_forward_pre_hook, pre_hook)
+        if not keep_bindings:
+            stack.enter_context(bindings_restored(model))
+        for mode in (*modes, *([softmaxes] if before_softmax else [])):
+            stack.enter_context(mode)
+        arguments = [value.clone() for value in inputs] if copy else inputs
+        try:
+            output = (compiled or model)(*arguments)
+        except PassEnded:
+            return None
+        except (RuntimeError, ValueError) as error:
+            reason = None if isinstance(error, torch.OutOfMemoryError) else _misfit(model, batch)
+            if reason is None:
+                raise
+            raise ValueError(reason) from error
+    if not before_softmax:
+        return output
+    with torch.inference_mode(False), torch.enable_grad():  # a graph goes on, if there is one
+        logits = softmaxes.input_of(output)
+    if logits is None:
+        raise LookupError(
+            f"the output of {type(model).__name__} is not what a softmax gave, so there is nothing before it to "
+            "explain; leave before_softmax out"
+        )
+    return logits
+
+
+def layer_tensor(name: str, output: Any) -> Tensor:
+    """A layer's output. Raises TypeError where that is no tensor."""
+    if isinstance(output, Tensor):
+        return output
+    raise TypeError(
+        f"layer {name!r} gives a {type(output).__name__}, not a tensor; "
+        "name one of the layers inside it (`cnnviz layers` lists them)"
+    )
+
+
+def never_ran(layer: Any) -> LookupError:
+    """The error for a layer that the model did not call."""
+    return LookupError(f"layer {layer!r} did not run for this input; choose one that does")
 
 
 def lend(stack: ExitStack, register: Callable[[Any], RemovableHandle], hook: Callable[..., Any]) -> None:
@@ -27,34 +154,6 @@ def lend(stack: ExitStack, register: Callable[[Any], RemovableHandle], hook: Cal
     with _numbering:
         handle = register(only_here)
     stack.callback(handle.remove)
-
-
-class asking:
-    """Around every forward pass: compiled parts run operation by operation, and what the model can't take is explained.
-
-    Raises ValueError where the input has not the shape that the model's convolutions expect.
-    """
-
-    def __init__(self, model: nn.Module, inputs: Tensor, *, eager: bool = True):
-        self.model = model
-        self.inputs = inputs
-        self.eager = eager
-        self.stack = ExitStack()
-
-    def __enter__(self) -> None:
-        if self.eager and "torch._dynamo" in sys.modules:  # else nothing can have been compiled
-            self.stack.enter_context(_eager)
-        for module in self.model.modules():
-            if isinstance(module, _ConvNd) and self.inputs.ndim == len(module.kernel_size) + 1:
-                # a convolution takes an image without a batch dimension, and makes something else of it
-                lend(self.stack, module.register_forward_pre_hook, _refuser(self.model, self.inputs))
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        self.stack.close()
-        if isinstance(error, RuntimeError | ValueError) and not isinstance(error, torch.OutOfMemoryError):
-            reason = _misfit(self.model, self.inputs)
-            if reason is not None:
-                raise ValueError(reason) from error
 
 
 class _Eager:
@@ -86,22 +185,22 @@ def _misfit(model: nn.Module, inputs: Tensor) -> str | None:
     first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
     if first is None:
         return None
-    rank, channels, found = len(first.kernel_size), first.in_channels, tuple(inputs.shape)
+    rank, channels, shape = len(first.kernel_size), first.in_channels, tuple(inputs.shape)
     expected = f"{type(model).__name__} takes (N, {channels}, {('L', 'H, W', 'D, H, W')[rank - 1]})"
     if inputs.ndim == rank + 1:
-        return f"the input is {found}, without a batch dimension; {expected}; pass inputs[None]"
+        return f"the input is {shape}, without a batch dimension; {expected}; pass inputs[None]"
     if inputs.ndim != rank + 2:
-        return f"the input is {found}, of the wrong rank; {expected}"
+        return f"the input is {shape}, of the wrong rank; {expected}"
     if inputs.shape[1] != channels:
         way_out = "; it looks channels last: pass inputs.movedim(-1, 1)" if inputs.shape[-1] == channels else ""
-        return f"the input is {found}, but {expected}{way_out}"
+        return f"the input is {shape}, but {expected}{way_out}"
     return None
 
 
-def _refuser(model: nn.Module, inputs: Tensor) -> Any:
+def _refusal(model: nn.Module, inputs: Tensor) -> Any:
     def refuse(module: nn.Module, args: tuple[Any, ...]) -> None:
-        given = args[0] if args else None
-        if isinstance(given, Tensor) and given.ndim == inputs.ndim:
+        operand = args[0] if args else None
+        if isinstance(operand, Tensor) and operand.ndim == inputs.ndim:
             raise ValueError(_misfit(model, inputs))
 
     return refuse

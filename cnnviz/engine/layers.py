@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import weakref
 from collections.abc import Sequence
-from contextlib import ExitStack
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
@@ -14,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from cnnviz.engine.forward import asking, lend
+from cnnviz.engine.forward import ForwardHook, forward
+from cnnviz.engine.model_facts import facts_of
 
 Layer: TypeAlias = "str | int | Sequence[str] | nn.Module | None"
 """None means the last layer with spatial extent."""
@@ -38,8 +37,6 @@ _PASSIVE = (
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
 _CHANNELS_FIRST = (_ConvNd, _BatchNorm, nn.GroupNorm)  # whatever the sizes look like
-_Found: TypeAlias = "tuple[str, list[weakref.ref[nn.Module]]]"
-_automatic: weakref.WeakKeyDictionary[nn.Module, dict[torch.Size, _Found]] = weakref.WeakKeyDictionary()
 
 
 def convolutions(model: nn.Module) -> list[str]:
@@ -104,46 +101,49 @@ def last_spatial_layer(model: nn.Module, inputs: Sequence[Tensor]) -> str:
 
     Costs one forward pass of one input, once for each model and input shape.
     """
-    known = _automatic.setdefault(model, {})
-    shape, parts = inputs[0].shape[1:], list(model.modules())
-    name, met = known.get(shape, ("", []))
-    if len(met) != len(parts) or any(there() is not part for there, part in zip(met, parts, strict=True)):
-        name = _find_last(model, inputs)
-        known[shape] = (name, [weakref.ref(part) for part in parts])  # exchange a layer, and it is another model
-    return str(name)
+    facts, key = facts_of(model), ("last spatial layer", inputs[0].shape[1:])
+    if key not in facts:
+        facts[key] = _find_last(model, inputs)
+    return str(facts[key])
+
+
+def execution_order(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
+    """The modules with weights of their own, by name, in the order in which they first run."""
+    order: dict[str, None] = {}
+    hooks = [
+        (name, lambda module, args, name=name: order.setdefault(name))
+        for name, module in model.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    ]
+    forward(model, inputs, pre_hooks=hooks)
+    return list(order)
 
 
 def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
-    from cnnviz.engine.trace import Trace, Wanted
-
     outputs: list[tuple[str, Tensor, Tensor]] = []
     passed_on: list[tuple[Tensor, int]] = []
 
-    def observer(name: str) -> Any:
+    def observer(name: str) -> ForwardHook:
         def observe(module: nn.Module, args: Any, output: Any) -> None:
             if not isinstance(output, Tensor) or any(
-                output is each and output._version == version for each, version in passed_on
+                output is tensor and output._version == version for tensor, version in passed_on
             ):
                 return  # a container's output is that of its last part
             if isinstance(module, _PASSIVE):
                 passed_on.append((output, output._version))
-            elif _is_spatial(output, inputs[0]) and not _looks_channels_last(module, output, inputs[0]):
+            elif _is_spatial(output, one[0]) and not _looks_channels_last(module, output, one[0]):
                 outputs.append((name, output, output.mean(tuple(range(2, output.ndim)))))
 
         return observe
 
-    whole, inputs = inputs[0], [each[:1] for each in inputs]
-    with ExitStack() as stack:
-        for name, module in model.named_modules():
-            if name:
-                lend(stack, module.register_forward_hook, observer(name))
-        with asking(model, whole):
-            scores = Trace(model, inputs, Wanted()).output
+    one = [tensor[:1] for tensor in inputs]
+    hooks = [(name, observer(name)) for name, _ in model.named_modules() if name]
+    scores = forward(model, one, hooks=hooks, batch=inputs[0])
     # a map of the scores themselves is the place of last resort
-    outputs = [each for each in outputs if not _is_class_map(each[1], each[2], scores)] or outputs
+    outputs = [output for output in outputs if not _is_class_map(output[1], output[2], scores)] or outputs
     if not outputs:
         raise LookupError(
-            f"no layer of {type(model).__name__} has spatial extent for an input of {tuple(inputs[0].shape)}; "
+            f"no layer of {type(model).__name__} has spatial extent for an input of {tuple(one[0].shape)}; "
             "class activation maps need one, gradient methods do not"
         )
     # several modules in a row may hand on one tensor; the outermost, called last, has the shortest name

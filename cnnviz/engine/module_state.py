@@ -1,12 +1,13 @@
-"""What a pass bound to names of a model's modules, taken back: they hold again what they held before it.
+"""Tensors that a pass binds to names of a model's modules are unbound again: the names hold what they held before.
 
-Models keep features for later, or make a weight anew in each pass; in a replay those are tensors of the replay.
+Models keep features for later, or make a weight anew in each pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,25 +16,32 @@ _NOTHING: Any = object()
 
 
 @contextmanager
-def taken_back(model: nn.Module) -> Iterator[None]:
-    """While it lasts, tensors may be bound to attributes, parameters and buffers. What is written into them stays."""
-    places = [place for each in model.modules() for place in (vars(each), each._parameters, each._buffers)]
-    before: list[tuple[dict[str, Any], dict[str, Any]]] = [(place, dict(place)) for place in places]
+def bindings_restored(model: nn.Module) -> Iterator[None]:
+    """Restore the tensors among attributes, parameters and buffers at the end. What is written into them stays."""
+    namespaces = [names for part in model.modules() for names in (vars(part), part._parameters, part._buffers)]
+    before: list[tuple[dict[str, Any], dict[str, Any]]] = [(names, dict(names)) for names in namespaces]
     try:
         yield
     finally:
-        for place, held in before:
-            _restore(place, held)
+        for names, values in before:
+            if not _same(names, values):
+                _restore(names, values)
 
 
-def _restore(place: dict[str, Any], held: dict[str, Any]) -> None:
-    bound = [name for name, value in place.items() if held.get(name, _NOTHING) is not value]
-    bound += held.keys() - place.keys()
-    for name in bound:
-        old = held.get(name, _NOTHING)
-        if not any(isinstance(each, Tensor) for each in (old, place.get(name))):
+def _same(names: dict[str, Any], before: dict[str, Any]) -> bool:
+    """True if nothing was bound. At the speed of C, for every pass asks it of every module."""
+    alike = len(names) == len(before) and all(map(is_, names, before))
+    return alike and all(map(is_, names.values(), before.values()))
+
+
+def _restore(names: dict[str, Any], before: dict[str, Any]) -> None:
+    changed = [name for name, value in names.items() if before.get(name, _NOTHING) is not value]
+    changed += before.keys() - names.keys()
+    for name in changed:
+        old = before.get(name, _NOTHING)
+        if not any(isinstance(value, Tensor) for value in (old, names.get(name))):
             continue
         if old is _NOTHING:
-            del place[name]
+            del names[name]
         else:
-            place[name] = old
+            names[name] = old

@@ -1,9 +1,10 @@
-"""Tensors inside of tuples, lists and dicts."""
+"""Tensors inside of tuples, lists, dicts and dataclasses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import copy
+from dataclasses import is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -14,11 +15,12 @@ def tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list):
-        for each in value:
-            yield from tensors(each)
+        for item in value:
+            yield from tensors(item)
     elif isinstance(value, dict):
-        for each in value.values():
-            yield from tensors(each)
+        yield from tensors(list(value.values()))
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from tensors(list(vars(value).values()))
 
 
 def mapped(func: Callable[[Tensor], Tensor], value: Any) -> Any:
@@ -26,13 +28,18 @@ def mapped(func: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Tensor):
         return func(value)
     if type(value) in (tuple, list):
-        return type(value)(mapped(func, each) for each in value)
+        return type(value)(mapped(func, item) for item in value)
     if isinstance(value, tuple):
-        parts = [mapped(func, each) for each in value]
+        parts = [mapped(func, item) for item in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
-        instead = copy(value)
-        for name, each in value.items():
-            instead[name] = mapped(func, each)
-        return instead
+        replaced = copy(value)
+        for name, item in value.items():
+            replaced[name] = mapped(func, item)
+        return replaced
+    if is_dataclass(value) and not isinstance(value, type):
+        instance: Any = copy(value)
+        for name, item in vars(value).items():
+            object.__setattr__(instance, name, mapped(func, item))  # it may be frozen
+        return instance
     return value

@@ -15,7 +15,8 @@ from cnnviz.explanations.metric_context import Trial, checked_masks
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Metric
 from cnnviz.registry.registry import Method, metrics
-from cnnviz.run.run import Circumstances, Run
+from cnnviz.run.options import RunOptions
+from cnnviz.run.run import Run
 from cnnviz.run.targets import Target
 
 if TYPE_CHECKING:
@@ -92,9 +93,9 @@ def evaluate(
     single = isinstance(metric, str) or callable(metric)
     asked = _metrics([metric] if single else metric, settings)  # type: ignore[list-item, arg-type]
     annotation = None if masks is None else checked_masks(masks, explanation)
-    circumstances = Circumstances(explanation.preprocessing, explanation.categories, seed, memory, before_softmax)
+    options = RunOptions(explanation.preprocessing, explanation.categories, seed, memory, before_softmax)
     with torch.inference_mode(False), torch.no_grad():
-        question = None if model is None else partial(_run, explanation, model, target, others, circumstances)
+        question = None if model is None else partial(_run, explanation, model, target, others, options)
         trial = Trial(explanation, annotation, question, attribution)
         scores = {name: _scored(name, each, trial) for name, each in asked.items()}
     return next(iter(scores.values())) if single else scores
@@ -117,7 +118,7 @@ def _run(
     model: nn.Module | LoadedModel,
     target: Target,
     others: Sequence[Tensor],
-    circumstances: Circumstances,
+    options: RunOptions,
 ) -> Run:
     network = unwrap(model.module if isinstance(model, LoadedModel) else model)
     check_model(network)
@@ -126,7 +127,7 @@ def _run(
         if not callable(target):
             raise ValueError("what was explained is a function of the output; give it again, as target=...")
         asked = target
-    run = Run(network, explanation.inputs, asked, others=others, circumstances=circumstances)
+    run = Run(network, explanation.inputs, asked, others=others, options=options)
     score, told = run.score, explanation.score
     if not torch.allclose(score, told.to(score), rtol=1e-2, atol=1e-2 * float(told.abs().max())):
         raise ValueError(

@@ -21,7 +21,8 @@ from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Attribution
 from cnnviz.registry.registry import Method, attributions
-from cnnviz.run.run import Circumstances, Run
+from cnnviz.run.options import RunOptions
+from cnnviz.run.run import Run
 from cnnviz.run.targets import Target, class_indices
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def explain(
     network = folded.model if folded else network
     single = isinstance(attribution, str) or callable(attribution)
     methods = methods_asked([attribution] if single else attribution, settings)  # type: ignore[list-item, arg-type]
-    told = Circumstances(
+    options = RunOptions(
         preprocessing,
         names,
         seed,
@@ -146,19 +147,19 @@ def explain(
         precision=lower_precision,
         folded=folded,
         names=folded.names if folded else {},
-        compiled=compiled(network, compile),
+        compiled=compiled(network, (first, *others), compile),
     )
-    answers = answered(network, (first, *others), asked, methods, told)
+    answers = answered(network, (first, *others), asked, methods, options)
     return next(iter(answers.values())) if single else answers
 
 
 def answered(
-    model: nn.Module, inputs: Sequence[Tensor], asked: Any, methods: Mapping[str, Attribution], told: Circumstances
+    model: nn.Module, inputs: Sequence[Tensor], asked: Any, methods: Mapping[str, Attribution], options: RunOptions
 ) -> dict[str, Explanation]:
     """What each of several methods answers to one question."""
     first, *others = inputs
-    run = Run(model, first, asked, others=others, plan=plan(*methods.values()), circumstances=told)
-    with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, told.precision):
+    run = Run(model, first, asked, others=others, plan=plan(*methods.values()), options=options)
+    with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, options.precision):
         score = run.score  # asked first: what is wrong with the model, its input or the target shows here
         return {name: _answer(run, score, method) for name, method in methods.items()}
 
@@ -183,8 +184,8 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
         target=run.target,
         score=score,
         recipe=recipe,
-        preprocessing=run.circumstances.preprocessing,
-        categories=run.circumstances.categories,
+        preprocessing=run.options.preprocessing,
+        categories=run.options.categories,
         notes=_notes(run, method),
         renderer=method.renderer if isinstance(method, Named) else None,
         objective=run.objective,

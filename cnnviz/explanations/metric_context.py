@@ -76,8 +76,8 @@ class Trial:
         # a layer that was found, or given as a module, stays the one of that name
         names: dict[Any, str] = {module: name for name, module in run.model.named_modules()}
         names |= {None: run.layer_name(None)} if isinstance(method, Expr) and method.automatic() else {}
-        told = replace(run.circumstances, names=names)
-        return answered(network, asked, run._asked, {"again": method}, told)["again"].values
+        options = replace(run.options, names=names)
+        return answered(network, asked, run.question.target, {"again": method}, options)["again"].values
 
     @cached_property
     def _method(self) -> Attribution:

@@ -19,7 +19,8 @@ from cnnviz.engine.layers import INPUT
 from cnnviz.formulas.expectation import Points, RunningMean, by_variant, over
 from cnnviz.formulas.expr import Expr, plan
 from cnnviz.formulas.terms import score
-from cnnviz.run.run import Plan, Run
+from cnnviz.run.plan import Plan
+from cnnviz.run.run import Run
 
 
 class Ways(Protocol):

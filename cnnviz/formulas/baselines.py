@@ -46,7 +46,7 @@ class baseline_input(Expr):
             return blurred(inputs, sigma=max(1.0, min(inputs.shape[2:], default=1) / 20))
         if chosen == "mean":
             return inputs.mean(tuple(range(2, inputs.ndim)), keepdim=True).expand_as(inputs)
-        preprocessing = run.circumstances.preprocessing
+        preprocessing = run.options.preprocessing
         if preprocessing is None:
             raise ValueError(
                 f"the baseline {chosen!r} is a colour, and without a preprocessing nobody knows its value; "

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from cnnviz.engine import batching
 from cnnviz.formulas.expr import Expr, plan
-from cnnviz.run.run import Plan, Run
+from cnnviz.run.plan import Plan
+from cnnviz.run.run import Run
 
 Reduction = Literal["mean", "variance"]
 

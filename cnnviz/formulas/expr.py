@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.registry.registry import Method, attributions
-from cnnviz.run.run import Plan, Run
+from cnnviz.run.plan import Plan
+from cnnviz.run.run import Run
 
 
 class Expr:

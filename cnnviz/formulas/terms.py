@@ -14,7 +14,8 @@ from cnnviz.engine.layers import INPUT, InputPlace, Layer
 from cnnviz.formulas.expr import Expr, frozen, plan
 from cnnviz.images.resampling import resize
 from cnnviz.run.objectives import Objective
-from cnnviz.run.run import Plan, Run
+from cnnviz.run.plan import Plan
+from cnnviz.run.run import Run
 
 
 @dataclass(frozen=True, repr=False)
@@ -174,8 +175,8 @@ class toward(Expr):
         return self.of(run.toward(indices, plan(self.of)))
 
     def plan(self) -> Plan:
-        seen = self.target.layers if isinstance(self.target, Objective) else frozenset()
-        return super().plan() | Plan(seen=seen, again=True)
+        layers = self.target.layers if isinstance(self.target, Objective) else frozenset()
+        return super().plan() | Plan(score_layers=layers, again=True)
 
 
 @dataclass(frozen=True, repr=False)

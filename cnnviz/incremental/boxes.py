@@ -47,6 +47,25 @@ class Boxes:
             share *= side / length
         return share
 
+    def at_numbers(self, numbers: Tensor) -> Boxes:
+        """Those of these variants, in this order."""
+        return Boxes(self.begins[numbers], self.ends[numbers], self.size)
+
+    def spans(self, number: int) -> tuple[slice, ...]:
+        """Where one variant's box is, a slice for each dimension."""
+        return tuple(map(slice, self.begins[number].tolist(), self.ends[number].tolist()))
+
+    @classmethod
+    def of(cls, boxes: Tensor, size: Sequence[int]) -> Boxes:
+        """Boxes given as (W, rank, 2), begins and ends. Raises ValueError for empty ones, or outside of the map."""
+        boxes = boxes.cpu()
+        begins, ends = boxes.unbind(-1)
+        if boxes.shape[1:] != (len(size), 2) or bool((begins < 0).any() | (ends <= begins).any()):
+            raise ValueError(f"boxes are {tuple(boxes.shape)}; give (count, {len(size)}, 2), from where up to where")
+        if bool((ends > torch.tensor(tuple(size), device="cpu")).any()):
+            raise ValueError(f"a box ends at {ends.amax(0).tolist()}, outside of an input of {list(size)}")
+        return cls(begins, ends, tuple(size))
+
     def moved(self, by: Sequence[int], size: tuple[int, ...]) -> Boxes:
         """The same boxes in a larger map, ``by`` so many places further."""
         step = torch.tensor(by, device="cpu")

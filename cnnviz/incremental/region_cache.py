@@ -1,4 +1,4 @@
-"""What the rules for regions share of a recorded pass, and of the variants that are computed together."""
+"""Caches of a recorded pass, and of the variants that are computed together, for the rules on regions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from cnnviz.engine.speed.batch_norm import affine
 from cnnviz.incremental.boxes import Boxes, Kernel
 from cnnviz.incremental.regions import Recorded, Region, channels_last
-from cnnviz.incremental.tape import Call
+from cnnviz.incremental.tape import RecordedOp
 
 PAYS = 0.7
 """A larger share of a map is not worth cutting out."""
@@ -20,14 +20,14 @@ PAYS = 0.7
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """What a batch norm multiplies channels with, and adds to them."""
+    """Batch norm with fixed statistics, as a factor and a shift for each channel."""
 
-    call: Call
+    op: RecordedOp
     scale: Tensor
     shift: Tensor
 
     @staticmethod
-    def of(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Norm | None:
+    def of(op: RecordedOp, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Norm | None:
         """None where there are no fixed statistics, or too few digits to multiply weights beforehand."""
 
         def normed(
@@ -44,68 +44,76 @@ class Norm:
             if training or running_mean is None or running_var is None or not exact or input.dtype != running_var.dtype:
                 return None
             scale, shift = affine(running_mean, running_var, weight, bias, eps)
-            return Norm(call, scale.detach(), shift.detach())
+            return Norm(op, scale.detach(), shift.detach())
 
         return normed(*args, **kwargs)
 
 
 @dataclass
-class Around:
+class RegionCache:
     """What the rules need of one recorded pass."""
 
-    numbers: dict[Call, int]
-    kept: dict[Any, Any] = field(default_factory=dict)
-    """Recorded maps, ready to be cut from."""
-    norms: dict[Call, Norm] = field(default_factory=dict)
+    numbers: dict[RecordedOp, int]
+    ordinary: bool = False
+    """True if the pass was recorded in the ordinary memory format, which the model may count on."""
+    values: dict[Any, Any] = field(default_factory=dict)
+    """Recorded maps, ready to be cut from, and weights."""
+    norms: dict[RecordedOp, Norm] = field(default_factory=dict)
     """Batch norms by the convolution that they alone read."""
 
-    def recorded(self, call: Call) -> Recorded:
-        found: Recorded = self.keep(call, lambda: Recorded(call.result))
-        return found
+    def recorded(self, op: RecordedOp) -> Recorded:
+        recorded: Recorded = self.keep(op, lambda: Recorded(op.result))
+        return recorded
 
     def keep(self, key: Any, make: Callable[[], Any]) -> Any:
-        if key not in self.kept:
-            self.kept[key] = make()
-        return self.kept[key]
+        """The value of that key, made when it is first needed."""
+        if key not in self.values:
+            self.values[key] = make()
+        return self.values[key]
 
-    def weights(self, call: Call, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """A convolution's weight and bias as they are read fastest, what norms its result included."""
-        norm = self.norms.get(call)
+    def weights(
+        self, op: RecordedOp, weight: Tensor, bias: Tensor | None, for_full_maps: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """A convolution's weight and bias in the memory format of its operand, with a folded batch norm's factors."""
+        norm, ordinary = self.norms.get(op), self.ordinary and for_full_maps
 
         def made() -> tuple[Tensor, Tensor | None]:
-            if norm is None:
-                return channels_last(weight.detach()), bias
-            scaled = weight * norm.scale.view(-1, *(1,) * (weight.ndim - 1))
-            return channels_last(scaled.detach()), norm.shift if bias is None else bias * norm.scale + norm.shift
+            folded, shift = weight.detach(), bias
+            if norm is not None:
+                folded = folded * norm.scale.view(-1, *(1,) * (weight.ndim - 1))
+                shift = norm.shift if bias is None else bias * norm.scale + norm.shift
+            return folded if ordinary else channels_last(folded), shift
 
-        found: tuple[Tensor, Tensor | None] = self.keep((call, "weights", norm is None), made)
-        return found
+        weights: tuple[Tensor, Tensor | None] = self.keep((op, "weights", norm is None, ordinary), made)
+        return weights
 
 
 @dataclass
 class Chunk:
     """Some variants of one group, on their way through the model."""
 
-    around: Around
+    cache: RegionCache
     plan: dict[Any, Any]
-    """Where the boxes are, by the number of the call; the same for all chunks of the group, and all recorded passes."""
+    """Where the boxes are, by the number of the op; the same for all chunks of the group, and all recorded passes."""
     part: slice
 
-    def planned(self, call: Call, make: Callable[[], Boxes]) -> Boxes | None:
+    def planned(self, op: RecordedOp, make: Callable[[], Boxes]) -> Boxes | None:
         """Where the result changes; None where that is nearly everywhere."""
-        number = self.around.numbers[call]
+        number = self.cache.numbers[op]
         if number not in self.plan:
             boxes = make()
             self.plan[number] = boxes if boxes.share <= PAYS else None
-        found: Boxes | None = self.plan[number]
-        return found
+        planned: Boxes | None = self.plan[number]
+        return planned
 
-    def needed(self, call: Call, kernel: Kernel, boxes: Boxes) -> tuple[Tensor, tuple[int, ...]]:
-        key = (self.around.numbers[call], "needed")
+    def needed(self, op: RecordedOp, kernel: Kernel, boxes: Boxes) -> tuple[Tensor, tuple[int, ...]]:
+        """Where the operand of these boxes begins, and its sides."""
+        key = (self.cache.numbers[op], "needed")
         if key not in self.plan:
             self.plan[key] = kernel.needed(boxes)
-        found: tuple[Tensor, tuple[int, ...]] = self.plan[key]
-        return found
+        needed: tuple[Tensor, tuple[int, ...]] = self.plan[key]
+        return needed
 
-    def region(self, call: Call, boxes: Boxes, inside: Tensor) -> Region:
-        return Region.of(self.around.recorded(call), boxes, self.part, inside)
+    def region(self, op: RecordedOp, boxes: Boxes, inside: Tensor) -> Region:
+        """Variants of the op's result that differ from it in these boxes."""
+        return Region.of(self.cache.recorded(op), boxes, self.part, inside)

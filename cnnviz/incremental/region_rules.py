@@ -1,7 +1,7 @@
-"""What each operation gives where its input is changed, computed there alone.
+"""How operations compute regions: the result where the operand was changed, and nothing else.
 
-A rule answers with regions, with a tensor that is changed everywhere, or with None: then the operation is computed on
-full maps. It does so where it would not pay, and for whatever it does not know.
+A rule returns a region, a tensor that is changed everywhere, or None: then the operation is computed on full maps. That
+is so where a region would cover most of the map, and for whatever the rule does not know.
 """
 
 from __future__ import annotations
@@ -20,25 +20,27 @@ from cnnviz.engine.operations import POINTWISE, Operation, canonical, in_place, 
 from cnnviz.incremental.boxes import Boxes, Kernel, union
 from cnnviz.incremental.region_cache import Chunk
 from cnnviz.incremental.regions import Recorded, Region
-from cnnviz.incremental.tape import Call
+from cnnviz.incremental.tape import RecordedOp
 
-Rule = Callable[[Chunk, Call, Operation, tuple[Any, ...], dict[str, Any]], Tensor | None]
+RegionRule = Callable[[Chunk, RecordedOp, Operation, tuple[Any, ...], dict[str, Any]], Tensor | None]
 
 
-def local(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+def on_regions(
+    chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor | None:
     """The result of an operation on regions, or None where full maps are to be taken.
 
     Tensors that are no regions must be as they were recorded.
     """
     rule = RULES.get(canonical(func, args, kwargs))
-    if rule is None or not isinstance(call.result, Tensor) or kwargs.get("out") is not None:
+    if rule is None or not isinstance(op.result, Tensor) or kwargs.get("out") is not None:
         return None
     if "input" in kwargs:
         args, kwargs = (kwargs["input"], *args), {name: each for name, each in kwargs.items() if name != "input"}
-    return rule(chunk, call, func, args, kwargs)
+    return rule(chunk, op, func, args, kwargs)
 
 
-def convolution(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def convolution(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     def convolved(
         input: Any,
         weight: Any,
@@ -51,18 +53,18 @@ def convolution(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...]
         if not isinstance(input, Region) or isinstance(weight, Region) or isinstance(bias, Region):
             return None
         kernel = _kernel(weight.shape[2:], stride, padding, dilation)
-        found = _slid(chunk, call, input, kernel, 0.0)
+        found = _slid(chunk, op, input, kernel, 0.0)
         if found is None:
             return None
         boxes, given = found
-        weight, bias = chunk.around.weights(call, weight, bias)
+        weight, bias = chunk.cache.weights(op, weight, bias)
         values = func(given, weight, bias, kernel.strides, 0, kernel.dilation, groups)
-        return chunk.region(call, boxes, values)
+        return chunk.region(op, boxes, values)
 
     return convolved(*args, **kwargs)
 
 
-def max_pooling(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def max_pooling(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     def pooled(
         input: Any,
         kernel_size: Any,
@@ -74,16 +76,18 @@ def max_pooling(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...]
     ) -> Tensor | None:
         lengths = _each(kernel_size, input.ndim - 2)
         kernel = _kernel(lengths, stride or kernel_size, padding, dilation)
-        found = _slid(chunk, call, input, kernel, -torch.inf)
+        found = _slid(chunk, op, input, kernel, -torch.inf)
         if found is None:
             return None
         boxes, given = found
-        return chunk.region(call, boxes, func(given, lengths, kernel.strides, 0, kernel.dilation))
+        return chunk.region(op, boxes, func(given, lengths, kernel.strides, 0, kernel.dilation))
 
     return pooled(*args, **kwargs)
 
 
-def average_pooling(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def average_pooling(
+    chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     def pooled(
         input: Any,
         kernel_size: Any,
@@ -95,15 +99,15 @@ def average_pooling(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, 
     ) -> Tensor | None:
         lengths = _each(kernel_size, input.ndim - 2)
         kernel = _kernel(lengths, stride or kernel_size, padding, 1)
-        found = _slid(chunk, call, input, kernel, 0.0)
+        found = _slid(chunk, op, input, kernel, 0.0)
         if found is None:
             return None
         boxes, given = found
         values = func(given, lengths, kernel.strides)
-        share = chunk.around.keep((call, "share"), lambda: _shares(func, args, kwargs, kernel, call.result))
+        share = chunk.cache.keep((op, "share"), lambda: _shares(func, args, kwargs, kernel, op.result))
         if share is not None:  # at the border there are fewer values, or the model says by what to divide
             values = values * share.cut(boxes.at[chunk.part], boxes.sides)
-        return chunk.region(call, boxes, values)
+        return chunk.region(op, boxes, values)
 
     return pooled(*args, **kwargs)
 
@@ -120,14 +124,14 @@ def _shares(
     return None if bool((share == 1).all()) else Recorded(share)
 
 
-def pointwise(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def pointwise(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     regions = [each for each in tensors((args, kwargs)) if isinstance(each, Region)]
     size = regions[0].recorded.size
-    if tuple(call.result.shape[2:]) != size or any(each.recorded.size != size for each in regions):
+    if tuple(op.result.shape[2:]) != size or any(each.recorded.size != size for each in regions):
         return None
     boxes = regions[0].boxes
     if len(regions) > 1:
-        common = chunk.planned(call, lambda: union([each.boxes for each in regions]))
+        common = chunk.planned(op, lambda: union([each.boxes for each in regions]))
         if common is None:
             return None
         boxes = common
@@ -145,40 +149,40 @@ def pointwise(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], 
             one = value.reshape(shape)[:1]
             return Recorded(one.expand(1, one.shape[1], *size))
 
-        kept: Recorded = chunk.around.keep((call, next(places)), laid)
+        kept: Recorded = chunk.cache.keep((op, next(places)), laid)
         return kept.cut(boxes.at[chunk.part], boxes.sides)
 
     values = func(*mapped(part, args), **mapped(part, kwargs))
     only = regions[0]
     if not in_place(func, kwargs) and values.untyped_storage().data_ptr() == only.inside.untyped_storage().data_ptr():
         return only  # as nothing was to be done
-    return chunk.region(call, boxes, values)
+    return chunk.region(op, boxes, values)
 
 
-def channelwise(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def channelwise(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What treats each place alike, by parameters of its channels."""
     region, *rest = args
     if not isinstance(region, Region) or any(isinstance(each, Region) for each in tensors((rest, kwargs))):
         return None
-    return chunk.region(call, region.boxes, func(region.inside, *rest, **kwargs))
+    return chunk.region(op, region.boxes, func(region.inside, *rest, **kwargs))
 
 
-def batch_norm(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def batch_norm(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     training = args[5] if len(args) > 5 else kwargs.get("training", False)
-    return None if training else channelwise(chunk, call, func, args, kwargs)
+    return None if training else channelwise(chunk, op, func, args, kwargs)
 
 
-def unchanged(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def unchanged(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Dropout, which does nothing here."""
     training = args[2] if len(args) > 2 else kwargs.get("training", True)
     return None if training else args[0]
 
 
-def itself(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def itself(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return args[0]
 
 
-def joined(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def joined(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Maps behind one another."""
 
     def concatenated(tensors: Any, dim: int = 0, axis: int | None = None) -> Tensor | None:
@@ -187,7 +191,7 @@ def joined(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwa
         alike = all(each.shape[2:] == size and each.ndim == len(size) + 2 for each in tensors)
         if dim % (len(size) + 2) != 1 or not alike:
             return None
-        boxes = chunk.planned(call, lambda: union([each.boxes for each in regions]))
+        boxes = chunk.planned(op, lambda: union([each.boxes for each in regions]))
         if boxes is None:
             return None
         parts = []
@@ -195,65 +199,67 @@ def joined(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwa
             if isinstance(each, Region):
                 parts.append(each.cut(boxes.at, boxes.sides))
             else:
-                kept: Recorded = chunk.around.keep((call, place), partial(Recorded, each[:1]))
+                kept: Recorded = chunk.cache.keep((op, place), partial(Recorded, each[:1]))
                 parts.append(kept.cut(boxes.at[chunk.part], boxes.sides))
-        return chunk.region(call, boxes, torch.cat(parts, 1))
+        return chunk.region(op, boxes, torch.cat(parts, 1))
 
     return concatenated(*args, **kwargs)
 
 
-def padded(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def padded(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     def around(input: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor | None:
         rank = input.ndim - 2
         if mode != "constant" or min(pad) < 0 or len(pad) > 2 * rank:
             return None
         before = [0] * (rank - len(pad) // 2) + list(reversed(pad[::2]))
-        size = tuple(call.result.shape[2:])
-        boxes = chunk.planned(call, lambda: input.boxes.moved(before, size))
+        size = tuple(op.result.shape[2:])
+        boxes = chunk.planned(op, lambda: input.boxes.moved(before, size))
         if boxes is None:
             return None
         pads = tuple(zip(before, [0] * (rank - len(pad) // 2) + list(reversed(pad[1::2])), strict=True))
         inside = input.cut(boxes.at - torch.tensor(before, device="cpu"), boxes.sides, pads, value or 0.0)
-        return chunk.region(call, boxes, inside.clone())  # the map that was padded may be written
+        return chunk.region(op, boxes, inside.clone())  # the map that was padded may be written
 
     return around(*args, **kwargs)
 
 
-def averaged(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def averaged(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A mean over space, which changes by what the boxes change."""
 
     def mean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor | None:
         asked = [dim] if isinstance(dim, int) else list(dim or ())
         if dtype is not None or sorted(each % input.ndim for each in asked) != list(range(2, input.ndim)):
             return None
-        return _shifted(chunk, call, input)
+        return _shifted(chunk, op, input)
 
     return mean(*args, **kwargs)
 
 
-def adaptive_average(chunk: Chunk, call: Call, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    whole = isinstance(args[0], Region) and prod(call.result.shape[2:]) == 1
-    return _shifted(chunk, call, args[0]) if whole else None
+def adaptive_average(
+    chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    whole = isinstance(args[0], Region) and prod(op.result.shape[2:]) == 1
+    return _shifted(chunk, op, args[0]) if whole else None
 
 
-def _shifted(chunk: Chunk, call: Call, region: Region) -> Tensor | None:
+def _shifted(chunk: Chunk, op: RecordedOp, region: Region) -> Tensor | None:
     recorded, boxes = region.recorded, region.boxes
     before = recorded.cut(boxes.at[chunk.part], boxes.sides)
     space = list(range(2, region.ndim))
     moved = (region.inside - before).sum(space) / prod(recorded.size)
-    found: Tensor = call.result + moved.view(len(moved), *call.result.shape[1:])
+    found: Tensor = op.result + moved.view(len(moved), *op.result.shape[1:])
     return found
 
 
-def _slid(chunk: Chunk, call: Call, region: Any, kernel: Kernel, value: float) -> tuple[Boxes, Tensor] | None:
+def _slid(chunk: Chunk, op: RecordedOp, region: Any, kernel: Kernel, value: float) -> tuple[Boxes, Tensor] | None:
     """Where the result changes, and what is needed of the input, padding included; None for full maps."""
     if not isinstance(region, Region) or region.ndim != len(kernel.lengths) + 2:
         return None
-    size = tuple(call.result.shape[2:])
-    boxes = chunk.planned(call, lambda: kernel.reached(region.boxes, size))
+    size = tuple(op.result.shape[2:])
+    boxes = chunk.planned(op, lambda: kernel.reached(region.boxes, size))
     if boxes is None:
         return None
-    at, sides = chunk.needed(call, kernel, boxes)
+    at, sides = chunk.needed(op, kernel, boxes)
     return boxes, region.cut(at, sides, kernel.pads(region.recorded.size, size), value)
 
 
@@ -278,7 +284,7 @@ _DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, 
 
 CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 
-RULES: dict[Operation, Rule] = {
+RULES: dict[Operation, RegionRule] = {
     **dict.fromkeys((*POINTWISE, torch.mul, torch.div, torch.pow, torch.maximum, torch.addcmul), pointwise),
     **dict.fromkeys(spelled(*_ARITHMETIC, *_COMPARISONS, *_ROUNDING), pointwise),
     **dict.fromkeys((F.prelu, F.local_response_norm), channelwise),

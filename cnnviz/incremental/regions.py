@@ -124,6 +124,11 @@ class Region(Tensor):
         return found
 
 
+def full(value: Tensor) -> Tensor:
+    """The full maps of a region; any other tensor as it is."""
+    return value.full() if isinstance(value, Region) else value
+
+
 def channels_last(values: Tensor) -> Tensor:
     """The same values (N, C, *spatial), a place's channels side by side."""
     return values.movedim(1, -1).contiguous().movedim(-1, 1)

@@ -1,37 +1,45 @@
-"""Models whose inputs change each other's scores, as norms without running statistics do: found once for each model."""
+"""Whether the inputs of a batch change each other's scores, as norms without running statistics let them."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
-from weakref import ReferenceType, WeakKeyDictionary
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine import batching
-
-TOLERANCE = 1e-4
-_found: WeakKeyDictionary[nn.Module, tuple[list[ReferenceType[nn.Module]], bool]] = WeakKeyDictionary()
-
-
-def mixes(model: nn.Module, judged: Callable[[], bool]) -> bool:
-    """What was found of this model as it is; exchange a part, and it is another one."""
-    parts = list(model.modules())
-    met, found = _found.get(model, ([], False))
-    if len(met) != len(parts) or any(there() is not part for there, part in zip(met, parts, strict=True)):
-        found = judged()
-        _found[model] = [weakref.ref(part) for part in parts], found
-    return found
+from cnnviz.engine.agreement import agrees
+from cnnviz.engine.batching import is_out_of_memory
+from cnnviz.engine.model_facts import facts_of
 
 
-def differ(alone: Tensor, asked: Callable[[], Tensor], precision: torch.dtype | None) -> bool:
-    """Whether scores differ by more than rounding from those that others were asked beside; also where these fail."""
+def independent(
+    model: nn.Module,
+    key: Hashable,
+    alone: Tensor,
+    beside: Callable[[], Tensor],
+    precision: torch.dtype | None = None,
+) -> bool:
+    """True if scores (N,) of a batch stay the same beside other inputs. Found once for each model and key.
+
+    Args:
+        model: in eval mode.
+        key: what the answer depends on besides the model, such as the shape of the inputs.
+        alone: the scores of the batch.
+        beside: computes them with other inputs beside the batch. Where it fails, the batch is taken to be mixed.
+        precision: what both were computed in, if that is less than the scores have.
+    """
+    facts, fact = facts_of(model), ("batch independence", key)
+    if fact not in facts:
+        facts[fact] = unchanged(alone, beside, precision)
+    return bool(facts[fact])
+
+
+def unchanged(alone: Tensor, beside: Callable[[], Tensor], precision: torch.dtype | None = None) -> bool:
+    """True if these scores are those computed otherwise, up to rounding; False where that fails."""
     try:
-        together = asked()
+        together = beside()
     except Exception as error:
-        if batching.is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
-        return True
-    slack = max(TOLERANCE, 16 * torch.finfo(alone.dtype).eps, 4 * torch.finfo(precision).eps if precision else 0)
-    return not bool(((together - alone).abs() <= slack * alone.abs().max()).all())
+        return False
+    return bool(agrees(together, alone, precision=precision))

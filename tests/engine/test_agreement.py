@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnviz.engine.agreement import alike
+from cnnviz.engine.agreement import agrees
 
 
 def changes(*values: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -31,7 +31,7 @@ def changes(*values: float, dtype: torch.dtype = torch.float32) -> Tensor:
 def test_changes_are_compared_with_changes(
     found: tuple[float, ...], plain: tuple[float, ...], score: float, verdict: bool | None
 ) -> None:
-    assert alike(changes(*found), changes(*plain), changes(score)) is verdict
+    assert agrees(changes(*found), changes(*plain), score=changes(score)) is verdict
 
 
 @pytest.mark.parametrize(("dtype", "least"), [(torch.float64, 1e-12), (torch.float16, 0.05), (torch.bfloat16, 0.5)])
@@ -39,19 +39,19 @@ def test_what_tells_depends_on_the_precision(dtype: torch.dtype, least: float) -
     score = changes(1.0, dtype=dtype)
     for reach, verdict in ((least, True), (least / 20, None)):
         change = changes(reach, dtype=dtype)
-        assert alike(change, change, score) is verdict
-    assert alike(changes(0.9, dtype=dtype), changes(0.7, dtype=dtype), score) is False
+        assert agrees(change, change, score=score) is verdict
+    assert agrees(changes(0.9, dtype=dtype), changes(0.7, dtype=dtype), score=score) is False
 
 
 def test_what_differs_without_a_change_is_noise() -> None:
-    assert alike(changes(0.50), changes(0.51), changes(1.0)) is False
-    assert alike(changes(0.50), changes(0.51), changes(1.0), noise=0.01) is True
-    assert alike(changes(0.50), changes(0.51), changes(1.0), noise=0.1) is None
+    assert agrees(changes(0.50), changes(0.51), score=changes(1.0)) is False
+    assert agrees(changes(0.50), changes(0.51), score=changes(1.0), noise=0.01) is True
+    assert agrees(changes(0.50), changes(0.51), score=changes(1.0), noise=0.1) is None
 
 
 def test_ten_bits_of_cuda_are_allowed_for(monkeypatch: pytest.MonkeyPatch) -> None:
     found, plain, score = changes(0.5), changes(0.502), changes(1.0)
-    assert alike(found, plain, score) is False
+    assert agrees(found, plain, score=score) is False
     monkeypatch.setattr(Tensor, "is_cuda", True)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    assert alike(found, plain, score) is True
+    assert agrees(found, plain, score=score) is True

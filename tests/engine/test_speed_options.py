@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import cnnviz
 from cnnviz import attributions, explain, gradient, rule
 from cnnviz.__main__ import main
-from cnnviz.engine import trace as engine
+from cnnviz.engine import operation_observer as engine
+from cnnviz.engine.model_facts import facts_of
 from cnnviz.engine.speed import memory_format as layouts
 from cnnviz.engine.speed.batch_norm import scaled
 
@@ -99,7 +100,7 @@ def test_the_order_in_memory_changes_no_answer(method: str, ordinary: Any) -> No
     expected = ordinary(net, inputs, method, **settings).values
     found = explain(net, inputs, method, **settings).values
     assert found.is_contiguous()
-    assert net not in layouts._ordinary
+    assert layouts.ORDINARY not in facts_of(net)
     torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-4 * float(expected.abs().max()))
     assert state(net) == before
 
@@ -192,7 +193,7 @@ def test_a_model_that_looks_at_memory_is_asked_as_ever(kind: type[Wide], method:
     settings["target"] = (lambda out: out.logits[:, 1]) if kind is Boxed else 1
     expected = ordinary(net, pictures(), method, **settings).values
     assert torch.equal(explain(net, pictures(), method, **settings).values, expected)
-    assert net in layouts._ordinary
+    assert layouts.ORDINARY in facts_of(net)
 
 
 torch.library.define("cnnviz_tests::first_plane", "(Tensor maps) -> Tensor")
@@ -246,7 +247,7 @@ def test_a_models_own_error_is_its_own() -> None:
     net.head.register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("my own")))
     with pytest.raises(RuntimeError, match="my own"):
         explain(net, pictures(), "gradient", target=1)
-    assert net not in layouts._ordinary
+    assert layouts.ORDINARY not in facts_of(net)
 
 
 # Batch norm

@@ -20,7 +20,6 @@ from cnnviz.cli.method_options import converted
 from cnnviz.engine import batching
 from cnnviz.images.files import read_input
 from cnnviz.images.preprocessing import IMAGENET
-from cnnviz.run.batch_independence import mixes
 
 TARGET = [2, 0]
 EVERY = ("deeplift_shap", "gradient_shap", "expected_gradients")
@@ -219,9 +218,9 @@ def counted(net: nn.Module) -> Iterator[list[int]]:
         handle.remove()
 
 
-def test_a_baseline_is_one_more_slot_and_the_input_one_in_each_batch() -> None:
-    inputs, known = tiny_inputs(items=1), several(8, tiny_inputs())
-    mixes(net := AveragingNet(), lambda: False)  # which is asked once for each model
+def test_a_baseline_is_one_more_slot_and_the_input_one_in_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, inputs, known = AveragingNet(), tiny_inputs(items=1), several(8, tiny_inputs())
+    monkeypatch.setattr("cnnviz.run.perturbation.is_independent", lambda passes: True)  # a pass, once for each model
     with counted(net) as items:
         explain(net, inputs, "deeplift", target=1)
     assert items == [1, 2]  # the question, and input and baseline; the note asks for nothing more

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import cnnviz
 from cnnviz import Preprocessing, Run, explain, noisy, path
-from cnnviz.run.run import Circumstances
+from cnnviz.run.options import RunOptions
 
 TARGET = [2, 0]
 QUADRATURES = ("gauss-legendre", "left", "right", "middle", "trapezoid", "captum-trapezoid")
@@ -205,7 +205,7 @@ def test_sum_is_the_integrated_change_of_the_score(
 
 def draws(net: nn.Module, inputs: Tensor, samples: int, sigma: float, seed: int = 0) -> list[Tensor]:
     """The noisy inputs themselves, drawn one at a time."""
-    run = Run(net, inputs, circumstances=Circumstances(seed=seed))
+    run = Run(net, inputs, options=RunOptions(seed=seed))
     return [noisy(samples, sigma).draw(run, k, k + 1)[0] for k in range(samples)]
 
 

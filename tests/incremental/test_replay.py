@@ -18,9 +18,11 @@ from torchvision.models.convnext import CNBlockConfig
 
 from cnnviz import channel, explain
 from cnnviz.engine import batching
+from cnnviz.incremental.evaluator import Evaluator
 from cnnviz.incremental.replay import Replay
-from cnnviz.incremental.single_channel import added
-from cnnviz.run.run import Circumstances, Run
+from cnnviz.incremental.single_channel import with_one_channel_changed as added
+from cnnviz.run.options import RunOptions
+from cnnviz.run.run import Run
 
 TARGET = torch.tensor([2, 0])
 
@@ -72,15 +74,31 @@ def changed(kept: Tensor) -> Tensor:
 def asked(model: nn.Module, layer: str, inputs: Tensor | None = None, **told: Any) -> tuple[Tensor, Tensor, Run]:
     """The scores, those of the plain way, and the run that was asked."""
     inputs = tiny_inputs() if inputs is None else inputs
+    EVALUATORS.clear()
     with torch.no_grad():
-        run = Run(model, inputs, TARGET, circumstances=Circumstances(**told))
+        run = Run(model, inputs, TARGET, options=RunOptions(**told))
         variants = changed(run.activation(layer))
-        found = run.scores_from(layer, len(variants), lambda start, stop: variants[start:stop])
+        found = run.scores_from(layer, len(variants), lambda start, stop, item: variants[start:stop, item])
     return found, one_by_one(model, inputs, layer, variants, of_target), run
 
 
-def replays(run: Run) -> list[Replay]:
-    return list(run._replays.values())
+EVALUATORS: list[Evaluator] = []
+
+
+@pytest.fixture(autouse=True)
+def _evaluators(evaluators: list[Evaluator]) -> Iterator[None]:
+    """What the last question of the test was answered by."""
+    yield from _held(evaluators)
+
+
+def _held(evaluators: list[Evaluator]) -> Iterator[None]:
+    global EVALUATORS
+    EVALUATORS = evaluators
+    yield
+
+
+def replays(run: Run) -> list[Evaluator]:
+    return EVALUATORS
 
 
 class Small(nn.Module):
@@ -188,7 +206,7 @@ def test_scores_are_those_of_a_whole_pass(kind: type[Small]) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
     for replay in replays(run):
         assert replay.trusted
-        assert 0 < replay.operations < len(replay.calls)
+        assert 0 < replay.operations < replay.ops
 
 
 def test_a_write_through_a_view_is_noticed() -> None:
@@ -372,7 +390,7 @@ def test_probabilities_are_read_as_such() -> None:
     with torch.no_grad():
         run = Run(net, inputs, TARGET).as_probability()
         variants = changed(run.activation("layer"))
-        found = run.scores_from("layer", len(variants), lambda start, stop: variants[start:stop])
+        found = run.scores_from("layer", len(variants), lambda start, stop, item: variants[start:stop, item])
     expected = one_by_one(net, inputs, "layer", variants, lambda output, item: output.softmax(1)[0, TARGET[item]])
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
@@ -383,7 +401,7 @@ def test_objectives_read_the_changed_layer_and_others(watched: str) -> None:
     with torch.no_grad():
         run = Run(net, inputs, channel(watched, 1) + 2 * channel("head", 0))
         variants = changed(run.activation("layer"))
-        found = run.scores_from("layer", len(variants), lambda start, stop: variants[start:stop])
+        found = run.scores_from("layer", len(variants), lambda start, stop, item: variants[start:stop, item])
         early = run.activation("early")
         after = torch.stack([net.after(net.dropout(each)) for each in variants])
         shown = {"early": early.expand_as(variants), "layer": variants, "after": after, "dropout": variants}
@@ -406,7 +424,7 @@ def test_functions_of_the_output_and_further_inputs() -> None:
     with torch.no_grad():
         run = Run(net, inputs, read, others=(other,))
         variants = changed(run.activation("layer"))
-        found = run.scores_from("layer", len(variants), lambda start, stop: variants[start:stop])
+        found = run.scores_from("layer", len(variants), lambda start, stop, item: variants[start:stop, item])
         for item in range(2):
             for number, variant in enumerate(variants):
                 expected = net.after(variant[item : item + 1]).max()
@@ -429,6 +447,11 @@ class Convolutions(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def dimmed(activation: Tensor, start: int, stop: int) -> Tensor:
+    """Variants of one input's activation, each with another factor."""
+    return activation * torch.arange(2.0, 2 + stop)[start:].view(-1, *(1,) * activation.ndim).to(activation)
+
+
 def depth(layers: int) -> nn.Sequential:
     """Convolutions in a row."""
     parts = [part for each in range(layers) for part in (nn.Conv2d(2, 2, 3, padding=1), nn.ReLU())]
@@ -445,7 +468,7 @@ def test_what_precedes_the_layer_is_computed_once(place: int, monkeypatch: pytes
     with torch.no_grad():
         kept = run.activation(str(2 * place))
         with Convolutions() as counted:
-            run.scores_from(str(2 * place), 40, lambda start, stop: kept.expand(stop - start, *kept.shape))
+            run.scores_from(str(2 * place), 40, lambda start, stop, item: dimmed(kept[item], start, stop))
     (replay,) = replays(run)
     follow = 9 - place  # convolutions after the layer
     assert replay.operations == 2 * follow + 1 + 3  # rectifiers as well, then pool, flatten, linear
@@ -459,7 +482,7 @@ def test_operations_grow_with_nothing_but_what_follows() -> None:
     shares = []
     for layer in ("0", "8", "16"):
         run = asked(depth(10), layer)[-1]
-        shares.append(max(replay.operations / len(replay.calls) for replay in replays(run)))
+        shares.append(max(replay.operations / replay.ops for replay in replays(run)))
     assert shares[0] > 0.9
     assert shares[1] < 0.65
     assert shares[2] < 0.3
@@ -472,18 +495,20 @@ def test_chunks_do_not_grow_with_the_number_of_variants(variants: int, monkeypat
     run = Run(net, inputs, TARGET)
     drawn: list[int] = []
 
-    def change(start: int, stop: int) -> Tensor:
+    def change(start: int, stop: int, item: int) -> Tensor:
         drawn.append(stop - start)
-        return kept.expand(stop - start, *kept.shape) * torch.arange(start, stop).view(-1, 1, 1, 1, 1)
+        return kept[item] * torch.arange(start, stop).view(-1, 1, 1, 1)
 
     with torch.no_grad():
         kept = run.activation("0")
         with Convolutions() as counted:
             found = run.scores_from("0", variants, change)
-    assert sum(drawn) == variants
+    # for each input all of them once; two at first, and three of them for whole passes
+    assert sum(drawn) <= 2 * (variants + 2 + 3)
     largest = 2 * 5 * 6 * 8  # bytes of one variant's output
     assert max(drawn) == max(counted.batches) == 20_000 // largest
-    expected = one_by_one(net, inputs, "0", change(7, 9), of_target)
+    changed = torch.stack([change(7, 9, item) for item in range(2)], 1)
+    expected = one_by_one(net, inputs, "0", changed, of_target)
     torch.testing.assert_close(found[7:9], expected, rtol=1e-10, atol=1e-12)
 
 
@@ -493,7 +518,7 @@ def test_a_replayed_operation_gives_8_mib_at_most_by_default() -> None:
     with torch.no_grad():
         kept = run.activation("0")
         with Convolutions() as counted:
-            run.scores_from("0", 300, lambda start, stop: kept.expand(stop - start, *kept.shape))
+            run.scores_from("0", 300, lambda start, stop, item: dimmed(kept[item], start, stop))
     assert all(replay.trusted for replay in replays(run))
     assert kept.nbytes == 64 * 2**10  # of one variant, at every convolution
     assert max(counted.batches) == 128
@@ -575,11 +600,11 @@ def test_layers_that_can_not_be_changed_are_named() -> None:
     run = Run(net, tiny_inputs(), TARGET)
     with torch.no_grad(), untouched(net):
         with pytest.raises(LookupError, match="layer 'layer' did not run for this input; choose one that does"):
-            run.scores_from("layer", 2, lambda start, stop: tiny_inputs())
+            run.scores_from("layer", 2, lambda start, stop, item: tiny_inputs())
         with pytest.raises(TypeError, match="layer 'several' gives a tuple, not a tensor; name one of the layers"):
-            run.scores_from("several", 2, lambda start, stop: tiny_inputs())
+            run.scores_from("several", 2, lambda start, stop, item: tiny_inputs())
         with pytest.raises(LookupError, match="Odd has no layer 'layr'; did you mean 'layer'"):
-            run.scores_from("layr", 2, lambda start, stop: tiny_inputs())
+            run.scores_from("layr", 2, lambda start, stop, item: tiny_inputs())
 
 
 def test_a_score_that_becomes_nan_is_told() -> None:
@@ -588,7 +613,7 @@ def test_a_score_that_becomes_nan_is_told() -> None:
     with torch.no_grad(), untouched(net):
         kept = run.activation("layer")
         with pytest.raises(ValueError, match="score of a changed layer has 2 values that are not finite") as caught:
-            run.scores_from("layer", 3, lambda start, stop: torch.stack([kept, kept, kept / 0])[start:stop])
+            run.scores_from("layer", 3, lambda start, stop, item: torch.stack([kept, kept, kept / 0])[start:stop, item])
     assert "\n" not in str(caught.value)
 
 
@@ -663,12 +688,12 @@ def test_networks_of_torchvision(name: str) -> None:
             kept = run.activation(layer, spatial=False)
             largest = kept.abs().flatten(2).amax(2)[0].argmax()
             variants = torch.stack([kept.index_fill(1, largest, 0), kept * 0.9])
-            found = run.scores_from(layer, 2, lambda start, stop, variants=variants: variants[start:stop])
+            found = run.scores_from(layer, 2, lambda start, stop, item, variants=variants: variants[start:stop, item])
             expected = one_by_one(net, inputs, layer, variants, of_target)
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(score.abs()))
-            replay = run._replays[layer, 0]
+            replay = EVALUATORS[-1]
             assert replay.trusted
-            share = replay.operations / len(replay.calls)
+            share = replay.operations / replay.ops
             assert share < {spatial[0]: 1, spatial[-1]: 0.35}.get(layer, 0.75)
         assert (found - score).abs().max() > 1e-6 * score.abs(), "the last layer counts"
 
@@ -682,7 +707,7 @@ def test_trained_networks_in_float32(name: str, request: pytest.FixtureRequest, 
         run = Run(net, inputs, target)
         kept = run.activation(layer)
         variants = torch.stack([kept.index_fill(1, torch.tensor(each), 0) for each in range(4)])
-        found = run.scores_from(layer, 4, lambda start, stop: variants[start:stop])
+        found = run.scores_from(layer, 4, lambda start, stop, item: variants[start:stop, item])
     expected = one_by_one(net, inputs, layer, variants, lambda output, item: output[0, target[item]])
     assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
 
@@ -713,6 +738,20 @@ class Counted(TorchDispatchMode):
         return output
 
 
+def multiplications(net: nn.Module, inputs: Tensor, variants: Tensor) -> int:
+    """Those of all replays of the first layer's variants, without whole passes."""
+    counted, replayed = Counted(), Replay.scores
+
+    def counting(self: Replay, *args: Any) -> Any:
+        with counted:
+            return replayed(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Replay, "scores", counting)
+        Run(net, inputs, TARGET[:1]).scores_from("0", len(variants), lambda a, b, item: variants[a:b, item])
+    return counted.multiplications
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize(
     "settings",
@@ -740,16 +779,12 @@ def test_a_channel_taken_away_is_convolved_alone(rank: int, settings: dict[str, 
         maps = net[0](inputs)
     variants = maps * (1 - torch.eye(6, dtype=torch.float64).view(6, 1, 6, *(1,) * rank))
     run = Run(net, inputs, TARGET)
-    found = run.scores_from("0", 6, lambda start, stop: variants[start:stop])
+    found = run.scores_from("0", 6, lambda start, stop, item: variants[start:stop, item])
     torch.testing.assert_close(found, one_by_one(net, inputs, "0", variants, of_target), rtol=1e-9, atol=1e-12)
-    replay = next(iter(run._replays.values()))
-    assert replay.trusted
-    with Counted() as alone:
-        replay._played(variants[:, 0])
-    with Counted() as together:
-        replay._played(torch.rand_like(variants[:, 0]))
+    assert all(replay.trusted for replay in replays(run))
+    alone, together = (multiplications(net, inputs[:1], drawn) for drawn in (variants, torch.rand_like(variants)))
     quick = "groups" not in settings and "padding_mode" not in settings
-    assert alone.multiplications <= together.multiplications / 6 if quick else alone.multiplications > 0
+    assert alone <= together / 6 if quick else alone > 0
 
 
 def test_a_channel_taken_away_behind_a_write_in_place_is_convolved_with_the_others() -> None:
@@ -764,9 +799,9 @@ def test_a_channel_taken_away_behind_a_write_in_place_is_convolved_with_the_othe
         maps = net[0](inputs)
     variants = maps * (1 - torch.eye(6, dtype=torch.float64).view(6, 1, 6, 1, 1))
     run = Run(net, inputs, TARGET)
-    found = run.scores_from("0", 6, lambda start, stop: variants[start:stop])
+    found = run.scores_from("0", 6, lambda start, stop, item: variants[start:stop, item])
     torch.testing.assert_close(found, one_by_one(net, inputs, "0", variants, of_target), rtol=1e-9, atol=1e-12)
-    assert all(each.trusted for each in run._replays.values())
+    assert all(each.trusted for each in replays(run))
 
 
 def test_a_channel_taken_away_is_known_where_the_question_was_computed_in_another_order(
@@ -783,8 +818,8 @@ def test_a_channel_taken_away_is_known_where_the_question_was_computed_in_anothe
         taken.append(found is not None)
         return found
 
-    monkeypatch.setattr("cnnviz.incremental.tape.added", noted)
+    monkeypatch.setattr("cnnviz.incremental.player.with_one_channel_changed", noted)
     found = explain(net, inputs, "ablation_cam", layer="3", target=[1, 2]).values
-    assert sum(taken) >= 2 * 2  # of each input: where it is judged, and in all that follows
-    monkeypatch.setattr("cnnviz.incremental.tape.added", lambda *asked: None)
+    assert sum(taken) >= 1 + 2  # where the first input is verified, and in all that follows for each
+    monkeypatch.setattr("cnnviz.incremental.player.with_one_channel_changed", lambda *asked: None)
     torch.testing.assert_close(found, explain(net, inputs, "ablation_cam", layer="3", target=[1, 2]).values)

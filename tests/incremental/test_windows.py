@@ -18,25 +18,11 @@ from torchvision import models
 import cnnviz
 from cnnviz import Run
 from cnnviz.incremental import region_rules as local
-from cnnviz.incremental.windows import Windows
-from cnnviz.run.run import Circumstances
+from cnnviz.incremental.evaluator import Evaluator
+from cnnviz.run.options import RunOptions
 from cnnviz_plugins.attributions.occlusion import occlusion
 
 Asked = dict[str, Any]
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Windows]:
-    """Everything that is asked about boxes."""
-    found: list[Windows] = []
-    begin = Windows.__init__
-
-    def kept(self: Windows, *args: Any, **kwargs: Any) -> None:
-        begin(self, *args, **kwargs)
-        found.append(self)
-
-    monkeypatch.setattr(Windows, "__init__", kept)
-    return found
 
 
 def random_boxes(count: int, size: tuple[int, ...], seed: int = 0) -> Tensor:
@@ -128,13 +114,13 @@ SIZES = {1: (61,), 2: (37, 42), 3: (19, 21, 17)}
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("rank", [1, 2, 3])
-def test_every_known_operation_gives_what_whole_passes_give(rank: int, asked: list[Windows]) -> None:
+def test_every_known_operation_gives_what_whole_passes_give(rank: int, evaluators: list[Evaluator]) -> None:
     inputs = torch.randn(2, 2, *SIZES[rank], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     run = Run(Everything(rank), inputs, torch.tensor([2, 0]))
     for boxes in (small_boxes(12, SIZES[rank], 3), random_boxes(10, SIZES[rank])):
         found, plain = scores_both_ways(run, boxes)
         torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
-    assert [each.trusted for each in asked] == [True, True]
+    assert [each.trusted for each in evaluators] == [True, True]
 
 
 NETWORKS: dict[str, tuple[int, Asked]] = {
@@ -153,13 +139,13 @@ NETWORKS: dict[str, tuple[int, Asked]] = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_scores_of_boxes_are_those_of_whole_passes(name: str, asked: list[Windows]) -> None:
+def test_scores_of_boxes_are_those_of_whole_passes(name: str, evaluators: list[Evaluator]) -> None:
     size, settings = NETWORKS[name]
     network = made(name, size, **settings).double()  # in which no rounding can hide a mistake
     inputs = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     found, plain = scores_both_ways(Run(network, inputs, torch.tensor([3])), small_boxes(5, (size, size), 5))
     torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
-    assert asked[0].trusted
+    assert evaluators[0].trusted
 
 
 def compared_with_captum(network: nn.Module, inputs: Tensor, window: int, stride: int) -> float:
@@ -175,17 +161,17 @@ def compared_with_captum(network: nn.Module, inputs: Tensor, window: int, stride
 
 @pytest.mark.parametrize("name", ["squeezenet", "mobilenet"])
 def test_occlusion_of_trained_networks_is_captums(
-    name: str, photographs: Tensor, request: pytest.FixtureRequest, asked: list[Windows]
+    name: str, photographs: Tensor, request: pytest.FixtureRequest, evaluators: list[Evaluator]
 ) -> None:
     assert compared_with_captum(request.getfixturevalue(name), photographs[:1], 28, 21) < 1e-4
-    assert asked[0].trusted
+    assert evaluators[0].trusted
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vgg16"])
-def test_occlusion_of_large_networks_is_captums(name: str, asked: list[Windows]) -> None:
+def test_occlusion_of_large_networks_is_captums(name: str, evaluators: list[Evaluator]) -> None:
     inputs = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     assert compared_with_captum(made(name, 64), inputs, 16, 16) < 1e-4
-    assert asked[0].trusted
+    assert evaluators[0].trusted
 
 
 def produced(network: nn.Module, inputs: Tensor) -> int:
@@ -205,13 +191,13 @@ def produced(network: nn.Module, inputs: Tensor) -> int:
 
 
 @pytest.mark.parametrize(("name", "share"), [("resnet18", 0.35), ("vgg11", 0.15), ("squeezenet1_0", 0.35)])
-def test_far_less_is_computed_than_whole_passes_would(name: str, share: float, asked: list[Windows]) -> None:
+def test_far_less_is_computed_than_whole_passes_would(name: str, share: float, evaluators: list[Evaluator]) -> None:
     network = made(name, 128)
     inputs = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
     cnnviz.explain(network, inputs, occlusion(18, 18), target=1)
-    (windows,) = asked
-    assert windows.trusted
-    assert 0 < windows.elements < share * 64 * produced(network, inputs)
+    (evaluator,) = evaluators
+    assert evaluator.trusted
+    assert 0 < evaluator.elements < share * 64 * produced(network, inputs)
 
 
 class Wild(nn.Module):
@@ -236,7 +222,7 @@ class Wild(nn.Module):
         return self.head(z.mean((2, 3)))
 
 
-def test_a_model_that_writes_everywhere_is_answered(asked: list[Windows]) -> None:
+def test_a_model_that_writes_everywhere_is_answered(evaluators: list[Evaluator]) -> None:
     inputs = torch.randn(2, 2, 25, 23, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     before = inputs.clone()
     found, plain = scores_both_ways(Run(Wild(), inputs, torch.tensor([1, 2])), small_boxes(6, (25, 23), 4))
@@ -257,7 +243,7 @@ class Forking(nn.Module):
         return (y * 3 if y[:, 0].mean() > 0 else -y.relu()).mean((2, 3))
 
 
-def test_control_flow_by_values_is_followed_for_each_variant(asked: list[Windows]) -> None:
+def test_control_flow_by_values_is_followed_for_each_variant(evaluators: list[Evaluator]) -> None:
     inputs = torch.randn(2, 2, 9, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     network = Forking()
     boxes = small_boxes(9, (9, 8), 6)
@@ -279,26 +265,26 @@ def test_control_flow_by_values_is_followed_for_each_variant(asked: list[Windows
                 expected = network(one)[0, run.target[item]]
             torch.testing.assert_close(found[number, item], expected)
     assert ways == {True, False}
-    assert asked[0].trusted is None  # nothing is shared
+    assert evaluators[0].trusted is None  # nothing is shared
 
 
-def wrong(chunk: Any, call: Any, func: Any, args: Any, kwargs: Any) -> Tensor:
-    return chunk.region(call, args[0].boxes, func(args[0].inside) * 1.01)
+def wrong(chunk: Any, op: Any, func: Any, args: Any, kwargs: Any) -> Tensor:
+    return chunk.region(op, args[0].boxes, func(args[0].inside) * 1.01)
 
 
-def failing(chunk: Any, call: Any, func: Any, args: Any, kwargs: Any) -> Tensor:
+def failing(chunk: Any, op: Any, func: Any, args: Any, kwargs: Any) -> Tensor:
     raise RuntimeError("shapes do not match")
 
 
 @pytest.mark.parametrize("rule", [wrong, failing])
 def test_a_rule_that_is_wrong_is_found_out(
-    rule: Any, flattening: nn.Module, asked: list[Windows], monkeypatch: pytest.MonkeyPatch
+    rule: Any, flattening: nn.Module, evaluators: list[Evaluator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(local.RULES, F.relu, rule)
     inputs = torch.randn(2, 2, 17, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     found, plain = scores_both_ways(Run(flattening, inputs, torch.tensor([1, 2])), small_boxes(7, (17, 13), 4))
     torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
-    assert asked[0].trusted is False
+    assert evaluators[0].trusted is False
 
 
 @pytest.mark.parametrize(
@@ -403,11 +389,11 @@ class Views(nn.Module):
 
 
 @pytest.mark.parametrize("looks", [False, True])
-def test_a_model_that_needs_the_ordinary_order_is_still_quick(looks: bool, asked: list[Windows]) -> None:
+def test_a_model_that_needs_the_ordinary_order_is_still_quick(looks: bool, evaluators: list[Evaluator]) -> None:
     inputs = torch.randn(2, 2, 20, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     found, plain = scores_both_ways(Run(Views(looks), inputs, torch.tensor([1, 2])), small_boxes(7, (20, 20), 4))
     torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
-    assert asked[0].trusted
+    assert evaluators[0].trusted
 
 
 class OnlyAlone(Forking):
@@ -419,11 +405,11 @@ class OnlyAlone(Forking):
         return self.conv(x).relu().mean((2, 3))
 
 
-def test_a_model_that_cannot_be_watched_is_answered_by_whole_passes(asked: list[Windows]) -> None:
+def test_a_model_that_cannot_be_watched_is_answered_by_whole_passes(evaluators: list[Evaluator]) -> None:
     inputs = torch.randn(2, 2, 9, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     found, plain = scores_both_ways(Run(OnlyAlone(), inputs, torch.tensor([1, 2])), small_boxes(4, (9, 8), 3))
     torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
-    assert not asked[0].trusted
+    assert not evaluators[0].trusted
 
 
 def squash(x: Tensor) -> Tensor:
@@ -450,7 +436,7 @@ class Squashes(nn.Module):
 
 @pytest.mark.parametrize("bias", [0.0, 1e4])
 @pytest.mark.parametrize("border", [0, 12])
-def test_a_small_effect_that_is_not_seen_is_found_out(bias: float, border: int, asked: list[Windows]) -> None:
+def test_a_small_effect_that_is_not_seen_is_found_out(bias: float, border: int, evaluators: list[Evaluator]) -> None:
     """Also where the windows that are looked at first lie on a border on which they change nothing."""
     inputs = torch.zeros(1, 1, 40, 40, dtype=torch.float64)
     inputs[..., 2 : 12 if border else 38, 26:36] = 1
@@ -463,13 +449,13 @@ def test_a_small_effect_that_is_not_seen_is_found_out(bias: float, border: int, 
                 covered[..., y : y + 4, x : x + 4] = 0
                 expected = float((net(inputs) - net(covered))[0, 1])
                 assert float(found[0, 0, y, x]) == pytest.approx(expected, rel=1e-5, abs=1e-8)
-    assert not asked[0].trusted
+    assert not evaluators[0].trusted
 
 
-def test_where_nothing_changes_the_score_nothing_is_trusted(asked: list[Windows]) -> None:
+def test_where_nothing_changes_the_score_nothing_is_trusted(evaluators: list[Evaluator]) -> None:
     found = cnnviz.explain(Squashes(1.0), torch.zeros(1, 1, 24, 24, dtype=torch.float64), occlusion(4, 4), target=1)
     assert not found.values.any()
-    assert asked[0].trusted is None
+    assert evaluators[0].trusted is None
 
 
 class Dynamic(nn.Module):
@@ -495,16 +481,16 @@ class Dynamic(nn.Module):
 @pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("budget", [20_000, 40_000, 60_000, None])
 def test_filters_made_of_the_input_are_not_taken_from_another(
-    budget: int | None, normed: bool, asked: list[Windows]
+    budget: int | None, normed: bool, evaluators: list[Evaluator]
 ) -> None:
     inputs = torch.randn(1, 2, 17, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    run = Run(Dynamic(normed), inputs, torch.tensor([1]), circumstances=Circumstances(memory=budget))
+    run = Run(Dynamic(normed), inputs, torch.tensor([1]), options=RunOptions(memory=budget))
     found, plain = scores_both_ways(run, small_boxes(11, (17, 13), 4))
     torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
 
 
 def test_a_rule_that_fails_in_the_middle_is_made_up_for(
-    flattening: nn.Module, asked: list[Windows], monkeypatch: pytest.MonkeyPatch
+    flattening: nn.Module, evaluators: list[Evaluator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rule, calls = local.RULES[F.relu], 0
 
@@ -517,10 +503,10 @@ def test_a_rule_that_fails_in_the_middle_is_made_up_for(
 
     monkeypatch.setitem(local.RULES, F.relu, sometimes)
     inputs = torch.randn(2, 2, 17, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    run = Run(flattening, inputs, torch.tensor([1, 2]), circumstances=Circumstances(memory=20_000))
+    run = Run(flattening, inputs, torch.tensor([1, 2]), options=RunOptions(memory=5_000))
     found, plain = scores_both_ways(run, small_boxes(30, (17, 13), 4))
     torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
-    assert asked[0].trusted
+    assert evaluators[0].trusted
     assert calls > 8
 
 
@@ -538,7 +524,7 @@ class Answer:
 
 
 @pytest.mark.parametrize("kind", [Output, Answer])
-def test_outputs_keep_their_type(kind: Callable[..., Any], flattening: nn.Module, asked: list[Windows]) -> None:
+def test_outputs_keep_their_type(kind: Callable[..., Any], flattening: nn.Module, evaluators: list[Evaluator]) -> None:
     class Answers(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -552,10 +538,10 @@ def test_outputs_keep_their_type(kind: Callable[..., Any], flattening: nn.Module
     boxes = small_boxes(5, (17, 13), 4)
     found, plain = scores_both_ways(Run(Answers(), inputs, lambda output: output.logits[:, 1]), boxes)
     torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
-    assert asked[0].trusted
+    assert evaluators[0].trusted
 
 
-def test_another_default_device_is_of_no_matter(flattening: nn.Module, asked: list[Windows]) -> None:
+def test_another_default_device_is_of_no_matter(flattening: nn.Module, evaluators: list[Evaluator]) -> None:
     inputs = torch.randn(1, 2, 17, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     boxes, held = small_boxes(5, (17, 13), 4), torch.ones(2, 4, 4, dtype=torch.float64)
     run = Run(flattening, inputs, torch.tensor([1]))
@@ -563,4 +549,4 @@ def test_another_default_device_is_of_no_matter(flattening: nn.Module, asked: li
     with torch.device("meta"):
         found = run.scores_of_boxes(boxes, lambda number, item: held)
     torch.testing.assert_close(found, expected)
-    assert asked[1].trusted
+    assert evaluators[1].trusted

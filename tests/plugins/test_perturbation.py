@@ -15,8 +15,8 @@ from quick import LEARNING, PERTURBING, quick
 from torch import Tensor, nn
 
 from cnnviz import Explanation, blurred, demo, explain
-from cnnviz.run.batch_independence import mixes
-from cnnviz.run.run import Circumstances, Run
+from cnnviz.run.options import RunOptions
+from cnnviz.run.run import Run
 
 TARGET = [2, 0]
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
@@ -725,7 +725,7 @@ def test_another_seed_draws_something_else(method: str) -> None:
 def test_masks_are_drawn_by_number() -> None:
     from cnnviz_plugins.attributions.rise import Masks
 
-    run, masks = Run(FlatteningNet(3), tiny_inputs(3), circumstances=Circumstances(seed=3)), Masks(2, 0.5)
+    run, masks = Run(FlatteningNet(3), tiny_inputs(3), options=RunOptions(seed=3)), Masks(2, 0.5)
     whole = masks.draw(run, 0, 9)
     near(torch.cat([masks.draw(run, 0, 4), masks.draw(run, 4, 5), masks.draw(run, 5, 9)]), whole)
     assert whole.shape == (9, 1, 1, *tiny_inputs(3).shape[2:])
@@ -740,10 +740,11 @@ def test_masks_are_drawn_by_number() -> None:
 def counted(net: nn.Module, action: Callable[[], Any]) -> list[int]:
     """How many items each forward pass had, where it is known that the network's items don't change each other."""
     batches: list[int] = []
-    mixes(net, lambda: False)
     handle = net.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
     try:
-        action()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("cnnviz.run.perturbation.is_independent", lambda passes: True)
+            action()
     finally:
         handle.remove()
     return batches

@@ -11,7 +11,7 @@ import torch
 from nets import randomized, tiny_inputs
 from torch import Tensor, nn
 
-from cnnviz.incremental.windows import Windows
+from cnnviz.incremental.evaluator import Evaluator
 from cnnviz.run.run import Run
 
 TARGET = torch.tensor([2, 0])
@@ -140,7 +140,7 @@ def by_layer(run: Run) -> tuple[Tensor, Tensor]:
     """Of a changed layer, and in a whole pass each."""
     module, kept = run.model.get_submodule("layer"), run.activation("layer")
     variants = torch.stack([kept * 0.5, kept + 1, kept.flip(1)])
-    found = run.scores_from("layer", len(variants), lambda start, stop: variants[start:stop])
+    found = run.scores_from("layer", len(variants), lambda start, stop, item: variants[start:stop, item])
     expected = torch.empty_like(found)
     for number, item in [(number, item) for number in range(3) for item in range(2)]:
         handle = module.register_forward_hook(lambda *_, put=variants[number, item]: put[None])
@@ -206,7 +206,7 @@ def test_what_the_model_kept_is_of_the_question_itself(kind: type[Keeps]) -> Non
         run = Run(net, inputs, TARGET)
         variants = run.activation("layer")[None] * 0.5
         kept = net.kept
-        run.scores_from("layer", 1, lambda start, stop: variants)
+        run.scores_from("layer", 1, lambda start, stop, item: variants[start:stop, item])
         run.scores_of_boxes(torch.tensor([[[0, 2], [0, 2]]]), lambda number, item: torch.ones(2, 2, 2))
         assert net.kept is kept
         torch.testing.assert_close(kept, net.first(inputs).relu().sigmoid())
@@ -233,19 +233,18 @@ def test_hooks_of_the_user_see_what_a_pass_would_show(ask: Callable[[Run], tuple
     ("kind", "sure"),
     [(Plain, True), (Keeps, True), (Counts, False), (Averages, False), (KeepsInAList, False), (Transformed, False)],
 )
-def test_what_can_be_replayed_is(kind: type[Plain], sure: bool) -> None:
+def test_what_can_be_replayed_is(kind: type[Plain], sure: bool, evaluators: list[Evaluator]) -> None:
     net, inputs = kind(), tiny_inputs(items=1)
     with torch.no_grad():
         run = Run(net, inputs, TARGET[:1])
         by_layer_alone = run.activation("layer")[None] * torch.tensor([0.5, 2.0]).view(2, 1, 1, 1, 1)
-        run.scores_from("layer", 2, lambda start, stop: by_layer_alone[start:stop])
-        (replay,) = run._replays.values()
-        assert replay.trusted is sure
-        windows = Windows(net, torch.tensor([[[0, 2], [0, 2]], [[1, 3], [1, 3]]]), (5, 6))
-        windows.scores(
-            [inputs], lambda number: torch.ones(2, 2, 2), lambda output, shown, variants, drawn: output[:, 0]
+        run.scores_from("layer", 2, lambda start, stop, item: by_layer_alone[start:stop, item])
+        run.scores_of_boxes(
+            torch.tensor([[[0, 2], [0, 2]], [[1, 3], [1, 3]]]), lambda number, item: torch.ones(2, 2, 2)
         )
-        assert bool(windows.trusted) is sure
+    by_layer, by_boxes = evaluators
+    assert bool(by_layer.trusted) is sure
+    assert bool(by_boxes.trusted) is sure
 
 
 class PaintsAgain(Plain):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cnnviz import Run, attributions, explain
 from cnnviz.engine import batching
+from cnnviz.run.options import RunOptions
 
 TARGET = torch.tensor([1, 0])
 FOLDING = ("rise", "feature_ablation", "lime", "kernel_shap", "shapley_sampling", "smoothgrad", "integrated_gradients")
@@ -62,8 +63,7 @@ def test_scores_of_variants_are_those_of_each_batch_by_itself(
     model, every = net(), variants(items=items)
     with torch.no_grad():
         expected = torch.stack([model(each).gather(1, TARGET[:items, None])[:, 0] for each in every])
-        run = Run(model, tiny_inputs(2, items), TARGET[:items])
-        run.circumstances = type(run.circumstances)(memory=budget)
+        run = Run(model, tiny_inputs(2, items), TARGET[:items], options=RunOptions(memory=budget))
         found = run.scores_of(len(every), lambda start, stop: every[start:stop])
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 

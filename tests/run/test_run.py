@@ -16,7 +16,7 @@ import cnnviz
 from cnnviz import Run, activation, bias_share, explain, gradient, image, lift, noisy, over, path, toward
 from cnnviz.formulas.expr import Constant
 from cnnviz.registry.registry import Registry
-from cnnviz.run.run import Circumstances
+from cnnviz.run.options import RunOptions
 
 Forward = Callable[["Net", Tensor], Tensor]
 
@@ -155,7 +155,7 @@ def test_another_class_is_served_beyond_the_plan() -> None:
 
 def test_seeds_have_nothing_in_common() -> None:
     def drawn(seed: int, copies: int = 1) -> Tensor:
-        run = Run(Net(plain), batch(), 0, circumstances=Circumstances(seed=seed))  # type: ignore[arg-type]
+        run = Run(Net(plain), batch(), 0, options=RunOptions(seed=seed))  # type: ignore[arg-type]
         run._copies = copies
         return (noisy(5, 1.0).draw(run, 0, 5) - batch()).flatten(1)
 

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from cnnviz.engine.agreement import outputs_agree
+from cnnviz.engine.forward import forward
 
 
-class Compiled(nn.Module):
-    """A model that torch.compile turned into another; raises RuntimeError where that fails."""
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """What torch.compile made of a model."""
 
-    def __init__(self, model: nn.Module, backend: str):
-        super().__init__()
-        self.name, self.backend = type(model).__name__, backend
-        self.inside = torch.compile(model, backend=backend)
-        vars(model).pop("_is_torch_compile", None)  # which torch leaves on whatever it is given
+    call: Callable[..., Any]
+    name: str
+    backend: str
 
-    def forward(self, *inputs: Any) -> Any:
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """Around a call: RuntimeError where torch can't compile the model."""
         from torch._dynamo.exc import TorchDynamoException
 
         try:
-            return self.inside(*inputs)
+            yield
         except TorchDynamoException as error:
-            said = next(iter(str(error).splitlines()), type(error).__name__)
-            raise RuntimeError(f"{self.name} can't be compiled by {self.backend}: {said}; leave compile out") from error
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise RuntimeError(
+                f"{self.name} can't be compiled by {self.backend}: {reason}; leave compile out"
+            ) from error
 
 
-def compiled(model: nn.Module, how: bool | str) -> Compiled | None:
-    """The model, to be called like it; None where nothing was asked for. torch keeps what it compiled for the next one.
+def compiled(model: nn.Module, inputs: Sequence[Tensor], how: bool | str) -> Compiled | None:
+    """The compiled model, compared with the model on these inputs; None for ``how=False``.
 
-    Raises LookupError for a backend that does not exist.
+    torch keeps what it compiled for the next question. Raises LookupError for a backend that does not exist,
+    RuntimeError where it can't compile the model, ValueError where the compiled model answers differently.
     """
     if how is False:
         return None
@@ -40,4 +50,9 @@ def compiled(model: nn.Module, how: bool | str) -> Compiled | None:
     known = dynamo.list_backends(exclude_tags=())
     if backend not in known:
         raise LookupError(f"torch.compile has no backend {backend!r}; there are {', '.join(known)}")
-    return Compiled(model, backend)
+    compiled = Compiled(torch.compile(model, backend=backend), type(model).__name__, backend)
+    vars(model).pop("_is_torch_compile", None)  # which torch leaves on whatever it compiles
+    fast = forward(model, inputs, modes=[compiled.failures()], compiled=compiled.call)
+    if not outputs_agree(fast, forward(model, inputs)):
+        raise ValueError(f"{compiled.name} answers differently when compiled by {backend}; leave compile out")
+    return compiled

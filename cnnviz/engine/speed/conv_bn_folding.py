@@ -15,15 +15,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
+from cnnviz.engine.agreement import outputs_agree
 from cnnviz.engine.backward_rules import Rule
-from cnnviz.engine.forward import asking
+from cnnviz.engine.forward import forward
 from cnnviz.engine.nested import tensors
 
 CONVOLUTIONS = {nn.Conv1d: torch.conv1d, nn.Conv2d: torch.conv2d, nn.Conv3d: torch.conv3d}
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +48,9 @@ class Folded:
         if biases:
             raise ValueError("the biases of batch norms are asked for, which fold puts elsewhere; leave fold out")
         folded = {F.batch_norm, torch.batch_norm, *CONVOLUTIONS.values()}
-        for each in rules:
-            if folded & set(each.backwards):
-                raise ValueError(f"rule {each.name!r} acts on convolutions and batch norms as they are; leave fold out")
+        for rule in rules:
+            if folded & set(rule.backwards):
+                raise ValueError(f"rule {rule.name!r} acts on convolutions and batch norms as they are; leave fold out")
 
 
 def fold(model: nn.Module, inputs: Sequence[Tensor]) -> Folded:
@@ -58,34 +59,32 @@ def fold(model: nn.Module, inputs: Sequence[Tensor]) -> Folded:
     Costs two passes of one input. Raises ValueError where there is nothing to fold, where the model can't be copied,
     or where the copy answers differently.
     """
-    one = [each[:1] for each in inputs]
+    one = [tensor[:1] for tensor in inputs]
     parts = dict(model.named_modules())
-    with asking(model, inputs[0]), torch.no_grad(), _Watching() as seen:
-        expected = model(*(each.clone() for each in one))
-    pairs = dict(_pairs(parts, seen, expected))
+    readers = _ReaderRecorder()
+    expected = forward(model, one, modes=[readers], batch=inputs[0])
+    pairs = dict(_pairs(parts, readers, expected))
     if not pairs:
         raise ValueError(f"{type(model).__name__} has no batch norm that alone reads a convolution; leave fold out")
-    kept = {id(each): each for each in (*model.parameters(), *model.buffers())}
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     try:
-        private = copy.deepcopy(model, dict(kept))
+        private = copy.deepcopy(model, shared)
     except Exception as error:
         raise ValueError(f"{type(model).__name__} can't be copied, which fold needs: {error}") from error
     for conv, norm in pairs.items():
         _fold(private, conv, norm)
-    with asking(private, inputs[0]), torch.no_grad():
-        found = private(*(each.clone() for each in one))
-    if not _alike(expected, found):
+    if not outputs_agree(forward(private, one, batch=inputs[0]), expected):
         raise ValueError(f"{type(model).__name__} answers differently with its batch norms folded; leave fold out")
     return Folded(private, pairs, {module: name for name, module in parts.items()})
 
 
-class _Watching(TorchFunctionMode):
-    """Who reads what a convolution gives."""
+class _ReaderRecorder(TorchFunctionMode):
+    """Remembers which operations read a convolution's output."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.given: dict[int, tuple[Tensor, int]] = {}
-        """What convolutions gave, by its identity, which lasts while it is kept; and the weight that gave it."""
+        self.outputs: dict[int, tuple[Tensor, int]] = {}
+        """Outputs of convolutions by their identity, which lasts while they are held, with the weight's identity."""
         self.reads: Counter[int] = Counter()
         self.normed: dict[int, int] = {}
         """For each statistic of a batch norm, the identity of the convolution's output that it read."""
@@ -94,71 +93,55 @@ class _Watching(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
-        given = list(tensors([*args, *kwargs.values()]))
+        operands = list(tensors([*args, *kwargs.values()]))
         if any(True for _ in tensors([output])):  # else it only tells of a tensor
-            self.reads.update(id(each) for each in given)
-        if func in CONVOLUTIONS.values() and len(given) > 1:
-            self.given[id(output)] = output, id(given[1])
+            self.reads.update(id(operand) for operand in operands)
+        if func in CONVOLUTIONS.values() and len(operands) > 1:
+            self.outputs[id(output)] = output, id(operands[1])
             self.reads[id(output)] = 0  # another tensor may have had this identity before
-            self.calls[id(given[1])] += 1
-        if func is F.batch_norm and len(given) > 1:
-            held, _ = self.given.get(id(given[0]), (None, 0))
-            if held is given[0]:  # another tensor may get this identity later
-                self.normed[id(given[1])] = id(given[0])
-            self.calls[id(given[1])] += 1
+            self.calls[id(operands[1])] += 1
+        if func is F.batch_norm and len(operands) > 1:
+            convolved, _ = self.outputs.get(id(operands[0]), (None, 0))
+            if convolved is operands[0]:  # another tensor may get this identity later
+                self.normed[id(operands[1])] = id(operands[0])
+            self.calls[id(operands[1])] += 1
         return output
 
 
-def _pairs(parts: Mapping[str, nn.Module], seen: _Watching, output: Any) -> list[tuple[str, str]]:
-    returned = {id(each) for each in tensors([output])}
-    weights = Counter(id(each.weight) for each in parts.values() if isinstance(getattr(each, "weight", None), Tensor))
+def _pairs(parts: Mapping[str, nn.Module], readers: _ReaderRecorder, output: Any) -> list[tuple[str, str]]:
+    """Names of convolutions, each with that of the batch norm which alone reads its output."""
+    returned = {id(tensor) for tensor in tensors([output])}
+    weights = Counter(id(part.weight) for part in parts.values() if isinstance(getattr(part, "weight", None), Tensor))
     convolutions = {
         id(module.weight): name
         for name, module in parts.items()
-        if type(module) in CONVOLUTIONS and weights[id(module.weight)] == 1 and not _watched(module)
+        if type(module) in CONVOLUTIONS and weights[id(module.weight)] == 1 and not _hooked(module)
     }
-    found = []
+    pairs = []
     for name, module in parts.items():
-        if type(module) not in NORMS or module.running_mean is None or module.training or _watched(module):
+        if type(module) not in NORMS or module.running_mean is None or module.training or _hooked(module):
             continue
-        read = seen.normed.get(id(module.running_mean))
-        if read not in seen.given or seen.reads[read] != 1 or read in returned:
+        read = readers.normed.get(id(module.running_mean))
+        if read not in readers.outputs or readers.reads[read] != 1 or read in returned:
             continue
-        weight = seen.given[read][1]
-        if weight in convolutions and seen.calls[weight] == seen.calls[id(module.running_mean)] == 1:
-            found.append((convolutions[weight], name))
-    return found
+        weight = readers.outputs[read][1]
+        if weight in convolutions and readers.calls[weight] == readers.calls[id(module.running_mean)] == 1:
+            pairs.append((convolutions[weight], name))
+    return pairs
 
 
-def _watched(module: nn.Module) -> bool:
-    """Whether somebody's hook looks at what goes in or comes out."""
+def _hooked(module: nn.Module) -> bool:
+    """True if somebody's hook looks at what goes in or comes out."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
 def _fold(model: nn.Module, conv: str, norm: str) -> None:
     first: Any = model.get_submodule(conv)
     second: Any = model.get_submodule(norm)
-    with torch.no_grad():
-        scale = (second.running_var.double() + second.eps).rsqrt()
-        scale = scale if second.weight is None else scale * second.weight.double()
-        shift = -second.running_mean.double() if first.bias is None else first.bias.double() - second.running_mean
-        shift = shift * scale if second.bias is None else shift * scale + second.bias.double()
-        weight = first.weight.double() * scale.view(-1, *(1,) * (first.weight.ndim - 1))
+    numbers = (first.weight, first.bias, second.running_mean, second.running_var, second.weight, second.bias)
+    weight, bias, mean, variance, scale, shift = (None if n is None else n.detach().double() for n in numbers)
+    folded = fuse_conv_bn_weights(weight, bias, mean, variance, second.eps, scale, shift)  # type: ignore[arg-type]  # torch says Tensor where it takes None
     kind = first.weight.dtype
-    first.weight, first.bias = (nn.Parameter(each.to(kind), requires_grad=False) for each in (weight, shift))
+    first.weight, first.bias = (nn.Parameter(number.detach().to(kind), requires_grad=False) for number in folded)
     parent, _, name = norm.rpartition(".")
     setattr(model.get_submodule(parent), name, nn.Identity())
-
-
-def _alike(expected: Any, found: Any) -> bool:
-    pairs = list(zip(tensors([expected]), tensors([found]), strict=True))
-    if not pairs and not isinstance(expected, Tensor):
-        pairs = list(zip(tensors(_listed(expected)), tensors(_listed(found)), strict=True))
-    return bool(pairs) and all(
-        one.shape == other.shape and bool(((one - other).abs() <= TOLERANCE * one.abs().max()).all())
-        for one, other in pairs
-    )
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value.values()) if isinstance(value, Mapping) else []

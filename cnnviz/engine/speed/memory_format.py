@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import platform
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload, OpOverloadPacket
 
+from cnnviz.engine.model_facts import facts_of
+
 ORDINARY = torch.contiguous_format
 WEIGHTS_PER_PLACE = 320
 SMALLEST = 64 * 64
 _HALVES = (torch.bfloat16, torch.float16)
-
-_ordinary: WeakSet[nn.Module] = WeakSet()
-"""Models that were found to depend on the order."""
 
 _READERS = {
     getattr(home, name)
@@ -44,31 +42,41 @@ _COPYING = {
 """What gives a view or a copy, as the order has it."""
 
 
-class Written:
-    """Whether a pass wrote into what may be a view in one order and a copy in the other, or into what that shows."""
+class LayoutReads:
+    """Detects whether a pass may depend on how its tensors lie in memory.
 
-    def __init__(self) -> None:
+    That is so where it asks for strides or memory, calls operators of other libraries, or writes in place into a tensor
+    that is a view in one memory format and a copy in the other.
+    """
+
+    def __init__(self, layout: torch.memory_format):
+        self.layout = layout
+        self.found = False
         self._versions: list[tuple[Tensor, int]] = []
 
-    def meet(self, func: Any, given: Any, output: Any) -> None:
-        """See a call, and remember it where the order may decide what its output is."""
-        if func not in _COPYING or not isinstance(given, Tensor) or not isinstance(output, Tensor):
+    def see(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
+        """One operation and its output; in the ordinary memory format nothing is to be found."""
+        if self.layout is ORDINARY:
             return
-        if given.ndim > 2 and given.shape[1] > 1 and given[0, 0].numel() > 1 and output.dtype is given.dtype:
-            alive = [each.detach() for each in (given, output) if not each.is_inference()]
-            self._versions += [(each, each._version) for each in alive]
+        self.found = self.found or reads_layout(func)
+        source = next(iter([*args, *kwargs.values()]), None)
+        if func not in _COPYING or not isinstance(source, Tensor) or not isinstance(output, Tensor):
+            return
+        if source.ndim > 2 and source.shape[1] > 1 and source[0, 0].numel() > 1 and output.dtype is source.dtype:
+            sharing = [tensor.detach() for tensor in (source, output) if not tensor.is_inference()]
+            self._versions += [(tensor, tensor._version) for tensor in sharing]
 
-    def since(self) -> bool:
-        """Whether any of it was written into since. Forgets it all."""
-        found = any(each._version != version for each, version in self._versions)
+    def finish(self) -> bool:
+        """The pass is over: True if it may depend on the memory format."""
+        self.found = self.found or any(tensor._version != version for tensor, version in self._versions)
         self._versions.clear()
-        return found
+        return self.found
 
 
 def preferred(model: nn.Module, inputs: Tensor, precision: torch.dtype | None = None) -> torch.memory_format:
     """The order in which a pass of these inputs is fastest, as far as it was measured: pictures on x86 CPUs."""
     measured = inputs.device.type == "cpu" and inputs.ndim == 4 and inputs.dtype is torch.float32
-    if not measured or type(inputs) is not Tensor or inputs[0, 0].numel() < SMALLEST or model in _ordinary:
+    if not measured or type(inputs) is not Tensor or inputs[0, 0].numel() < SMALLEST or facts_of(model).get(ORDINARY):
         return ORDINARY
     if platform.machine().lower() not in ("x86_64", "amd64") or not torch._C._has_mkldnn:
         return ORDINARY
@@ -79,8 +87,8 @@ def preferred(model: nn.Module, inputs: Tensor, precision: torch.dtype | None = 
 
 
 def keep_ordinary(model: nn.Module) -> None:
-    """Ask this model in the ordinary order from now on."""
-    _ordinary.add(model)
+    """Compute passes of this model in the ordinary memory format from now on."""
+    facts_of(model)[ORDINARY] = True
 
 
 def reads_layout(func: Any) -> bool:

@@ -101,7 +101,7 @@ def _superpixels(run: Run, way: str, pieces: int) -> Tensor:
     rank = run.inputs.ndim - 2
     if rank == 1 or (rank == 3 and way == "quickshift"):
         raise ValueError(f"{way} cuts no {'signals' if rank == 1 else 'volumes'}; say equal, or give segments")
-    shown = Explanation(run.inputs, run.inputs, None, run.score, way, run.circumstances.preprocessing)
+    shown = Explanation(run.inputs, run.inputs, None, run.score, way, run.options.preprocessing)
     pictures = input_pictures(shown).movedim(1, -1).double().cpu().numpy()
     find: Any = {"slic": slic, "quickshift": quickshift}[way]
     how: dict[str, Any] = {"n_segments": pieces, "start_label": 0} if way == "slic" else QUICKSHIFT

@@ -80,10 +80,9 @@ def ablation_cam(layer: Layer = None, channels: int | None = None, relu: bool = 
         maps = run.activation(layer)
         order, place = _order(maps.flatten(2).abs().amax(2), channels)
 
-        def change(start: int, stop: int) -> Tensor:
-            changed = maps.expand(stop - start, *maps.shape).clone()
-            for variant, some in zip(changed, order[:, start:stop].T, strict=True):
-                variant[torch.arange(len(maps), device=maps.device), some] = 0
+        def change(start: int, stop: int, item: int) -> Tensor:
+            changed = maps[item].expand(stop - start, *maps.shape[1:]).clone()
+            changed[torch.arange(stop - start, device=maps.device), order[item, start:stop]] = 0
             return changed
 
         scores = run.scores_from(layer, order.shape[1], change).T

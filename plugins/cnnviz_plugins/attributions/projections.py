@@ -83,7 +83,7 @@ def _one(run: Run, item: int) -> Run:
     """One input of a batch by itself."""
     part = slice(item, item + 1)
     others = [each[part] for each in run.others]
-    return Run(run.model, run.inputs[part], others=others, circumstances=run.circumstances)
+    return Run(run.model, run.inputs[part], others=others, options=run.options)
 
 
 @lift

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cnnviz import Explanation, Run, Sign, Trial, evidence, metric
+from cnnviz import Explanation, Sign, Trial, evidence, metric
 from cnnviz_plugins.metrics._map_similarity import SIMILARITIES, alike
 from cnnviz_plugins.metrics._ranking import Scored
 
@@ -49,7 +49,7 @@ def randomization(
     def score(trial: Trial) -> Tensor:
         run, own = trial.run, evidence(trial.explanation, sign)
         model = _copied(run.model)
-        names = layers(model, run)
+        names = run.execution_order()
         if not names:
             raise ValueError(f"{type(run.model).__name__} has no weights to make random; there is nothing to test")
         names = names[::-1][: max(1, round(share * len(names)))]
@@ -83,21 +83,6 @@ def _copied(model: nn.Module) -> nn.Module:
         raise ValueError(
             f"{type(model).__name__} can't be copied, and only a copy's weights may be made random: {reason}"
         ) from error
-
-
-def layers(model: nn.Module, run: Run) -> list[str]:
-    """Modules with weights of their own, in the order in which they first run; the copy is asked, not the model."""
-    known = {name: module for name, module in model.named_modules() if any(True for _ in module.parameters(False))}
-    met: dict[str, None] = {}
-    hooks = [
-        module.register_forward_pre_hook(lambda _module, _args, name=name: met.setdefault(name))
-        for name, module in known.items()
-    ]
-    with torch.no_grad():
-        model(*(each.clone() for each in (run.inputs, *run.others)))  # it may write into its inputs
-    for hook in hooks:
-        hook.remove()
-    return list(met)
 
 
 def forget(module: nn.Module, generator: torch.Generator) -> None:

@@ -1,0 +1,26 @@
+"""What was found out about a model, remembered while the model is made of the same modules."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Hashable
+from typing import Any
+
+from torch import nn
+
+_remembered: weakref.WeakKeyDictionary[nn.Module, tuple[list[weakref.ref[nn.Module]], dict[Hashable, Any]]]
+_remembered = weakref.WeakKeyDictionary()
+
+
+def facts_of(model: nn.Module) -> dict[Hashable, Any]:
+    """The facts that are known of this model, by what they are about. Exchange a module, and nothing is known.
+
+    A key names the fact and all that it depends on, such as the shape of the inputs. Facts of one question must not
+    change the answer to another one.
+    """
+    modules = list(model.modules())
+    known, facts = _remembered.get(model, ([], {}))
+    if len(known) != len(modules) or any(there() is not module for there, module in zip(known, modules, strict=True)):
+        facts = {}
+        _remembered[model] = [weakref.ref(module) for module in modules], facts
+    return facts

@@ -1,0 +1,109 @@
+"""The operations of one forward pass as they are called: measured, and run so that rules can act on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+
+from cnnviz.engine.backward_rules import Rule
+from cnnviz.engine.implicit_biases import Biases, refuse_transformed
+from cnnviz.engine.nested import tensors
+from cnnviz.engine.operations import HARDTANHS, bounds, canonical, in_place
+from cnnviz.engine.speed.batch_norm import scaled
+from cnnviz.engine.speed.memory_format import ORDINARY, LayoutReads
+from cnnviz.engine.switch import Bound, Relu, Saturated, Switch, Switchboard
+
+
+class OperationObserver(TorchFunctionMode):
+    """Sees every operation that one thread calls while it is entered.
+
+    Args:
+        rules: whose operations are run so that a rule can act on them in the backward pass.
+        switchboard: says in the backward pass which rule that is.
+        begins: where the graph begins, as far as it is known when an operation is called.
+        biases: collects the implicit biases of operations.
+        layout: the memory format of the pass.
+    """
+
+    def __init__(
+        self,
+        rules: Collection[Rule],
+        switchboard: Switchboard,
+        begins: Callable[[], Collection[Tensor | GradientEdge]],
+        biases: Biases | None = None,
+        layout: torch.memory_format = ORDINARY,
+    ):
+        super().__init__()
+        self.switchboard, self.begins, self.biases = switchboard, begins, biases
+        self.layout_reads = LayoutReads(layout)
+        self.bytes = 0
+        """What the operations' outputs take."""
+        self.switched = {operation for rule in rules for operation in rule.backwards}
+        self.reads_input = {operation for rule in rules if rule.reads_input for operation in rule.backwards}
+        # the memory formats differ by rounding already
+        self.norms_scaled = layout is not ORDINARY and biases is None and F.batch_norm not in self.switched
+        self.descent: dict[Any, bool] = {}
+        """For nodes of the graph, as far as they were visited: do they descend from where it begins?"""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.biases is None:
+            output = self._run(func, args, kwargs)
+        else:
+            output = self.biases.call(func, args, kwargs, self._run)
+        self.layout_reads.see(func, args, kwargs, output)
+        if isinstance(output, Tensor):
+            size = output.numel() * output.element_size()
+            # what a graph keeps adds up; without one an output goes when the next but one is there
+            self.bytes = self.bytes + size if output.grad_fn is not None else max(self.bytes, 3 * size)
+        return output
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func is F.batch_norm and self.norms_scaled:
+            output = scaled(*args, **kwargs)
+            return func(*args, **kwargs) if output is None else output
+        operation = canonical(func, args, kwargs) if self.switched else func
+        if operation not in self.switched or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        operands = list(tensors([args, *kwargs.values()]))
+        for operand in operands:
+            refuse_transformed(func, operand, lambda base: base.requires_grad)
+        inputs = [operand for operand in operands if operand.requires_grad and not is_functorch_wrapped_tensor(operand)]
+        if len(inputs) > 1:
+            inputs = [operand for operand in inputs if self._descends(operand)]
+        writes = in_place(func, kwargs)
+        if not inputs or (writes and inputs[0] is not operands[0]):
+            return func(*args, **kwargs)
+        board, copied = self.switchboard, operation in self.reads_input
+        if operation is F.relu and not copied:
+            return Relu.apply(board, writes, inputs[0])
+        if operation is F.relu6 and not copied and (func is F.relu6 or func in HARDTANHS):
+            return Saturated.apply(board, writes, *bounds(func, args, kwargs), inputs[0])
+        bound = Bound(func, args, kwargs, inputs, writes)
+        output = Switch.apply(board, operation, bound, copied, *inputs)
+        return output if bound.kind is None else bound.kind(output)
+
+    def _descends(self, tensor: Tensor) -> bool:
+        """True if a tensor comes from where the graph begins. Weights carry gradients too, and do not."""
+        known = self.descent
+        known |= {_node(begin): True for begin in self.begins()}
+        waiting = [_node(tensor)]
+        while waiting:
+            node = waiting[-1]
+            parents = [] if node in known else [parent for parent, _ in node.next_functions if parent is not None]
+            unknown = [parent for parent in parents if parent not in known]
+            waiting += unknown
+            if not unknown:
+                known.setdefault(waiting.pop(), any(known[parent] for parent in parents))
+        return known[_node(tensor)]
+
+
+def _node(place: Tensor | GradientEdge) -> Any:
+    return get_gradient_edge(place).node if isinstance(place, Tensor) else place.node

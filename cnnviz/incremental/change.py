@@ -1,0 +1,66 @@
+"""Variants of what one input's pass holds at a site, and how the score is read from their passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.engine.layers import InputPlace
+from cnnviz.incremental.boxes import Boxes
+from cnnviz.incremental.tape import expanded
+
+Read = Callable[[Any, dict[str, Tensor], int, Callable[[], Tensor]], Tensor]
+"""From the model's output, layers by name, the number K of variants, and what draws their inputs, to scores (K,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One input, and how the score of its variants is read."""
+
+    model: nn.Module
+    inputs: Sequence[Tensor]
+    """All inputs of the model, each (1, ...)."""
+    read: Read
+    score_layers: Sequence[str] = ()
+    """Layers that the score is read from."""
+    before_softmax: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """Variants that replace the input or a layer's output, (1, C, *spatial), or a box of it."""
+
+    site: str | InputPlace
+    """The layer's name, or INPUT. Of a layer that runs several times the last output is replaced."""
+    count: int
+    values: Callable[[Sequence[int]], Iterable[Tensor]]
+    """From the numbers of variants to what each holds in its box, (C, *sides); without boxes (C, *spatial).
+
+    It may be called again for the same variants, and must give the same.
+    """
+    boxes: Boxes | None = None
+    """Where each variant differs; None: everywhere."""
+    made_of: Tensor | None = None
+    """The layer's output that the values were made of, if that differs by rounding from that of the query's pass."""
+    coarse: bool = False
+    """True if the known score and ``made_of`` were computed in less precision than variants are."""
+
+    def origin(self, before: Tensor) -> Tensor:
+        """What variants without a box differ from, value for value."""
+        return before if self.made_of is None or self.coarse else self.made_of
+
+    def drawn(self, numbers: Sequence[int], before: Tensor) -> Tensor:
+        """These variants of ``before``, (K, C, *spatial)."""
+        values = self.values(numbers)
+        if self.boxes is None:
+            variants = values if isinstance(values, Tensor) else torch.stack(list(values))
+            # what was rounded more coarsely is in all of a variant, and no part of the change
+            return variants - self.made_of + before if self.coarse and self.made_of is not None else variants
+        variants = expanded(before, len(numbers)).clone(memory_format=torch.contiguous_format)
+        for variant, number, inside in zip(variants, numbers, values, strict=True):
+            variant[(slice(None), *self.boxes.spans(number))] = inside
+        return variants

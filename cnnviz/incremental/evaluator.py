@@ -1,0 +1,151 @@
+"""Scores of variants, computed only where the change reaches, and verified against whole passes.
+
+Every operation of one pass is recorded once. The variants then run through the model together, and each call that does
+not descend from the change is answered from the record. Where a change has a box, operations with a rule compute
+regions around it; from where that covers most of a map, and elsewhere, they compute full maps.
+
+Verification: one variant of the middle and the one that moves the score most are also computed by whole passes. Where
+these differ, where no change is larger than rounding, or where the pass has side effects, whole passes answer for all.
+A variant that sends the model another way is a whole pass of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnviz.engine import batching
+from cnnviz.engine.agreement import FAILURES, Departed, attempt
+from cnnviz.incremental.boxes import grouped
+from cnnviz.incremental.change import Change, Query
+from cnnviz.incremental.recorded_pass import RecordedPass, recorded
+from cnnviz.incremental.replay import Group, Replay
+from cnnviz.incremental.whole_passes import WholePasses
+
+
+class Evaluator:
+    """Scores of the variants of one input after the other.
+
+    Args:
+        memory: bytes that one chunk may take; None for a share of what is free.
+        together: whether whole passes may hold several variants: the inputs of a batch are known to be independent.
+    """
+
+    def __init__(self, memory: int | None = None, *, together: bool = False):
+        self.memory, self.together = memory, together
+        self.trusted: bool | None = None
+        """Whether incremental scores are those of whole passes; None while no variant has told."""
+        self.operations = 0
+        """How many operations were computed for the last chunk."""
+        self.elements = 0
+        """How many values operations have computed for variants, without those for verification."""
+        self.ops = 0
+        """How many operations the recorded pass has."""
+        self.forks = False
+        """Whether Python read changed values in the last recorded pass."""
+        self._path: list[Any] | None = None
+        self._groups: list[Group] = []
+        self._largest = 1
+
+    def scores(self, query: Query, change: Change, score: Tensor | None = None) -> Tensor:
+        """Of all variants, (count,).
+
+        Args:
+            query: of one input.
+            change: the variants.
+            score: the input's as it is known, (1,). The result is corrected by how much the recorded pass differs from
+                it, so that differences to that score are exact up to the rounding of variants. None: no correction.
+        """
+        record = recorded(query, change)
+        whole = WholePasses(query, change, record, self.together)
+        self.forks = record is not None and record.forks
+        scores = None
+        if record is not None and record.repeatable and not (record.forks and change.boxes is not None):
+            scores = self._incremental(record, Replay(record, whole))
+        if record is None or scores is None:
+            scores = self._by_whole_passes(record, whole)
+            return scores if score is None or not change.coarse else scores + (score - whole.unchanged)
+        return scores if score is None else scores + (score - record.score)
+
+    def _by_whole_passes(self, record: RecordedPass | None, whole: WholePasses) -> Tensor:
+        every, at_once = Group(torch.arange(whole.change.count, device="cpu"), None), 1
+        if record is not None and self.together and not record.forks:
+            at_once = batching.passed_at_once(record.device, self.memory, record.largest)
+        return self._chunked([every], at_once, lambda group, part: whole.scores(group.numbers[part].tolist()))
+
+    def _incremental(self, record: RecordedPass, replay: Replay) -> Tensor | None:
+        """None where that is not what whole passes give, or can't be told to be."""
+        if self._path != record.path:
+            self._path, self.trusted, self.ops = record.path, None, len(record.ops)
+            self._groups = [*_groups(replay.change, record.stride)]
+        rehearsed = self._rehearse(replay) if self.trusted is None else self.trusted
+        if rehearsed is False:
+            self.trusted = False
+            return None
+        at_once = 1 if record.forks else batching.variants_of(record.device, self.memory, self._largest)
+        scores = self._chunked(self._groups, at_once, partial(self._replayed, replay))
+        if self.trusted is None:
+            replayed = torch.ones(replay.change.count, dtype=torch.bool, device=scores.device)
+            replayed[sorted(replay.by_whole_passes)] = False
+            if not bool(replayed.any()):  # whole passes have answered
+                self.trusted = rehearsed
+                return scores
+            number = int((scores - record.score).abs().where(replayed, -1).argmax())
+            self.trusted = replay.agrees(number, scores[number])
+        return scores if self.trusted else None
+
+    def _rehearse(self, replay: Replay) -> bool | None:
+        """False if something speaks against replaying, None if nothing can be told.
+
+        Two variants are replayed together, so that what is expanded along a wrong dimension shows. The second is
+        compared, for the first may lie in a corner.
+        """
+        first, last = self._groups[0].numbers, self._groups[-1].numbers
+        numbers = torch.stack([first[0], last[len(last) // 2]])
+        numbers = numbers[1:] if replay.record.forks else numbers
+        boxes = replay.change.boxes
+        group = Group(numbers, None if boxes is None else boxes.at_numbers(numbers))
+        try:
+            scores, player = replay.scores(group, slice(0, len(numbers)))
+            if player.learned:
+                scores, player = replay.scores(group, slice(0, len(numbers)))
+        except Departed:
+            return None if replay.record.forks else False  # another variant may not depart
+        except FAILURES as error:
+            if batching.is_out_of_memory(error):
+                raise
+            return False
+        self._largest = max(1, replay.change_bytes, player.largest // len(numbers))
+        return replay.agrees(int(numbers[-1]), scores[-1])
+
+    def _replayed(self, replay: Replay, group: Group, part: slice) -> Tensor:
+        def fast() -> Tensor:
+            scores, player = replay.scores(group, part)
+            self.operations = player.operations
+            self.elements += player.elements
+            return scores
+
+        return attempt(fast, lambda: replay.whole_passes(group.numbers[part].tolist()))
+
+    def _chunked(self, groups: Sequence[Group], at_once: int, scores_of: Callable[[Group, slice], Tensor]) -> Tensor:
+        parts: list[Tensor] = []
+        for group in groups:
+
+            def step(start: int, stop: int, group: Group = group) -> None:
+                parts.append(scores_of(group, slice(start, stop)))
+
+            batching.in_chunks(len(group.numbers), step, at_once)
+        order, scores = torch.cat([group.numbers for group in groups]), torch.cat(parts)
+        return torch.empty_like(scores).index_copy_(0, order.to(scores.device), scores)
+
+
+def _groups(change: Change, stride: int) -> Iterator[Group]:
+    if change.boxes is None:
+        yield Group(torch.arange(change.count, device="cpu"), None)
+        return
+    for numbers in grouped(change.boxes.begins, change.boxes.ends, change.boxes.size, stride):
+        yield Group(numbers, change.boxes.at_numbers(numbers))

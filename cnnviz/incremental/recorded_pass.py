@@ -1,0 +1,91 @@
+"""One input's pass, recorded for replays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.engine.agreement import attempt
+from cnnviz.engine.forward import ForwardHook, forward, layer_tensor, never_ran
+from cnnviz.engine.layers import InputPlace
+from cnnviz.engine.nested import tensors
+from cnnviz.incremental.change import Change, Query
+from cnnviz.incremental.region_cache import RegionCache
+from cnnviz.incremental.regions import channels_last, full
+from cnnviz.incremental.tape import Recorder
+
+
+class RecordedPass:
+    """One input's pass. Raises LookupError for a layer that never ran."""
+
+    def __init__(self, query: Query, change: Change, inputs: Sequence[Tensor], ordinary: bool):
+        self.device, self.site, self.times = inputs[0].device, change.site, 0
+        self.output = inputs[0]
+        """What the site held, (1, C, *spatial)."""
+        copies = [tensor.clone() for tensor in inputs]  # the model may write into its input
+        recorder = Recorder(query.model, copies)
+        if isinstance(self.site, InputPlace):
+            recorder.begin(copies[0])
+        layers: dict[str, Tensor] = {}
+
+        def begin(module: nn.Module, args: Any, output: Any) -> None:
+            self.times += 1
+            recorder.begin(layer_tensor(str(self.site), output))
+            with torch._C.DisableTorchFunction():
+                self.output = output.clone()
+
+        hooks = [] if isinstance(self.site, InputPlace) else [(self.site, begin)]
+        output = forward(
+            query.model,
+            copies,
+            hooks=[*hooks, *((name, keeps_output(layers, name, recorder.need)) for name in query.score_layers)],
+            modes=[recorder],
+            before_softmax=query.before_softmax,
+            copy=False,
+        )
+        if hooks and not self.times:
+            raise never_ran(self.site)
+        recorder.finish()
+        self.score = query.read(output, layers, 1, lambda: inputs[0]).detach()
+        """Of the input itself, (1,)."""
+        del output, copies  # what is held now, the model holds
+        recorder.forget()
+        self.repeatable, self.forks, self.ops = recorder.repeatable, recorder.forks, recorder.ops
+        self.largest = recorder.largest
+        self.cache = RegionCache({op: number for number, op in enumerate(self.ops)}, ordinary)
+        self.path = [(op.operation, [tensor.shape for tensor in tensors(op.result)]) for op in self.ops]
+
+    @property
+    def stride(self) -> int:
+        """Total stride of the deepest spatial feature map, relative to the site."""
+        size, stride = self.output.shape[2:], 1
+        for op in self.ops:
+            for tensor in tensors(op.result) if op.carries else ():
+                if tensor.ndim == len(size) + 2 and min(tensor.shape[2:], default=1) > 1:
+                    stride = max(stride, *(round(a / b) for a, b in zip(size, tensor.shape[2:], strict=True)))
+        return stride
+
+
+def recorded(query: Query, change: Change) -> RecordedPass | None:
+    """The pass in the fastest memory format that the model takes; None where the model can't be recorded."""
+    first, *others = query.inputs
+    if change.boxes is not None:  # cutting regions is faster there
+        record = attempt(lambda: RecordedPass(query, change, [channels_last(first), *others], False), lambda: None)
+        if record is not None:
+            return record
+    return attempt(lambda: RecordedPass(query, change, [first.contiguous(), *others], True), lambda: None)
+
+
+def keeps_output(layers: dict[str, Tensor], name: str, need: Callable[[Any], None] | None = None) -> ForwardHook:
+    """A forward hook that copies a layer's output."""
+
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        if need is not None:
+            need(output)
+        with torch._C.DisableTorchFunction():
+            layers[name] = full(layer_tensor(name, output)).clone()
+
+    return keep

@@ -1,0 +1,108 @@
+"""Variants of one input, scored by whole forward passes: the plain way, which replays are verified against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.engine.forward import ForwardHook, forward, layer_tensor, never_ran
+from cnnviz.engine.layers import InputPlace
+from cnnviz.engine.nested import mapped
+from cnnviz.incremental.change import Change, Query
+from cnnviz.incremental.player import Player
+from cnnviz.incremental.recorded_pass import RecordedPass, keeps_output
+from cnnviz.incremental.regions import Region, full
+from cnnviz.incremental.tape import expanded
+
+
+class WholePasses:
+    """Variants of one input, scored by forward passes from the input on."""
+
+    def __init__(self, query: Query, change: Change, record: RecordedPass | None, together: bool):
+        self.query, self.change, self.together = query, change, together
+        self.before = query.inputs[0] if record is None else record.output
+        self.times = 0 if record is None else record.times
+        self.record = record
+        self._verified: dict[int, Tensor] = {}
+
+    @cached_property
+    def unchanged(self) -> Tensor:
+        """The score of the input itself, computed as ``scores`` computes those of variants, (1,)."""
+        if self.record is not None and self.record.cache.ordinary:
+            return self.record.score
+        return self.passed(self.inputs(1), None, None, lambda: self.query.inputs[0])
+
+    def scores(self, numbers: Sequence[int]) -> Tensor:
+        """Of these variants, (K,)."""
+        if self.together and len(numbers) > 1:
+            return self._scores(numbers)
+        return torch.cat([self._scores([number]) for number in numbers])
+
+    def verified(self, number: int) -> Tensor:
+        """The score of one variant, (1,), computed once."""
+        if number not in self._verified:
+            self._verified[number] = self._scores([number])
+        return self._verified[number]
+
+    def _scores(self, numbers: Sequence[int]) -> Tensor:
+        if not isinstance(self.change.site, InputPlace) and not self.times:
+            self._meet()
+        changed = self.change.drawn(numbers, self.before)
+        return self.passed(self.inputs(len(numbers), changed), changed, None, lambda: self.drawn_inputs(numbers))
+
+    def _meet(self) -> None:
+        """How often the layer is called, and its output, where the pass could not be recorded."""
+
+        def meet(module: nn.Module, args: Any, output: Any) -> None:
+            self.times += 1
+            self.before = layer_tensor(str(self.change.site), output).clone()
+
+        forward(self.query.model, self.query.inputs, hooks=[(str(self.change.site), meet)])
+        if not self.times:
+            raise never_ran(self.change.site)
+
+    def inputs(self, copies: int, changed: Tensor | None = None) -> list[Tensor]:
+        """All inputs of the model, of which it may write each; the first one changed, if that is the site."""
+        first, *others = (expanded(tensor, copies) for tensor in self.query.inputs)
+        at_input = changed is not None and isinstance(self.change.site, InputPlace)
+        return [changed if at_input else first.clone(), *(tensor.clone() for tensor in others)]  # type: ignore[list-item]  # not None there
+
+    def drawn_inputs(self, numbers: Sequence[int]) -> Tensor:
+        """The model's first input for these variants, (K, C, *spatial)."""
+        first = self.query.inputs[0]
+        at_input = isinstance(self.change.site, InputPlace)
+        return self.change.drawn(numbers, first) if at_input else expanded(first, len(numbers))
+
+    def passed(
+        self, inputs: Sequence[Tensor], changed: Tensor | None, player: Player | None, drawn: Callable[[], Tensor]
+    ) -> Tensor:
+        """Scores (K,) read from one pass, whose layer's output is replaced unless the input was."""
+        query, layers = self.query, dict[str, Tensor]()
+        hooks: list[tuple[str, ForwardHook]] = [(name, keeps_output(layers, name)) for name in query.score_layers]
+        if changed is not None and not isinstance(self.change.site, InputPlace):
+            hooks.insert(0, (self.change.site, self._replaces(changed, player)))
+        modes = [] if player is None else [player]
+        output = forward(query.model, inputs, hooks=hooks, modes=modes, before_softmax=query.before_softmax, copy=False)
+        output = output if player is None else mapped(full, output)
+        return query.read(output, layers, len(inputs[0]), drawn).detach()
+
+    def _replaces(self, changed: Tensor, player: Player | None) -> ForwardHook:
+        calls = 0
+
+        def replace(module: nn.Module, args: Any, output: Any) -> Tensor | None:
+            nonlocal calls
+            layer_tensor(str(self.change.site), output)
+            calls += 1
+            if calls < self.times:
+                return None
+            with torch._C.DisableTorchFunction():
+                copy = changed if isinstance(changed, Region) else changed.clone()  # what follows may write in place
+            if player is not None:
+                player.begin(copy, self.change.origin(self.before))
+            return copy
+
+        return replace

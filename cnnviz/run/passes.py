@@ -1,0 +1,278 @@
+"""The forward pass that serves a plan, and the backward passes through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from cnnviz.engine.backward_rules import PLAIN, Rule
+from cnnviz.engine.batching import is_out_of_memory
+from cnnviz.engine.forward import never_ran
+from cnnviz.engine.layers import INPUT, InputPlace, Layer, layer_name
+from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
+from cnnviz.engine.trace import PassOptions, Trace, TraceRequest
+from cnnviz.engine.validation import check_finite
+from cnnviz.run.plan import Plan
+from cnnviz.run.question import Question
+from cnnviz.run.targets import class_scores
+
+
+class Passes:
+    """All passes of one question for one set of inputs; another forward pass is made where the plan grows.
+
+    Args:
+        model: in eval mode.
+        inputs: all inputs of the model, the explained one first.
+        question: how the score is read.
+        plan: what the pass must serve.
+        size: whether the bytes of the pass are measured.
+        names: layers by what they were given as, as far as they are known; shared by passes of equal shapes.
+        label: what error texts call the score.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: tuple[Tensor, ...],
+        question: Question,
+        plan: Plan,
+        *,
+        size: bool = False,
+        names: dict[Layer, str] | None = None,
+        label: str = "the model's score",
+    ):
+        self.model, self.inputs, self.question, self.plan = model, inputs, question, plan
+        self.names: dict[Layer, str] = {} if names is None else names
+        self.label = label
+        self._size = size
+        self._whole = self._ordinary = False
+        self._trace: Trace | None = None
+        self._score: Tensor | None = None
+        self._gradients: dict[tuple[Rule, str | InputPlace], Tensor] = {}
+        self._biases: list[Tensor] | None = None
+
+    @property
+    def target(self) -> Tensor | None:
+        """The class explained, (N,), the predicted one if no target was given; None for other kinds of target."""
+        if self.question.target is None:
+            self.question = replace(self.question, target=self.prediction())
+        return self.question.target if isinstance(self.question.target, Tensor) else None
+
+    def prediction(self) -> Tensor:
+        """The class with the highest score, (N,)."""
+        return class_scores(self.trace.output, len(self.inputs[0])).detach().argmax(1)
+
+    def at(self, inputs: Tensor, plan: Plan | None = None, *, size: bool = False, compiled: bool = True) -> Passes:
+        """The same question about other inputs, (K*N, C, *spatial): K variants, one whole batch after the other."""
+        first, *others = self.inputs
+        copies, rest = divmod(len(inputs), len(first))
+        if rest or not copies:
+            raise ValueError(f"there are {len(inputs)} other inputs for a batch of {len(first)}; give whole batches")
+        question = self.question if self.target is None else self.question.repeated(copies)
+        if not compiled:
+            question = replace(question, options=replace(question.options, compiled=None))
+        repeated = (tensor.repeat(copies, *(1,) * (tensor.ndim - 1)) for tensor in others)
+        names = self.names if inputs.shape[1:] == first.shape[1:] else None
+        label = "the model's score of a changed input"
+        plan = (plan or Plan()) | Plan(score_layers=question.layers)
+        return Passes(self.model, (inputs, *repeated), question, plan, size=size, names=names, label=label)
+
+    def of(self, part: slice) -> Passes:
+        """The same question about a part of the batch."""
+        batch_output = self.trace.output if self.question.is_function else None
+        self.target  # noqa: B018  # what is predicted is decided for the batch
+        question = self.question.of(part, batch_output)
+        inputs = tuple(tensor[part] for tensor in self.inputs)
+        return Passes(self.model, inputs, question, Plan(score_layers=question.layers))
+
+    def with_model(self, model: nn.Module) -> Passes:
+        """The same question put to another model with layers of the same names."""
+        return Passes(model, self.inputs, self.question, Plan(score_layers=self.question.layers), names=self.names)
+
+    def shared(self, question: Question, plan: Plan) -> Passes:
+        """The same forward pass for another question, which may ask for gradients of the same graph."""
+        other = Passes(self.model, self.inputs, question, plan | Plan(again=True), names=self.names, label=self.label)
+        other._trace = self.trace
+        return other
+
+    @property
+    def trace(self) -> Trace:
+        """The forward pass."""
+        if self._trace is None:
+            self._trace = self._forward()
+        return self._trace
+
+    def score(self) -> Tensor:
+        """The score explained, (N,), with its graph. Raises ValueError where it is not finite."""
+        if self._score is None:
+            score = self.unchecked_score()
+            check_finite(score.detach(), self.label)
+            self._score = score
+        return self._score
+
+    def unchecked_score(self) -> Tensor:
+        """The score as :meth:`score`, finite or not."""
+        trace = self.trace
+        with trace.following():
+            layers = self.by_layer(trace.score_layers)
+            score = self.question.read(trace.output, len(trace.input), lambda: trace.ordinary(trace.input), layers)
+        return score.to(self.inputs[0].dtype) if score.dtype is self.question.options.precision else score
+
+    def by_layer(self, outputs: Mapping[str, Tensor]) -> dict[Layer, Tensor]:
+        """Outputs of the layers that the score is read from, by what the layers were given as."""
+        names = {layer: self.layer_name(layer) for layer in self.question.layers}
+        return {layer: outputs[name] for layer, name in names.items() if name in outputs}
+
+    def layer_name(self, layer: Layer) -> str:
+        """The dotted name of a layer; None finds the last one with spatial extent."""
+        layer = tuple(layer) if isinstance(layer, list) else layer
+        if layer not in self.names:
+            options = self.question.options
+            name = layer_name(self.model, options.names.get(layer, layer), self.inputs)
+            self.names[layer] = options.folded.check_layer(name) if options.folded else name
+        return self.names[layer]
+
+    def activation(self, name: str) -> Tensor:
+        """A layer's output, detached. Raises LookupError for one that never ran."""
+        self.require(Plan(layers=frozenset({name})))
+        if name not in self.trace.activations:
+            raise never_ran(name)
+        return self.trace.activation(name)
+
+    def gradient(self, layer: Layer | InputPlace, rule: Rule) -> Tensor:
+        """The gradient at the input or a layer's output."""
+        place = self._place(layer)
+        self.require(Plan(gradients=frozenset({(rule, place)})))
+        if (rule, place) not in self._gradients:
+            self._backward(rule)
+        return self._gradients[rule, place]
+
+    def bias_gradients(self) -> list[Tensor]:
+        """For each operation with an implicit bias, gradient x bias."""
+        self.require(Plan(gradients=frozenset({(PLAIN, INPUT)}), biases=True))
+        if self._biases is None:
+            self._backward(PLAIN)
+        return self._biases or []
+
+    def require(self, more: Plan) -> None:
+        """Make sure that the forward pass serves this too."""
+        plan, more = self._named(self.plan), self._named(more)
+        if plan | more != plan:
+            self.plan = replace(plan | more, elsewhere=self.plan.elsewhere)
+            self._forget()
+
+    def _forward(self) -> Trace:
+        plan, options = self._named(self.plan), self.question.options
+        layer_gradients = {place for _, place in plan.gradients if isinstance(place, str)}
+        request = TraceRequest(
+            layers=frozenset(name for name in plan.layers if isinstance(name, str)) | layer_gradients,
+            rules=frozenset(rule for rule, _ in plan.gradients if rule.backwards),
+            input_gradient=any(place is INPUT for _, place in plan.gradients),
+            layer_gradients=bool(layer_gradients),
+            biases=plan.biases,
+            size=self._size,
+            score_layers=frozenset(name for name in plan.score_layers if isinstance(name, str)),
+            before_softmax=options.before_softmax,
+        )
+        if options.folded is not None:
+            options.folded.check_rules([*request.rules], request.biases)
+
+        def passed(**settings: Any) -> Trace:
+            how = PassOptions(precision=options.precision, **settings)
+            return Trace(self.model, self.inputs, request, self._whole, how)
+
+        if options.compiled is not None and request == TraceRequest():
+            return passed(compiled=options.compiled)
+        # implicit biases are found by operations that differ between the memory formats
+        ordinary = self._ordinary or plan.biases
+        layout = ORDINARY if ordinary else preferred(self.model, self.inputs[0], options.precision)
+        if layout is not ORDINARY:
+            # whatever kind of error: the model may assert how its tensors lie in memory
+            trace = self._attempted(lambda: passed(layout=layout))
+            if trace is not None and not trace.layout_read:
+                return trace
+        trace = passed()
+        if layout is not ORDINARY:
+            keep_ordinary(self.model)
+        return trace
+
+    @staticmethod
+    def _attempted(passed: Callable[[], Trace]) -> Trace | None:
+        try:
+            return passed()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+        return None
+
+    def _backward(self, rule: Rule) -> None:
+        """All planned gradients under one rule, in one pass."""
+        if self.trace.spent:
+            self._trace, self._score = None, None
+        places = sorted({self._place(place) for other, place in self.plan.gradients if other is rule}, key=str)
+        try:
+            grads = self._grads(rule, places)
+        except Exception as error:
+            refused = isinstance(error, LookupError)
+            if refused or self.trace.options.layout is ORDINARY or is_out_of_memory(error):
+                raise
+            grads = None
+        if grads is None:  # a rule may look at strides; if that was not it, the same error comes again
+            self._ordinary = True
+            self._forget()
+            self._backward(rule)
+            keep_ordinary(self.model)
+            return
+        if not self.trace.whole and (self.trace.lost or any(grad is None for grad in grads)):
+            # the graph that began at a layer is not all of it: the model restored the grad mode it entered a block
+            # with, or goes on with what an in-place layer was given instead of what it returned
+            self._whole = True
+            self._forget()
+            self._backward(rule)
+            return
+        for place, grad in zip(places, grads, strict=False):
+            if grad is None:
+                where = f"layer {place!r}" if isinstance(place, str) else place.value
+                raise ValueError(
+                    f"the score does not depend on {where} by operations that carry gradients; a detach() or "
+                    f"no_grad() in {type(self.model).__name__}.forward cuts them, or the layer decides nothing"
+                )
+            self._gradients[rule, place] = grad
+        if rule is PLAIN:
+            shares = zip(grads[len(places) :], self._bias_terms(rule), strict=True)
+            self._biases = [grad * bias for grad, (_, bias) in shares if grad is not None]
+
+    def _grads(self, rule: Rule, places: list[str | InputPlace]) -> list[Tensor | None] | None:
+        done = {rule, *(other for other, _ in self._gradients)}
+        last = not self.plan.again and all(other in done for other, _ in self.plan.gradients)
+        wrt = [*map(self._edge, places), *(edge for edge, _ in self._bias_terms(rule))]
+        return self.trace.gradients(self.score(), wrt, rule, last=last)
+
+    def _bias_terms(self, rule: Rule) -> list[tuple[Any, Tensor]]:
+        return self.trace.biases.found if self.trace.biases is not None and rule is PLAIN else []
+
+    def _edge(self, place: str | InputPlace) -> Any:
+        if isinstance(place, InputPlace):
+            return self.trace.input
+        if place not in self.trace.activations:
+            raise never_ran(place)
+        return self.trace.places.get(place, self.trace.activations[place])
+
+    def _place(self, layer: Layer | InputPlace) -> str | InputPlace:
+        return layer if isinstance(layer, InputPlace) else self.layer_name(layer)
+
+    def _named(self, plan: Plan) -> Plan:
+        """The plan with every layer by its name."""
+        return replace(
+            plan,
+            layers=frozenset([self.layer_name(layer) for layer in plan.layers]),
+            gradients=frozenset([(rule, self._place(place)) for rule, place in plan.gradients]),
+            score_layers=frozenset([self.layer_name(layer) for layer in plan.score_layers]),
+        )
+
+    def _forget(self) -> None:
+        self._trace = self._score = self._biases = None
+        self._gradients.clear()

@@ -1,0 +1,135 @@
+"""Which number is explained, and how it is read from what a pass gives: a value that is handed down.
+
+A function as target knows its place in the batch: it is called with outputs of whole batches only. Where the output
+holds a part of the batch, its rows are put at their place in the batch's own output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnviz.engine.feature_extraction import Seen
+from cnnviz.engine.layers import Layer
+from cnnviz.engine.nested import mapped, tensors
+from cnnviz.run.objectives import Objective
+from cnnviz.run.options import RunOptions
+from cnnviz.run.score_transform import as_probabilities
+from cnnviz.run.targets import check_classes, class_scores, read_score
+
+AnyTarget = Tensor | Objective | Callable[[Any], Tensor] | Sequence[Callable[[Any], Tensor]] | None
+"""Classes (N,), an objective, a function of the output, a function for each input; None: the predicted classes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """The number that is explained, for one batch of ``items`` inputs or some of it."""
+
+    target: AnyTarget
+    options: RunOptions
+    items: int
+    part: slice | None = None
+    """The inputs of the batch that it is about; None: all."""
+    batch_output: Any = None
+    """The output for the whole batch, where it is about a part of it and a function of the output is the target."""
+
+    @property
+    def is_function(self) -> bool:
+        """True for a function of the output, or one for each input."""
+        return self.target is not None and not isinstance(self.target, Tensor | Objective)
+
+    @property
+    def layers(self) -> frozenset[Layer]:
+        """Layers that the number is read from."""
+        return self.target.layers if isinstance(self.target, Objective) else frozenset()
+
+    def of(self, part: slice, batch_output: Any) -> Question:
+        """About a part of the batch."""
+        target = self.target[part] if isinstance(self.target, Tensor | list | tuple) else self.target
+        return replace(self, target=target, part=part, batch_output=batch_output)
+
+    def repeated(self, copies: int) -> Question:
+        """About so many variants of the batch, one whole batch after the other."""
+        return replace(self, target=self.target.repeat(copies)) if isinstance(self.target, Tensor) else self
+
+    def read(self, output: Any, count: int, inputs: Callable[[], Tensor], layers: Mapping[Layer, Tensor]) -> Tensor:
+        """The scores of ``count`` inputs, (count,), with their graph.
+
+        Args:
+            output: what the model returned for them.
+            count: how many rows it has.
+            inputs: draws what the model saw, (count, C, *spatial).
+            layers: the layers of :attr:`layers`.
+
+        Raises:
+            TypeError, ValueError: for outputs that the target can't be read from, or classes that are not there.
+        """
+        with torch.inference_mode(False), torch.set_grad_enabled(True):
+            target = self.target
+            if isinstance(target, Objective):
+                return read_score(target, Seen(inputs(), output, layers), count)
+            if self.is_function:
+                return self._by_function(output, count)
+            scores = as_probabilities(class_scores(output, count), self.options.probabilities)
+            if not isinstance(target, Tensor):
+                target = scores.detach().argmax(1)
+            elif len(target) == 1 != count:
+                target = target.expand(count)
+            target = target.to(scores.device)
+            check_classes(target, count, scores.shape[1], self.options.categories)
+            return scores.gather(1, target[:, None])[:, 0]
+
+    def _by_function(self, output: Any, count: int) -> Tensor:
+        target: Any = self.target
+        rows = self.items if self.part is None else len(range(*self.part.indices(self.items)))
+        if isinstance(target, list | tuple):
+            inputs = (target[row % rows] for row in range(count))
+            return torch.cat([read_score(of, _rows(output, row, 1, count), 1) for row, of in enumerate(inputs)])
+        if not splits_by_rows(output, count):
+            return read_score(target, output, count)
+        starts = range(0, count, rows)
+        return torch.cat([self._of_batch(target, _rows(output, start, rows, count)) for start in starts])
+
+    def _of_batch(self, function: Callable[[Any], Tensor], output: Any) -> Tensor:
+        if self.part is None:
+            return read_score(function, output, self.items)
+        return read_score(function, _with_rows(self.batch_output, output, self.part), self.items)[self.part]
+
+
+def splits_by_rows(output: Any, count: int) -> bool:
+    """True if the results of ``count`` inputs can be told apart: tensors (count, ...), or a list of so many results."""
+    rows = [tensor.shape[:1] == (count,) for tensor in tensors(output)]
+    return (bool(rows) and all(rows)) or _is_list_of(output, count)
+
+
+def _rows(output: Any, start: int, rows: int, count: int) -> Any:
+    if count == rows:
+        return output
+    part = slice(start, start + rows)
+    return output[part] if _is_list_of(output, count) else mapped(lambda tensor: tensor[part], output)
+
+
+def _with_rows(batch: Any, rows: Any, part: slice) -> Any:
+    """The batch's output with some of its rows exchanged."""
+    if type(batch) in (list, tuple) and not all(isinstance(item, Tensor) for item in batch):
+        exchanged = list(batch)
+        exchanged[part] = list(rows)
+        return type(batch)(exchanged)
+    replacements = iter(list(tensors(rows)))
+
+    def exchange(tensor: Tensor) -> Tensor:
+        exchanged = tensor.detach().clone()
+        exchanged[part] = next(replacements).to(tensor.dtype)
+        return exchanged
+
+    return mapped(exchange, batch)
+
+
+def _is_list_of(output: Any, count: int) -> bool:
+    """True for one result for each input, as detectors give them."""
+    results = type(output) in (list, tuple) and len(output) == count
+    return results and not all(isinstance(result, Tensor) for result in output)
