@@ -109,7 +109,7 @@ def forward(
             stack.enter_context(mode)
         arguments = [value.clone() for value in inputs] if copy else inputs
         try:
-            output = (compiled or model)(*arguments)
+            output = (model if compiled is None else compiled)(*arguments)
         except PassEnded:
             return None
         except (RuntimeError, ValueError) as error:

@@ -7,9 +7,10 @@ reused activations count like modules. The graph is no longer than the request n
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -114,9 +115,10 @@ class Trace:
         )
         self.layout_read = self._observer.layout_reads.finish()
         """Whether the model looked at how tensors lie in memory, or depends on it otherwise."""
-        # what is returned must not show how it was computed
-        self.output: Any = self.ordinary(output)
-        self.score_layers = {name: self.ordinary(tensor) for name, tensor in self.score_layers.items()}
+        with torch.inference_mode(False), torch.enable_grad():  # the graph goes on, if there is one
+            # what is returned must not show how it was computed
+            self.output: Any = self.ordinary(output)
+            self.score_layers = {name: self.ordinary(tensor) for name, tensor in self.score_layers.items()}
 
     @property
     def bytes(self) -> int:
@@ -180,10 +182,8 @@ class Trace:
         return grads
 
     def _observes(self, biases: Biases | None = None) -> OperationObserver:
-        return OperationObserver(self.rules, self._switchboard, self._begins, biases, self.options.layout)
-
-    def _begins(self) -> Collection[Tensor | GradientEdge]:
-        return [self.input] if self.input.requires_grad else self.places.values()
+        begins = partial(_begins, self.input, self.places)  # without the trace, which would hold itself then
+        return OperationObserver(self.rules, self._switchboard, begins, biases, self.options.layout)
 
     def _hook(self, name: str, starts_graph: bool, request: TraceRequest) -> Callable[..., Any]:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
@@ -212,6 +212,10 @@ class Trace:
             return self.activations[name].clone()
 
         return hook
+
+
+def _begins(inputs: Tensor, places: Mapping[str, Tensor | GradientEdge]) -> Collection[Tensor | GradientEdge]:
+    return [inputs] if inputs.requires_grad else places.values()
 
 
 def _in_layout(values: Tensor, layout: torch.memory_format) -> Tensor:

@@ -77,7 +77,7 @@ class Question:
             scores = as_probabilities(class_scores(output, count), self.options.probabilities)
             if not isinstance(target, Tensor):
                 target = scores.detach().argmax(1)
-            elif len(target) == 1 != count:
+            elif self.part is not None and len(target) == 1:
                 target = target.expand(count)
             target = target.to(scores.device)
             check_classes(target, count, scores.shape[1], self.options.categories)
