@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models import SqueezeNet
 
 from benchmarks import networks
-from benchmarks.random_labels import learned_by_heart
+from benchmarks.training import learned_by_heart
 from cnnviz import Attribution, Explanation, Trial, demo, evaluate, evidence, explain, metrics
 from cnnviz.demo import drawing
 from cnnviz_plugins.metrics._map_similarity import alike

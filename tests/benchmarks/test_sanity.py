@@ -148,10 +148,3 @@ def test_blind_maps_know_only_the_picture() -> None:
     again = [explain(demo.network(name), inputs, chance).values for name in ("demo", "demo", "demo-shortcut")]
     assert torch.equal(again[0], again[1])
     assert not torch.equal(again[0], again[2])
-
-
-def test_random_labels_are_learned_by_heart() -> None:
-    module, share = importlib.import_module("benchmarks.random_labels").learned_by_heart(pictures=16, epochs=12)
-    assert not module.training
-    assert 0 < share <= 1
-    assert module(torch.zeros(1, 3, 96, 96)).shape == (1, 8)
