@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 import cnnviz
-from benchmarks.blind import blind_maps
+from benchmarks.sanity.blind import blind_maps
 from cnnviz import Explanation, demo
 from cnnviz.demo import drawing
 from cnnviz.formulas.expr import Named

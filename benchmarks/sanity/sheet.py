@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from benchmarks import networks
-from benchmarks.subjects import FINE, subject
+from benchmarks.sanity.subjects import FINE, subject
 from cnnviz import Preprocessing, Run, demo, evidence, explain
 from cnnviz.demo import drawing
 from cnnviz.drawing.text import font
