@@ -23,6 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 import cnnviz
+from benchmarks.markdown import table
 from benchmarks.sanity.blind import blind_maps
 from cnnviz import Explanation, demo
 from cnnviz.demo import drawing
@@ -35,6 +36,7 @@ SAMPLES = 16  # of methods that sum over noise or along a path; their own defaul
 MOST = 300.0  # seconds of one method; slower ones are measured on fewer pictures, but on so many:
 FEWEST = 10
 SHOWN = ("grad_cam", "guided_grad_cam", "guided_backprop", "smoothgrad", "gradient")
+PAGE = Path(__file__).with_suffix(".md")
 TITLES = ("map", "mean IoU", "± s.e.", "IoU ≥ 0.5", "IoU of boxes", "nothing found", "pictures")
 
 
@@ -140,58 +142,14 @@ def ranked(found: dict[str, Found]) -> list[tuple[str, ...]]:
 
 def page(found: dict[str, Found], refused: dict[str, str], count: int, samples: int) -> str:
     """The table as a page in Markdown."""
-    rows = [" | ".join(row) for row in ranked(found)]
-    table = "\n".join(f"| {row} |" for row in [" | ".join(TITLES), " | ".join(["---"] + ["--:"] * 6), *rows])
-    left_out = "\n".join(f"- `{name}`: {why}" for name, why in refused.items())
-    return PAGE.format(
+    reasons = "\n".join(f"- `{name}`: {why}" for name, why in refused.items())
+    return PAGE.read_text().format(
         count=count,
         samples=samples,
-        table=table,
+        table="\n".join(table("l" + "r" * 6, TITLES, ranked(found))),
         versions=", ".join(f"{name} {version(name)}" for name in ("torch", "opencv-python-headless")),
-        refused=f"\nNot in the table, for they give no one map of a picture:\n\n{left_out}\n" if refused else "",
+        refused=f"\nNot in the table, for they give no one map of a picture:\n\n{reasons}\n" if refused else "",
     )
-
-
-PAGE = """# Which maps find the whole object
-
-Weakly supervised segmentation: the strongest places of a map tell the colours of the object, the weakest those of what
-is behind it, and a graph cut divides the picture ([Simonyan et al., 2014](https://arxiv.org/abs/1312.6034), 3.2). No
-mask was ever shown to the network or to the method.
-
-![Pictures with the object cut out, by several methods](pictures/segmentation.jpg)
-
-```sh
-cnnviz demo -o demo
-cnnviz segment demo/pictures --method guided_grad_cam -o cut/ --masks masks/
-```
-
-```python
-import cnnviz
-from cnnviz import demo
-
-model, images = cnnviz.load_model("demo"), demo.as_inputs(demo.pictures().pictures)
-found = cnnviz.segment(cnnviz.explain(model, images, "guided_grad_cam"))
-found.masks  # (8, 96, 96) bool
-found.boxes  # (8, 4): left, top, right, bottom
-found.save("masks.png")
-```
-
-The intersection over union with the true mask, on {count} held-out drawn pictures with the bundled network `demo`, each
-explained for its true class, with the paper's percentiles (95 and 30); methods that sum over noise or along a path take
-{samples} samples or steps, and slow ones see fewer pictures. In brackets maps that are made without a network. Made by
-`python -m benchmarks.segmentation --write docs/segmentation.md` with {versions}.
-
-{table}
-{refused}
-What makes a map good here:
-
-- Its strongest twentieth must lie on the object. The graph cut finds the rest, so a few right places are enough.
-- Speckled maps, as a plain gradient's, name colours of both sides; averaging over noise (`smoothgrad`) mends much.
-- A blob in the middle of every picture does well too, for shapes lie near the middle and their colours are clear: it is
-  what a map has to beat.
-- Where object and background share their colours, no map helps. `--iterations 5` learns the colours again from each
-  cut, as GrabCut does, and `--foreground 98 --background 50` suits coarse maps of small objects.
-"""
 
 
 def examples() -> bytes:
@@ -216,12 +174,12 @@ def main() -> int:
     seconds, refused = tried(options.methods, options.samples)
     quiet = not sys.stderr.isatty()
     found = measured(seconds, options.count, options.seed, options.samples, options.most, quiet)
-    table = Table(*TITLES, title=f"{options.count} held-out pictures")
-    table.columns[0].no_wrap = True
-    table.columns[0].min_width = max(map(len, found))
+    printed = Table(*TITLES, title=f"{options.count} held-out pictures")
+    printed.columns[0].no_wrap = True
+    printed.columns[0].min_width = max(map(len, found))
     for row in ranked(found):
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+        printed.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 120).print(printed)
     for name, why in refused.items():
         Console(stderr=True).print(f"{name} is left out: {why}", markup=False)
     if options.write is not None:

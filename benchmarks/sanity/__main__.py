@@ -27,19 +27,6 @@ from cnnviz.cli.errors import reason
 DRAWN_AT_ONCE = 4
 
 
-class SanityOptions(Options):
-    """What is measured."""
-
-    parts: list[str]
-    networks: list[str]
-    methods: list[str]
-    pictures: int
-    drawn: int
-    size: int
-    most: float
-    thorough: bool
-
-
 @one_line_errors
 def main(arguments: list[str] | None = None) -> int:
     options = options_of(arguments)
@@ -53,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if records.rows else 1
 
 
-def options_of(arguments: list[str] | None) -> SanityOptions:
+def options_of(arguments: list[str] | None) -> Options:
     """What a command line asks for."""
     parser = parser_of("sanity", __doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
@@ -64,13 +51,13 @@ def options_of(arguments: list[str] | None) -> SanityOptions:
     parser.add_argument("--size", type=int, default=224, help="of photographs, in pixels")
     parser.add_argument("--most", type=float, default=30, help="seconds of a row; slower methods see fewer pictures")
     parser.add_argument("--thorough", action="store_true", help="every method with its own defaults")
-    options = parsed(parser, arguments, SanityOptions(), FILE.name)
+    options = parsed(parser, arguments, Options(), FILE.name)
     if min(options.pictures, options.drawn, options.threads) < 1 or options.size < 64 or not options.most > 0:
         parser.error("pictures, drawn and threads are 1 or more, the size 64 or more, --most above 0")
     return options
 
 
-def measured(options: SanityOptions) -> Iterator[Row | LeftOut]:
+def measured(options: Options) -> Iterator[Row | LeftOut]:
     """All rows, as they are finished."""
     device = torch.device(options.device)
     for part in options.parts:

@@ -37,26 +37,14 @@ TITLES = {
     "road": "ROAD",
     "max_sensitivity": "max-sensitivity",
 }
-INTRODUCTION = """# Which maps can be trusted for what
+PAGE = Path(__file__).with_suffix(".md")
+MAPS = """## Maps
 
-Every attribution is held against maps that know nothing of the network: chance, a blob in the centre, and an edge
-detector, in brackets. No one figure tells that a map is right; each shows a way of being wrong.
-
-- **Drawn pictures**, whose every pixel of evidence is known. The network `demo` reads the shape: does the map lie on
-  it? `demo-shortcut` reads a tag in a corner, which is 2 % of the picture: does the map say so?
-- **Random weights and labels** ([Adebayo et al., 2018](https://arxiv.org/abs/1810.03292)): how alike is the map where
-  the network has forgotten its output layer, the quarter of its layers next to the output, all of them, or single
-  ones; and beside that of a network which learned random labels by heart? 1 is the same map.
-- **Photographs**: does the score rise early as places come by the map's order (insertion, high is good), fall early
-  as they go (deletion, low), or as they go and are filled in from around, beside the reverse order (ROAD, high)? How
-  far does the map move, relative to its size, when each value moves by up to 2 % of the range (max-sensitivity, low)?
-
-All of these are [metrics](methods.md#metrics): `cnnviz evaluate` measures your own network and folder by them.
-"""
-SHEET = """![For every method its maps, with random weights too, of the tag, and of a photograph](pictures/sanity.jpg)
+![For every method its maps, with random weights too, of the tag, and of a photograph](pictures/sanity.jpg)
 
 Each row is a method, with cheap settings where it is expensive. Its maps are of a drawn picture; of that picture with
 the quarter of layers next to the output random, and with all of them random; of the tag; and of a photograph.
+
 """
 
 
@@ -86,20 +74,10 @@ def methods(records: Records) -> list[str]:
 
 
 def page(records: Records, drawn: bool = False) -> str:
-    """The whole page, in Markdown."""
-    lines = [INTRODUCTION, "## Verdicts", "", *verdicts(records), "", "By these rules:", ""]
-    lines += [f"- {rule}" for rule in RULES]
-    lines += ["", "## Maps", "", SHEET] if drawn else [""]
-    lines += ["## Figures", ""]
-    lines += [
-        "Means over pictures, and of several networks the mean of their means. Figures of random weights and labels "
-        "are Spearman's correlations of maps."
-    ]
-    lines += ["", *means(records), ""]
-    lines += ["## Network by network", "", *by_network(records), "", "## Settings, pictures and time", ""]
-    lines += ["Expensive methods have cheap settings, and see fewer pictures where their time was up.", ""]
-    lines += [*settings(records), "", "## Left out", "", *left_out(records), "", f"Measured on {where(records)}.", ""]
-    return "\n".join(lines)
+    """The whole page, in Markdown; drawn: with the sheet of maps."""
+    parts = {part.__name__: "\n".join(part(records)) for part in (verdicts, means, by_network, settings, left_out)}
+    rules, maps = "\n".join(f"- {rule}" for rule in RULES), MAPS if drawn else ""
+    return PAGE.read_text().format(rules=rules, maps=maps, where=where(records), **parts)
 
 
 def verdicts(records: Records) -> Iterator[str]:

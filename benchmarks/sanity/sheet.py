@@ -52,7 +52,7 @@ def sheet(methods: Sequence[str]) -> Picture:
 
 def questions() -> list[Question]:
     """What every method is asked."""
-    model, shown = demo.network("demo"), Preprocessing(**demo.PREPROCESSING_SETTINGS)
+    model, shown = demo.network("demo"), demo.preprocessing()
     drawn = demo.as_inputs(drawing.draw(3, SEED, held_out=True).pictures[2:])
     tagged = demo.as_inputs(drawing.draw(3, SEED, held_out=True, tag="true").pictures[2:])
     found = [

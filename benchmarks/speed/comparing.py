@@ -17,7 +17,7 @@ from torch import Tensor
 import cnnviz
 from benchmarks import command
 from benchmarks.networks import CLASSIFIERS, network, pictures
-from benchmarks.speed.peers import METHODS, Peer, Question
+from benchmarks.speed.peers import METHODS, Peer, Question, resolved
 from benchmarks.speed.rows import LeftOut, Row
 from benchmarks.speed.timing import in_turns, room_for, timed
 
@@ -89,7 +89,7 @@ def pairs(library: str, methods: Sequence[str]) -> Iterator[Pair]:
 
 def explained(method: str, settings: Mapping[str, Any], question: Question) -> Tensor:
     """Our map, by the call that any user would write."""
-    options = {name: value(question) if callable(value) else value for name, value in settings.items()}
+    options = resolved(settings, question)
     if "layer" in cnnviz.attributions[method].settings:
         options["layer"] = question.network.layer
     model, inputs = question.network.module, question.inputs

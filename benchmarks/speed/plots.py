@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -24,7 +23,6 @@ def speed_picture(rows: Sequence[Row], caption: str, path: Path) -> None:
     rows = [row for row in rows if row.theirs]
     lines = sorted(dict.fromkeys((row.method, row.peer) for row in rows))
     figure = Figure(figsize=(10, 1.8 + 0.26 * len(lines)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     batches = sorted({row.batch for row in rows})
     for height, line in enumerate(reversed(lines)):
@@ -62,7 +60,6 @@ def growth_picture(points: Sequence[Point], caption: str, path: Path) -> None:
     """Time above, peak memory below, a column for each thing that grows."""
     kinds = list(dict.fromkeys(point.grows for point in points))
     figure = Figure(figsize=(max(6.0, 2.3 * len(kinds)), 5.4), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(2, len(kinds), squeeze=False, sharex="col")
     methods = list(dict.fromkeys(point.method for point in points))
     colors = dict(zip(methods, [*COLORS.values(), *OTHERS], strict=False))
