@@ -84,6 +84,17 @@ class Records(Generic[R, L]):
         content = {"about": self.about, "commands": self.commands, **lists}
         write(path, (json.dumps(content, indent=1) + "\n").encode())
 
+    def where(self) -> str:
+        """Device, versions, date and commands, in one sentence without its end."""
+        about = self.about
+        versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+        device = about["processor"] if about["device"] == "CPU" else f"{about['device']}, CUDA {about['cuda']}"
+        commands = "; ".join(f"`{command}`" for command in self.commands)
+        return (
+            f"{device}, {about['cores']} cores, {about['threads']} threads, {about['system']}, "
+            f"Python {about['python']}; {versions}; {about['date']}: {commands}"
+        )
+
     def collect(self, results: Iterable[R | L], path: Path | None, line: Callable[[R | L], str]) -> list[R | L]:
         """Add results as they are finished, write the file and print a line each time; returns the results.
 

@@ -25,9 +25,8 @@ from torch import Tensor
 import cnnviz
 from benchmarks.markdown import table
 from benchmarks.sanity.blind import blind_maps
-from cnnviz import Explanation, demo
+from cnnviz import Attribution, Explanation, demo
 from cnnviz.demo import drawing
-from cnnviz.formulas.expr import Named
 from cnnviz.images.files import encoded, write
 
 BATCH = 25
@@ -41,7 +40,7 @@ TITLES = ("map", "mean IoU", "± s.e.", "IoU ≥ 0.5", "IoU of boxes", "nothing 
 
 
 @dataclass(frozen=True)
-class Found:
+class Overlaps:
     """Of one method on all pictures, each (N,)."""
 
     overlap: Tensor
@@ -61,11 +60,11 @@ class Found:
         return float(self.overlap.mean())
 
 
-def formula(name: str, samples: int) -> Named:
+def formula(name: str, samples: int) -> Attribution:
     """The method with so many samples or steps, where it takes some and not hundreds."""
     method = cnnviz.attributions[name]
-    kept = {setting: method.settings[setting].default for setting in ("samples", "steps") if setting in method.settings}
-    return method(**{setting: samples for setting, own in kept.items() if samples < own <= 100})
+    defaults = {name: method.settings[name].default for name in ("samples", "steps") if name in method.settings}
+    return method(**{name: samples for name, default in defaults.items() if samples < default <= 100})
 
 
 def tried(methods: Sequence[str], samples: int) -> tuple[dict[str, float], dict[str, str]]:
@@ -85,11 +84,11 @@ def tried(methods: Sequence[str], samples: int) -> tuple[dict[str, float], dict[
 
 def measure(
     methods: Sequence[str], count: int, seed: int = SEED, samples: int = SAMPLES, quiet: bool = True
-) -> dict[str, Found]:
+) -> dict[str, Overlaps]:
     """By method and by blind map; methods share their passes through the network."""
     drawn = drawing.draw(count, seed=seed, held_out=True)
     model, formulas = cnnviz.load_model("demo"), [formula(name, samples) for name in methods]
-    found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
     for start in track(range(0, count, BATCH), "cutting", console=Console(stderr=True), disable=quiet):
         part = slice(start, start + BATCH)
         inputs, labels = demo.as_inputs(drawn.pictures[part]), torch.from_numpy(drawn.labels[part])
@@ -102,9 +101,9 @@ def measure(
             )
         for name, answer in answers.items():
             cut = cnnviz.segment(answer)
-            each = overlap(cut.masks, masks), overlap(filled(cut.masks), filled(masks)), ~cut.masks.flatten(1).any(1)
-            found.setdefault(name, []).append(each)
-    return {name: Found(*(torch.cat(each) for each in zip(*parts, strict=True))) for name, parts in found.items()}
+            boxes, nothing = overlap(filled(cut.masks), filled(masks)), ~cut.masks.flatten(1).any(1)
+            parts.setdefault(name, []).append((overlap(cut.masks, masks), boxes, nothing))
+    return {name: Overlaps(*map(torch.cat, zip(*tensors, strict=True))) for name, tensors in parts.items()}
 
 
 def overlap(masks: Tensor, others: Tensor) -> Tensor:
@@ -126,27 +125,27 @@ def spanned(lines: Tensor) -> Tensor:
 
 def measured(
     seconds: Mapping[str, float], count: int, seed: int, samples: int, most: float, quiet: bool
-) -> dict[str, Found]:
+) -> dict[str, Overlaps]:
     """All methods; those that would take more than ``most`` seconds of fewer pictures."""
     slow = {name: max(FEWEST, int(most / each)) for name, each in seconds.items() if each * count > most}
-    found = measure([name for name in seconds if name not in slow], count, seed, samples, quiet)
+    overlaps = measure([name for name in seconds if name not in slow], count, seed, samples, quiet)
     for name, fitting in slow.items():
-        found[name] = measure([name], min(count, fitting), seed, samples, quiet)[name]
-    return found
+        overlaps[name] = measure([name], min(count, fitting), seed, samples, quiet)[name]
+    return overlaps
 
 
-def ranked(found: dict[str, Found]) -> list[tuple[str, ...]]:
+def ranked(overlaps: dict[str, Overlaps]) -> list[tuple[str, ...]]:
     """The rows of the table, the best map first."""
-    return [(name, *each.row()) for name, each in sorted(found.items(), key=lambda pair: -pair[1].mean)]
+    return [(name, *overlap.row()) for name, overlap in sorted(overlaps.items(), key=lambda pair: -pair[1].mean)]
 
 
-def page(found: dict[str, Found], refused: dict[str, str], count: int, samples: int) -> str:
+def page(overlaps: dict[str, Overlaps], refused: dict[str, str], count: int, samples: int) -> str:
     """The table as a page in Markdown."""
     reasons = "\n".join(f"- `{name}`: {why}" for name, why in refused.items())
     return PAGE.read_text().format(
         count=count,
         samples=samples,
-        table="\n".join(table("l" + "r" * 6, TITLES, ranked(found))),
+        table="\n".join(table("l" + "r" * 6, TITLES, ranked(overlaps))),
         versions=", ".join(f"{name} {version(name)}" for name in ("torch", "opencv-python-headless")),
         refused=f"\nNot in the table, for they give no one map of a picture:\n\n{reasons}\n" if refused else "",
     )
@@ -163,9 +162,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=500, help="of pictures")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--samples", type=int, default=SAMPLES, help="and steps, of methods that take them")
-    parser.add_argument(
-        "--most", type=float, default=MOST, help="seconds of one method; slower ones see fewer pictures"
-    )
+    parser.add_argument("--most", type=float, default=MOST, help="seconds of a method; slow ones see fewer pictures")
     parser.add_argument("--methods", nargs="*", default=list(cnnviz.attributions))
     parser.add_argument("--write", type=Path, metavar="FILE.md")
     options = parser.parse_args()
@@ -173,11 +170,11 @@ def main() -> int:
         parser.error("--count is of pictures; use 1 or more")
     seconds, refused = tried(options.methods, options.samples)
     quiet = not sys.stderr.isatty()
-    found = measured(seconds, options.count, options.seed, options.samples, options.most, quiet)
+    overlaps = measured(seconds, options.count, options.seed, options.samples, options.most, quiet)
     printed = Table(*TITLES, title=f"{options.count} held-out pictures")
     printed.columns[0].no_wrap = True
-    printed.columns[0].min_width = max(map(len, found))
-    for row in ranked(found):
+    printed.columns[0].min_width = max(map(len, overlaps))
+    for row in ranked(overlaps):
         printed.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 120).print(printed)
     for name, why in refused.items():
@@ -185,8 +182,8 @@ def main() -> int:
     if options.write is not None:
         (options.write.parent / "pictures").mkdir(exist_ok=True)
         write(options.write.parent / "pictures" / "segmentation.jpg", examples())
-        write(options.write, page(found, refused, options.count, options.samples).encode())
-    return int(max(each.mean for each in found.values()) < 0.5)
+        write(options.write, page(overlaps, refused, options.count, options.samples).encode())
+    return int(max(method.mean for method in overlaps.values()) < 0.5)
 
 
 if __name__ == "__main__":

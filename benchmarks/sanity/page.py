@@ -17,7 +17,6 @@ from benchmarks.records import DOCS, read
 from benchmarks.sanity.blind import BLIND
 from benchmarks.sanity.rows import FILE, SANITY, Records, Row, error_of_mean, mean, mean_of_networks, values
 from benchmarks.sanity.verdicts import RULES, verdict
-from benchmarks.speed.results import where
 
 WEIGHTS = ("output", "quarter", "all", "single")
 PHOTOGRAPHS = ("insertion", "deletion", "road", "max_sensitivity")
@@ -77,7 +76,7 @@ def page(records: Records, drawn: bool = False) -> str:
     """The whole page, in Markdown; drawn: with the sheet of maps."""
     parts = {part.__name__: "\n".join(part(records)) for part in (verdicts, means, by_network, settings, left_out)}
     rules, maps = "\n".join(f"- {rule}" for rule in RULES), MAPS if drawn else ""
-    return PAGE.read_text().format(rules=rules, maps=maps, where=where(records), **parts)
+    return PAGE.read_text().format(rules=rules, maps=maps, where=records.where(), **parts)
 
 
 def verdicts(records: Records) -> Iterator[str]:

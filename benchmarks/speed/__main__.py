@@ -48,9 +48,7 @@ def options_of(arguments: list[str] | None) -> Options:
     parser.add_argument("--size", type=int, default=224, help="of the pictures, in pixels")
     parser.add_argument("--repeats", type=int, default=7, help="rounds; one where a run takes longer than 10 s")
     parser.add_argument("--time-limit", type=float, default=60, help="seconds; longer runs are left out, and said")
-    parser.add_argument(
-        "--process-time", action="store_true", help="CPU time, for a busy machine; only with --threads 1"
-    )
+    parser.add_argument("--process-time", action="store_true", help="CPU time, which other load does not lengthen")
     options = parsed(parser, arguments, Options(), "speed-{}.json")
     if options.process_time and (options.threads > 1 or options.device != "cpu"):
         parser.error("--process-time counts the time of every thread; add --threads 1")

@@ -133,11 +133,8 @@ def rounded_anew(values: Tensor) -> Tensor:
 
 def whole(model: nn.Module, inputs: Tensor, layer: str, output: Tensor) -> Tensor:
     """The model's output with another output of the layer."""
-    handle = model.get_submodule(layer).register_forward_hook(lambda *_: output.clone())
-    try:
+    with model.get_submodule(layer).register_forward_hook(lambda *_: output.clone()):
         scores: Tensor = model(inputs)
-    finally:
-        handle.remove()
     return scores
 
 

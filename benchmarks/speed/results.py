@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean
-from typing import Any
 
 from benchmarks.command import one_line_errors
 from benchmarks.markdown import grouped, table
@@ -70,9 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
         speeds["cuda"] = read(cuda, SPEED)
     growth = read(grown, GROWTH) if grown.exists() else None
     for device, records in speeds.items():
-        speed_picture(records.rows, where(records), pictures / picture_name(device))
+        speed_picture(records.rows, records.where(), pictures / picture_name(device))
     if growth is not None:
-        growth_picture(growth.rows, where(growth), pictures / "growth.png")
+        growth_picture(growth.rows, growth.where(), pictures / "growth.png")
     (options.docs / "speed.md").write_text(page(speeds, growth))
     print(f"{options.docs / 'speed.md'} is made of {', '.join(f'{len(each.rows)} rows' for each in speeds.values())}")
     return 0
@@ -98,7 +97,7 @@ def page(speeds: dict[str, Records[Row, LeftOut]], growth: Records[Point, LeftOu
     points = growth.rows if growth else []
     for device, records in speeds.items():
         picture = f"pictures/{picture_name(device)}"
-        lines += [f"## On {records.about['device']}", "", f"{where(records)}.", ""]
+        lines += [f"## On {records.about['device']}", "", f"{records.where()}.", ""]
         lines += [f"![Time of cnnviz relative to its peers, for every method, network and batch]({picture})", ""]
         lines += ["### Figures to reach", "", *figures(records), *memory_figures(points), ""]
         lines += ["### Time relative to the peer", "", *ratios(records.rows), ""]
@@ -106,21 +105,9 @@ def page(speeds: dict[str, Records[Row, LeftOut]], growth: Records[Point, LeftOu
         lines += ["### Agreement and memory", "", *agreements(records.rows), ""]
         lines += ["### Left out", "", *left_out(records.left_out), ""]
     if growth is not None:
-        lines += ["## Growth", "", f"{where(growth)}.", ""]
+        lines += ["## Growth", "", f"{growth.where()}.", ""]
         lines += ["![Time and peak memory where one thing grows and all else stays](pictures/growth.png)", ""]
     return "\n".join(lines)
-
-
-def where(records: Records[Any, Any]) -> str:
-    """Device, versions, date and commands, in one sentence without its end."""
-    about = records.about
-    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    device = about["processor"] if about["device"] == "CPU" else f"{about['device']}, CUDA {about['cuda']}"
-    commands = "; ".join(f"`{command}`" for command in records.commands)
-    return (
-        f"{device}, {about['cores']} cores, {about['threads']} threads, {about['system']}, Python {about['python']}; "
-        f"{versions}; {about['date']}: {commands}"
-    )
 
 
 def figures(records: Records[Row, LeftOut]) -> Iterator[str]:
