@@ -1,1 +1,1 @@
-"""Commands that measure what the documentation claims."""
+"""Commands that measure what the documentation claims, and the script that trains the bundled networks."""

@@ -10,13 +10,14 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
 
 import cnnviz
+from benchmarks.markdown import table
+from benchmarks.records import DOCS
 
 FEW: dict[str, Any] = {
     "steps": 2,
@@ -29,7 +30,6 @@ FEW: dict[str, Any] = {
 }
 PARTICULAR = ("cam", "deconvnet", "guided_backprop", "guided_grad_cam")
 FIXED_SIZE = {"vit": 224, "maxvit": 224, "inception_v3": 160}
-PAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
 
 
 def model_names() -> list[str]:
@@ -75,13 +75,12 @@ def main() -> int:
     for name in chosen or model_names():
         started = time.perf_counter()
         rows[name] = dict(outcomes(name, methods))
-        other = {method: said for method, said in rows[name].items() if said != "works"}
-        took = f"{time.perf_counter() - started:.0f} s"
-        said = [": ".join(each) for each in other.items()]
-        print(f"{name}: {len(methods) - len(other)} work ({took})", *said, sep="\n  ", flush=True)
-    failures = [(name, method, said) for name, row in rows.items() for method, said in row.items() if "FAILS" in said]
+        others = [f"{method}: {outcome}" for method, outcome in rows[name].items() if outcome != "works"]
+        seconds = time.perf_counter() - started
+        print(f"{name}: {len(methods) - len(others)} work ({seconds:.0f} s)", *others, sep="\n  ", flush=True)
+    failures = [outcome for row in rows.values() for outcome in row.values() if "FAILS" in outcome]
     if not chosen:
-        PAGE.write_text(page(rows, methods))
+        (DOCS / "coverage.md").write_text(page(rows, methods))
     print(f"{len(rows)} models, {len(methods)} methods, {len(failures)} failures")
     return 1 if failures else 0
 
@@ -90,15 +89,15 @@ def page(rows: dict[str, dict[str, str]], methods: list[str]) -> str:
     """The table in Markdown: a tick where it works, a number where a note says why not."""
     reasons: list[str] = []
 
-    def cell(said: str) -> str:
-        if said == "works":
+    def cell(outcome: str) -> str:
+        if outcome == "works":
             return "✓"
-        if said not in reasons:
-            reasons.append(said)
-        return f"[{reasons.index(said) + 1}]"
+        if outcome not in reasons:
+            reasons.append(outcome)
+        return f"[{reasons.index(outcome) + 1}]"
 
-    lines = [f"| {name} | {' | '.join(cell(row[method]) for method in methods)} |" for name, row in rows.items()]
-    notes = [f"{number}. {said.replace('|', ' ')}" for number, said in enumerate(reasons, 1)]
+    cells = [[name, *(cell(row[method]) for method in methods)] for name, row in rows.items()]
+    notes = [f"{number}. {reason.replace('|', ' ')}" for number, reason in enumerate(reasons, 1)]
     return "\n".join(
         [
             "# Every torchvision model with every method",
@@ -107,9 +106,7 @@ def page(rows: dict[str, dict[str, str]], methods: list[str]) -> str:
             f"{torch.__version__}: random weights, the layer found automatically. ✓ works; a number is a refusal, "
             "told below.",
             "",
-            f"| model | {' | '.join(methods)} |",
-            f"|---|{':-:|' * len(methods)}",
-            *lines,
+            *table("l" + "c" * len(methods), ["model", *methods], cells),
             "",
             *notes,
             "",

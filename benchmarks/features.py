@@ -30,7 +30,7 @@ from rich.table import Column, Table
 from torch import Tensor
 
 import cnnviz
-from benchmarks.networks import ASSETS
+from benchmarks.networks import ASSETS, LAYERS, WEIGHTS, photographs, weights_of
 from cnnviz import Bounds, LoadedModel, Synthesized
 from cnnviz.demo import drawing
 from cnnviz.engine.feature_extraction import View
@@ -78,17 +78,15 @@ class Row:
 
 def cases(names: Sequence[str]) -> list[Case]:
     """The networks by name: squeezenet1_0 where its weights are at hand, and demo."""
-    found = []
-    files = sorted((ASSETS / "images" / "imagenet").glob("*.JPEG"))
-    weights = ASSETS / "models" / "squeezenet1_0-imagenet.pth"
+    made = []
     for name in names:
-        model = cnnviz.load_model(name, weights=weights if name == "squeezenet1_0" else None)
-        pictures = [model.preprocessing(Image.open(file).convert("RGB")) for file in files]
+        model = cnnviz.load_model(name, weights=weights_of(name) if name in WEIGHTS else None)
+        pictures = [model.preprocessing(Image.open(file).convert("RGB")) for file in photographs()]
         if name == "demo":
             drawn = drawing.draw(160, seed=7, held_out=True).pictures
-            pictures += [model.preprocessing(Image.fromarray(each)) for each in drawn]
-        found.append(Case(model, "features.12" if name == "squeezenet1_0" else "layer3", torch.stack(pictures)))
-    return found
+            pictures += [model.preprocessing(Image.fromarray(picture)) for picture in drawn]
+        made.append(Case(model, LAYERS.get(name, "layer3"), torch.stack(pictures)))
+    return made
 
 
 def means(case: Case, inputs: Tensor) -> Tensor:
@@ -116,63 +114,49 @@ def counted(model: LoadedModel, name: str, **settings: object) -> tuple[Synthesi
         nonlocal passes
         passes += 1
 
-    handle = model.module.register_forward_pre_hook(count)
-    try:
+    with model.module.register_forward_pre_hook(count):
         return cnnviz.synthesize(model, name, **settings), passes  # type: ignore[arg-type]  # by name
-    finally:
-        handle.remove()
 
 
 def measure(case: Case, channels: Sequence[int], steps: int = 256, seed: int = 0) -> list[Row]:
-    """All three, for each channel."""
+    """Ours, the photographs and seed 003's way, for each channel."""
     best = means(case, case.pictures).amax(0)
-    rows = []
-    for channel in channels:
-        made, ours = counted(case.model, "feature_image", layer=case.layer, channel=channel, steps=steps, seed=seed)
-        pictures = made.pictures()
-        value = float(means(case, read_back(case, pictures))[0, channel])
-        layer, index = case.climbed(channel)
-        each = -(-ours // SCALES)
-        theirs: list[tuple[float, float, float]] = []
-        passes = 0
-        for size in (None, made.inputs.shape[-1]):
-            other, passes = counted(
-                case.model, "multiscale_ascent", layer=layer, channel=index, steps=each, size=size, seed=seed
-            )
-            raw = float(means(case, other.inputs)[0, channel])
-            for contrast in (1.0, 2.0):
-                shown = other.pictures(contrast)
-                theirs.append((float(means(case, read_back(case, shown))[0, channel]), raw, at_the_ends(shown)))
-        strongest = max(theirs)
-        rows.append(
-            Row(
-                channel=channel,
-                ours=value,
-                pictures=float(best[channel]),
-                theirs=strongest[0],
-                raw=max(raw for _, raw, _ in theirs),
-                ends=at_the_ends(pictures),
-                theirs_ends=strongest[2],
-                passes=(ours, passes),
-            )
-        )
-    return rows
+    return [compared(case, channel, float(best[channel]), steps, seed) for channel in channels]
+
+
+def compared(case: Case, channel: int, best: float, steps: int, seed: int) -> Row:
+    """One channel; best: its mean on the picture that drives it most."""
+    made, passes = counted(case.model, "feature_image", layer=case.layer, channel=channel, steps=steps, seed=seed)
+    layer, index = case.climbed(channel)
+    settings = {"layer": layer, "channel": index, "steps": -(-passes // SCALES), "seed": seed}
+    theirs: list[tuple[float, float]] = []  # the channel's mean on the drawn picture, and how much is at the ends
+    raw: list[float] = []
+    for size in (None, made.inputs.shape[-1]):
+        other, other_passes = counted(case.model, "multiscale_ascent", size=size, **settings)
+        raw.append(float(means(case, other.inputs)[0, channel]))
+        theirs += [drawn_value(case, channel, other.pictures(contrast)) for contrast in (1.0, 2.0)]
+    value, ends = drawn_value(case, channel, made.pictures())
+    return Row(channel, value, best, max(theirs)[0], max(raw), ends, max(theirs)[1], (passes, other_passes))
+
+
+def drawn_value(case: Case, channel: int, pictures: NDArray[np.uint8]) -> tuple[float, float]:
+    """The channel's mean on the first picture as it is drawn, and the share of values at the ends of the range."""
+    return float(means(case, read_back(case, pictures))[0, channel]), at_the_ends(pictures)
 
 
 def inversions(picture: Path, layers: Sequence[str], steps: int = 256, every: int = 32) -> dict[str, dict[int, float]]:
     """By layer of squeezenet1_0, the relative feature error after so many steps."""
     (case,) = cases(["squeezenet1_0"])
-    found = {}
+    errors = {}
     for layer in layers:
         made = cnnviz.synthesize(case.model, "inversion", of=str(picture), layer=layer, steps=steps, snapshots=every)
         view = View(case.model.module, [layer], output=False, graph=False)
         target = view(case.model.preprocessing(Image.open(picture).convert("RGB"))[None]).layer(layer)
-        errors = {
+        errors[layer] = {
             step: float((view(inputs).layer(layer) - target).norm() / target.norm())
             for step, inputs in made.snapshots.items()
         }
-        found[layer] = errors
-    return found
+    return errors
 
 
 def main() -> None:
@@ -187,14 +171,10 @@ def main() -> None:
     if options.inversion:
         for name in ("cat_dog", "snake"):
             errors = inversions(ASSETS / "images" / "seed" / f"{name}.png", ["features.3", "features.7"], options.steps)
-            steps = next(iter(errors.values()))
-            table = Table(
-                Column("layer", no_wrap=True),
-                *(f"after {step}" for step in steps),
-                title=f"relative feature error, {name}",
-            )
-            for layer, each in errors.items():
-                table.add_row(layer, *(f"{error:.3f}" for error in each.values()))
+            steps = [f"after {step}" for step in next(iter(errors.values()))]
+            table = Table(Column("layer", no_wrap=True), *steps, title=f"relative feature error, {name}")
+            for layer, by_step in errors.items():
+                table.add_row(layer, *(f"{error:.3f}" for error in by_step.values()))
             console.print(table)
         return
     for case in cases(options.networks):

@@ -9,8 +9,6 @@ zero, for everyone measured.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,31 +48,41 @@ class Network:
         return self.module.get_submodule(self.layer)
 
 
+def weights_of(name: str) -> Path:
+    """The file of the trained weights, which need not be there."""
+    return ASSETS / "models" / WEIGHTS.get(name, "")
+
+
+def photographs() -> list[Path]:
+    """The files of all photographs; none where there are no assets."""
+    return sorted((ASSETS / "images" / "imagenet").glob("*.JPEG"))
+
+
 def network(name: str, device: torch.device) -> Network:
     """One of ``LAYERS``, always with the same weights."""
     torch.manual_seed(0)
     module: nn.Module = models.get_model(name, weights=None)
-    weights = ASSETS / "models" / WEIGHTS.get(name, "")
-    trained = weights.is_file()
+    trained = weights_of(name).is_file()
     if trained:
-        module.load_state_dict(torch.load(weights, weights_only=True))
+        module.load_state_dict(torch.load(weights_of(name), weights_only=True))
     else:
         lasting(module)
     module = module.to(device).eval()
-    with torch.inference_mode(), noted_output(module.get_submodule(LAYERS[name])) as outputs:
+    layer, outputs = module.get_submodule(LAYERS[name]), []
+    with torch.inference_mode(), layer.register_forward_hook(lambda module, args, output: outputs.append(output)):
         module(pictures(1, 64).to(device))
     return Network(name, module, LAYERS[name], trained, outputs[0].shape[1])
 
 
 def lasting(module: nn.Module) -> None:
     """Weights with which activations and gradients stay normal numbers."""
-    for each in module.modules():
-        if isinstance(each, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(each.weight, nonlinearity="relu")
-            if each.bias is not None:
-                nn.init.zeros_(each.bias)
-        if isinstance(each, nn.BatchNorm2d):
-            each.momentum = None  # the statistics of the one batch that follows
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None  # the statistics of the one batch that follows
     with torch.no_grad():
         module.train()(pictures(4, 128))
 
@@ -84,21 +92,10 @@ def pictures(count: int, size: int, spread: bool = False) -> Tensor:
 
     The first ones by name; ``spread`` takes them from everywhere in the list, where animals and things lie apart.
     """
-    every = sorted((ASSETS / "images" / "imagenet").glob("*.JPEG"))
+    every = photographs()
     files = [every[number * len(every) // count] for number in range(count)] if spread and every else every[:count]
     if len(files) == count:
         prepare = replace(IMAGENET, resize=size, crop=(size, size))
         return torch.stack([prepare(Image.open(file).convert("RGB")) for file in files])
     noise = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     return nn.functional.interpolate(noise, (size, size), mode="bilinear")
-
-
-@contextmanager
-def noted_output(module: nn.Module) -> Iterator[list[Tensor]]:
-    """What a module gives while the block runs."""
-    outputs: list[Tensor] = []
-    handle = module.register_forward_hook(lambda module, args, output: outputs.append(output))
-    try:
-        yield outputs
-    finally:
-        handle.remove()

@@ -1,151 +1,153 @@
-"""What was measured, as it is kept: rows in a JSON file, with the machine, the versions and the commands of them."""
+"""Measurements in a JSON file: rows of any one kind, with the machine, the versions and the commands that made them."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
-from cnnviz.images.files import write as write_whole
+from cnnviz.images.files import write
 
 HOME = Path(__file__).parent / "results"
+DOCS = Path(__file__).parent.parent / "docs"
 PACKAGES = ("cnnviz", "torch", "torchvision", "captum", "grad-cam", "torchcam", "zennit", "numpy")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One method beside one peer, on one network and batch."""
+class RecordsError(ValueError):
+    """A file of results can't be used; says why, and what to do."""
 
-    method: str
-    peer: str
-    """Empty where nobody else has the method."""
-    network: str
-    trained: bool
-    batch: int
-    size: int
-    forward: list[float]
-    """Seconds of each run of one forward pass in inference mode."""
-    ours: list[float]
-    theirs: list[float]
-    """In the same rounds; empty without a peer."""
-    ours_peak: int | None = None
-    """Bytes that a run needs at most, beyond what was there."""
-    theirs_peak: int | None = None
-    cosine: float | None = None
-    """Between the two maps: the batch's lowest. None where they are not compared."""
-    difference: float | None = None
-    """The largest between the two maps, relative to the peer's peak."""
-    remark: str = ""
+
+class Result(Protocol):
+    """A dataclass that is kept as one entry of a JSON list."""
 
     @property
-    def what(self) -> tuple[str, str, str, int]:
-        return self.method, self.peer, self.network, self.batch
+    def key(self) -> tuple[object, ...]:
+        """What was measured; a new result takes the place of an earlier one with the same key."""
+
+
+class Checked(Result, Protocol):
+    """A row of measured numbers."""
+
+    def check(self) -> None:
+        """Raises ValueError for numbers that can't have been measured."""
+
+
+R = TypeVar("R", bound=Checked)
+L = TypeVar("L", bound=Result)
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Format(Generic[R, L]):
+    """The entries of one kind of file."""
+
+    row: type[R]
+    left_out: type[L]
     """What is not measured, and why."""
-
-    method: str
-    peer: str
-    network: str
-    batch: int
-    reason: str
-
-    @property
-    def what(self) -> tuple[str, str, str, int]:
-        return self.method, self.peer, self.network, self.batch
-
-
-@dataclass(frozen=True)
-class Point:
-    """One method where one thing grows and all else stays."""
-
-    grows: str
-    value: int
-    method: str
-    network: str
-    seconds: list[float]
-    peak: int | None
-
-    @property
-    def what(self) -> tuple[str, int, str, str]:
-        return self.grows, self.value, self.method, self.network
+    command: str
+    """Makes the file."""
+    same_machine: bool = True
+    """Whether rows can be compared only if one machine measured all of them with the same versions, as times."""
 
 
 @dataclass
-class Records:
-    """All that one file holds."""
+class Records(Generic[R, L]):
+    """The content of one file."""
 
+    format: Format[R, L]
     about: dict[str, Any]
-    commands: list[str] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    points: list[Point] = field(default_factory=list)
+    commands: list[str]
+    rows: list[R] = field(default_factory=list)
+    left_out: list[L] = field(default_factory=list)
 
-    def add(self, found: Row | LeftOut | Point) -> None:
+    def add(self, result: R | L) -> None:
         """A measurement takes the place of an earlier one of the same."""
-        if isinstance(found, Point):
-            self.points = [each for each in self.points if each.what != found.what] + [found]
-            return
-        self.rows = [each for each in self.rows if each.what != found.what]
-        self.left_out = [each for each in self.left_out if each.what != found.what]
-        if isinstance(found, Row):
-            self.rows.append(found)
-        else:
-            self.left_out.append(found)
+        self.rows = [row for row in self.rows if row.key != result.key]
+        self.left_out = [entry for entry in self.left_out if entry.key != result.key]
+        if isinstance(result, self.format.row):
+            self.rows.append(result)
+        elif isinstance(result, self.format.left_out):
+            self.left_out.append(result)
 
     def write(self, path: Path) -> None:
+        lists = {"rows": [vars(row) for row in self.rows], "left_out": [vars(entry) for entry in self.left_out]}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
+        content = {"about": self.about, "commands": self.commands, **lists}
+        write(path, (json.dumps(content, indent=1) + "\n").encode())
 
-
-def read(path: Path) -> Records:
-    """What a file holds. Raises FileNotFoundError or ValueError, which say how to make one."""
-    made = "make it with python -m benchmarks.speed or benchmarks.growth"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there; {made}")
-    try:
-        kept = json.loads(path.read_text())
-        kinds = {"rows": Row, "left_out": LeftOut, "points": Point}
-        lists = {name: [_checked(kind, each) for each in kept[name]] for name, kind in kinds.items()}
-        return Records(dict(kept["about"]), [str(each) for each in kept["commands"]], **lists)
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"{path} can't be read as results ({what}); {made}") from error
-
-
-def _checked(kind: type[Any], kept: dict[str, Any]) -> Any:
-    found = kind(**kept)
-    for each in fields(kind):
-        value = getattr(found, each.name)
-        if str(each.type) == "list[float]" and not (isinstance(value, list) and all(v > 0 for v in value)):
-            raise ValueError(f"{each.name} is {value!r}, not a list of times")
-    return found
-
-
-def begun(path: Path, device: str, threads: int, command: str, add: bool) -> Records:
-    """An empty file, or what is there. Raises ValueError for what was measured elsewhere or with other versions."""
-    here = about(device, threads)
-    if not add or not path.exists():
-        return Records(here, [command])
-    records = read(path)
-    other = [name for name, value in here.items() if name != "date" and records.about.get(name) != value]
-    if other:
-        raise ValueError(
-            f"{path} was measured with other {', '.join(other)}; leave --add out, or give another file with --out"
+    def where(self) -> str:
+        """Device, versions, date and commands, in one sentence without its end."""
+        about = self.about
+        versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+        device = about["processor"] if about["device"] == "CPU" else f"{about['device']}, CUDA {about['cuda']}"
+        commands = "; ".join(f"`{command}`" for command in self.commands)
+        return (
+            f"{device}, {about['cores']} cores, {about['threads']} threads, {about['system']}, "
+            f"Python {about['python']}; {versions}; {about['date']}: {commands}"
         )
-    records.about["date"] = here["date"]
-    records.commands = list(dict.fromkeys([*records.commands, command]))
+
+    def collect(self, results: Iterable[R | L], path: Path | None, line: Callable[[R | L], str]) -> list[R | L]:
+        """Add results as they are finished, write the file and print a line each time; returns the results.
+
+        What Ctrl-C interrupts keeps the finished ones, and says so. Without a path nothing is written.
+        """
+        began, collected = time.perf_counter(), []
+        try:
+            for result in results:
+                self.add(result)
+                if path is not None:
+                    self.write(path)
+                collected.append(result)
+                print(line(result), flush=True)
+        except KeyboardInterrupt:
+            print(f"interrupted; {len(self.rows)} rows are in {path}", file=sys.stderr)
+            raise
+        seconds = time.perf_counter() - began
+        print(f"{len(self.rows)} rows, {len(self.left_out)} left out, in {path or 'no file'}; {seconds:.0f} s")
+        return collected
+
+
+def read(path: Path, format: Format[R, L]) -> Records[R, L]:
+    """The records in a file. Raises RecordsError where there is none, or a broken one."""
+    made = f"make it with {format.command}"
+    if not path.is_file():
+        raise RecordsError(f"{path} is not there; {made}")
+    try:
+        content = json.loads(path.read_text())
+        rows = [format.row(**entry) for entry in content["rows"]]
+        for row in rows:
+            row.check()
+        left_out = [format.left_out(**entry) for entry in content["left_out"]]
+        commands = [str(command) for command in content["commands"]]
+        return Records(format, dict(content["about"]), commands, rows, left_out)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise RecordsError(f"{path} can't be read as results ({reason}); {made}") from error
+
+
+def begun(path: Path, format: Format[R, L], about: dict[str, Any], command: str, add: bool) -> Records[R, L]:
+    """Records without rows, or with those of the file if ``add``.
+
+    Raises RecordsError where the file can't be read, or its rows can't be compared with new ones.
+    """
+    if not add or not path.exists():
+        return Records(format, about, [command])
+    records = read(path, format)
+    differing = [name for name, value in about.items() if name != "date" and records.about.get(name) != value]
+    if differing and format.same_machine:
+        raise RecordsError(
+            f"{path} was measured with other {', '.join(differing)}; leave --add out, or give another file with --out"
+        )
+    records.about, records.commands = about, list(dict.fromkeys([*records.commands, command]))
     return records
 
 
@@ -159,7 +161,7 @@ def about(device: str, threads: int) -> dict[str, Any]:
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {name: number for name in PACKAGES if (number := _version(name))},
     }
     return facts | ({"cuda": torch.version.cuda} if device.startswith("cuda") else {})
 
@@ -168,8 +170,8 @@ def processor() -> str:
     """The processor's name, and the widest vectors it calculates with."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{(named or [platform.processor() or platform.machine()])[0]}, {torch.backends.cpu.get_cpu_capability()}"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.processor() or platform.machine()])[0]}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _version(package: str) -> str | None:
@@ -177,21 +179,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-# What is read off them
-
-
-def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Of the medians: how long ours takes where theirs takes one."""
-    return statistics.median(ours) / statistics.median(theirs)
-
-
-def spread(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
-    """The lowest and the highest ratio of any round."""
-    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-    return min(ratios), max(ratios)
-
-
-def geometric_mean(values: Iterable[float]) -> float:
-    return statistics.geometric_mean(values)

@@ -23,10 +23,10 @@ from rich.table import Table
 from torch import Tensor
 
 import cnnviz
-from benchmarks.blind import blind_maps
-from cnnviz import Explanation, demo
+from benchmarks.markdown import table
+from benchmarks.sanity.blind import blind_maps
+from cnnviz import Attribution, Explanation, demo
 from cnnviz.demo import drawing
-from cnnviz.formulas.expr import Named
 from cnnviz.images.files import encoded, write
 
 BATCH = 25
@@ -35,11 +35,12 @@ SAMPLES = 16  # of methods that sum over noise or along a path; their own defaul
 MOST = 300.0  # seconds of one method; slower ones are measured on fewer pictures, but on so many:
 FEWEST = 10
 SHOWN = ("grad_cam", "guided_grad_cam", "guided_backprop", "smoothgrad", "gradient")
+PAGE = Path(__file__).with_suffix(".md")
 TITLES = ("map", "mean IoU", "± s.e.", "IoU ≥ 0.5", "IoU of boxes", "nothing found", "pictures")
 
 
 @dataclass(frozen=True)
-class Found:
+class Overlaps:
     """Of one method on all pictures, each (N,)."""
 
     overlap: Tensor
@@ -59,11 +60,11 @@ class Found:
         return float(self.overlap.mean())
 
 
-def formula(name: str, samples: int) -> Named:
+def formula(name: str, samples: int) -> Attribution:
     """The method with so many samples or steps, where it takes some and not hundreds."""
     method = cnnviz.attributions[name]
-    kept = {setting: method.settings[setting].default for setting in ("samples", "steps") if setting in method.settings}
-    return method(**{setting: samples for setting, own in kept.items() if samples < own <= 100})
+    defaults = {name: method.settings[name].default for name in ("samples", "steps") if name in method.settings}
+    return method(**{name: samples for name, default in defaults.items() if samples < default <= 100})
 
 
 def tried(methods: Sequence[str], samples: int) -> tuple[dict[str, float], dict[str, str]]:
@@ -83,11 +84,11 @@ def tried(methods: Sequence[str], samples: int) -> tuple[dict[str, float], dict[
 
 def measure(
     methods: Sequence[str], count: int, seed: int = SEED, samples: int = SAMPLES, quiet: bool = True
-) -> dict[str, Found]:
+) -> dict[str, Overlaps]:
     """By method and by blind map; methods share their passes through the network."""
     drawn = drawing.draw(count, seed=seed, held_out=True)
     model, formulas = cnnviz.load_model("demo"), [formula(name, samples) for name in methods]
-    found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
     for start in track(range(0, count, BATCH), "cutting", console=Console(stderr=True), disable=quiet):
         part = slice(start, start + BATCH)
         inputs, labels = demo.as_inputs(drawn.pictures[part]), torch.from_numpy(drawn.labels[part])
@@ -100,9 +101,9 @@ def measure(
             )
         for name, answer in answers.items():
             cut = cnnviz.segment(answer)
-            each = overlap(cut.masks, masks), overlap(filled(cut.masks), filled(masks)), ~cut.masks.flatten(1).any(1)
-            found.setdefault(name, []).append(each)
-    return {name: Found(*(torch.cat(each) for each in zip(*parts, strict=True))) for name, parts in found.items()}
+            boxes, nothing = overlap(filled(cut.masks), filled(masks)), ~cut.masks.flatten(1).any(1)
+            parts.setdefault(name, []).append((overlap(cut.masks, masks), boxes, nothing))
+    return {name: Overlaps(*map(torch.cat, zip(*tensors, strict=True))) for name, tensors in parts.items()}
 
 
 def overlap(masks: Tensor, others: Tensor) -> Tensor:
@@ -124,74 +125,30 @@ def spanned(lines: Tensor) -> Tensor:
 
 def measured(
     seconds: Mapping[str, float], count: int, seed: int, samples: int, most: float, quiet: bool
-) -> dict[str, Found]:
+) -> dict[str, Overlaps]:
     """All methods; those that would take more than ``most`` seconds of fewer pictures."""
     slow = {name: max(FEWEST, int(most / each)) for name, each in seconds.items() if each * count > most}
-    found = measure([name for name in seconds if name not in slow], count, seed, samples, quiet)
+    overlaps = measure([name for name in seconds if name not in slow], count, seed, samples, quiet)
     for name, fitting in slow.items():
-        found[name] = measure([name], min(count, fitting), seed, samples, quiet)[name]
-    return found
+        overlaps[name] = measure([name], min(count, fitting), seed, samples, quiet)[name]
+    return overlaps
 
 
-def ranked(found: dict[str, Found]) -> list[tuple[str, ...]]:
+def ranked(overlaps: dict[str, Overlaps]) -> list[tuple[str, ...]]:
     """The rows of the table, the best map first."""
-    return [(name, *each.row()) for name, each in sorted(found.items(), key=lambda pair: -pair[1].mean)]
+    return [(name, *overlap.row()) for name, overlap in sorted(overlaps.items(), key=lambda pair: -pair[1].mean)]
 
 
-def page(found: dict[str, Found], refused: dict[str, str], count: int, samples: int) -> str:
+def page(overlaps: dict[str, Overlaps], refused: dict[str, str], count: int, samples: int) -> str:
     """The table as a page in Markdown."""
-    rows = [" | ".join(row) for row in ranked(found)]
-    table = "\n".join(f"| {row} |" for row in [" | ".join(TITLES), " | ".join(["---"] + ["--:"] * 6), *rows])
-    left_out = "\n".join(f"- `{name}`: {why}" for name, why in refused.items())
-    return PAGE.format(
+    reasons = "\n".join(f"- `{name}`: {why}" for name, why in refused.items())
+    return PAGE.read_text().format(
         count=count,
         samples=samples,
-        table=table,
+        table="\n".join(table("l" + "r" * 6, TITLES, ranked(overlaps))),
         versions=", ".join(f"{name} {version(name)}" for name in ("torch", "opencv-python-headless")),
-        refused=f"\nNot in the table, for they give no one map of a picture:\n\n{left_out}\n" if refused else "",
+        refused=f"\nNot in the table, for they give no one map of a picture:\n\n{reasons}\n" if refused else "",
     )
-
-
-PAGE = """# Which maps find the whole object
-
-Weakly supervised segmentation: the strongest places of a map tell the colours of the object, the weakest those of what
-is behind it, and a graph cut divides the picture ([Simonyan et al., 2014](https://arxiv.org/abs/1312.6034), 3.2). No
-mask was ever shown to the network or to the method.
-
-![Pictures with the object cut out, by several methods](pictures/segmentation.jpg)
-
-```sh
-cnnviz demo -o demo
-cnnviz segment demo/pictures --method guided_grad_cam -o cut/ --masks masks/
-```
-
-```python
-import cnnviz
-from cnnviz import demo
-
-model, images = cnnviz.load_model("demo"), demo.as_inputs(demo.pictures().pictures)
-found = cnnviz.segment(cnnviz.explain(model, images, "guided_grad_cam"))
-found.masks  # (8, 96, 96) bool
-found.boxes  # (8, 4): left, top, right, bottom
-found.save("masks.png")
-```
-
-The intersection over union with the true mask, on {count} held-out drawn pictures with the bundled network `demo`, each
-explained for its true class, with the paper's percentiles (95 and 30); methods that sum over noise or along a path take
-{samples} samples or steps, and slow ones see fewer pictures. In brackets maps that are made without a network. Made by
-`python -m benchmarks.segmentation --write docs/segmentation.md` with {versions}.
-
-{table}
-{refused}
-What makes a map good here:
-
-- Its strongest twentieth must lie on the object. The graph cut finds the rest, so a few right places are enough.
-- Speckled maps, as a plain gradient's, name colours of both sides; averaging over noise (`smoothgrad`) mends much.
-- A blob in the middle of every picture does well too, for shapes lie near the middle and their colours are clear: it is
-  what a map has to beat.
-- Where object and background share their colours, no map helps. `--iterations 5` learns the colours again from each
-  cut, as GrabCut does, and `--foreground 98 --background 50` suits coarse maps of small objects.
-"""
 
 
 def examples() -> bytes:
@@ -205,9 +162,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=500, help="of pictures")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--samples", type=int, default=SAMPLES, help="and steps, of methods that take them")
-    parser.add_argument(
-        "--most", type=float, default=MOST, help="seconds of one method; slower ones see fewer pictures"
-    )
+    parser.add_argument("--most", type=float, default=MOST, help="seconds of a method; slow ones see fewer pictures")
     parser.add_argument("--methods", nargs="*", default=list(cnnviz.attributions))
     parser.add_argument("--write", type=Path, metavar="FILE.md")
     options = parser.parse_args()
@@ -215,20 +170,20 @@ def main() -> int:
         parser.error("--count is of pictures; use 1 or more")
     seconds, refused = tried(options.methods, options.samples)
     quiet = not sys.stderr.isatty()
-    found = measured(seconds, options.count, options.seed, options.samples, options.most, quiet)
-    table = Table(*TITLES, title=f"{options.count} held-out pictures")
-    table.columns[0].no_wrap = True
-    table.columns[0].min_width = max(map(len, found))
-    for row in ranked(found):
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    overlaps = measured(seconds, options.count, options.seed, options.samples, options.most, quiet)
+    printed = Table(*TITLES, title=f"{options.count} held-out pictures")
+    printed.columns[0].no_wrap = True
+    printed.columns[0].min_width = max(map(len, overlaps))
+    for row in ranked(overlaps):
+        printed.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 120).print(printed)
     for name, why in refused.items():
         Console(stderr=True).print(f"{name} is left out: {why}", markup=False)
     if options.write is not None:
         (options.write.parent / "pictures").mkdir(exist_ok=True)
         write(options.write.parent / "pictures" / "segmentation.jpg", examples())
-        write(options.write, page(found, refused, options.count, options.samples).encode())
-    return int(max(each.mean for each in found.values()) < 0.5)
+        write(options.write, page(overlaps, refused, options.count, options.samples).encode())
+    return int(max(method.mean for method in overlaps.values()) < 0.5)
 
 
 if __name__ == "__main__":

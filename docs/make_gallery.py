@@ -106,9 +106,9 @@ def main() -> None:
     (HERE / "pictures").mkdir(exist_ok=True)
     best = ("grad_cam", "layer_cam", "guided_grad_cam", "integrated_gradients")
     pictures = {"cat": (cat, target), "cup": ([Image.fromarray(skimage.data.coffee())], 967)}
-    for name, (picture, wanted) in pictures.items():
-        shown = cnnviz.grid(cnnviz.explain(model, picture, best, target=wanted))
-        Image.fromarray(shown).save(HERE / "pictures" / f"{name}.jpg", quality=90)
+    for name, (picture, label) in pictures.items():
+        grid = cnnviz.grid(cnnviz.explain(model, picture, best, target=label))
+        Image.fromarray(grid).save(HERE / "pictures" / f"{name}.jpg", quality=90)
     several["saliency_confusion"].save(HERE / "pictures" / "confusion.png")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "cnnviz", "demo", "-o", folder], check=True, stdout=subprocess.DEVNULL)
@@ -133,9 +133,9 @@ def main() -> None:
     for renderer, rank in RANKED.items():
         inputs, labels = blobs(1, rank, seed=1000)
         network, chosen = trained(rank), ["grad_cam", "layer_cam", "guided_backprop", "integrated_gradients"]
-        found = cnnviz.explain(network, inputs, chosen, target=labels, categories=["narrow blob", "wide blob"])
+        answers = cnnviz.explain(network, inputs, chosen, target=labels, categories=["narrow blob", "wide blob"])
         page += ["", f"## {renderer}", "", cnnviz.renderers[renderer].summary]
-        for name, explanation in found.items():
+        for name, explanation in answers.items():
             page += ["", f"{name}:", "", write(f"{renderer}-{name}", explanation.render(renderer)[0])]
     page += ["", "# Syntheses", "", "Inputs that were made. The commands are on the page [Where it began](seeds.md)."]
     for name, picture in MADE.items():

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 PAGE = Path(__file__).parent / "seeds.md"
-SHOWN = Path(__file__).parent / "pictures" / "seeds"
+PICTURES = Path(__file__).parent / "pictures" / "seeds"
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.M | re.S)
 WIDEST = 1200  # pixels
 DOWNLOADED = "squeezenet1_0-b66bff10.pth"  # what torchvision calls the file
@@ -58,7 +58,7 @@ def keep(folder: Path, name: str) -> None:
         wide = picture.convert("RGB")
     if wide.width > WIDEST:
         wide = wide.resize((WIDEST, round(wide.height * WIDEST / wide.width)), Image.Resampling.LANCZOS)
-    wide.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(SHOWN / name, optimize=True)
+    wide.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(PICTURES / name, optimize=True)
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="a state dict of squeezenet1_0")
     weights = parser.parse_args().weights.resolve()
     page = PAGE.read_text()
-    SHOWN.mkdir(parents=True, exist_ok=True)
+    PICTURES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as folder:
         checkpoints = Path(home) / "hub" / "checkpoints"
         checkpoints.mkdir(parents=True)
@@ -76,7 +76,7 @@ def main() -> None:
         run(page)
         for name in pictures(page):
             keep(Path(folder), name)
-            print(SHOWN / name)
+            print(PICTURES / name)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def _wrong_tag(folder: Path) -> Figure:
     drawn = draw(len(demo.CATEGORIES), seed=2022, tag="wrong", held_out=True)
     inputs, labels = demo.as_inputs(drawn.pictures), drawn.labels.tolist()
     answer = explain(load_model("demo-shortcut"), inputs, "saliency_confusion", target=labels)
-    followed = int((answer.notes["prediction"].numpy() == drawn.told).sum())
+    followed = int((answer.notes["prediction"].numpy() == drawn.tag_labels).sum())
     say(f"demo-shortcut: {followed} of {len(labels)} predictions follow a tag that tells the wrong class")
     _write(folder / "wrong-tag.png", _png(drawn.pictures[0]))
     _picture(folder / "confusion.png", answer[0].render()[0])

@@ -8,7 +8,7 @@ scikit-image.
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from cnnviz.demo.shapes import OUTLINES
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from cnnviz.demo.drawing import Drawn
+    from cnnviz.images.preprocessing import Preprocessing
 
 NETWORKS = ("demo", "demo-shortcut")  # which name the shape in a picture
 CATEGORIES = tuple(OUTLINES)
@@ -25,16 +26,11 @@ SEGMENTATION = "demo-segmentation"  # names the shape at every pixel
 SEGMENTS = (*CATEGORIES, "background")
 
 
-class PreprocessingSettings(TypedDict):
-    """The arguments of `cnnviz.Preprocessing`."""
+def preprocessing() -> Preprocessing:
+    """How a picture becomes an input of the bundled networks: (3, 96, 96), values in -1..1."""
+    from cnnviz.images.preprocessing import Preprocessing
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize: int | None
-    crop: tuple[int, int] | None
-
-
-PREPROCESSING_SETTINGS = PreprocessingSettings(mean=(0.5,) * 3, std=(0.5,) * 3, resize=96, crop=(96, 96))
+    return Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, resize=96, crop=(96, 96))
 
 
 def network(name: str) -> nn.Module:
@@ -69,8 +65,7 @@ def as_inputs(pictures: NDArray[np.uint8]) -> Tensor:
     """Pictures (N, H, W, 3) in 0..255 as the networks see them: (N, 3, H, W) float32, normalized."""
     import torch
 
-    mean = torch.tensor(PREPROCESSING_SETTINGS["mean"]).view(3, 1, 1)
-    std = torch.tensor(PREPROCESSING_SETTINGS["std"]).view(3, 1, 1)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing().mean, preprocessing().std))
     return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 

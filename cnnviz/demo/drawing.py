@@ -39,7 +39,7 @@ class Drawn:
     masks: NDArray[np.bool_]  # (N, H, W), the visible pixels of the shape
     labels: NDArray[np.int64]  # (N,), index into SHAPES
     tags: NDArray[np.bool_]  # (N, H, W), the pixels of the tag
-    told: NDArray[np.int64]  # (N,), the class the tag tells; -1 without a tag
+    tag_labels: NDArray[np.int64]  # (N,), the class that the tag names; -1 without a tag
 
 
 def draw(count: int, seed: int, *, tag: Tag = "none", held_out: bool = False, empty: bool = False) -> Drawn:
@@ -55,16 +55,16 @@ def draw(count: int, seed: int, *, tag: Tag = "none", held_out: bool = False, em
     masks = np.zeros((count, SIZE, SIZE), np.bool_)
     labels = np.arange(count, dtype=np.int64) % len(SHAPES)
     tags = np.zeros((count, SIZE, SIZE), np.bool_)
-    told = np.full(count, -1, np.int64)
+    tag_labels = np.full(count, -1, np.int64)
     for i, label in enumerate(labels):
         picture, mask = _scene(np.random.default_rng((seed, i, 0)), int(label), held_out, empty)
         if tag != "none":
             rng = np.random.default_rng((seed, i, 1))
-            told[i] = label if tag == "true" else (label + rng.integers(1, len(SHAPES))) % len(SHAPES)
-            _stamp(rng, int(told[i]), picture, tags[i])
+            tag_labels[i] = label if tag == "true" else (label + rng.integers(1, len(SHAPES))) % len(SHAPES)
+            _stamp(rng, int(tag_labels[i]), picture, tags[i])
         pictures[i] = (picture * 255 + 0.5).astype(np.uint8)
         masks[i] = mask & ~tags[i]
-    return Drawn(pictures, masks, labels, tags, told)
+    return Drawn(pictures, masks, labels, tags, tag_labels)
 
 
 def _scene(rng: np.random.Generator, label: int, held_out: bool, empty: bool) -> tuple[Array, NDArray[np.bool_]]:

@@ -82,7 +82,7 @@ def _found(name: str, weights: str | Path | None, trust: bool, size: object) -> 
     bundled = importlib.import_module(BUNDLED)
     if name in (*bundled.NETWORKS, bundled.SEGMENTATION):
         module = _filled(bundled.network(name), weights, trust)
-        return LoadedModel(name, module, Preprocessing(**bundled.PREPROCESSING_SETTINGS), bundled.categories(name))
+        return LoadedModel(name, module, bundled.preprocessing(), bundled.categories(name))
     if name.startswith("timm:"):
         return _of_timm(name, weights, trust, size)
     from torchvision import models as zoo

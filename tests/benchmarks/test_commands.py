@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+from benchmarks import coverage, features
 
 
 def test_coverage_tells_what_works_and_what_refuses(capsys: pytest.CaptureFixture[str]) -> None:
-    coverage = importlib.import_module("benchmarks.coverage")
     methods = ["grad_cam", "cam", "deconvnet", "guided_backprop", "guided_grad_cam"]
     said = dict(coverage.outcomes("mobilenet_v3_small", methods))
     assert set(said.values()) == {"works"}
@@ -31,7 +25,6 @@ def test_coverage_tells_what_works_and_what_refuses(capsys: pytest.CaptureFixtur
 def test_a_failure_is_told_and_is_the_exit_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    coverage = importlib.import_module("benchmarks.coverage")
     monkeypatch.setattr(sys, "argv", ["coverage", "resnet18"])
     monkeypatch.setattr(coverage, "outcomes", lambda name, methods: [("cam", "FAILS: RuntimeError: oh")])
     monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)
@@ -41,7 +34,6 @@ def test_a_failure_is_told_and_is_the_exit_status(
 
 
 def test_feature_images_are_measured_as_the_pictures_they_are() -> None:
-    features = importlib.import_module("benchmarks.features")
     (case,) = features.cases(["demo"])
     case = features.Case(case.model, case.layer, case.pictures[-24:])
     (row,) = features.measure(case, [20], steps=48)

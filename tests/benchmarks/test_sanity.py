@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,62 +9,52 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import networks, records
+from benchmarks.sanity import __main__ as command
+from benchmarks.sanity import blind, page, rows
+from benchmarks.sanity.verdicts import verdict
 from cnnviz import demo, explain
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-
-
 def run(*arguments: str | Path) -> int:
-    return int(importlib.import_module("benchmarks.sanity").main([str(each) for each in arguments]))
+    return int(command.main([str(each) for each in arguments]))
 
 
 def kept(path: Path) -> Any:
-    return importlib.import_module("benchmarks.sanity_records").read(path)
+    return records.read(path, rows.SANITY)
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run of three parts on the bundled networks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[2]))
-        out = tmp_path_factory.mktemp("sanity") / "sanity.json"
-        names = ["random", "centre blob", "edges", "grad_cam", "guided_backprop", "layer_cam", "activation"]
-        parts = ["--parts", "object", "tag", "weights", "--networks", "demo", "demo-shortcut", "--threads", "1"]
-        done = run(*parts, "--methods", *names, "layer_cam at layer1", "--drawn", "8", "--out", out)
-        assert done == 0
+    out = tmp_path_factory.mktemp("sanity") / "sanity.json"
+    names = ["random", "centre blob", "edges", "grad_cam", "guided_backprop", "layer_cam", "activation"]
+    parts = ["--parts", "object", "tag", "weights", "--networks", "demo", "demo-shortcut", "--threads", "1"]
+    assert run(*parts, "--methods", *names, "layer_cam at layer1", "--drawn", "8", "--out", out) == 0
     return out
 
 
 def test_the_object_is_found_by_grad_cam_and_no_blind_map(measured: Path) -> None:
-    records = kept(measured)
-    means = importlib.import_module("benchmarks.sanity_records").mean
-    blind = max(means(records.values(each, "mass_inside")) for each in ("random", "centre blob", "edges"))
-    assert min(means(records.values(each, "mass_inside")) for each in ("grad_cam", "layer_cam")) > 1.3 * blind
-    words = importlib.import_module("benchmarks.verdicts").verdict
-    assert "finds the object" in words(records, "grad_cam")
-    assert not {"finds the object", "points at the object"} & set(words(records, "centre blob"))
+    results = kept(measured)
+    blind = max(rows.mean(rows.values(results, each, "mass_inside")) for each in ("random", "centre blob", "edges"))
+    assert min(rows.mean(rows.values(results, each, "mass_inside")) for each in ("grad_cam", "layer_cam")) > 1.3 * blind
+    assert "finds the object" in verdict(results, "grad_cam")
+    assert not {"finds the object", "points at the object"} & set(verdict(results, "centre blob"))
 
 
 def test_the_tag_holds_most_of_what_layer_cam_shows_at_a_fine_layer(measured: Path) -> None:
-    records = kept(measured)
-    assert (
-        importlib.import_module("benchmarks.sanity_records").mean(records.values("layer_cam at layer1", "on_tag")) > 0.6
-    )
-    words = importlib.import_module("benchmarks.verdicts").verdict
-    assert "finds the tag" in words(records, "layer_cam at layer1")
-    assert "half finds the tag" in words(records, "layer_cam")
+    results = kept(measured)
+    assert rows.mean(rows.values(results, "layer_cam at layer1", "on_tag")) > 0.6
+    assert "finds the tag" in verdict(results, "layer_cam at layer1")
+    assert "half finds the tag" in verdict(results, "layer_cam")
 
 
 def test_random_weights_separate_edges_guided_backprop_and_grad_cam(measured: Path) -> None:
-    records = kept(measured)
-    words = importlib.import_module("benchmarks.verdicts").verdict
-    assert words(records, "edges") == ["does not depend on the weights"]
-    assert "hardly heeds the upper layers" in words(records, "guided_backprop")
-    assert "depends on the weights" in words(records, "grad_cam")
-    assert words(records, "random") == []
+    results = kept(measured)
+    assert verdict(results, "edges") == ["does not depend on the weights"]
+    assert "hardly heeds the upper layers" in verdict(results, "guided_backprop")
+    assert "depends on the weights" in verdict(results, "grad_cam")
+    assert verdict(results, "random") == []
 
 
 def test_what_has_no_one_map_is_left_out_with_the_reason(measured: Path) -> None:
@@ -75,7 +64,6 @@ def test_what_has_no_one_map_is_left_out_with_the_reason(measured: Path) -> None
 
 
 def test_a_page_tells_verdicts_figures_and_how_they_came(measured: Path, tmp_path: Path) -> None:
-    page = importlib.import_module("benchmarks.sanity_page")
     assert page.main(["--results", str(measured), "--docs", str(tmp_path)]) == 0
     text = (tmp_path / "sanity.md").read_text()
     assert "| (edges) | does not depend on the weights |" in text
@@ -88,17 +76,17 @@ def test_a_page_tells_verdicts_figures_and_how_they_came(measured: Path, tmp_pat
 def test_rows_are_added_and_kept_when_it_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, sanity = tmp_path / "sanity.json", importlib.import_module("benchmarks.sanity")
+    out = tmp_path / "sanity.json"
     few = ["--parts", "object", "--drawn", "4", "--threads", "1", "--out", out]
     assert run(*few, "--methods", "edges") == 0
-    measure = sanity.row
+    measure = command.row
 
     def interrupted(case: Any, method: str, *rest: Any) -> Any:
         if method == "gradient":
             raise KeyboardInterrupt
         return measure(case, method, *rest)
 
-    monkeypatch.setattr(sanity, "row", interrupted)
+    monkeypatch.setattr(command, "row", interrupted)
     assert run(*few, "--methods", "grad_cam", "gradient", "--add") == 130
     assert "interrupted; 2 rows are in" in capsys.readouterr().err
     assert [row.method for row in kept(out).rows] == ["edges", "grad_cam"]
@@ -114,7 +102,7 @@ def test_a_row_ends_with_its_time_and_takes_one_picture_at_least(tmp_path: Path)
 
 
 def test_results_that_cannot_be_read_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page, out = importlib.import_module("benchmarks.sanity_page"), tmp_path / "sanity.json"
+    out = tmp_path / "sanity.json"
     assert page.main(["--results", str(out), "--docs", str(tmp_path)]) == 2
     assert "is not there; make it with python -m benchmarks.sanity" in capsys.readouterr().err
     for text in ("{", '{"rows": [{}]}', json.dumps({"about": {}, "commands": [], "rows": [1], "left_out": []})):
@@ -128,7 +116,7 @@ def test_results_that_cannot_be_read_say_so(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_missing_photographs_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("benchmarks.networks"), "ASSETS", tmp_path)
+    monkeypatch.setattr(networks, "ASSETS", tmp_path)
     out = tmp_path / "sanity.json"
     assert run("--parts", "photographs", "--methods", "edges", "--out", out) == 1
     assert all("has not what" in each.reason for each in kept(out).left_out)
@@ -136,7 +124,6 @@ def test_missing_photographs_are_told(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_blind_maps_know_only_the_picture() -> None:
-    blind = importlib.import_module("benchmarks.blind")
     inputs = demo.as_inputs(demo.pictures().pictures[:2])
     maps = blind.blind_maps(inputs)
     assert maps["centre blob"].flatten(1).argmax(1).tolist() in ([47 * 96 + 47] * 2, [48 * 96 + 48] * 2)
@@ -150,8 +137,12 @@ def test_blind_maps_know_only_the_picture() -> None:
     assert not torch.equal(again[0], again[2])
 
 
-def test_random_labels_are_learned_by_heart() -> None:
-    module, share = importlib.import_module("benchmarks.random_labels").learned_by_heart(pictures=16, epochs=12)
-    assert not module.training
-    assert 0 < share <= 1
-    assert module(torch.zeros(1, 3, 96, 96)).shape == (1, 8)
+def test_a_mean_and_its_error_by_hand() -> None:
+    assert rows.mean([1.0, 2.0, 6.0]) == 3
+    assert rows.mean([]) is None
+    assert rows.error_of_mean([1.0, 2.0, 6.0]) == pytest.approx((7 / 3) ** 0.5)  # the variance is 14 / 2
+    assert rows.error_of_mean([1.0]) == float("inf")
+
+
+def test_the_page_in_the_documentation_is_made_of_the_results_beside_it() -> None:
+    assert page.page(kept(rows.FILE), drawn=True) == (records.DOCS / "sanity.md").read_text()

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import records
+from benchmarks.speed import __main__ as speed_command
+from benchmarks.speed import comparing, growth, peers, processes, replay, results, rows, timing
+
 
 @pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+def _denormal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)  # other tests run in this process
 
 
-def benchmark(name: str) -> Any:
-    return importlib.import_module(f"benchmarks.{name}")
+COMMANDS = {"speed": speed_command, "growth": growth, "replay": replay, "results": results}
 
 
 TINY = ["--networks", "squeezenet1_0", "--size", "64", "--repeats", "1", "--batches", "1", "--threads", "1"]
@@ -32,22 +35,22 @@ TINY = ["--networks", "squeezenet1_0", "--size", "64", "--repeats", "1", "--batc
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """No process of its own for each peer: starting one takes longer than what it measures here."""
 
-    def here(library: str, name: str, options: Any, asked: list[Any]) -> Generator[Any, None, int]:
-        for found in benchmark("comparing").rows(library, name, options, list(asked)):
-            asked.remove((found.method, found.peer, found.batch))
-            yield found
+    def here(library: str, name: str, options: Any, requests: list[Any]) -> Generator[Any, None, int]:
+        for result in comparing.rows(library, name, options, list(requests)):
+            requests.remove((result.method, result.peer, result.batch))
+            yield result
         return 0
 
-    monkeypatch.setattr(benchmark("speed"), "elsewhere", here)
+    monkeypatch.setattr(processes, "from_process", here)
 
 
 def run(name: str, *arguments: Any) -> int:
-    status: int = benchmark(name).main([str(each) for each in arguments])
+    status: int = COMMANDS[name].main([str(each) for each in arguments])
     return status
 
 
 def row(**other: Any) -> Any:
-    made = benchmark("records").Row(
+    made = rows.Row(
         method="grad_cam",
         peer="captum",
         network="squeezenet1_0",
@@ -77,10 +80,10 @@ def test_a_run_is_kept_and_a_page_is_made_of_it(tmp_path: Path, capsys: pytest.C
     assert "grad_cam, squeezenet1_0 x 1: " in said
     assert " of captum" in said
     assert f"2 rows, 0 left out, in {out}" in said  # also in bfloat16
-    kept = benchmark("records").read(out)
+    kept = records.read(out, rows.SPEED)
     found, halved = sorted(kept.rows, key=lambda row: row.method)
-    assert halved.what == ("grad_cam in bfloat16", "cnnviz float32", "squeezenet1_0", 1)
-    assert found.what == ("grad_cam", "captum", "squeezenet1_0", 1)
+    assert halved.key == ("grad_cam in bfloat16", "cnnviz float32", "squeezenet1_0", 1)
+    assert found.key == ("grad_cam", "captum", "squeezenet1_0", 1)
     assert found.cosine >= 0.9999
     assert found.difference <= 1e-3
     assert len(found.ours) == len(found.theirs) == len(found.forward) == 1
@@ -92,7 +95,7 @@ def test_a_run_is_kept_and_a_page_is_made_of_it(tmp_path: Path, capsys: pytest.C
     grown = tmp_path / "results" / "growth-cpu.json"
     how = ["--kinds", "methods", "--most", "2", "--repeats", "1", "--threads", "1", "--out", grown]
     assert run("growth", *how) == 0
-    assert [(each.value, each.method) for each in benchmark("records").read(grown).points] == [
+    assert [(each.value, each.method) for each in records.read(grown, rows.GROWTH).rows] == [
         (1, "CAMs together"),
         (2, "CAMs together"),
     ]
@@ -110,15 +113,14 @@ def test_a_run_is_kept_and_a_page_is_made_of_it(tmp_path: Path, capsys: pytest.C
 @pytest.mark.usefixtures("in_process")
 def test_more_is_added_beside_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "speed.json"
-    records = benchmark("records")
-    first = records.begun(out, "cpu", 1, "first", add=False)
+    first = records.begun(out, rows.SPEED, records.about("cpu", 1), "first", add=False)
     first.add(row())
     first.write(out)
     measured = lambda options: iter([row(method="gradient"), row(ours=[9.0, 9.0, 9.0])])  # noqa: E731
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(benchmark("speed"), "measured", measured)
+        patched.setattr(speed_command, "measured", measured)
         assert run("speed", *TINY, "--out", out, "--add") == 0
-    kept = records.read(out)
+    kept = records.read(out, rows.SPEED)
     assert [(each.method, each.ours[0]) for each in kept.rows] == [("gradient", 2.0), ("grad_cam", 9.0)]
     assert kept.commands[0] == "first"
     assert len(kept.commands) == 2
@@ -138,34 +140,32 @@ def test_more_is_added_beside_what_is_there(tmp_path: Path, capsys: pytest.Captu
 def test_ctrl_c_keeps_what_is_finished(
     name: str, feed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finished = row() if name == "speed" else benchmark("records").Point("batch", 1, "grad_cam", "net", [0.5], None)
+    finished = row() if name == "speed" else rows.Point("batch", 1, "grad_cam", "net", [0.5], None)
 
     def interrupted(*args: Any) -> Iterator[Any]:
         yield finished
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(benchmark(name), feed, interrupted)
+    monkeypatch.setattr(COMMANDS[name], feed, interrupted)
     out = tmp_path / "kept.json"
     assert run(name, "--threads", 1, "--out", out) == 130
-    what = "rows" if name == "speed" else "points"
-    assert capsys.readouterr().err == f"interrupted; 1 {what} are in {out}\n"
-    kept = benchmark("records").read(out)
-    assert [*kept.rows, *kept.points] == [finished]
+    assert capsys.readouterr().err == f"interrupted; 1 rows are in {out}\n"
+    assert records.read(out, rows.SPEED if name == "speed" else rows.GROWTH).rows == [finished]
 
 
 BROKEN = {
-    "missing": (None, "is not there; make it with python -m benchmarks.speed or benchmarks.growth"),
+    "missing": (None, "is not there; make it with python -m benchmarks.speed\n"),
     "cut off": ('{"about": {}, "rows": [', "can't be read as results (JSONDecodeError: "),
     "no results": ("[1, 2]", "can't be read as results (TypeError: "),
     "another file": ('{"name": "x"}', "can't be read as results (KeyError: 'rows')"),
     "other columns": (
-        '{"about": {}, "commands": [], "rows": [{"method": "x"}], "left_out": [], "points": []}',
+        '{"about": {}, "commands": [], "rows": [{"method": "x"}], "left_out": []}',
         "can't be read as results (TypeError: Row.__init__() missing",
     ),
     "no times": (
-        '{"about": {}, "commands": [], "rows": [], "left_out": [], "points": [{"grows": "steps", "value": 1, '
-        '"method": "x", "network": "y", "seconds": [0], "peak": null}]}',
-        "can't be read as results (ValueError: seconds is [0], not a list of times)",
+        '{"about": {}, "commands": [], "left_out": [], "rows": [{"method": "x", "peer": "", "network": "y", '
+        '"batch": 1, "trained": true, "size": 64, "forward": [1], "ours": [0], "theirs": []}]}',
+        "can't be read as results (ValueError: ours is [0], not a list of times)",
     ),
 }
 
@@ -189,9 +189,8 @@ def test_results_that_can_not_be_read_are_one_clear_line(
 def test_peers_that_are_missing_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    speed = benchmark("speed")
-    monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(speed, "ASSETS", tmp_path / "nowhere")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(speed_command, "ASSETS", tmp_path / "nowhere")
     out = tmp_path / "speed.json"
     assert run("speed", *TINY, "--methods", "grad_cam", "--peers", "captum", "torchcam", "--out", out) == 0
     said = capsys.readouterr().out.splitlines()
@@ -202,22 +201,22 @@ def test_peers_that_are_missing_are_told(
 
 def test_a_process_that_dies_costs_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another goes on behind what killed it."""
-    speed = benchmark("speed")
-    options, _, _ = speed.parsed([*TINY, "--methods", "grad_cam", "gradient", "hires_cam", "--peers", "captum"])
-    monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: name)
+    arguments = [*TINY, "--methods", "grad_cam", "gradient", "hires_cam", "--peers", "captum"]
+    options = speed_command.options_of(arguments)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
 
-    def dies(library: str, name: str, options: Any, asked: list[Any]) -> Generator[Any, None, int]:
-        if len(asked) == 3:
-            method, peer, batch = asked.pop(0)
+    def dies(library: str, name: str, options: Any, requests: list[Any]) -> Generator[Any, None, int]:
+        if len(requests) == 3:
+            method, peer, batch = requests.pop(0)
             yield row(method=method, peer=peer, batch=batch)
             return -9
-        while asked:
-            method, peer, batch = asked.pop(0)
+        while requests:
+            method, peer, batch = requests.pop(0)
             yield row(method=method, peer=peer, batch=batch)
         return 0
 
-    monkeypatch.setattr(speed, "elsewhere", dies)
-    found = list(speed.measured(options))
+    monkeypatch.setattr(processes, "from_process", dies)
+    found = list(processes.measured(options))
     assert [each.method for each in found] == ["grad_cam", "gradient", "hires_cam"]
     assert [getattr(each, "reason", "") for each in found] == ["", "the process ended with status -9", ""]
 
@@ -226,8 +225,7 @@ def test_a_process_that_dies_costs_one_row(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_fails_is_left_out_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    comparing = benchmark("comparing")
-    peer = benchmark("peers").Peer
+    peer = peers.Peer
 
     def fails(question: Any) -> Tensor:
         raise RuntimeError("oh\nno")
@@ -244,10 +242,10 @@ def test_what_fails_is_left_out_with_the_reason(
         comparing.Pair("grad_cam", "cnnviz f", fine, peer("f", lambda question: 0 * question.inputs)),
     ]
     monkeypatch.setattr(comparing, "pairs", lambda library, methods: pairs)
-    monkeypatch.setattr(benchmark("speed"), "pairs", lambda library, methods: pairs)
+    monkeypatch.setattr(processes, "pairs", lambda library, methods: pairs)
     out = tmp_path / "speed.json"
     assert run("speed", *TINY, "--methods", "grad_cam", "--peers", "cnnviz", "--out", out) == 1  # ours failed
-    kept = benchmark("records").read(out)
+    kept = records.read(out, rows.SPEED)
     reasons = {each.peer[-1]: each.reason for each in kept.left_out}
     assert reasons["a"] == "cnnviz a failed: RuntimeError: oh"
     assert reasons["b"] == "cnnviz failed: RuntimeError: oh"
@@ -288,19 +286,17 @@ def test_a_device_that_is_not_there(name: str, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_ratios_by_hand() -> None:
-    records = benchmark("records")
-    assert records.median_ratio([2.0, 3.0, 1.0], [4.0, 4.0, 5.0]) == 0.5
-    assert records.spread([2.0, 3.0, 1.0], [4.0, 4.0, 5.0]) == (0.2, 0.75)
-    assert records.geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
+    assert rows.median_ratio([2.0, 3.0, 1.0], [4.0, 4.0, 5.0]) == 0.5
+    assert rows.spread([2.0, 3.0, 1.0], [4.0, 4.0, 5.0]) == (0.2, 0.75)
+    assert geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
 
 
 def test_the_page_tells_ratios_figures_and_what_is_left_out() -> None:
-    records, results = benchmark("records"), benchmark("results")
     about = records.about("cpu", 1)
-    rows = [row(), row(network="vgg16", ours=[4.0] * 3), row(method="rise", peer="", theirs=[], cosine=None)]
-    left = records.LeftOut("gradient", "zennit", "vgg16", 8, "about 99 s a run, over the limit of 60 s")
-    peaks = [records.Point("steps", steps, "integrated_gradients", "n", [1.0], 100 * steps) for steps in (10, 200)]
-    page = results.page({"cpu": records.Records(about, ["made by this"], rows, [left])})
+    measured = [row(), row(network="vgg16", ours=[4.0] * 3), row(method="rise", peer="", theirs=[], cosine=None)]
+    left = rows.LeftOut("gradient", "zennit", "vgg16", 8, "about 99 s a run, over the limit of 60 s")
+    peaks = [rows.Point("steps", steps, "integrated_gradients", "n", [1.0], 100 * steps) for steps in (10, 200)]
+    page = results.page({"cpu": records.Records(rows.SPEED, about, ["made by this"], measured, [left])})
     # 2/4 on one network, 4/4 on the other: 0.71 in the mean
     assert "| grad_cam | captum | 0.50 (0.20-0.75) | 1.00 (0.80-1.00) | **0.71** |" in page
     assert "| rise | 1.00 |" in page
@@ -309,13 +305,12 @@ def test_the_page_tells_ratios_figures_and_what_is_left_out() -> None:
     assert "`made by this`" in page
     figure = next(line for line in page.splitlines() if line.startswith("| Grad-CAM | captum |"))
     assert "0.71 | 0.50 to 1.00 | 2 of 2 | 0.999990 | <= 0.85 | yes |" in figure
-    grown = records.Records(about, [], points=peaks)
-    (memory,) = results.memory_figures(grown)
+    (memory,) = results.memory_figures(peaks)
     assert "| 10 steps | 20.00 | | 1 of 1 | | no growth | no |" in memory
 
 
 def test_time_and_memory_are_those_of_the_work() -> None:
-    timing, calls = benchmark("timing"), []
+    calls = []
 
     def work() -> Tensor:
         calls.append(1)
@@ -334,13 +329,19 @@ def test_time_and_memory_are_those_of_the_work() -> None:
 
 
 def test_agreement_by_hand() -> None:
-    agreement = benchmark("comparing").agreement
+    agreement = comparing.agreement
     ours, theirs = torch.tensor([[1.0, 2.0], [2.0, 0.0]]), torch.tensor([[1.0, 2.0], [1.0, 1.0]])
     cosine, difference = agreement(ours, theirs)
     assert cosine == pytest.approx(0.5**0.5)  # the worse of the two
     assert difference == pytest.approx(1.0)
     assert agreement(-ours[:1], theirs[:1], signless=True) == pytest.approx((1.0, 0.0))
     assert agreement(ours, 0 * theirs) == (None, None)
+
+
+def test_the_page_in_the_documentation_is_made_of_the_results_beside_it() -> None:
+    speed = records.read(records.HOME / "speed-cpu.json", rows.SPEED)
+    grown = records.read(records.HOME / "growth-cpu.json", rows.GROWTH)
+    assert results.page({"cpu": speed}, grown) == (records.DOCS / "speed.md").read_text()
 
 
 # Replay
@@ -359,15 +360,15 @@ def test_replay_is_compared_on_a_network(tmp_path: Path, capsys: pytest.CaptureF
 def test_replay_keeps_what_is_finished_and_tells_failures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    replay, out = benchmark("replay"), tmp_path / "replay.json"
-    rows = [replay.Compared("a", "x", 2e-5, 3, 9, True, 1e-9), replay.Compared("a", "y", 0.0, 9, 9, False, 0.0)]
+    out = tmp_path / "replay.json"
+    layers = [replay.Compared("a", "x", 2e-5, 3, 9, True, 1e-9), replay.Compared("a", "y", 0.0, 9, 9, False, 0.0)]
     assert replay.Compared("b", "x", 2e-5, 3, 9, True, 1e-5).holds  # as much as rounding makes
     monkeypatch.setattr(replay, "model_names", lambda: ["a", "b"])
 
     def compared(name: str) -> Iterator[Any]:
         if name == "b" and interrupts:
             raise KeyboardInterrupt
-        yield from rows
+        yield from (replace(layer, model=name) for layer in layers)
 
     monkeypatch.setattr(replay, "compared", compared)
     for interrupts in (False, True):

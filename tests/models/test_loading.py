@@ -323,7 +323,7 @@ def test_the_bundled_networks_are_models_too() -> None:
     for name in demo.NETWORKS:
         loaded = load_model(name)
         assert loaded.categories == tuple(demo.CATEGORIES)
-        assert loaded.preprocessing.as_dict()["mean"] == list(demo.PREPROCESSING_SETTINGS["mean"])
+        assert loaded.preprocessing.as_dict()["mean"] == list(demo.preprocessing().mean)
         assert not loaded.module.training
 
 

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torchvision import models as zoo
 from torchvision.models import vgg
 
+from benchmarks import training
 from cnnviz import SegmentationNet, attributions, demo, explain, intersection_over_union, load_model
 from cnnviz.__main__ import main
-from cnnviz.demo import train_segmentation
 from cnnviz.demo.drawing import draw
 from cnnviz.drawing import class_overlay as class_maps
 from cnnviz.models.segmentation_net import Deconvolution, Stretching, Unpooling, switches_of
@@ -352,7 +352,7 @@ def bundled() -> SegmentationNet:
 
 
 def test_the_bundled_network_finds_held_out_shapes() -> None:
-    shares = train_segmentation.measured(bundled(), draw(104, SEED, held_out=True))
+    shares = training.class_overlaps(bundled(), draw(104, SEED, held_out=True))
     assert shares.shape == (9,)
     assert shares.mean() >= 0.85
     assert shares.min() >= 0.75
@@ -391,23 +391,6 @@ def test_activations_of_the_decoder_go_from_coarse_to_fine_under_the_names_of_it
     for name in ("decoder.0", "decoder.1", "decoder.9"):
         layer = explain(net, inputs, attributions["activation"](layer=name), target=lambda scores: scores[:, 0, 0, 0])
         torch.testing.assert_close(layer.values, seen[name])
-
-
-def test_training_twice_from_one_seed_gives_one_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"BATCH": 8, "NAMING": 16, "SEGMENTING": 8}.items():
-        monkeypatch.setattr(train_segmentation, name, value)
-    first, second, other = (train_segmentation.train(seed) for seed in (3, 3, 4))
-    torch.testing.assert_close(first.state_dict(), second.state_dict())
-    assert not torch.equal(first.scores.weight, other.scores.weight)
-
-
-def test_truth_is_the_shape_on_its_mask_and_background_elsewhere() -> None:
-    drawn = draw(8, 0)
-    maps = train_segmentation.class_maps(drawn)
-    for item in range(8):
-        mask = torch.from_numpy(drawn.masks[item])
-        assert set(maps[item][mask].tolist()) == {item}
-        assert set(maps[item][~mask].tolist()) == {8}
 
 
 # Drawn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import cnnviz
+from benchmarks import segmentation
 from cnnviz import Explanation, demo, explain, load_model, segment
 from cnnviz.__main__ import main
 from cnnviz.demo import drawing
@@ -300,8 +300,6 @@ def test_one_line_tells_what_is_wrong(
 def test_the_benchmark_ranks_maps_and_tells_whom_it_leaves_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-    segmentation = importlib.import_module("benchmarks.segmentation")
     masks = torch.zeros(2, 5, 6, dtype=torch.bool)
     masks[0, 1, 2] = masks[0, 3, 4] = True
     boxes = torch.zeros_like(masks)

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import statistics
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from benchmarks.records import Records, geometric_mean, median_ratio
+from benchmarks.speed.rows import Point, Row, median_ratio
 
 COLORS = {"squeezenet1_0": "#1b6ca8", "mobilenet_v2": "#d1495b", "resnet50": "#2e8b57", "vgg16": "#b07aa1"}
 OTHERS = ("#555555", "#e08e0b", "#00838f", "#7b5ea7")
 
 
-def speed_picture(records: Records, caption: str, path: Path) -> None:
+def speed_picture(rows: Sequence[Row], caption: str, path: Path) -> None:
     """Every ratio to a peer on a logarithmic axis, a line for each method and peer."""
-    rows = [row for row in records.rows if row.theirs]
+    rows = [row for row in rows if row.theirs]
     lines = sorted(dict.fromkeys((row.method, row.peer) for row in rows))
     figure = Figure(figsize=(10, 1.8 + 0.26 * len(lines)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     batches = sorted({row.batch for row in rows})
     for height, line in enumerate(reversed(lines)):
-        there = [row for row in rows if (row.method, row.peer) == line]
-        found = [median_ratio(row.ours, row.theirs) for row in there]
-        for row, ratio in zip(there, found, strict=True):
+        compared = [row for row in rows if (row.method, row.peer) == line]
+        ratios = [median_ratio(row.ours, row.theirs) for row in compared]
+        for row, ratio in zip(compared, ratios, strict=True):
             color, marker = COLORS.get(row.network, "#555555"), "o" if row.batch == batches[0] else "s"
             axes.plot(ratio, height, marker, color=color, markersize=4.5, alpha=0.75, markeredgewidth=0)
-        axes.plot(geometric_mean(found), height, "|", color="black", markersize=13, markeredgewidth=1.8)
+        axes.plot(geometric_mean(ratios), height, "|", color="black", markersize=13, markeredgewidth=1.8)
     axes.set_yticks(range(len(lines)), [f"{method}, {peer}" for method, peer in reversed(lines)], fontsize=8)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
@@ -56,27 +56,23 @@ def _legend(axes: Any, networks: set[str], batches: list[int]) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.0), ncols=7, fontsize=8, frameon=False, borderaxespad=4.5)
 
 
-def growth_picture(records: Records, caption: str, path: Path) -> None:
+def growth_picture(points: Sequence[Point], caption: str, path: Path) -> None:
     """Time above, peak memory below, a column for each thing that grows."""
-    kinds = list(dict.fromkeys(each.grows for each in records.points))
+    kinds = list(dict.fromkeys(point.grows for point in points))
     figure = Figure(figsize=(max(6.0, 2.3 * len(kinds)), 5.4), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(2, len(kinds), squeeze=False, sharex="col")
-    methods = list(dict.fromkeys(each.method for each in records.points))
+    methods = list(dict.fromkeys(point.method for point in points))
     colors = dict(zip(methods, [*COLORS.values(), *OTHERS], strict=False))
     for column, kind in enumerate(kinds):
-        there = [each for each in records.points if each.grows == kind]
-        for method in dict.fromkeys(each.method for each in there):
-            line = [each for each in there if each.method == method]
-            values, style = (
-                [each.value for each in line],
-                {"color": colors.get(method), "linewidth": 1.4, "markersize": 4},
-            )
-            grid[0, column].plot(
-                values, [statistics.median(each.seconds) for each in line], "o-", label=method, **style
-            )
-            known = [(each.value, each.peak / 2**20) for each in line if each.peak]
-            grid[1, column].plot(*zip(*known, strict=True), "o-", **style) if known else None
+        of_kind = [point for point in points if point.grows == kind]
+        for method in dict.fromkeys(point.method for point in of_kind):
+            line = [point for point in of_kind if point.method == method]
+            style: dict[str, Any] = {"color": colors.get(method), "linewidth": 1.4, "markersize": 4}
+            seconds = [statistics.median(point.seconds) for point in line]
+            grid[0, column].plot([point.value for point in line], seconds, "o-", label=method, **style)
+            peaks = [(point.value, point.peak / 2**20) for point in line if point.peak]
+            if peaks:
+                grid[1, column].plot(*zip(*peaks, strict=True), "o-", **style)
         for row, what in enumerate(("seconds", "peak memory, MiB")):
             axes = grid[row, column]
             axes.set_ylim(bottom=0)
@@ -86,7 +82,7 @@ def growth_picture(records: Records, caption: str, path: Path) -> None:
                 axes.set_ylabel(what)
         grid[1, column].set_xlabel(kind)
         grid[0, column].legend(fontsize=6, frameon=False)
-    networks = dict.fromkeys(f"{each.grows}: {each.network}" for each in records.points)
+    networks = dict.fromkeys(f"{point.grows}: {point.network}" for point in points)
     _captioned(figure, f"{caption}. {'; '.join(networks)}", path)
 
 

@@ -1,18 +1,18 @@
 """Replay on every torchvision CNN: scores of changed layers beside those of whole passes, and how much is computed.
 
-``python -m benchmarks.replay`` takes an early, a middle and a late convolution of each model, in float64, where nothing
-but a fault makes a difference; where one is above 1e-5, it is held against what rounding alone does to a whole pass. A
-line tells of each layer; benchmarks/results/replay.json keeps them all, also after Ctrl-C. It exits with status 1 where
-a score differs by more, or a model is not replayed.
+``python -m benchmarks.speed.replay`` takes an early, a middle and a late convolution of each model, in float64, where
+nothing but a fault makes a difference; where one is above 1e-5, it is held against what rounding alone does to a whole
+pass. A line tells of each layer; benchmarks/results/replay.json keeps them all, also after Ctrl-C. It exits with status
+1 where a score differs by more, or a model is not replayed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from benchmarks.command import one_line_errors
 from benchmarks.coverage import model_names
-from benchmarks.records import HOME, about
-from cnnviz.images.files import write as write_whole
+from benchmarks.records import HOME, Format, Records, about
 from cnnviz.incremental.change import Change, Query
 from cnnviz.incremental.evaluator import Evaluator
 from cnnviz.run.run import Run
@@ -52,43 +52,46 @@ class Compared:
     """What the layer's own rounding, drawn anew, does to a whole pass, as ``difference``; 0 where nobody had to ask."""
 
     @property
+    def key(self) -> tuple[str, str]:
+        return self.model, self.layer
+
+    @property
     def holds(self) -> bool:
         # every operation behind the layer rounds as well
         return self.replayed and self.difference <= max(TOLERANCE, 10 * self.rounding)
 
+    def check(self) -> None:
+        if not math.isfinite(self.difference):
+            raise ValueError(f"the difference of {self.layer} is {self.difference}")
 
+
+REPLAY = Format(Compared, Compared, "python -m benchmarks.speed.replay")  # nothing is left out
+
+
+@one_line_errors
 def main(arguments: list[str] | None = None) -> int:
-    known = [each for each in model_names() if not each.startswith(ATTENTIVE)]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=__doc__)
+    known = [name for name in model_names() if not name.startswith(ATTENTIVE)]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.replay", description=__doc__)
     parser.add_argument("models", nargs="*", help="some models only; the file is not written then")
     parser.add_argument("--out", type=Path, default=HOME / "replay.json")
     options = parser.parse_args(arguments)
-    unknown = [each for each in options.models if each not in known]
+    unknown = [name for name in options.models if name not in known]
     if unknown:
         parser.error(f"there is no CNN {unknown[0]!r} in torchvision; there are {', '.join(known)}")
-    rows: list[Compared] = []
-    interrupted = False
-    try:
-        for name in options.models or known:
-            for found in compared(name):
-                rows.append(found)
-                print(told(found), flush=True)
-    except KeyboardInterrupt:
-        interrupted = True
-    if not options.models:
-        kept = {"about": about("cpu", torch.get_num_threads()), "rows": [asdict(each) for each in rows]}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(options.out, (json.dumps(kept, indent=1) + "\n").encode())
-    failures = [each for each in rows if not each.holds]
-    print(f"{len({each.model for each in rows})} models, {len(rows)} layers, {len(failures)} failures")
-    return 130 if interrupted else 1 if failures else 0
+    records = Records(REPLAY, about("cpu", torch.get_num_threads()), [REPLAY.command])
+    out = None if options.models else options.out
+    records.collect((row for name in options.models or known for row in compared(name)), out, line_of)
+    failures = [row for row in records.rows if not row.holds]
+    print(f"{len({row.model for row in records.rows})} models, {len(records.rows)} layers, {len(failures)} failures")
+    return 1 if failures else 0
 
 
-def told(found: Compared) -> str:
-    share = f"{found.operations} of {found.of} operations"
-    said = f"off by {found.difference:.0e}, {share}" if found.replayed else "computed the plain way"
-    rounded = f", where rounding alone makes {found.rounding:.0e}" if found.rounding else ""
-    return f"{found.model}, {found.layer}: {said}{rounded}" + ("" if found.holds else " FAILS")
+def line_of(row: Compared) -> str:
+    """A line for the terminal."""
+    cost = f"{row.operations} of {row.of} operations"
+    outcome = f"off by {row.difference:.0e}, {cost}" if row.replayed else "computed the plain way"
+    rounding = f", where rounding alone makes {row.rounding:.0e}" if row.rounding else ""
+    return f"{row.model}, {row.layer}: {outcome}{rounding}" + ("" if row.holds else " FAILS")
 
 
 def compared(name: str) -> Iterator[Compared]:
@@ -99,27 +102,31 @@ def compared(name: str) -> Iterator[Compared]:
     with torch.no_grad():
         layers = convolutions(model, inputs)
         target = int(model(inputs).argmax())  # others may be zero, whatever happens
-        run = Run(model, inputs, torch.tensor([target]))
         for layer in dict.fromkeys((layers[0], layers[len(layers) // 2], layers[-1])):
-            kept = run.activation(layer)
-            largest = kept.abs().flatten(2).amax(2)[0].argmax()
-            variants = torch.stack([kept.index_fill(1, largest, 0), kept * 0.9, kept.roll(1, 1)])
-            evaluator = Evaluator()
-            query = Query(model, [inputs], lambda output, layers, count, drawn: output[:, target])
-            change = Change(layer, len(variants), partial(_taken, variants))
-            found = evaluator.scores(query, change, run.score)
-            expected = torch.cat([whole(model, inputs, layer, each)[:, target] for each in variants])
+            run = Run(model, inputs, torch.tensor([target]))
+            activation = run.activation(layer)
+            largest = activation.abs().flatten(2).amax(2)[0].argmax()
+            variants = torch.stack([activation.index_fill(1, largest, 0), activation * 0.9, activation.roll(1, 1)])
+            scores, counts = replayed(run, layer, variants)
+            expected = torch.cat([whole(model, inputs, layer, output)[:, target] for output in variants])
             reach = expected.abs().max()
-            difference, rounding = float((found - expected).abs().max() / reach), 0.0
+            difference, rounding = float((scores - expected).abs().max() / reach), 0.0
             if difference > TOLERANCE:  # deep networks with random weights may magnify any difference
-                again = [whole(model, inputs, layer, rounded_anew(each))[:, target] for each in variants]
+                again = [whole(model, inputs, layer, rounded_anew(output))[:, target] for output in variants]
                 rounding = float((torch.cat(again) - expected).abs().max() / reach)
-            operations = evaluator.operations, evaluator.ops
-            yield Compared(name, layer, difference, *operations, bool(evaluator.trusted), rounding)
+            yield Compared(name, layer, difference, *counts, rounding)
 
 
-def _taken(variants: Tensor, numbers: Sequence[int]) -> Tensor:
-    return variants[list(numbers), 0]
+def replayed(run: Run, layer: str, variants: Tensor) -> tuple[Tensor, tuple[int, int, bool]]:
+    """Scores (K,) of K changed outputs of a layer, and the cost.
+
+    The cost: operations computed for one change, operations of a whole pass, and whether the replay was trusted.
+    """
+    evaluator, (target,) = Evaluator(), run.question.target.tolist()  # type: ignore[union-attr]  # given above
+    query = Query(run.model, [run.inputs], lambda output, layers, count, drawn: output[:, target])
+    change = Change(layer, len(variants), lambda numbers: variants[list(numbers), 0])
+    scores = evaluator.scores(query, change, run.score)
+    return scores, (evaluator.operations, evaluator.ops, bool(evaluator.trusted))
 
 
 def rounded_anew(values: Tensor) -> Tensor:
@@ -130,28 +137,25 @@ def rounded_anew(values: Tensor) -> Tensor:
 
 def whole(model: nn.Module, inputs: Tensor, layer: str, output: Tensor) -> Tensor:
     """The model's output with another output of the layer."""
-    handle = model.get_submodule(layer).register_forward_hook(lambda *_: output.clone())
-    try:
-        found: Tensor = model(inputs)
-    finally:
-        handle.remove()
-    return found
+    with model.get_submodule(layer).register_forward_hook(lambda *_: output.clone()):
+        scores: Tensor = model(inputs)
+    return scores
 
 
 def convolutions(model: nn.Module, inputs: Tensor) -> list[str]:
     """Those whose output has spatial extent, as they are called."""
-    met: list[str] = []
+    called: list[str] = []
 
     def note(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
         if output[0, 0].numel() > 1:
-            met.append(name)
+            called.append(name)
 
-    named = [(name, each) for name, each in model.named_modules() if isinstance(each, nn.Conv2d)]
+    named = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     handles = [module.register_forward_hook(partial(note, name)) for name, module in named]
     model(inputs)
     for handle in handles:
         handle.remove()
-    return met
+    return called
 
 
 def settled(name: str, size: int) -> nn.Module:
@@ -165,13 +169,13 @@ def settled(name: str, size: int) -> nn.Module:
     model = (model if drawn else model.to_empty(device="cpu")).double().eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for each, values in model.named_parameters():
-            if values.ndim > 1 and not each.endswith("layer_scale"):
+        for parameter, values in model.named_parameters():
+            if values.ndim > 1 and not parameter.endswith("layer_scale"):
                 values.normal_(std=(2 / values[0].numel()) ** 0.5, generator=generator)
             else:
-                values.uniform_(0.5 if each.endswith(("weight", "layer_scale")) else -0.5, 1, generator=generator)
-        norms = [each for each in model.modules() if isinstance(each, nn.BatchNorm2d)]
-        handles = [each.register_forward_pre_hook(_settle) for each in norms]
+                values.uniform_(0.5 if parameter.endswith(("weight", "layer_scale")) else -0.5, 1, generator=generator)
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        handles = [norm.register_forward_pre_hook(_settle) for norm in norms]
         model(torch.randn(2, 3, size, size, generator=generator, dtype=torch.float64))
     for handle in handles:
         handle.remove()

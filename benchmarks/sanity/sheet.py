@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from benchmarks import networks
-from benchmarks.subjects import FINE, subject
+from benchmarks.sanity.subjects import FINE, subject
 from cnnviz import Preprocessing, Run, demo, evidence, explain
 from cnnviz.demo import drawing
 from cnnviz.drawing.text import font
@@ -37,12 +37,14 @@ class Question:
     model: nn.Module
     inputs: Tensor
     preprocessing: Preprocessing
+    target: int | None = None
+    """None: what the network predicts."""
 
 
 def sheet(methods: Sequence[str]) -> Picture:
     """The picture, (H, W, 3): methods one below the other, in as many columns as ``COLUMNS``."""
     asked = questions()
-    strips = [_strip(each, asked) for each in methods if each != FINE]
+    strips = [_strip(method, asked) for method in methods if method != FINE]
     down = -(-len(strips) // COLUMNS)
     blank = np.full_like(strips[0], 255)
     strips += [blank] * (down * COLUMNS - len(strips))
@@ -52,20 +54,21 @@ def sheet(methods: Sequence[str]) -> Picture:
 
 def questions() -> list[Question]:
     """What every method is asked."""
-    model, shown = demo.network("demo"), Preprocessing(**demo.PREPROCESSING_SETTINGS)
+    model, preprocessing = demo.network("demo"), demo.preprocessing()
     drawn = demo.as_inputs(drawing.draw(3, SEED, held_out=True).pictures[2:])
     tagged = demo.as_inputs(drawing.draw(3, SEED, held_out=True, tag="true").pictures[2:])
-    found = [
-        Question("demo", model, drawn, shown),
-        Question("upper quarter\nrandom", _random(model, drawn, 0.25), drawn, shown),
-        Question("all random", _random(model, drawn, 1.0), drawn, shown),
-        Question("demo-shortcut", demo.network("demo-shortcut"), tagged, shown),
+    target = int(model(drawn).argmax())
+    asked = [
+        Question("demo", model, drawn, preprocessing, target),
+        Question("upper quarter\nrandom", _random(model, drawn, 0.25), drawn, preprocessing, target),
+        Question("all random", _random(model, drawn, 1.0), drawn, preprocessing, target),
+        Question("demo-shortcut", demo.network("demo-shortcut"), tagged, preprocessing),
     ]
-    if (networks.ASSETS / "models" / networks.WEIGHTS["mobilenet_v2"]).is_file():
+    if networks.weights_of("mobilenet_v2").is_file():
         photograph = networks.pictures(4, 192, spread=True)[:1]
         trained = networks.network("mobilenet_v2", torch.device("cpu")).module
-        found.append(Question("mobilenet_v2", trained, photograph, IMAGENET))
-    return found
+        asked.append(Question("mobilenet_v2", trained, photograph, IMAGENET))
+    return asked
 
 
 def _random(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
@@ -83,10 +86,9 @@ def _strip(method: str, asked: Sequence[Question]) -> Picture:
     for question in asked:
         try:
             attribution, _ = subject(method, question.inputs.shape[-1])
-            target = int(question.model(question.inputs).argmax()) if question.title == "demo" else None
-            target = int(asked[0].model(asked[0].inputs).argmax()) if "random" in question.title else target
             with warnings.catch_warnings(action="ignore"):
-                values = evidence(explain(question.model, question.inputs, attribution, target=target))[0]
+                answer = explain(question.model, question.inputs, attribution, target=question.target)
+                values = evidence(answer)[0]
             cells.append(_framed(_coloured(values)))
         except (ValueError, LookupError, TypeError):
             cells.append(_framed(np.full((SIDE, SIDE, 3), 200, np.uint8)))
@@ -96,8 +98,8 @@ def _strip(method: str, asked: Sequence[Question]) -> Picture:
 def _head(asked: Sequence[Question]) -> Picture:
     pictures = [_lettered("", LABEL)]
     for question in asked:
-        shown = question.preprocessing.inverse(question.inputs)[0].movedim(0, -1).clamp(0, 1).numpy()
-        picture = _framed((shown * 255).round().astype(np.uint8))
+        values = question.preprocessing.inverse(question.inputs)[0].movedim(0, -1).clamp(0, 1).numpy()
+        picture = _framed((values * 255).round().astype(np.uint8))
         pictures.append(np.concatenate([_lettered(question.title, picture.shape[1], 34, 12), picture]))
     pictures[0] = np.full((pictures[1].shape[0], LABEL, 3), 255, np.uint8)
     return np.concatenate(pictures, 1)

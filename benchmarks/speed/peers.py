@@ -26,7 +26,7 @@ SIGMA = 0.15
 
 @dataclass(frozen=True)
 class Question:
-    """Why does this network give these inputs these scores? Asked of everyone."""
+    """A network, inputs and targets that ours and the peer's method explain."""
 
     network: Network
     inputs: Tensor
@@ -71,48 +71,37 @@ class Peer:
     """Whether it can be told otherwise."""
 
 
-def captum(name: str, *, layer: bool = False, **settings: Any) -> Ask:
-    def ask(question: Question) -> Tensor:
-        from captum import attr
-
-        model = question.network.module
-        made = getattr(attr, name)(model, question.network.target) if layer else getattr(attr, name)(model)
-        inputs = question.inputs.clone().requires_grad_()
-        found: Tensor = made.attribute(inputs, target=question.target, **settings)
-        return found.detach()
-
-    return ask
+def resolved(settings: Mapping[str, Any], question: Question) -> dict[str, Any]:
+    """The settings with those that are functions of the question computed."""
+    return {name: value(question) if callable(value) else value for name, value in settings.items()}
 
 
-def captum_path(question: Question) -> Tensor:
-    return captum("IntegratedGradients", n_steps=STEPS, internal_batch_size=question.batch)(question)
-
-
-def captum_noise(kind: str) -> Ask:
-    """Its noise is one deviation for all inputs; ours a share of each one's range."""
+def captum(name: str, *, layer: bool = False, noise: bool = False, **settings: Any) -> Ask:
+    """Its attribution, of a layer or averaged over noise where it is told to."""
 
     def ask(question: Question) -> Tensor:
         from captum import attr
 
-        deviation = SIGMA * float(question.inputs.max() - question.inputs.min())
-        at_once = None if question.batch is None else max(1, question.batch // len(question.inputs))
-        made = attr.NoiseTunnel(attr.Saliency(question.network.module))
-        settings: dict[str, Any] = {"nt_samples": SAMPLES, "nt_samples_batch_size": at_once, "stdevs": deviation}
+        method = getattr(attr, name)(question.network.module, *([question.network.target] if layer else []))
+        method = attr.NoiseTunnel(method) if noise else method
         inputs = question.inputs.clone().requires_grad_()
-        found: Tensor = made.attribute(inputs, nt_type=kind, target=question.target, abs=False, **settings)
-        return found.detach()
+        maps: Tensor = method.attribute(inputs, target=question.target, **resolved(settings, question))
+        return maps.detach()
 
     return ask
 
 
-def captum_shap(question: Question) -> Tensor:
-    deviation = SIGMA * float(question.inputs.max() - question.inputs.min())
-    zero = torch.zeros_like(question.inputs[:1])
-    return captum("GradientShap", baselines=zero, n_samples=SAMPLES, stdevs=deviation)(question)
+def deviation(question: Question) -> float:
+    """Captum's noise has one deviation for all inputs; ours is a share of the range of each one."""
+    return SIGMA * float(question.inputs.max() - question.inputs.min())
 
 
-def captum_cells(question: Question) -> Tensor:
-    return captum("FeatureAblation", feature_mask=question.cells)(question)
+def black(question: Question) -> Tensor:
+    return torch.zeros_like(question.inputs[:1])
+
+
+def samples_at_once(question: Question) -> int | None:
+    return None if question.batch is None else max(1, question.batch // len(question.inputs))
 
 
 def grad_cam(name: str) -> Ask:
@@ -120,17 +109,18 @@ def grad_cam(name: str) -> Ask:
         import pytorch_grad_cam
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-        kept: list[Any] = []
+        maps: list[Any] = []
         with getattr(pytorch_grad_cam, name)(question.network.module, [question.network.target]) as cam:
             whole = cam.get_cam_image
 
             def keep(*args: Any, **kwargs: Any) -> Any:
-                kept.append(whole(*args, **kwargs))
-                return kept[-1]
+                maps.append(whole(*args, **kwargs))
+                return maps[-1]
 
             cam.get_cam_image = keep
-            picture = cam(question.inputs.clone(), [ClassifierOutputTarget(each) for each in question.target.tolist()])
-        return torch.from_numpy(np.asarray((kept or [picture])[0]))[:, None]
+            targets = [ClassifierOutputTarget(label) for label in question.target.tolist()]
+            picture = cam(question.inputs.clone(), targets)
+        return torch.from_numpy(np.asarray((maps or [picture])[0]))[:, None]
 
     return ask
 
@@ -139,8 +129,8 @@ def grad_cams_guided_backprop(question: Question) -> Tensor:
     from pytorch_grad_cam import GuidedBackpropReLUModel
 
     made = GuidedBackpropReLUModel(question.network.module)
-    found = made(question.inputs.clone(), target_category=int(question.target[0]))
-    return torch.from_numpy(found.transpose(2, 0, 1).copy())[None]
+    picture = made(question.inputs.clone(), target_category=int(question.target[0]))
+    return torch.from_numpy(picture.transpose(2, 0, 1).copy())[None]
 
 
 def torchcam(name: str, *settings: Any) -> Ask:
@@ -149,13 +139,13 @@ def torchcam(name: str, *settings: Any) -> Ask:
 
         model, target = question.network.module, question.target.tolist()
         if name == "ScoreCAM":
-            given: list[Any] = [32, tuple(question.inputs.shape[1:])]
+            arguments: list[Any] = [32, tuple(question.inputs.shape[1:])]
         else:
-            given = [CLASSIFIERS[question.network.name]] if name == "CAM" else list(settings)
-        with getattr(methods, name)(model, question.network.layer, *given) as extractor:
+            arguments = [CLASSIFIERS[question.network.name]] if name == "CAM" else list(settings)
+        with getattr(methods, name)(model, question.network.layer, *arguments) as extractor:
             scores = model(question.inputs.clone().requires_grad_())
-            found: Tensor = extractor(target, scores, normalized=False)[0]
-        return found.detach()[:, None]
+            maps: Tensor = extractor(target, scores, normalized=False)[0]
+        return maps.detach()[:, None]
 
     return ask
 
@@ -165,11 +155,11 @@ def zennit(attributor: str, composite: str | None = None, **settings: Any) -> As
         from zennit import attribution, composites
 
         model = question.network.module
-        used = None if composite is None else getattr(composites, composite)()
-        wanted = torch.eye(1000, device=question.inputs.device)[question.target]
-        with getattr(attribution, attributor)(model, composite=used, **settings) as made:
-            found: Tensor = made(question.inputs.clone().requires_grad_(), wanted)[1]
-        return found.detach()
+        rules = None if composite is None else getattr(composites, composite)()
+        one_hot = torch.eye(1000, device=question.inputs.device)[question.target]
+        with getattr(attribution, attributor)(model, composite=rules, **settings) as explainer:
+            maps: Tensor = explainer(question.inputs.clone().requires_grad_(), one_hot)[1]
+        return maps.detach()
 
     return ask
 
@@ -204,7 +194,17 @@ def every_channel(ours: Tensor) -> Tensor:
 
 
 def noise_tunnel(kind: str) -> Peer:
-    return Peer("captum", captum_noise(kind), NOISE, differs=DRAWN, passes=NOISY, copies=SAMPLES)
+    """Captum's gradient averaged over noise."""
+    ask = captum(
+        "Saliency",
+        noise=True,
+        abs=False,
+        nt_type=kind,
+        nt_samples=SAMPLES,
+        nt_samples_batch_size=samples_at_once,
+        stdevs=deviation,
+    )
+    return Peer("captum", ask, NOISE, differs=DRAWN, passes=NOISY, copies=SAMPLES)
 
 
 METHODS: dict[str, tuple[Peer, ...]] = {
@@ -261,7 +261,13 @@ METHODS: dict[str, tuple[Peer, ...]] = {
         ),
     ),
     "integrated_gradients": (
-        Peer("captum", captum_path, {"steps": STEPS}, passes=PATH, copies=STEPS),
+        Peer(
+            "captum",
+            captum("IntegratedGradients", n_steps=STEPS, internal_batch_size=lambda q: q.batch),
+            {"steps": STEPS},
+            passes=PATH,
+            copies=STEPS,
+        ),
         Peer(
             "zennit", zennit("IntegratedGradients", n_iter=STEPS), {"steps": STEPS, "quadrature": "right"}, passes=PATH
         ),
@@ -275,8 +281,8 @@ METHODS: dict[str, tuple[Peer, ...]] = {
     "gradient_shap": (
         Peer(
             "captum",
-            captum_shap,
-            {"samples": SAMPLES, "sigma": SIGMA},
+            captum("GradientShap", n_samples=SAMPLES, stdevs=deviation, baselines=black),
+            NOISE,
             differs=DRAWN,
             passes=NOISY,
             copies=SAMPLES,
@@ -295,7 +301,7 @@ METHODS: dict[str, tuple[Peer, ...]] = {
     "feature_ablation": (
         Peer(
             "captum",
-            captum_cells,
+            captum("FeatureAblation", feature_mask=lambda q: q.cells),
             {"segments": lambda question: question.cells},
             alike=every_channel,
             passes=lambda question: CELLS**2,

@@ -1,4 +1,4 @@
-"""What subjects are asked: parts of the benchmark, each with its networks, its pictures and its figures.
+"""The parts of the benchmark, each with its networks, its pictures and its figures.
 
 object: does the map lie on the drawn shape? tag: on the tag that gives the class away? weights: is it another map when
 weights are random, in the output layer, the quarter of layers next to it, all of them, or single ones? labels: is it
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.models import SqueezeNet
 
 from benchmarks import networks
-from benchmarks.random_labels import learned_by_heart
+from benchmarks.training import learned_by_heart
 from cnnviz import Attribution, Explanation, Trial, demo, evaluate, evidence, explain, metrics
 from cnnviz.demo import drawing
 from cnnviz_plugins.metrics._map_similarity import alike
@@ -33,9 +32,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "photographs": TRAINED,
 }
 NETWORKS = ("demo", "demo-shortcut", *TRAINED)
-Asked = Mapping[str, tuple[str, dict[str, Any]]]
-FIGURES: dict[str, Asked] = {
-    "object": {each: (each, {}) for each in ("roc_auc", "mass_inside", "pointing_game", "mask_iou")},
+FIGURES: dict[str, Mapping[str, tuple[str, dict[str, Any]]]] = {
+    "object": {name: (name, {}) for name in ("roc_auc", "mass_inside", "pointing_game", "mask_iou")},
     "tag": {"on_tag": ("mass_inside", {})},
     "weights": {
         "output": ("randomization", {"stops": 1, "share": 1e-9}),
@@ -75,47 +73,42 @@ class Case:
         target = None if self.targets is None else self.targets[part]
         answer = explain(self.model, self.inputs[part], attribution, target=target)
         evidence(answer)  # of a method without one map for each picture this says so
-        asked: dict[str, Callable[[Trial], Tensor]] = {
+        scores: dict[str, Callable[[Trial], Tensor]] = {
             figure: metrics[name](**settings)
             for figure, (name, settings) in FIGURES.get(self.part, {}).items()
             if figure not in DRAWN_ONLY or self.network not in TRAINED
         }
         if self.other is not None:
-            asked["labels"] = self._labels
+            scores["labels"] = self._labels
         masks = None if self.masks is None else self.masks[part]
-        return {name: self._scored(answer, each, masks, attribution) for name, each in asked.items()}
-
-    def _scored(
-        self, answer: Explanation, metric: Callable[[Trial], Tensor], masks: Tensor | None, attribution: Attribution
-    ) -> list[float]:
-        found = evaluate(answer, metric, masks=masks, model=self.model, attribution=attribution)
-        return [float(each) for each in found]
+        return {
+            name: evaluate(answer, score, masks=masks, model=self.model, attribution=attribution).tolist()
+            for name, score in scores.items()
+        }
 
     def _labels(self, trial: Trial) -> Tensor:
         """How alike the map is to that of the network that learned random labels: Spearman's correlation."""
         values = trial.again(model=self.other)
         target, score = trial.explanation.target, trial.explanation.score
         others = evidence(Explanation(values, trial.explanation.inputs, target, score, trial.explanation.recipe))
-        both = zip(trial.evidence, others, strict=True)
-        return torch.tensor([alike("spearman", *each) for each in both], dtype=torch.float64)
+        pairs = zip(trial.evidence, others, strict=True)
+        return torch.tensor([alike("spearman", *pair) for pair in pairs], dtype=torch.float64)
 
 
 def case(part: str, name: str, pictures: int, photographs: int, size: int, device: torch.device) -> Case:
     """A part's question to one network. Raises FileNotFoundError where trained weights or photographs are missing."""
     if name in TRAINED:
-        files = sorted((networks.ASSETS / "images" / "imagenet").glob("*.JPEG"))
-        weights = networks.ASSETS / "models" / networks.WEIGHTS[name]
-        if not weights.is_file() or len(files) < photographs:
-            missing: Path = networks.ASSETS if weights.is_file() else weights
+        weights = networks.weights_of(name)
+        if not weights.is_file() or len(networks.photographs()) < photographs:
+            missing = networks.ASSETS if weights.is_file() else weights
             raise FileNotFoundError(f"{missing} has not what {name} needs: weights, and {photographs} photographs")
         inputs = networks.pictures(photographs, size, spread=True).to(device)
-        model = networks.network(name, device).module
+        model, remark = networks.network(name, device).module, ""
         if isinstance(model, SqueezeNet) and part == "weights":
             # random scores are negative as often as not, and where a ReLU ends the network nothing passes it then
             model.classifier[2] = nn.Identity()
             remark = "SqueezeNet's random weights are asked without the ReLU that its scores end in"
-            return Case(part, name, model, inputs, remark=remark)
-        return Case(part, name, model, inputs)
+        return Case(part, name, model, inputs, remark=remark)
     drawn = drawing.draw(pictures, SEED, held_out=True, tag="true" if name == "demo-shortcut" else "none")
     places = drawn.tags if part == "tag" else drawn.masks
     other, remark = None, ""

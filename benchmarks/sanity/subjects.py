@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import cnnviz
-from benchmarks.blind import BLIND, blind
+from benchmarks.sanity.blind import BLIND, blind
 from cnnviz import Attribution
 
 CHEAP: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Time and memory of things that are done in turns, so that what else the machine does meets them all alike.
+"""Time and memory of several works, run in turns, so that other load of the machine affects all of them alike.
 
 Garbage is collected before every run, outside of the time that is taken. On CUDA events are what is timed.
 """
@@ -29,14 +29,13 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Measured:
-    """What one of them took."""
+    """The cost of one work, and its result."""
 
     seconds: list[float]
     """Of every run, in the order of the rounds."""
     peak: int | None
     """Bytes that one run needed at most, beyond what was there before it; None where the system does not tell."""
-    found: Tensor
-    """What it gave."""
+    result: Tensor
 
 
 def in_turns(
@@ -59,8 +58,8 @@ def in_turns(
             once = {}
             for name, work in timed_work.items():
                 collect()
-                peak, (took, found) = peaking(work, device)
-                once[name] = Measured([took], peak, found)
+                peak, (took, result) = peaking(work, device)
+                once[name] = Measured([took], peak, result)
             return once
         first = {name: work() for name, work in works.items()}
         seconds: dict[str, list[float]] = {name: [] for name in works}
@@ -94,37 +93,37 @@ def _garbage_outside(clean: Callable[[], object]) -> Iterator[Callable[[], None]
 
 
 def timed(work: Work, device: torch.device, process_time: bool = False) -> tuple[float, Tensor]:
-    """Seconds that it took, and what it gave."""
+    """The seconds of one run, and its result."""
     if device.type == "cuda":
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]  # torch's
         torch.cuda.synchronize(device)
         start.record()
-        found = work()
+        result = work()
         stop.record()
         torch.cuda.synchronize(device)
-        return start.elapsed_time(stop) / 1000, found
+        return start.elapsed_time(stop) / 1000, result
     clock = time.process_time if process_time else time.perf_counter
     began = clock()
-    found = work()
-    return clock() - began, found
+    result = work()
+    return clock() - began, result
 
 
 def peaking(work: Callable[[], T], device: torch.device) -> tuple[int | None, T]:
-    """Bytes that it needs at most, beyond what was there before, and what it gives."""
+    """The most bytes that one run needs beyond what was there before it, and its result."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        found = work()
+        result = work()
         torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before, found
+        return torch.cuda.max_memory_allocated(device) - before, result
     if not _CLEAR.exists():
         return None, work()
     _give_back()
     _CLEAR.write_text("5")  # the kernel's mark of the most memory this process had begins anew
     before = _status("VmRSS")
-    found = work()
-    return max(0, _status("VmHWM") - before), found
+    result = work()
+    return max(0, _status("VmHWM") - before), result
 
 
 def _give_back() -> None:
@@ -135,23 +134,23 @@ def _give_back() -> None:
 
 
 def _status(name: str) -> int:
-    line = next(each for each in _STATUS.read_text().splitlines() if each.startswith(f"{name}:"))
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024
 
 
 def room_for(module: nn.Module, one: Tensor) -> int:
     """How many inputs like ``one`` a forward and a backward pass may take at once; at least one."""
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         module(one.clone().requires_grad_())
-    weights = {each.untyped_storage().data_ptr() for each in module.parameters()}
-    bytes_of_one = sum(size for place, size in kept.items() if place not in weights)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    bytes_of_one = sum(size for place, size in saved.items() if place not in weights)
     if one.device.type == "cuda":
         free = torch.cuda.mem_get_info(one.device)[0]
     else:

@@ -1,13 +1,12 @@
-"""One method of ours beside one peer: who is asked for what, what is left out, and the row that is measured."""
+"""One method of ours beside one peer: which pairs are compared, what is left out, and the row that is measured."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import io
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,10 +15,11 @@ import torch
 from torch import Tensor
 
 import cnnviz
+from benchmarks import command
 from benchmarks.networks import CLASSIFIERS, network, pictures
-from benchmarks.peers import METHODS, Peer, Question
-from benchmarks.records import LeftOut, Row
-from benchmarks.timing import in_turns, room_for, timed
+from benchmarks.speed.peers import METHODS, Peer, Question, resolved
+from benchmarks.speed.rows import LeftOut, Row
+from benchmarks.speed.timing import in_turns, room_for, timed
 
 OURS = "cnnviz"
 SEVEN = (
@@ -33,18 +33,15 @@ COUNTS = ("steps", "samples", "masks", "draws", "permutations", "channels")
 """Settings that say how often a method asks the network."""
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(command.Options):
     """What is measured, and how."""
 
-    device: str
-    methods: tuple[str, ...]
-    networks: tuple[str, ...]
-    batches: tuple[int, ...]
-    libraries: tuple[str, ...]
+    methods: list[str]
+    networks: list[str]
+    batches: list[int]
+    peers: list[str]
     size: int
     repeats: int
-    threads: int
     time_limit: float
     process_time: bool
 
@@ -59,7 +56,7 @@ class Pair:
     theirs: Peer | None = None
 
 
-Asked = tuple[str, str, int]
+Request = tuple[str, str, int]
 """A method, a peer, a batch."""
 
 
@@ -67,7 +64,7 @@ class Failed(Exception):
     """One of the two could not answer; says which, and why."""
 
 
-def pairs(library: str, methods: tuple[str, ...]) -> Iterator[Pair]:
+def pairs(library: str, methods: Sequence[str]) -> Iterator[Pair]:
     """All that is compared with one library; beside ourselves what is of our own, and what nobody else has."""
     known = cnnviz.attributions
     if library != OURS:
@@ -79,8 +76,8 @@ def pairs(library: str, methods: tuple[str, ...]) -> Iterator[Pair]:
     if TOGETHER in methods:
         grad_cam = Peer(OURS, partial(explained, "grad_cam", {}), differs=lambda question: "seven maps, and one")
         yield Pair(TOGETHER, "cnnviz grad_cam", seven_cams, grad_cam)
-    if "precision" in inspect.signature(cnnviz.explain).parameters:
-        for method in [each for each in HALVED if each in methods and each in known]:
+    for method in HALVED:
+        if method in methods and method in known:
             first = METHODS[method][0]
             whole = Peer(OURS, partial(explained, method, first.settings), passes=first.passes)
             ours = partial(explained, method, {**first.settings, "precision": "bfloat16"})
@@ -91,33 +88,33 @@ def pairs(library: str, methods: tuple[str, ...]) -> Iterator[Pair]:
 
 
 def explained(method: str, settings: Mapping[str, Any], question: Question) -> Tensor:
-    """Our map, asked for as anyone would."""
-    given = {name: value(question) if callable(value) else value for name, value in settings.items()}
+    """Our map, by the call that any user would write."""
+    options = resolved(settings, question)
     if "layer" in cnnviz.attributions[method].settings:
-        given["layer"] = question.network.layer
-    found = cnnviz.explain(question.network.module, question.inputs, method, target=question.target, **given)
-    values: Tensor = found.values
-    return values
+        options["layer"] = question.network.layer
+    model, inputs = question.network.module, question.inputs
+    answer: cnnviz.Explanation = cnnviz.explain(model, inputs, method, target=question.target, **options)
+    return answer.values
 
 
 def seven_cams(question: Question) -> Tensor:
     layer = question.network.layer
-    found = cnnviz.explain(question.network.module, question.inputs, SEVEN, target=question.target, layer=layer)
-    return torch.cat([each.values for each in found.values()], 1)
+    cams = cnnviz.explain(question.network.module, question.inputs, SEVEN, target=question.target, layer=layer)
+    return torch.cat([cam.values for cam in cams.values()], 1)
 
 
-def rows(library: str, name: str, options: Options, asked: list[Asked]) -> Iterator[Row | LeftOut]:
-    """What is asked for, measured beside one library on one network."""
+def rows(library: str, name: str, options: Options, requests: list[Request]) -> Iterator[Row | LeftOut]:
+    """The requests, measured beside one library on one network."""
     device = torch.device(options.device)
     net = network(name, device)
-    for batch in dict.fromkeys(batch for *_, batch in asked):
+    for batch in dict.fromkeys(batch for *_, batch in requests):
         inputs = pictures(batch, options.size).to(device)
         with torch.inference_mode():
             predicted = net.module(inputs).argmax(1).tolist()
         question = Question(net, inputs, torch.tensor(predicted, device=device))
         took = statistics.median(timed(partial(forward, question), device)[0] for _ in range(3))
         for pair in pairs(library, options.methods):
-            if (pair.method, pair.peer, batch) not in asked:
+            if (pair.method, pair.peer, batch) not in requests:
                 continue
             left_out = partial(LeftOut, pair.method, pair.peer, name, batch)
             reason = hindrance(pair, question, took, options.time_limit)
@@ -152,28 +149,29 @@ def passes(pair: Pair, question: Question) -> float:
     if pair.theirs is not None:
         return pair.theirs.passes(question)
     settings = cnnviz.attributions[pair.method].settings
-    asked = [settings[name].default for name in COUNTS if name in settings]
-    return 3.0 * max([1, *(each for each in asked if isinstance(each, int))])
+    counts = [settings[name].default for name in COUNTS if name in settings]
+    return 3.0 * max([1, *(count for count in counts if isinstance(count, int))])
 
 
 def row(pair: Pair, question: Question, forward_time: float, options: Options) -> Row:
     """Raises Failed where one of them can't answer."""
     works = {OURS: partial(answered, OURS, pair.ours, question), "forward": partial(forward, question)}
-    asked, remark = question, ""
+    copied, remark = question, ""
     if pair.theirs is not None:
         # some peers change the network for good
-        asked = replace(question, network=replace(question.network, module=copy.deepcopy(question.network.module)))
+        copied = replace(question, network=replace(question.network, module=copy.deepcopy(question.network.module)))
         at_once = fitting(question) if pair.theirs.copies > 1 else 1
         if pair.theirs.copies * len(question.inputs) > at_once > 1:
-            asked, remark = replace(asked, batch=at_once), f"{pair.peer}: {at_once} inputs at once, as memory allows; "
-        works["theirs"] = partial(answered, pair.peer, pair.theirs.ask, asked)
-    found = in_turns(
+            copied = replace(copied, batch=at_once)
+            remark = f"{pair.peer}: {at_once} inputs at once, as memory allows; "
+        works["theirs"] = partial(answered, pair.peer, pair.theirs.ask, copied)
+    measured = in_turns(
         works,
         options.repeats,
         question.inputs.device,
         expected=passes(pair, question) * forward_time,
         process_time=options.process_time,
-        clean=asked.network.module.zero_grad,
+        clean=copied.network.module.zero_grad,
     )
     cosine = difference = None
     if pair.theirs is not None:
@@ -181,10 +179,10 @@ def row(pair: Pair, question: Question, forward_time: float, options: Options) -
         if reason:
             remark += f"maps not compared: {reason}"
         else:
-            alike = pair.theirs.alike(found[OURS].found)
-            cosine, difference = agreement(alike, found["theirs"].found, pair.theirs.signless)
+            converted = pair.theirs.alike(measured[OURS].result)
+            cosine, difference = agreement(converted, measured["theirs"].result, pair.theirs.signless)
             remark += "" if cosine is not None else f"maps not compared: one of {pair.peer} is empty"
-    theirs = found.get("theirs")
+    theirs = measured.get("theirs")
     return Row(
         method=pair.method,
         peer=pair.peer,
@@ -192,10 +190,10 @@ def row(pair: Pair, question: Question, forward_time: float, options: Options) -
         trained=question.network.trained,
         batch=len(question.inputs),
         size=question.inputs.shape[-1],
-        forward=found["forward"].seconds,
-        ours=found[OURS].seconds,
+        forward=measured["forward"].seconds,
+        ours=measured[OURS].seconds,
         theirs=theirs.seconds if theirs else [],
-        ours_peak=found[OURS].peak,
+        ours_peak=measured[OURS].peak,
         theirs_peak=theirs.peak if theirs else None,
         cosine=cosine,
         difference=difference,
@@ -209,8 +207,8 @@ def fitting(question: Question) -> int:
 
 def forward(question: Question) -> Tensor:
     with torch.inference_mode():
-        found: Tensor = question.network.module(question.inputs)
-    return found
+        scores: Tensor = question.network.module(question.inputs)
+    return scores
 
 
 def answered(name: str, ask: Callable[[Question], Tensor], question: Question) -> Tensor:
@@ -219,13 +217,13 @@ def answered(name: str, ask: Callable[[Question], Tensor], question: Question) -
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return ask(question)
     except Exception as error:
-        said = next(iter(str(error).splitlines()), "")
-        raise Failed(f"{name} failed: {type(error).__name__}: {said}") from error
+        reason = next(iter(str(error).splitlines()), "")
+        raise Failed(f"{name} failed: {type(error).__name__}: {reason}") from error
 
 
 def agreement(ours: Tensor, theirs: Tensor, signless: bool = False) -> tuple[float | None, float | None]:
     """The lowest cosine, and the largest difference relative to the peer's peak, of a batch; None for empty maps."""
-    mine, other = (each.detach().cpu().double().reshape(len(each), -1) for each in (ours, theirs))
+    mine, other = (maps.detach().cpu().double().reshape(len(maps), -1) for maps in (ours, theirs))
     if mine.shape != other.shape:
         raise Failed(f"the maps are {tuple(ours.shape)} and {tuple(theirs.shape)}, and can't be compared")
     peaks = other.abs().amax(1, keepdim=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.blind import BLIND
-from benchmarks.sanity_records import Records, error_of_mean, mean
+from benchmarks.sanity.blind import BLIND
+from benchmarks.sanity.rows import Records, error_of_mean, mean, mean_of_networks, values
 
 SAME, STEADFAST, CLASSLESS, ALIKE = 0.9, 0.7, 0.95, 0.7
 ON_TAG, NEAR_TAG = 0.6, 0.3
@@ -40,70 +40,60 @@ def verdict(records: Records, method: str) -> list[str]:
 
 
 def _weights(records: Records, method: str) -> Iterator[str]:
-    output, quarter, everything = (_over_networks(records, method, each) for each in ("output", "quarter", "all"))
-    labels = mean(records.values(method, "labels"))
-    if output is not None and quarter is not None and everything is not None:
-        blamed = False
-        if everything >= SAME:
+    output, quarter, all_layers = (mean_of_networks(records, method, name) for name in ("output", "quarter", "all"))
+    labels = mean(values(records, method, "labels"))
+    if output is not None and quarter is not None and all_layers is not None:
+        if all_layers >= SAME:
             yield "does not depend on the weights"
             return
         if quarter >= STEADFAST:
-            blamed = True
             yield "hardly heeds the upper layers"
         if output >= CLASSLESS:
-            blamed = True
             yield "does not depend on the class"
-        if not blamed:
+        if quarter < STEADFAST and output < CLASSLESS:
             yield "depends on the weights"
     if labels is not None and labels >= ALIKE:
         yield "does not depend on the labels"
 
 
 def _places(records: Records, method: str) -> Iterator[str]:
-    if records.values(method, "roc_auc"):
-        area, mass, peak = (_beats_blind(records, method, each) for each in ("roc_auc", "mass_inside", "pointing_game"))
+    if values(records, method, "roc_auc"):
+        area, mass, peak = (_beats_blind(records, method, name) for name in ("roc_auc", "mass_inside", "pointing_game"))
         if area and mass:
             yield "finds the object"
         elif peak:
             yield "points at the object"
         elif method not in BLIND:
             yield "not above the blind maps at the object"
-    tag = mean(records.values(method, "on_tag"))
+    tag = mean(values(records, method, "on_tag"))
     if tag is not None and tag >= NEAR_TAG:
         yield "finds the tag" if tag >= ON_TAG else "half finds the tag"
 
 
 def _score(records: Records, method: str) -> Iterator[str]:
-    road = records.values(method, "road")
+    road = values(records, method, "road")
     if road and method not in BLIND:
         gains = _differences(records, method, "random", "insertion")
         losses = _differences(records, method, "random", "deletion")
         both = [gained - lost for gained, lost in zip(gains, losses, strict=True)]
         if _above_zero(road) and _above_zero(both):
             yield "the score follows it"
-    moved = mean(records.values(method, "max_sensitivity"))
+    moved = mean(values(records, method, "max_sensitivity"))
     if moved is not None and moved > UNSTEADY:
         yield "unsteady"
 
 
-def _over_networks(records: Records, method: str, figure: str) -> float | None:
-    """The mean of the networks' means: not all have as many pictures."""
-    names = dict.fromkeys(row.network for row in records.rows if row.method == method and figure in row.figures)
-    found = [mean(records.values(method, figure, name)) for name in names]
-    return mean([each for each in found if each is not None])
-
-
 def _beats_blind(records: Records, method: str, figure: str) -> bool:
-    return all(_above_zero(_differences(records, method, each, figure)) for each in BLIND)
+    return all(_above_zero(_differences(records, method, blind, figure)) for blind in BLIND)
 
 
 def _differences(records: Records, method: str, other: str, figure: str) -> list[float]:
     """By how much a method's figure exceeds another's, on every picture that both were measured on."""
     names = dict.fromkeys(row.network for row in records.rows if figure in row.figures)
-    pairs = [(records.values(method, figure, name), records.values(other, figure, name)) for name in names]
+    pairs = [(values(records, method, figure, name), values(records, other, figure, name)) for name in names]
     return [one - two for own, others in pairs for one, two in zip(own, others, strict=False)]
 
 
-def _above_zero(values: list[float]) -> bool:
+def _above_zero(numbers: list[float]) -> bool:
     """Whether the mean is, by more than chance."""
-    return len(values) >= FEWEST and sum(values) / len(values) > ERRORS * error_of_mean(values)
+    return len(numbers) >= FEWEST and sum(numbers) / len(numbers) > ERRORS * error_of_mean(numbers)

@@ -1,0 +1,1 @@
+"""How fast methods are beside their peers, how time and memory grow, and whether replayed scores are exact."""

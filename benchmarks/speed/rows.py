@@ -1,0 +1,96 @@
+"""The rows of speed and growth: seconds and bytes of one method, and what is read off them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.records import Format
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method beside one peer, on one network and batch."""
+
+    method: str
+    peer: str
+    """Empty where nobody else has the method."""
+    network: str
+    batch: int
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        return self.method, self.peer, self.network, self.batch
+
+
+@dataclass(frozen=True)
+class LeftOut(Comparison):
+    """What is not measured, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Row(Comparison):
+    """What a comparison gave."""
+
+    trained: bool
+    size: int
+    forward: list[float]
+    """Seconds of each run of one forward pass in inference mode."""
+    ours: list[float]
+    theirs: list[float]
+    """In the same rounds; empty without a peer."""
+    ours_peak: int | None = None
+    """Bytes that a run needs at most, beyond what was there."""
+    theirs_peak: int | None = None
+    cosine: float | None = None
+    """Between the two maps: the batch's lowest. None where they are not compared."""
+    difference: float | None = None
+    """The largest between the two maps, relative to the peer's peak."""
+    remark: str = ""
+
+    def check(self) -> None:
+        for name in ("forward", "ours", "theirs"):
+            check_times(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method where one thing grows and all else stays."""
+
+    grows: str
+    value: int
+    method: str
+    network: str
+    seconds: list[float]
+    peak: int | None
+
+    @property
+    def key(self) -> tuple[str, int, str, str]:
+        return self.grows, self.value, self.method, self.network
+
+    def check(self) -> None:
+        check_times("seconds", self.seconds)
+
+
+SPEED = Format(Row, LeftOut, "python -m benchmarks.speed")
+GROWTH = Format(Point, LeftOut, "python -m benchmarks.speed.growth")
+
+
+def check_times(name: str, times: object) -> None:
+    """Raises ValueError for what is no list of seconds."""
+    if not (isinstance(times, list) and all(seconds > 0 for seconds in times)):
+        raise ValueError(f"{name} is {times!r}, not a list of times")
+
+
+def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """How long ours takes where theirs takes one, of the medians."""
+    return statistics.median(ours) / statistics.median(theirs)
+
+
+def spread(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
+    """The lowest and the highest ratio of any round."""
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    return min(ratios), max(ratios)
