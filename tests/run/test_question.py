@@ -1,0 +1,127 @@
+"""A function as target is called with outputs of whole batches, wherever the scores of variants are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from nets import randomized, tiny_inputs
+from quick import PERTURBING, quick
+from torch import Tensor, nn
+
+from cnnviz import Run, evaluate, explain
+from cnnviz.run.options import RunOptions
+
+ITEMS, CLASSES = 3, torch.tensor([2, 0, 1])
+NUMBERS = torch.arange(ITEMS)
+
+
+class Dense(nn.Module):
+    """Scores of every place, (N, 3, 5, 6)."""
+
+    def __init__(self, wrapped: Callable[[Tensor], Any] = lambda scores: scores) -> None:
+        super().__init__()
+        self.first, self.layer, self.last = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 3, 1)
+        self.wrapped = wrapped
+        randomized(self)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrapped(self.last(self.layer(self.first(x).relu()).relu()))
+
+
+def by_place(output: Tensor) -> Tensor:
+    """Each input's own class; the function knows how many inputs there are."""
+    assert len(output) == ITEMS, "only whole batches are read"
+    return output[NUMBERS, CLASSES].mean((1, 2))
+
+
+def one_by_one(net: nn.Module, inputs: Tensor, method: str, **settings: Any) -> Tensor:
+    answers = [
+        explain(net, x[None], method, target=lambda output, c=c: output[:, c].mean((1, 2)), **settings).values
+        for x, c in zip(inputs, CLASSES, strict=True)
+    ]
+    return torch.cat(answers)
+
+
+METHODS = sorted((PERTURBING - {"rise"}) | {"gradient", "integrated_gradients", "smoothgrad", "gradient_shap"})
+
+
+@pytest.mark.parametrize("memory", [None, 1])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_function_that_knows_places_gives_each_input_its_own_map(method: str, memory: int | None) -> None:
+    net, inputs = Dense(), tiny_inputs(2, ITEMS)
+    settings = quick(method) | ({"score": "logit"} if method == "score_cam" else {})
+    settings |= (
+        {"segments": "equal"} if method in ("lime", "kernel_shap", "shapley_sampling", "feature_ablation") else {}
+    )
+    settings |= {"layer": "layer"} if method.endswith("_cam") else {}
+    found = explain(net, inputs, method, target=by_place, memory=memory, **settings).values
+    torch.testing.assert_close(found, one_by_one(net, inputs, method, **settings), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["deletion", "insertion", "average_drop"])
+def test_metrics_read_whole_batches(metric: str) -> None:
+    net, inputs = Dense(), tiny_inputs(2, ITEMS)
+    answer = explain(net, inputs, "gradient", target=by_place)
+    found = evaluate(answer, metric, model=net, target=by_place, memory=1)
+    for item, c in enumerate(CLASSES.tolist()):
+        of_class = lambda output, c=c: output[:, c].mean((1, 2))  # noqa: E731, a target as users write it
+        alone = explain(net, inputs[item : item + 1], "gradient", target=of_class)
+        torch.testing.assert_close(found[item : item + 1], evaluate(alone, metric, model=net, target=of_class))
+
+
+@dataclass
+class Answer:
+    scores: Tensor
+
+
+WRAPPED: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
+    "dict": (lambda scores: {"out": scores}, lambda output: output["out"]),
+    "tuple": (lambda scores: (scores, scores * 2), lambda output: output[0]),
+    "dataclass": (Answer, lambda output: output.scores),
+    "list of results": (
+        lambda scores: [{"out": row} for row in scores],
+        lambda output: torch.stack([row["out"] for row in output]),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+@pytest.mark.parametrize("method", ["occlusion", "ablation_cam", "integrated_gradients"])
+def test_rows_are_exchanged_in_outputs_of_any_kind(kind: str, method: str) -> None:
+    wrap, read = WRAPPED[kind]
+    inputs, settings = tiny_inputs(2, ITEMS), quick(method)
+    settings |= {"layer": "layer"} if method.endswith("_cam") else {}
+    found = explain(Dense(wrap), inputs, method, target=lambda output: by_place(read(output)), **settings).values
+    torch.testing.assert_close(found, one_by_one(Dense(), inputs, method, **settings), rtol=1e-6, atol=1e-9)
+
+
+def test_the_other_inputs_are_as_they_were_while_one_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnnviz.run.perturbation.is_independent", lambda passes: True)  # it passes noise as well
+    net, inputs = Dense(), tiny_inputs(2, ITEMS)
+    rows: list[Tensor] = []
+
+    def read(output: Tensor) -> Tensor:
+        rows.append(output)
+        return output.mean((1, 2, 3))
+
+    with torch.no_grad():
+        plain = net(inputs)
+        Run(net, inputs, read).scores_of_boxes(
+            torch.tensor([[[0, 2], [0, 2]], [[1, 3], [2, 4]]]), lambda number, item: torch.ones(2, 2, 2)
+        )
+    for output in rows:
+        same = [torch.equal(row, other) or torch.allclose(row, other) for row, other in zip(output, plain, strict=True)]
+        assert sum(same) >= ITEMS - 1, "no more than one row differs"
+
+
+def test_a_part_of_a_batch_is_read_at_its_place() -> None:
+    net, inputs = Dense(), tiny_inputs(2, ITEMS)
+    with torch.no_grad():
+        run = Run(net, inputs, by_place, options=RunOptions(memory=1))
+        variants = torch.stack([inputs, inputs * 0.5])
+        expected = torch.stack([by_place(net(variant)) for variant in variants])
+        torch.testing.assert_close(run.scores_of(2, lambda start, stop: variants[start:stop]), expected)
