@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnnviz.cli.errors import say
+from cnnviz.cli.errors import print_line
 from cnnviz.cli.report import Figure, page
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def demo(
     (output / "tagged").mkdir(exist_ok=True)
     figures = [_methods(output), _shortcut(output), _wrong_tag(output)]
     _write(output / "index.html", page("What a network looked at", INTRODUCTION, figures, _overlays(output)).encode())
-    say(f"open {output / 'index.html'}")
+    print_line(f"open {output / 'index.html'}")
 
 
 INTRODUCTION = (
@@ -81,7 +81,9 @@ def _shortcut(folder: Path) -> Figure:
         shown[name] = explain(model, inputs[:SHOWN], "grad_cam", target=labels[:SHOWN])
     area = float(drawn.tags.mean())
     for name, share in shares.items():
-        say(f"{name}: {share:.0%} of Grad-CAM's positive energy is on the tag, which is {area:.0%} of the picture")
+        print_line(
+            f"{name}: {share:.0%} of Grad-CAM's positive energy is on the tag, which is {area:.0%} of the picture"
+        )
     _picture(folder / "shortcut.png", grid(shown))
     return Figure(
         "shortcut.png",
@@ -104,7 +106,7 @@ def _wrong_tag(folder: Path) -> Figure:
     inputs, labels = demo.as_inputs(drawn.pictures), drawn.labels.tolist()
     answer = explain(load_model("demo-shortcut"), inputs, "saliency_confusion", target=labels)
     followed = int((answer.notes["prediction"].numpy() == drawn.tag_labels).sum())
-    say(f"demo-shortcut: {followed} of {len(labels)} predictions follow a tag that tells the wrong class")
+    print_line(f"demo-shortcut: {followed} of {len(labels)} predictions follow a tag that tells the wrong class")
     _write(folder / "wrong-tag.png", _png(drawn.pictures[0]))
     _picture(folder / "confusion.png", answer[0].render()[0])
     truth, picture = _names(drawn)[0], _typed(folder / "wrong-tag.png")
@@ -155,7 +157,7 @@ def _typed(path: Path) -> str:
 
 def _picture(path: Path, picture: NDArray[np.uint8]) -> None:
     _write(path, _png(picture))
-    say(str(path))
+    print_line(str(path))
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:

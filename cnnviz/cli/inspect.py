@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnviz.cli import value_parsing
-from cnnviz.cli.errors import PARTLY, reason, say
+from cnnviz.cli.errors import PARTLY, print_line, reason
 from cnnviz.cli.options import TrustModel, Weights
 
 if TYPE_CHECKING:
@@ -96,28 +96,28 @@ def doctor() -> int:
     from cnnviz.registry.registry import registries
 
     for package in ("cnnviz", "torch", "torchvision"):
-        say(f"{package} {version(package)}")
-    say(f"Python {platform.python_version()}")
+        print_line(f"{package} {version(package)}")
+    print_line(f"Python {platform.python_version()}")
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    say(f"CUDA: {', '.join(devices) or 'none'}")
+    print_line(f"CUDA: {', '.join(devices) or 'none'}")
     faults = 0
     for registry in registries:
         found = registry.faults()
         faults += len(found)
-        say(f"{len(registry) - len(found)} {registry.group.rpartition('.')[2]} load")
+        print_line(f"{len(registry) - len(found)} {registry.group.rpartition('.')[2]} load")
         for error in found.values():
-            say(f"fault: {reason(error)}")
+            print_line(f"fault: {reason(error)}")
     return PARTLY if faults else 0
 
 
 def _page(method: Method[Any], registry: Registry[Any], name: str, plain: bool) -> None:
     from cnnviz.cli.method_options import annotation
 
-    say(f"{name}: {registry.kind} from {registry.origin(name)}")
-    say("")
+    print_line(f"{name}: {registry.kind} from {registry.origin(name)}")
+    print_line("")
     for line in (inspect.getdoc(method.build) or "No page.").splitlines():
-        say(line.replace("``", ""))
-    say("")
+        print_line(line.replace("``", ""))
+    print_line("")
     rows = []
     for setting, parameter in method.settings.items():
         default = "" if parameter.default is inspect.Parameter.empty else str(parameter.default)
@@ -125,13 +125,13 @@ def _page(method: Method[Any], registry: Registry[Any], name: str, plain: bool) 
     if rows:
         _table(("setting", "type", "default"), rows, plain)
     else:
-        say("It has no settings.")
+        print_line("It has no settings.")
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], plain: bool) -> None:
     if plain:
         for row in rows:
-            say("\t".join(" ".join(cell.split()) for cell in row))
+            print_line("\t".join(" ".join(cell.split()) for cell in row))
         return
     from rich import box
     from rich.console import Console

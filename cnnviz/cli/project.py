@@ -7,13 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from cnnviz.cli.explain import explained
-from cnnviz.cli.options import FILES, MODEL, QUESTION, WORK, Layer, Pictures, Render, Target, sharing
-
-_ANSWER: dict[str, Any] = {"rich_help_panel": "Question and answer"}
+from cnnviz.cli.explain import explain_pictures
+from cnnviz.cli.options import ANSWER, EXPLAIN, Layer, Pictures, Render, Target, sharing
 
 
-@sharing(QUESTION, FILES, MODEL, WORK)
+@sharing(*EXPLAIN)
 def project(
     context: typer.Context,
     pictures: Pictures,
@@ -21,13 +19,13 @@ def project(
     layer: Layer = None,
     channels: Annotated[
         str | None,
-        typer.Option("--channels", "--channel", help="By number: 5,9. Default: the strongest.", **_ANSWER),
+        typer.Option("--channels", "--channel", help="By number: 5,9. Default: the strongest.", **ANSWER),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many of the strongest.", **_ANSWER)] = 12,
+    top: Annotated[int, typer.Option(min=1, help="How many of the strongest.", **ANSWER)] = 12,
     unit: Annotated[
-        bool, typer.Option("--unit", help="Begin with each channel's strongest unit alone.", **_ANSWER)
+        bool, typer.Option("--unit", help="Begin with each channel's strongest unit alone.", **ANSWER)
     ] = False,
-    of: Annotated[str, typer.Option("--of", "--method", "-m", help="What carries them back.", **_ANSWER)] = "deconvnet",
+    of: Annotated[str, typer.Option("--of", "--method", "-m", help="What carries them back.", **ANSWER)] = "deconvnet",
     target: Target = None,
     render: Render = None,
 ) -> int:
@@ -37,5 +35,5 @@ def project(
     Settings of the method and of the renderer are options too: --by max, --smooth, --columns 4, --contrast 2. Networks
     that give no scores of classes need a target, such as --target channel:features.3:0; it changes nothing else.
     """
-    given = {"layer": layer, "channels": channels, "top": str(top), "start": "unit" if unit else "map", "of": of}
-    return explained(context, pictures, ["projections"], given, target, render, options)
+    settings = {"layer": layer, "channels": channels, "top": str(top), "start": "unit" if unit else "map", "of": of}
+    return explain_pictures(context, pictures, ["projections"], settings, target, render, options)
