@@ -12,10 +12,9 @@ from cnnviz.cli.deconv_segment import deconv_segment
 from cnnviz.cli.demo import demo
 from cnnviz.cli.evaluate import evaluate
 from cnnviz.cli.excite import excite
-from cnnviz.cli.explain import confusion, explain
+from cnnviz.cli.explain import confusion, explain, project
 from cnnviz.cli.inspect import doctor, layers, methods
 from cnnviz.cli.invert import invert
-from cnnviz.cli.project import project
 from cnnviz.cli.segment import segment
 from cnnviz.cli.synthesize import synthesize
 

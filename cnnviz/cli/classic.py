@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnviz.cli.method_options import named_methods
-from cnnviz.cli.options import ANSWER, EXPLAIN, Layer, Pictures, Target, sharing
+from cnnviz.cli.options import EXPLAIN, FileOptions, Layer, Pictures, Target, answer_option, sharing
 from cnnviz.registry.registry import renderers
 
 if TYPE_CHECKING:
@@ -52,16 +52,14 @@ KINDS = {
 COLUMNS = 6  # the picture itself and the eleven, in two rows
 
 
-@sharing(*EXPLAIN)
+@sharing(*EXPLAIN, FileOptions)
 def classic(
     context: typer.Context,
     pictures: Pictures,
     options: Mapping[str, Any],
     target: Target = None,
     layer: Layer = None,
-    sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw them all in one picture.", **ANSWER)
-    ] = None,
+    sheet: Annotated[Path | None, answer_option("Also draw them all in one picture.", metavar="FILE")] = None,
 ) -> int:
     """Make eleven pictures of each: gradients, guided gradients, each sign, Grad-CAM and guided Grad-CAM.
 

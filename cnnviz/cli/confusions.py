@@ -9,35 +9,28 @@ from typing import Annotated, Any
 import typer
 
 from cnnviz.cli.method_options import named_methods
-from cnnviz.cli.options import ANSWER, Layer, ModelOptions, QuestionOptions, Render, Show, WorkOptions, sharing
+from cnnviz.cli.options import EXPLAIN, Layer, Render, Show, answer_option, sharing
 
 
-@sharing(QuestionOptions, ModelOptions, WorkOptions)
+@sharing(*EXPLAIN)
 def confusions(
     context: typer.Context,
     folder: Annotated[
-        list[str],
-        typer.Argument(metavar="FOLDER", help="A folder of pictures for each class, or any with --labels."),
+        list[str], typer.Argument(metavar="FOLDER", help="A folder of pictures for each class, or any with --labels.")
     ],
     options: Mapping[str, Any],
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="A table of the pictures: file,label.", **ANSWER)
-    ] = None,
-    method: Annotated[str, typer.Option("--method", "-m", help="What explains.", **ANSWER)] = "grad_cam",
-    cell: Annotated[
-        str, typer.Option(help="What a cell shows: its typical picture, the surest, or the mean.", **ANSWER)
-    ] = "typical",
-    toward: Annotated[str, typer.Option(help="The class explained: prediction or truth.", **ANSWER)] = "prediction",
-    most: Annotated[
-        int, typer.Option(min=2, help="Of more classes than so many, the most confused are drawn.", **ANSWER)
-    ] = 12,
+    labels: Annotated[Path | None, answer_option("A table of the pictures: file,label.", metavar="FILE.csv")] = None,
+    method: Annotated[str, answer_option("What explains.", "--method", "-m")] = "grad_cam",
+    cell: Annotated[str, answer_option("What a cell shows: its typical picture, the surest, or the mean.")] = "typical",
+    toward: Annotated[str, answer_option("The class explained: prediction or truth.")] = "prediction",
+    most: Annotated[int, answer_option("Of more classes than so many, the most confused are drawn.", min=2)] = 12,
     layer: Layer = None,
     render: Render = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The picture of the matrix.", **ANSWER)
-    ] = Path("confusions.png"),
+    output: Annotated[Path, answer_option("The picture of the matrix.", "--output", "-o", metavar="FILE")] = Path(
+        "confusions.png"
+    ),
     counts: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="Also write how many pictures each cell has.", **ANSWER)
+        Path | None, answer_option("Also write how many pictures each cell has.", metavar="FILE.csv")
     ] = None,
     show: Show = False,
 ) -> int:

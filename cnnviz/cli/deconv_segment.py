@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from cnnviz.cli.errors import print_line
-from cnnviz.cli.options import ANSWER, MODEL, FileOptions, ModelOptions, Pictures, Quiet, sharing
+from cnnviz.cli.options import FileOptions, ModelOptions, Pictures, Quiet, answer_option, model_option, sharing
 
 if TYPE_CHECKING:
     from cnnviz.cli.pixel_classes import PixelClasses
@@ -21,7 +19,7 @@ class PixelModelOptions(ModelOptions):
     """Which network scores pixels, and where it runs."""
 
     model: Annotated[
-        str, typer.Option(help="demo-segmentation, or any that scores every pixel: package.module:factory.", **MODEL)
+        str, model_option("demo-segmentation, or any that scores every pixel: package.module:factory.")
     ] = "demo-segmentation"
 
 
@@ -29,9 +27,7 @@ class PixelModelOptions(ModelOptions):
 def deconv_segment(
     pictures: Pictures,
     options: Mapping[str, Any],
-    stages: Annotated[
-        bool, typer.Option("--stages", help="Also draw what the decoder's layers saw.", **ANSWER)
-    ] = False,
+    stages: Annotated[bool, answer_option("Also draw what the decoder's layers saw.", "--stages")] = False,
     quiet: Quiet = False,
 ) -> int:
     """Segment pictures: which class is each pixel of, and what did the decoder see on its way from coarse to fine?

@@ -11,53 +11,37 @@ import typer
 from cnnviz.cli import value_parsing
 from cnnviz.cli.errors import FAILED, print_failure, reason
 from cnnviz.cli.method_options import converted, named_methods
-from cnnviz.cli.options import (
-    ANSWER,
-    Layer,
-    Methods,
-    ModelOptions,
-    Pictures,
-    QuestionOptions,
-    Target,
-    WorkOptions,
-    sharing,
-)
+from cnnviz.cli.options import EXPLAIN, Layer, Methods, Pictures, Target, answer_option, sharing
 from cnnviz.registry.registry import metrics
 
 _ENOUGH = 3  # first pictures that fail alike: the others would fail, too
 
 
-@sharing(QuestionOptions, ModelOptions, WorkOptions)
+@sharing(*EXPLAIN)
 def evaluate(
     context: typer.Context,
     pictures: Pictures,
     options: Mapping[str, Any],
     masks: Annotated[
         str | None,
-        typer.Option(
-            metavar="FOLDER|FILE.csv",
-            help="Where the evidence is: masks named as the pictures (.png or .npy), or a table of boxes"
+        answer_option(
+            "Where the evidence is: masks named as the pictures (.png or .npy), or a table of boxes"
             " (file,x0,y0,x1,y1) or of a signal's spans (file,start,stop).",
-            **ANSWER,
+            metavar="FOLDER|FILE.csv",
         ),
     ] = None,
     method: Methods = None,
     metric: Annotated[
-        list[str] | None,
-        typer.Option(help="Repeatable, or with commas between. Default: roc_auc,mass_inside.", **ANSWER),
+        list[str] | None, answer_option("Repeatable, or with commas between. Default: roc_auc,mass_inside.")
     ] = None,
     target: Target = None,
     layer: Layer = None,
-    drop_blank: Annotated[
-        bool, typer.Option("--drop-blank", help="Leave out maps that are zero everywhere.", **ANSWER)
-    ] = False,
+    drop_blank: Annotated[bool, answer_option("Leave out maps that are zero everywhere.", "--drop-blank")] = False,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Also write the table: .csv, .md or .json.", **ANSWER),
+        Path | None, answer_option("Also write the table: .csv, .md or .json.", "--output", "-o", metavar="FILE")
     ] = None,
     each: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Also write a row for each picture: .csv, .md or .json.", **ANSWER),
+        Path | None, answer_option("Also write a row for each picture: .csv, .md or .json.", metavar="FILE")
     ] = None,
 ) -> int:
     """Measure how good maps are: a row for each method, with the mean of each metric over the pictures.

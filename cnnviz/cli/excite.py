@@ -10,7 +10,7 @@ import typer
 
 from cnnviz.cli import value_parsing
 from cnnviz.cli.method_options import named_methods
-from cnnviz.cli.options import ANSWER, Layer, ModelOptions, Pictures, Render, Show, WorkOptions, sharing
+from cnnviz.cli.options import Layer, ModelOptions, Pictures, Render, Show, WorkOptions, answer_option, sharing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,14 +25,12 @@ def excite(
     context: typer.Context,
     pictures: Pictures,
     options: Mapping[str, Any],
-    channels: Annotated[str, typer.Option("--channels", "--channel", help="Their numbers: 5,9.", **ANSWER)],
+    channels: Annotated[str, answer_option("Their numbers: 5,9.", "--channels", "--channel")],
     layer: Layer = None,
-    count: Annotated[int, typer.Option(min=1, help="How many pictures of each channel.", **ANSWER)] = 9,
-    method: Annotated[
-        str, typer.Option("--method", "-m", help="What carries the unit back to the picture.", **ANSWER)
-    ] = "deconvnet",
+    count: Annotated[int, answer_option("How many pictures of each channel.", min=1)] = 9,
+    method: Annotated[str, answer_option("What carries the unit back to the picture.", "--method", "-m")] = "deconvnet",
     render: Render = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", **ANSWER)] = Path("excited.png"),
+    output: Annotated[Path, answer_option(None, "--output", "-o", metavar="FILE")] = Path("excited.png"),
     show: Show = False,
 ) -> int:
     """Find the pictures that excite a layer's channels most, cropped to what the strongest unit sees of them.

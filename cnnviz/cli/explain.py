@@ -1,4 +1,4 @@
-"""The commands that explain pictures."""
+"""The commands that explain pictures and draw the explanations: explain, confusion, project."""
 
 from __future__ import annotations
 
@@ -9,13 +9,24 @@ import typer
 
 from cnnviz.cli import value_parsing
 from cnnviz.cli.method_options import named_methods
-from cnnviz.cli.options import ANSWER, EXPLAIN, Layer, Methods, Pictures, Render, SpeedOptions, Target, sharing
+from cnnviz.cli.options import (
+    EXPLAIN,
+    FileOptions,
+    Layer,
+    Methods,
+    Pictures,
+    Render,
+    SpeedOptions,
+    Target,
+    answer_option,
+    sharing,
+)
 
 if TYPE_CHECKING:
     from cnnviz.cli.batch_explain import BatchHook
 
 
-@sharing(*EXPLAIN, SpeedOptions)
+@sharing(*EXPLAIN, FileOptions, SpeedOptions)
 def explain(
     context: typer.Context,
     pictures: Pictures,
@@ -34,13 +45,13 @@ def explain(
     return explain_pictures(context, pictures, names, {"layer": layer}, target, render, options)
 
 
-@sharing(*EXPLAIN, SpeedOptions)
+@sharing(*EXPLAIN, FileOptions, SpeedOptions)
 def confusion(
     context: typer.Context,
     pictures: Pictures,
     options: Mapping[str, Any],
-    target: Annotated[str, typer.Option(help="The true class, by number or name.", **ANSWER)],
-    of: Annotated[str, typer.Option(help="The method whose values are split.", **ANSWER)] = "grad_cam",
+    target: Annotated[str, answer_option("The true class, by number or name.")],
+    of: Annotated[str, answer_option("The method whose values are split.")] = "grad_cam",
     layer: Layer = None,
     render: Render = None,
 ) -> int:
@@ -50,6 +61,31 @@ def confusion(
     """
     settings = {"layer": layer, "of": of}
     return explain_pictures(context, pictures, ["saliency_confusion"], settings, target, render, options)
+
+
+@sharing(*EXPLAIN, FileOptions)
+def project(
+    context: typer.Context,
+    pictures: Pictures,
+    options: Mapping[str, Any],
+    layer: Layer = None,
+    channels: Annotated[
+        str | None, answer_option("By number: 5,9. Default: the strongest.", "--channels", "--channel")
+    ] = None,
+    top: Annotated[int, answer_option("How many of the strongest.", min=1)] = 12,
+    unit: Annotated[bool, answer_option("Begin with each channel's strongest unit alone.", "--unit")] = False,
+    of: Annotated[str, answer_option("What carries them back.", "--of", "--method", "-m")] = "deconvnet",
+    target: Target = None,
+    render: Render = None,
+) -> int:
+    """Project a layer's channels back to the picture: what of it makes them respond?
+
+    Each channel's map, or its strongest unit, by a deconvolutional network. --of guided_backprop shows finer parts.
+    Settings of the method and of the renderer are options too: --by max, --smooth, --columns 4, --contrast 2. Networks
+    that give no scores of classes need a target, such as --target channel:features.3:0; it changes nothing else.
+    """
+    settings = {"layer": layer, "channels": channels, "top": str(top), "start": "unit" if unit else "map", "of": of}
+    return explain_pictures(context, pictures, ["projections"], settings, target, render, options)
 
 
 def explain_pictures(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cnnviz.cli.method_options import converted
-from cnnviz.cli.options import ANSWER, FileOptions, ModelOptions, Pictures, SynthesisWorkOptions, sharing
+from cnnviz.cli.options import FileOptions, ModelOptions, Pictures, SynthesisWorkOptions, answer_option, sharing
 from cnnviz.registry.registry import syntheses
 
 NAME = "inversion"
@@ -21,11 +21,9 @@ def invert(
     pictures: Pictures,
     options: Mapping[str, Any],
     layer: Annotated[
-        str | None, typer.Option("--layer", "--layers", help="By name or number; several: 1,features.3.", **ANSWER)
+        str | None, answer_option("By name or number; several: 1,features.3.", "--layer", "--layers")
     ] = None,
-    depth: Annotated[
-        int | None, typer.Option(min=1, help="Instead: so many layers, evenly through the network.", **ANSWER)
-    ] = None,
+    depth: Annotated[int | None, answer_option("Instead: so many layers, evenly through the network.", min=1)] = None,
 ) -> int:
     """Make pictures that a layer answers like the ones given: what did it keep of them?
 

@@ -11,9 +11,20 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
-MODEL: dict[str, Any] = {"rich_help_panel": "Model"}
-ANSWER: dict[str, Any] = {"rich_help_panel": "Question and answer"}
-WORK: dict[str, Any] = {"rich_help_panel": "Work"}
+
+
+def _of_panel(title: str) -> Callable[..., Any]:
+    """Declares options that stand in this panel of the help: by their help, then their names if these are special."""
+
+    def option(help: str | None, *names: str, **more: Any) -> Any:
+        return typer.Option(*names, help=help, rich_help_panel=title, **more)
+
+    return option
+
+
+answer_option = _of_panel("Question and answer")
+model_option = _of_panel("Model")
+work_option = _of_panel("Work")
 
 Pictures = Annotated[
     list[str],
@@ -23,34 +34,30 @@ Pictures = Annotated[
         show_default=False,
     ),
 ]
-Weights = Annotated[str | None, typer.Option(help="A file of weights, or torchvision's by name.", **MODEL)]
-TrustModel = Annotated[bool, typer.Option("--trust-model", help="Open a file that can run code.", **MODEL)]
+Weights = Annotated[str | None, model_option("A file of weights, or torchvision's by name.")]
+TrustModel = Annotated[bool, model_option("Open a file that can run code.", "--trust-model")]
 Methods = Annotated[
-    list[str] | None,
-    typer.Option("--method", "-m", help="Repeatable, or with commas between. Default: grad_cam.", **ANSWER),
+    list[str] | None, answer_option("Repeatable, or with commas between. Default: grad_cam.", "--method", "-m")
 ]
 Target = Annotated[
     str | None,
-    typer.Option(
-        help="A class, by number or name. Default: the predicted one. Of regression: higher, lower, near:0.5."
-        " Inside the network: channel:LAYER:5.",
-        **ANSWER,
+    answer_option(
+        "A class, by number or name. Default: the predicted one. Of regression: higher, lower, near:0.5."
+        " Inside the network: channel:LAYER:5."
     ),
 ]
-Layer = Annotated[
-    str | None, typer.Option(help="By name or by number; see cnnviz layers. Default: the last one.", **ANSWER)
-]
-Render = Annotated[str | None, typer.Option(help="How it is drawn. Default: as suits the method.", **ANSWER)]
-Show = Annotated[bool, typer.Option("--show", help="Open what was written.", **ANSWER)]
-Seed = Annotated[int, typer.Option(help="Of all randomness.", **WORK)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but failures.", **WORK)]
+Layer = Annotated[str | None, answer_option("By name or by number; see cnnviz layers. Default: the last one.")]
+Render = Annotated[str | None, answer_option("How it is drawn. Default: as suits the method.")]
+Show = Annotated[bool, answer_option("Open what was written.", "--show")]
+Seed = Annotated[int, work_option("Of all randomness.")]
+Quiet = Annotated[bool, work_option("Print nothing but failures.", "--quiet", "-q")]
 
 
 class QuestionOptions:
     """What is explained, beside the target."""
 
     before_softmax: Annotated[
-        bool, typer.Option("--before-softmax", help="Explain what goes into the network's softmax.", **ANSWER)
+        bool, answer_option("Explain what goes into the network's softmax.", "--before-softmax")
     ] = False
 
 
@@ -59,32 +66,29 @@ class FileOptions:
 
     output: Annotated[
         str | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE|FOLDER/",
-            help="A folder takes a file for each picture and method; one file takes all in a grid; .safetensors keeps"
+        answer_option(
+            "A folder takes a file for each picture and method; one file takes all in a grid; .safetensors keeps"
             " the values. Files that are there are replaced. Default: the current folder.",
-            **ANSWER,
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER/",
         ),
-    ] = None  # fmt: skip
+    ] = None
     show: Show = False
 
 
 class ModelOptions:
     """Which network, and where it runs; :func:`cnnviz.cli.prepared.loaded` reads them."""
 
-    model: Annotated[
-        str, typer.Option(help="demo, a name of torchvision or timm, or package.module:factory.", **MODEL)
-    ] = "demo"
+    model: Annotated[str, model_option("demo, a name of torchvision or timm, or package.module:factory.")] = "demo"
     weights: Weights = None
     trust_model: TrustModel = False
-    mean: Annotated[str | None, typer.Option(help="For each channel, on values in 0..1: 0.5,0.5,0.5.", **MODEL)] = None
-    std: Annotated[str | None, typer.Option(help="For each channel: 0.2,0.2,0.2.", **MODEL)] = None
-    size: Annotated[
-        str | None, typer.Option(help="Of the network's input: 224, or 224x320 (height x width).", **MODEL)
-    ] = None
-    categories: Annotated[str | None, typer.Option(help="A text file with a class name in each line.", **MODEL)] = None
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.", **WORK)] = "auto"
-    dtype: Annotated[str, typer.Option(help=", ".join(DTYPES) + ".", **WORK)] = "float32"
+    mean: Annotated[str | None, model_option("For each channel, on values in 0..1: 0.5,0.5,0.5.")] = None
+    std: Annotated[str | None, model_option("For each channel: 0.2,0.2,0.2.")] = None
+    size: Annotated[str | None, model_option("Of the network's input: 224, or 224x320 (height x width).")] = None
+    categories: Annotated[str | None, model_option("A text file with a class name in each line.")] = None
+    device: Annotated[str, work_option("cpu, cuda, or auto: cuda where there is one.")] = "auto"
+    dtype: Annotated[str, work_option(", ".join(DTYPES) + ".")] = "float32"
 
 
 class SynthesisWorkOptions:
@@ -98,27 +102,21 @@ class WorkOptions:
     """How pictures are worked through."""
 
     seed: Seed = 0
-    memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="For inputs evaluated together: 512MB.", **WORK)
-    ] = None
-    batch: Annotated[int, typer.Option(min=1, help="How many pictures are explained at once.", **WORK)] = 8
+    memory: Annotated[str | None, work_option("For inputs evaluated together: 512MB.", metavar="SIZE")] = None
+    batch: Annotated[int, work_option("How many pictures are explained at once.", min=1)] = 8
     quiet: Quiet = False
 
 
 class SpeedOptions:
     """How explanations are computed faster; :func:`cnnviz.explain` takes them as they are."""
 
-    precision: Annotated[
-        str, typer.Option(help="In which the network computes: float32, bfloat16 or float16.", **WORK)
-    ] = "float32"
-    fold: Annotated[bool, typer.Option("--fold", help="Put batch norms into the convolutions before them.", **WORK)] = (
-        False
-    )
-    compile: Annotated[bool, typer.Option("--compile", help="Compile passes that need no gradient.", **WORK)] = False
+    precision: Annotated[str, work_option("In which the network computes: float32, bfloat16 or float16.")] = "float32"
+    fold: Annotated[bool, work_option("Put batch norms into the convolutions before them.", "--fold")] = False
+    compile: Annotated[bool, work_option("Compile passes that need no gradient.", "--compile")] = False
 
 
-EXPLAIN = (QuestionOptions, FileOptions, ModelOptions, WorkOptions)
-"""What every command has that writes pictures of explanations."""
+EXPLAIN = (QuestionOptions, ModelOptions, WorkOptions)
+"""What every command has that explains pictures."""
 
 
 def sharing(*groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -13,7 +13,7 @@ from cnnviz.cli import value_parsing
 from cnnviz.cli.errors import print_line
 from cnnviz.cli.explain import explain_pictures
 from cnnviz.cli.method_options import converted
-from cnnviz.cli.options import ANSWER, EXPLAIN, Layer, Methods, Pictures, Target, sharing
+from cnnviz.cli.options import EXPLAIN, FileOptions, Layer, Methods, Pictures, Target, answer_option, sharing
 from cnnviz.registry.registry import renderers
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RENDERER = "segmentation"
 
 
-@sharing(*EXPLAIN)
+@sharing(*EXPLAIN, FileOptions)
 def segment(
     context: typer.Context,
     pictures: Pictures,
@@ -33,11 +33,10 @@ def segment(
     layer: Layer = None,
     masks: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Also write masks here, 255 on the object and 0 elsewhere, by the pictures' names; of several methods"
+        answer_option(
+            "Also write masks here, 255 on the object and 0 elsewhere, by the pictures' names; of several methods"
             " in a folder each.",
-            **ANSWER,
+            metavar="FOLDER",
         ),
     ] = None,
 ) -> int:

@@ -10,7 +10,7 @@ import typer
 
 from cnnviz.cli import value_parsing
 from cnnviz.cli.method_options import converted
-from cnnviz.cli.options import ANSWER, MODEL, FileOptions, ModelOptions, SynthesisWorkOptions, sharing
+from cnnviz.cli.options import FileOptions, ModelOptions, SynthesisWorkOptions, answer_option, model_option, sharing
 from cnnviz.registry.registry import syntheses
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class SizedModelOptions(ModelOptions):
     """Which network, and where it runs; the size is that of the synthesized inputs, of any rank."""
 
-    size: Annotated[str | None, typer.Option(help="Of what is made: 224, 224x320, any rank.", **MODEL)] = None
+    size: Annotated[str | None, model_option("Of what is made: 224, 224x320, any rank.")] = None
 
 
 @sharing(FileOptions, SizedModelOptions, SynthesisWorkOptions)
@@ -32,9 +32,9 @@ def synthesize(
         list[str], typer.Argument(metavar="NAME", help="Such as feature_image; see cnnviz methods.", show_default=False)
     ],
     options: Mapping[str, Any],
-    channel: Annotated[str | None, typer.Option(help="Of a layer, by number; several: 1,5,9.", **ANSWER)] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many are made for each.", **ANSWER)] = 1,
-    snapshots: Annotated[int, typer.Option(min=0, help="Shown too after every so many steps.", **ANSWER)] = 0,
+    channel: Annotated[str | None, answer_option("Of a layer, by number; several: 1,5,9.")] = None,
+    count: Annotated[int, answer_option("How many are made for each.", min=1)] = 1,
+    snapshots: Annotated[int, answer_option("Shown too after every so many steps.", min=0)] = 0,
 ) -> int:
     """Make inputs for a network: what does a channel, a class or a layer look for?
 
