@@ -27,8 +27,8 @@ for command in (deconv_segment, methods, layers, demo, doctor):
     app.command()(command)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"cnnviz {version('cnnviz')}")

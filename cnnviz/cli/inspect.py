@@ -1,4 +1,4 @@
-"""What there is: methods, a network's layers, and whether everything installed works."""
+"""The commands that list what there is: methods, a network's layers, and whether everything installed works."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def methods(
     if name is not None:
         holders = [registry for registry in registries if name in registry]
         if not holders:
-            raise LookupError(_unknown(name, [each for registry in registries for each in registry]))
+            raise LookupError(_unknown(name, [known for registry in registries for known in registry]))
         for registry in holders:
             _page(registry[name], registry, name, plain)
         return
     for registry in registries:
         rows = []
-        for each in registry:
+        for method in registry:
             try:
-                summary = registry[each].summary.replace("``", "")
+                summary = registry[method].summary.replace("``", "")
             except PluginError as error:  # its neighbours work all the same
                 summary = f"does not load: {reason(error.__cause__ or error)}"
             kind = [registry.kind] if plain else []
-            rows.append([*kind, each, summary, registry.origin(each)])
+            rows.append([*kind, method, summary, registry.origin(method)])
         _table((registry.kind, "what it is", "from"), rows, plain)
 
 
@@ -61,25 +61,21 @@ def layers(
     from cnnviz.engine.layers import convolutions, last_spatial_layer
     from cnnviz.models.loading import load_model
 
-    asked = value_parsing.lengths(size)
+    lengths = value_parsing.lengths(size)
     # names and shapes need no weights, so none are downloaded
-    of_pictures = value_parsing.size(size) if asked and len(asked) < 3 else None
-    loaded = load_model(model, weights=weights or "random", trust_model=trust_model, size=of_pictures)
-    inputs = torch.zeros(_input_shape(loaded.module, asked, loaded.preprocessing.crop, len(loaded.preprocessing.mean)))
+    picture_size = value_parsing.size(size) if lengths and len(lengths) < 3 else None
+    loaded = load_model(model, weights=weights or "random", trust_model=trust_model, size=picture_size)
+    preprocessing = loaded.preprocessing
+    inputs = torch.zeros(_input_shape(loaded.module, lengths, preprocessing.crop, len(preprocessing.mean)))
     shapes = _output_shapes(loaded.module, inputs)
     try:
         automatic = last_spatial_layer(loaded.module, (inputs,))
     except LookupError:
         automatic = ""  # class activation maps find none; gradients need none
     numbers = {name: str(number) for number, name in enumerate(convolutions(loaded.module), 1)}
+    marks = {automatic: "automatic"}
     rows = [
-        (
-            name,
-            type(module).__name__,
-            shapes.get(name, "does not run"),
-            numbers.get(name, ""),
-            "automatic" if name == automatic else "",
-        )
+        (name, type(module).__name__, shapes.get(name, "does not run"), numbers.get(name, ""), marks.get(name, ""))
         for name, module in loaded.module.named_modules()
         if name
     ]
@@ -102,10 +98,10 @@ def doctor() -> int:
     print_line(f"CUDA: {', '.join(devices) or 'none'}")
     faults = 0
     for registry in registries:
-        found = registry.faults()
-        faults += len(found)
-        print_line(f"{len(registry) - len(found)} {registry.group.rpartition('.')[2]} load")
-        for error in found.values():
+        errors = registry.faults().values()
+        faults += len(errors)
+        print_line(f"{len(registry) - len(errors)} {registry.group.rpartition('.')[2]} load")
+        for error in errors:
             print_line(f"fault: {reason(error)}")
     return PARTLY if faults else 0
 
@@ -156,14 +152,17 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 
 
 def _input_shape(
-    model: nn.Module, asked: tuple[int, ...] | None, crop: tuple[int, int] | None, channels: int
+    model: nn.Module, lengths: tuple[int, ...] | None, crop: tuple[int, int] | None, channels: int
 ) -> tuple[int, ...]:
-    """Of one input: the size asked for, or the network's own. Raises ValueError where nobody knows."""
+    """The shape of one input, (1, C, *spatial): of the lengths given, or the network's own size.
+
+    Raises ValueError if neither is known.
+    """
     from torch.nn.modules.conv import _ConvNd
 
     first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
     rank = 2 if first is None else len(first.kernel_size)
-    size = asked or (crop if rank == 2 else None)
+    size = lengths or (crop if rank == 2 else None)
     if size is None:
         example = "x".join(["224", "224", "64"][:rank])
         raise ValueError(f"the size of {type(model).__name__}'s input is not known; give it, such as --size {example}")
@@ -171,7 +170,7 @@ def _input_shape(
 
 
 def _output_shapes(model: nn.Module, inputs: Tensor) -> dict[str, str]:
-    """By layer, of what its last call gives."""
+    """For each layer the shape of the output of its last call, or the output's type if it is no tensor."""
     import torch
 
     from cnnviz.engine.forward import forward

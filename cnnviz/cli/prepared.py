@@ -110,9 +110,9 @@ def offered_renderers(name: str | None) -> list[Method[Renderer]]:
     if name is not None:
         return [renderers[name]]
     loadable = []
-    for each in renderers:
+    for offered in renderers:
         try:
-            loadable.append(renderers[each])
+            loadable.append(renderers[offered])
         except PluginError:
             continue  # cnnviz doctor reports it; nobody asked for this one
     return loadable

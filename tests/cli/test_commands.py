@@ -259,6 +259,9 @@ def test_sizes_numbers_and_memory_as_people_type_them() -> None:
     assert value_parsing.size("224") == 224
     assert value_parsing.size("224x320") == (224, 320)
     assert value_parsing.numbers("0.5, 1", "--std") == (0.5, 1.0)
+    assert value_parsing.numbers("5, 9", "--channels", int) == (5, 9)
+    assert value_parsing.names(["a, b", "a,c"], "d") == ["a", "b", "c"]
+    assert value_parsing.names(None, "d,e") == ["d", "e"]
     for wrong in ("lots", "5 TB", "", "-1"):
         with pytest.raises(ValueError, match="--memory is a size such as 512MB"):
             value_parsing.byte_count(wrong)
