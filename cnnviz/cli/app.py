@@ -14,9 +14,8 @@ from cnnviz.cli.evaluate import evaluate
 from cnnviz.cli.excite import excite
 from cnnviz.cli.explain import confusion, explain, project
 from cnnviz.cli.inspect import doctor, layers, methods
-from cnnviz.cli.invert import invert
 from cnnviz.cli.segment import segment
-from cnnviz.cli.synthesize import synthesize
+from cnnviz.cli.synthesize import invert, synthesize
 
 app = typer.Typer(name="cnnviz", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 # what is no option of the command may be a setting of a method or a renderer

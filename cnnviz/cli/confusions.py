@@ -76,9 +76,7 @@ def confusions(
             unreadable=unreadable,
             progress=step,
         )
-    renderer = command.renderer(render)
-    renderer.check([matrix.explanation])
-    picture = encoded(matrix.render(renderer), suffix)
+    picture = encoded(matrix.render(command.renderer(render).checked), suffix)
     if counts is not None:
         write(counts, matrix.table().encode())
     write(output, picture)

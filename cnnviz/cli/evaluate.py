@@ -52,7 +52,7 @@ def evaluate(
     from cnnviz.cli.prepared import picture_files, prepared, with_settings
     from cnnviz.cli.progress import progress
     from cnnviz.cli.scores import Scores, check_table, print_rows, write_table
-    from cnnviz.cli.scoring import scored
+    from cnnviz.cli.scoring import Scorer
     from cnnviz.images.annotations import read_annotations
 
     names, metric_names = value_parsing.names(method, "grad_cam"), value_parsing.names(metric, "roc_auc,mass_inside")
@@ -64,11 +64,12 @@ def evaluate(
     annotations = None if masks is None else read_annotations(masks)
     files = picture_files(command.arguments)
     explainer = command.explainer(command.attributions(names), target)
-    scoring = {name: metrics[name](**converted(metrics[name], command.settings)) for name in metric_names}
+    configured = {name: metrics[name](**converted(metrics[name], command.settings)) for name in metric_names}
+    scorer = Scorer(explainer, configured, annotations)
     scores = Scores(names, metric_names, drop_blank)
     with progress("measuring", options["quiet"]) as step:
         failures: list[tuple[Path, Exception]] = []
-        for path, result in scored(explainer, scoring, annotations, files.paths, options["batch"]):
+        for path, result in scorer(files.paths, options["batch"]):
             if isinstance(result, Exception):
                 failures.append((path, result))
                 alike = not scores.pictures and len({reason(error) for _, error in failures}) == 1

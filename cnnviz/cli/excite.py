@@ -13,11 +13,7 @@ from cnnviz.cli.method_options import named_methods
 from cnnviz.cli.options import Layer, ModelOptions, Pictures, Render, Show, WorkOptions, answer_option, sharing
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
-
-    from cnnviz.explanations.explanation import Explanation
 
 
 @sharing(ModelOptions, WorkOptions)
@@ -53,7 +49,6 @@ def excite(
     suffix = picture_suffix(output)
     destination(str(output), files.paths, [method], show)
     attribution = command.attributions([method])[method]
-    renderer = command.renderer(render)
     readable: list[Path] = []
     unreadable = Unreadable(raising=len(files.paths) == 1)
 
@@ -64,16 +59,14 @@ def excite(
                 yield like_weights(batch, command.model.module)
                 step(len(readable) + unreadable.count, len(files.paths))
 
-    def checked_renderer(explanation: Explanation) -> NDArray[np.uint8]:
-        renderer.check([explanation])
-        return renderer(explanation)
-
     best = find_exciting(command.model, inputs(), layer, tuple(dict.fromkeys(numbers)), count)
     if not readable:
         return FAILED
     if not any(best.values()):
         raise ValueError(f"none of {len(readable)} pictures excites a channel of {channels}; choose other channels")
-    crops = patch_sheet(command.model, layer, best, attribution, renderer=checked_renderer, **command.explain_options)
+    crops = patch_sheet(
+        command.model, layer, best, attribution, renderer=command.renderer(render).checked, **command.explain_options
+    )
     write(output, encoded(crops, suffix))
     if not options["quiet"]:
         for number, activations in best.items():

@@ -45,6 +45,11 @@ class RequestedRenderer:
         name, preset = self._choice(explanation)
         return explanation.render(name, **{**preset, **converted(renderers[name], self.settings)})
 
+    def checked(self, explanation: Explanation) -> NDArray[np.uint8]:
+        """The pictures of the only explanation there is. Raises TypeError as :meth:`check` does."""
+        self.check([explanation])
+        return self(explanation)
+
     def check(self, explanations: Iterable[Explanation]) -> None:
         """Raises TypeError for a setting that neither the methods nor any of the renderers have."""
         used = [renderers[name] for name, _ in map(self._choice, explanations)]

@@ -74,7 +74,7 @@ class PreparedCommand:
 
     def explainer(self, attributions: Mapping[str, Named], target: str | None) -> Explainer:
         """Explains batches of inputs by these methods, as the options say."""
-        options = self.explain_options
+        options = self.explain_options  # first, so that a wrong one is reported before the network loads
         return Explainer(self.model, attributions, read_target(target), options)
 
     def renderer(self, name: str | None) -> RequestedRenderer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -14,72 +15,64 @@ from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.annotations import Annotations, read_mask
 from cnnviz.registry.protocols import Metric
 
-
-def scored(
-    explainer: Explainer,
-    metrics: Mapping[str, Metric],
-    annotations: Annotations | None,
-    pictures: Sequence[Path],
-    batch: int,
-) -> Iterator[tuple[Path, dict[str, Score] | Exception]]:
-    """Each picture with its scores by method, or with the reason why there are none.
-
-    Pictures that can't be read or are not annotated are reported and left out.
-    """
-    left_out = Unreadable(raising=len(pictures) == 1)
-    for paths, inputs in batches(pictures, explainer.model, batch, left_out):
-        masks: dict[int, Tensor | None] = {}
-        for item, path in enumerate(paths):
-            try:
-                size, preprocessing = tuple(inputs.shape[2:]), explainer.model.preprocessing
-                masks[item] = None if annotations is None else read_mask(annotations, path, preprocessing, size)
-            except (OSError, ValueError, LookupError) as error:
-                left_out(path, error)
-        for item, explanations in _explained(explainer, inputs, list(masks)):
-            yield paths[item], _scores(explanations, explainer, metrics, masks[item])
+Result = dict[str, Score] | Exception
+"""The scores of a picture by method, or the reason why there are none."""
 
 
-def _explained(
-    explainer: Explainer, inputs: Tensor, items: Sequence[int]
-) -> Iterator[tuple[int, dict[str, Explanation] | Exception]]:
-    """These items of a batch with their explanations; those of a batch that fails are explained one by one."""
-    if not items:
-        return
-    try:
-        explanations = explainer(inputs[list(items)])
-    except Exception as error:
-        if len(items) == 1:
-            yield items[0], error
-        else:
-            for item in items:
-                yield from _explained(explainer, inputs, [item])
-        return
-    for place, item in enumerate(items):
-        yield item, {name: explanation[place] for name, explanation in explanations.items()}
+@dataclass(frozen=True)
+class Scorer:
+    """Scores the explanations of pictures by several metrics."""
 
+    explainer: Explainer
+    metrics: Mapping[str, Metric]
+    annotations: Annotations | None
 
-def _scores(
-    explanations: dict[str, Explanation] | Exception,
-    explainer: Explainer,
-    metrics: Mapping[str, Metric],
-    mask: Tensor | None,
-) -> dict[str, Score] | Exception:
-    if isinstance(explanations, Exception):
-        return explanations
-    scores = {}
-    for method, explanation in explanations.items():
+    def __call__(self, pictures: Sequence[Path], batch: int) -> Iterator[tuple[Path, Result]]:
+        """Each picture with its result; what can't be read or is not annotated is reported and left out."""
+        model, left_out = self.explainer.model, Unreadable(raising=len(pictures) == 1)
+        for paths, inputs in batches(pictures, model, batch, left_out):
+            masks: dict[int, Tensor | None] = {}
+            for item, path in enumerate(paths):
+                try:
+                    masks[item] = self._mask(path, tuple(inputs.shape[2:]))
+                except (OSError, ValueError, LookupError) as error:
+                    left_out(path, error)
+            for item, result in self._results(inputs, masks) if masks else ():
+                yield paths[item], result
+
+    def _mask(self, path: Path, size: tuple[int, ...]) -> Tensor | None:
+        if self.annotations is None:
+            return None
+        return read_mask(self.annotations, path, self.explainer.model.preprocessing, size)
+
+    def _results(self, inputs: Tensor, masks: Mapping[int, Tensor | None]) -> Iterator[tuple[int, Result]]:
+        """The items of a batch that ``masks`` has; those of a batch that fails are explained one by one."""
         try:
-            values = evaluate(
-                explanation,
-                list(metrics.values()),
-                masks=None if mask is None else mask[None],
-                model=explainer.model,
-                attribution=explainer.attributions[method],
-                target=explainer.target,
-                **explainer.options,
-            )
+            explanations = self.explainer(inputs[list(masks)])
         except Exception as error:
-            return error
-        by_metric = dict(zip(metrics, map(float, values.values()), strict=True))
-        scores[method] = Score(by_metric, blank=not bool(explanation.values.any()))
-    return scores
+            if len(masks) == 1:
+                yield next(iter(masks)), error
+                return
+            for item, mask in masks.items():
+                yield from self._results(inputs, {item: mask})
+            return
+        for place, (item, mask) in enumerate(masks.items()):
+            result: Result
+            try:
+                result = {name: self._score(name, part[place], mask) for name, part in explanations.items()}
+            except Exception as error:
+                result = error
+            yield item, result
+
+    def _score(self, method: str, explanation: Explanation, mask: Tensor | None) -> Score:
+        values = evaluate(
+            explanation,
+            list(self.metrics.values()),
+            masks=None if mask is None else mask[None],
+            model=self.explainer.model,
+            attribution=self.explainer.attributions[method],
+            target=self.explainer.target,
+            **self.explainer.options,
+        )
+        metrics = dict(zip(self.metrics, map(float, values.values()), strict=True))
+        return Score(metrics, blank=not bool(explanation.values.any()))

@@ -1,4 +1,4 @@
-"""The command that makes inputs for a network."""
+"""The commands that make inputs for a network: synthesize, and invert, which begins with pictures."""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ import typer
 
 from cnnviz.cli import value_parsing
 from cnnviz.cli.method_options import converted
-from cnnviz.cli.options import FileOptions, ModelOptions, SynthesisWorkOptions, answer_option, model_option, sharing
+from cnnviz.cli.options import (
+    FileOptions,
+    ModelOptions,
+    Pictures,
+    SynthesisWorkOptions,
+    answer_option,
+    model_option,
+    sharing,
+)
 from cnnviz.registry.registry import syntheses
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+INVERSION = "inversion"
 
 
 class SizedModelOptions(ModelOptions):
@@ -44,7 +54,7 @@ def synthesize(
     from cnnviz.cli.outputs import destination
     from cnnviz.cli.prepared import prepared
     from cnnviz.cli.synthesis_jobs import Job, run_jobs
-    from cnnviz.feature_visualization.synthesize import synthesize as make
+    from cnnviz.feature_visualization.synthesize import synthesize as make_input
     from cnnviz.images.files import read_input
 
     words = [word for word in synthesis if not word.startswith("-")]
@@ -68,7 +78,7 @@ def synthesize(
     lengths = value_parsing.lengths(options["size"])
     size = lengths[0] if lengths is not None and len(lengths) == 1 else lengths
     how = {"size": size, "count": count, "seed": options["seed"], "snapshots": snapshots}
-    run = partial(make, model, name, **how, **converted(method, command.settings, read))
+    run = partial(make_input, model, name, **how, **converted(method, command.settings, read))
     labels = [name, *(command.settings[setting] for setting in ("layer", "target") if setting in command.settings)]
     jobs = []
     for number in channels:
@@ -76,3 +86,46 @@ def synthesize(
         row = title if count > 1 and len(channels) > 1 else ""
         jobs.append(Job(partial(run, channel=number), title, "_".join([*labels, str(number)]), row))
     return run_jobs(jobs or [Job(run, " ".join(labels), "_".join(labels))], place, options)
+
+
+@sharing(FileOptions, ModelOptions, SynthesisWorkOptions)
+def invert(
+    context: typer.Context,
+    pictures: Pictures,
+    options: Mapping[str, Any],
+    layer: Annotated[
+        str | None, answer_option("By name or number; several: 1,features.3.", "--layer", "--layers")
+    ] = None,
+    depth: Annotated[int | None, answer_option("Instead: so many layers, evenly through the network.", min=1)] = None,
+) -> int:
+    """Make pictures that a layer answers like the ones given: what did it keep of them?
+
+    A row for each picture, itself first, and then a picture for each layer with the relative error of its features.
+    Settings are options too: --steps 100, --canvas pixels; [bold]cnnviz methods inversion[/bold] lists them.
+    """
+    from cnnviz.cli.outputs import destination
+    from cnnviz.cli.prepared import prepared
+    from cnnviz.cli.synthesis_jobs import Job, run_jobs
+    from cnnviz.feature_visualization.synthesize import synthesize as make_input
+    from cnnviz.images.files import find_pictures
+    from cnnviz.tasks.layer_selection import depths
+
+    command = prepared(context, pictures, [syntheses[INVERSION]], options)
+    if layer is not None and depth is not None:
+        raise ValueError("--layer names layers and --depth chooses them; say one of them")
+    files = find_pictures(command.arguments)
+    place = destination(options["output"], files, [INVERSION] * len(files), options["show"])
+    model = command.model
+    settings = converted(syntheses[INVERSION], command.settings) | {"seed": options["seed"]}
+    inputs = [command.read(path) for path in files]
+    names: list[str | None] = [None] if layer is None else [*layer.split(",")]
+    if depth is not None:
+        weight = next(model.module.parameters())
+        names = [*depths(model.module, inputs[0][None].to(weight), depth)]
+    jobs = []
+    for path, original in zip(files, inputs, strict=True):
+        for name in names:
+            make = partial(make_input, model, INVERSION, of=original, layer=name, **settings)
+            file = f"{path.stem}_{INVERSION}" + (f"_{name}" if name else "")
+            jobs.append(Job(make, name or "the last layer", file, path.name, original[None]))
+    return run_jobs(jobs, place, options)
