@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -177,13 +178,10 @@ def _output_shapes(model: nn.Module, inputs: Tensor) -> dict[str, str]:
 
     shapes: dict[str, str] = {}
 
-    def observer(name: str) -> Any:
-        def observe(module: nn.Module, args: Any, output: Any) -> None:
-            shapes[name] = _shape(output) if isinstance(output, torch.Tensor) else type(output).__name__
+    def observe(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        shapes[name] = _shape(output) if isinstance(output, torch.Tensor) else type(output).__name__
 
-        return observe
-
-    forward(model, [inputs], hooks=[(name, observer(name)) for name, _ in model.named_modules()])
+    forward(model, [inputs], hooks=[(name, partial(observe, name)) for name, _ in model.named_modules()])
     return shapes
 
 
