@@ -1,1 +1,5 @@
-"""The command line. Nothing here imports torch or matplotlib before a command needs them: help is instant."""
+"""The command line.
+
+Files that declare commands load neither torch nor matplotlib, so that help is instant; a command imports what it needs
+as it runs.
+"""

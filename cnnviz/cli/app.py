@@ -12,12 +12,10 @@ from cnnviz.cli.deconv_segment import deconv_segment
 from cnnviz.cli.demo import demo
 from cnnviz.cli.evaluate import evaluate
 from cnnviz.cli.excite import excite
-from cnnviz.cli.explain import confusion, explain
+from cnnviz.cli.explain import confusion, explain, project
 from cnnviz.cli.inspect import doctor, layers, methods
-from cnnviz.cli.invert import invert
-from cnnviz.cli.project import project
 from cnnviz.cli.segment import segment
-from cnnviz.cli.synthesize import synthesize
+from cnnviz.cli.synthesize import invert, synthesize
 
 app = typer.Typer(name="cnnviz", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 # what is no option of the command may be a setting of a method or a renderer
@@ -28,8 +26,8 @@ for command in (deconv_segment, methods, layers, demo, doctor):
     app.command()(command)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"cnnviz {version('cnnviz')}")

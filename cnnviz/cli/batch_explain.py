@@ -2,196 +2,136 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cnnviz.cli.errors import FAILED, PARTLY, reason, say, tell
-from cnnviz.cli.outputs import Destination, Drawing, file_names, write_together
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from cnnviz.cli.errors import print_failure, print_line, reason
+from cnnviz.cli.outputs import Destination, RequestedRenderer, file_names, open_in_viewer, write_together
+from cnnviz.cli.progress import progress
+from cnnviz.explanations.explain import explain
+from cnnviz.explanations.explanation import Explanation
+from cnnviz.formulas.expr import Named
+from cnnviz.images.batches import Picture, in_batches
+from cnnviz.models.loading import LoadedModel
+from cnnviz.run.targets import Target
 
-    from cnnviz.explanations.explanation import Explanation
-    from cnnviz.formulas.expr import Named
-    from cnnviz.models.loading import LoadedModel
-    from cnnviz.run.targets import Target
-
-Also = Callable[[Sequence[Path], "Mapping[str, Explanation]", Drawing], None]
+BatchHook = Callable[[Sequence[Path], Mapping[str, Explanation], RequestedRenderer], None]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of every picture."""
+class Explainer:
+    """Explains inputs by several methods, each under a name of its own."""
 
     model: LoadedModel
-    formulas: Mapping[str, Named]
+    attributions: Mapping[str, Named]
+    """By the name of their explanations; a method that stands under several names is computed once."""
     target: Target
-    how: Mapping[str, Any]
-    """What else ``explain`` is told: seed, memory, before_softmax."""
+    options: Mapping[str, Any]
+    """Further options of :func:`cnnviz.explain`: seed, memory, before_softmax."""
+    renderers: Mapping[str, str] = field(default_factory=dict)
+    """Which renderer the explanation of a name asks for, if not its method's."""
 
     def __call__(self, inputs: Tensor) -> dict[str, Explanation]:
-        """The answers by method."""
-        from cnnviz.explanations.explain import explain
-
-        parameter = next(self.model.module.parameters(), None)
-        inputs = inputs if parameter is None else inputs.to(parameter.device, parameter.dtype)
-        formulas = list(self.formulas.values())
-        found = explain(self.model, inputs, formulas, target=self.target, **self.how)
-        return dict(zip(self.formulas, found.values(), strict=True))
-
-
-def found_pictures(paths: Sequence[str]) -> tuple[list[Path], int]:
-    """The files that paths and folders stand for; of those that are not there is told, and how many they are."""
-    from cnnviz.images.files import find_pictures
-
-    found: dict[Path, None] = {}
-    missing = 0
-    for path in paths:
-        try:
-            found |= dict.fromkeys(find_pictures(path))
-        except (OSError, ValueError) as error:
-            if len(paths) == 1:
-                raise
-            tell(reason(error))
-            missing += 1
-    if not paths:
-        raise ValueError("no pictures given; name at least one file or folder")
-    return list(found), missing
+        """The explanations of inputs (N, C, *spatial), by name."""
+        inputs = like_weights(inputs, self.model.module)
+        methods = {attribution.name: attribution for attribution in self.attributions.values()}
+        results = explain(self.model, inputs, list(methods.values()), target=self.target, **self.options)
+        by_method = dict(zip(methods, results.values(), strict=True))
+        explanations = {name: by_method[attribution.name] for name, attribution in self.attributions.items()}
+        return explanations | {name: replace(explanations[name], renderer=own) for name, own in self.renderers.items()}
 
 
-def answered(
-    question: Question,
+def like_weights(inputs: Tensor, model: nn.Module) -> Tensor:
+    """The inputs on the device of the model's weights and of their dtype."""
+    weight = next(model.parameters(), None)
+    return inputs if weight is None else inputs.to(weight.device, weight.dtype)
+
+
+class Unreadable:
+    """Prints why pictures cannot be read, and counts them; or raises the error, as for a command's only picture."""
+
+    def __init__(self, raising: bool) -> None:
+        self.count = 0
+        self._raising = raising
+
+    def __call__(self, picture: Picture, error: Exception) -> None:
+        if self._raising:
+            raise error
+        print_failure(reason(error))
+        self.count += 1
+
+
+def batches(
+    pictures: Sequence[Path], model: LoadedModel, size: int, unreadable: Unreadable
+) -> Iterator[tuple[list[Path], Tensor]]:
+    """Inputs (N, C, *spatial) of one size, N at most ``size``, with their files."""
+    return in_batches(((path, path) for path in pictures), model.preprocessing, size, unreadable)
+
+
+def explain_files(
+    explainer: Explainer,
     pictures: Sequence[Path],
-    drawing: Drawing,
+    renderer: RequestedRenderer,
     destination: Destination,
-    *,
-    batch: int,
-    quiet: bool,
-    show: bool,
-    also: Also | None = None,
+    options: Mapping[str, Any],
+    on_batch: BatchHook | None = None,
 ) -> int:
-    """Explain them all, write the files, tell of each. Returns how many pictures failed; raises where all did.
+    """Explain them all, write the files, print a line for each. Returns how many pictures failed; raises if all did.
 
-    ``also`` is handed the pictures of each batch and their answers, before these are written.
+    ``on_batch`` is handed the pictures of each batch and their explanations, before these are written.
     """
-    names = file_names(destination.path, pictures, list(question.formulas)) if destination.folder else {}
-    together: dict[str, list[Explanation]] = {name: [] for name in question.formulas}
+    names = file_names(destination.path, pictures, list(explainer.attributions)) if destination.folder else {}
+    together: dict[str, list[Explanation]] = {name: [] for name in explainer.attributions}
     written: list[Path] = []
-    failed = 0
+    unreadable = Unreadable(raising=len(pictures) == 1)
 
-    def done(path: Path, explanation: Explanation) -> None:
+    def report(path: Path, explanation: Explanation) -> None:
         written.append(path)
-        if not quiet:
-            say(f"{path}: {', '.join(explanation.titles())}")
+        if not options["quiet"]:
+            print_line(f"{path}: {', '.join(explanation.titles())}")
 
-    def take(paths: Sequence[Path], inputs: Tensor) -> None:
-        answers = question(inputs)
-        drawing.check(answers.values())
-        if also is not None:
-            also(paths, answers, drawing)
-        if destination.folder:
-            destination.path.mkdir(parents=True, exist_ok=True)
-            _write_each(paths, answers, names, drawing, done)
-        else:
-            for name, answer in answers.items():
-                together[name].append(answer)
+    def process(paths: Sequence[Path], inputs: Tensor) -> None:
+        explanations = explainer(inputs)
+        renderer.check(explanations.values())
+        if on_batch is not None:
+            on_batch(paths, explanations, renderer)
+        if not destination.folder:
+            for name, explanation in explanations.items():
+                together[name].append(explanation)
+            return
+        destination.path.mkdir(parents=True, exist_ok=True)
+        for item, picture in enumerate(paths):
+            for name, explanation in explanations.items():
+                explanation[item].save(names[picture, name], renderer)
+                report(names[picture, name], explanation[item])
 
-    def faults(paths: Sequence[Path], inputs: Tensor) -> list[tuple[Path, Exception]]:
-        """What goes wrong with which; those of a batch that fails are asked one by one."""
+    def failures(paths: Sequence[Path], inputs: Tensor) -> list[tuple[Path, Exception]]:
+        """What fails for which picture; those of a batch that fails are explained one by one."""
         try:
-            take(paths, inputs)
+            process(paths, inputs)
         except Exception as error:
             if len(paths) == 1 or not destination.folder:
                 return [(path, error) for path in paths]
-            alone = (([path], inputs[item : item + 1]) for item, path in enumerate(paths))
-            return [fault for each in alone for fault in faults(*each)]
+            return [fault for item, path in enumerate(paths) for fault in failures([path], inputs[item : item + 1])]
         return []
 
-    with _progress(len(pictures), quiet) as advance:
-        for paths, inputs in batches(question.model, pictures, batch):
-            if isinstance(inputs, Exception):
-                if len(pictures) == 1:
-                    raise inputs
-                tell(reason(inputs))
-                failed += 1
-            else:
-                found = faults(paths, inputs)
-                if found and not (destination.folder and written):
-                    raise found[0][1]  # it would go wrong for all of them
-                for path, error in found:
-                    tell(f"{path}: {reason(error)}")
-                failed += len(found)
-            advance(len(paths))
+    explained = failed = 0
+    with progress("explaining", options["quiet"] or len(pictures) == 1, len(pictures)) as step:
+        for paths, inputs in batches(pictures, explainer.model, options["batch"], unreadable):
+            faults = failures(paths, inputs)
+            if faults and not (destination.folder and written):
+                raise faults[0][1]  # it would fail for all of them
+            for path, error in faults:
+                print_failure(f"{path}: {reason(error)}")
+            failed += len(faults)
+            explained += len(paths)
+            step(explained + unreadable.count, len(pictures))
     if any(together.values()):
-        done(destination.path, write_together(destination.path, together, drawing))
-    if show:
-        _show(written)
-    return failed
-
-
-def status(pictures: int, failed: int) -> int:
-    """The exit status of work of which a part failed."""
-    return 0 if failed == 0 else PARTLY if failed < pictures else FAILED
-
-
-def _write_each(
-    paths: Sequence[Path],
-    answers: Mapping[str, Explanation],
-    names: Mapping[tuple[Path, str], Path],
-    drawing: Drawing,
-    done: Callable[[Path, Explanation], None],
-) -> None:
-    for item, picture in enumerate(paths):
-        for method, answer in answers.items():
-            answer[item].save(names[picture, method], drawing)
-            done(names[picture, method], answer[item])
-
-
-def batches(model: LoadedModel, pictures: Sequence[Path], most: int) -> Iterator[tuple[list[Path], Tensor | Exception]]:
-    """Inputs (N, C, *spatial) of one size, N at most so many; or what was wrong with a picture."""
-    import torch
-
-    from cnnviz.images.files import read_input
-
-    paths: list[Path] = []
-    inputs: list[Tensor] = []
-    for path in pictures:
-        try:
-            tensor = read_input(path, model.preprocessing)
-        except (OSError, ValueError) as error:
-            yield [path], error
-            continue
-        if inputs and (len(inputs) == most or inputs[0].shape != tensor.shape):
-            yield paths, torch.stack(inputs)
-            paths, inputs = [], []
-        paths.append(path)
-        inputs.append(tensor)
-    if inputs:
-        yield paths, torch.stack(inputs)
-
-
-@contextmanager
-def _progress(pictures: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    if quiet or pictures == 1 or not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns: list[Any] = [*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()]
-    # lines for a file or a pipe must go there, and not to the terminal with the bar
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task("explaining", total=pictures)
-        yield lambda count: bar.advance(task, count)
-
-
-def _show(paths: Sequence[Path]) -> None:
-    from PIL import Image
-
-    for path in paths:
-        with Image.open(path) as picture:
-            picture.show()
+        report(destination.path, write_together(destination.path, together, renderer))
+    if options["show"]:
+        open_in_viewer(written)
+    return failed + unreadable.count

@@ -10,31 +10,25 @@ of its ReLU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnviz.cli import value_parsing
-from cnnviz.cli.batch_explain import Question
-from cnnviz.cli.errors import FAILED
-from cnnviz.cli.options import FILES, MODEL, QUESTION, WORK, Layer, Pictures, Target, loaded, sharing
-from cnnviz.cli.outputs import Drawing
+from cnnviz.cli.method_options import named_methods
+from cnnviz.cli.options import EXPLAIN, FileOptions, Layer, Pictures, Target, answer_option, sharing
+from cnnviz.registry.registry import renderers
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
-
+    from cnnviz.cli.outputs import RequestedRenderer
     from cnnviz.explanations.explanation import Explanation
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the pictures: what it shows, and how."""
+    """One of the pictures: which method it shows, and how it is drawn."""
 
     method: str
     renderer: str
@@ -58,89 +52,49 @@ KINDS = {
 COLUMNS = 6  # the picture itself and the eleven, in two rows
 
 
-@sharing(QUESTION, FILES, MODEL, WORK)
+@sharing(*EXPLAIN, FileOptions)
 def classic(
     context: typer.Context,
     pictures: Pictures,
     options: Mapping[str, Any],
     target: Target = None,
     layer: Layer = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Also draw them all in one picture.", rich_help_panel="Question and answer"),
-    ] = None,
+    sheet: Annotated[Path | None, answer_option("Also draw them all in one picture.", metavar="FILE")] = None,
 ) -> int:
     """Make eleven pictures of each: gradients, guided gradients, each sign, Grad-CAM and guided Grad-CAM.
 
     They are named NAME_Vanilla_BP_color and so on, and cost one pass forward and two back. The settings of the methods
     and renderers are options too, such as --smooth or --colormap hsv.
     """
-    from cnnviz.cli.batch_explain import answered, found_pictures, status
-    from cnnviz.cli.method_options import formula, named_methods, separated
+    from cnnviz.cli.batch_explain import explain_files
     from cnnviz.cli.outputs import destination
-    from cnnviz.cli.targets import read_target
+    from cnnviz.cli.prepared import picture_files, prepared, with_settings
     from cnnviz.drawing.montage import grid
     from cnnviz.explanations.explanation import joined
-    from cnnviz.images.files import encoded, picture_suffix, read_input, write
-    from cnnviz.registry.registry import renderers
+    from cnnviz.images.files import encoded, picture_suffix, write
 
-    declared = [name for parameter in context.command.params for name in parameter.opts]
-    tokens = [*pictures, *(("--layer", layer) if layer is not None else ())]
-    methods = named_methods(dict.fromkeys(kind.method for kind in KINDS.values()), tokens)
+    words = with_settings(pictures, layer=layer)
+    methods = named_methods(dict.fromkeys(kind.method for kind in KINDS.values()), words)
     used = [renderers[name] for name in dict.fromkeys(kind.renderer for kind in KINDS.values())]
-    paths, settings = separated(tokens, methods, used, declared)
-    found, missing = found_pictures(paths)
-    if not found:
-        return FAILED
-    place = destination(options["output"], found, list(KINDS), options["show"])
+    command = prepared(context, words, methods, options, used)
+    files = picture_files(command.arguments)
+    place = destination(options["output"], files.paths, list(KINDS), options["show"])
     if sheet is not None:
         picture_suffix(sheet)
-        destination(str(sheet), found, list(KINDS), show=False)  # raises for a place that can't be written
-    load = cache(lambda: loaded(options))
-    by_method = {
-        method.name: formula(method.name, settings, lambda path: read_input(path, load().preprocessing))
-        for method in methods
-    }
-    how = {"seed": options["seed"], "memory": value_parsing.byte_count(options["memory"])}
-    how |= {"before_softmax": options["before_softmax"]}
-    formulas = {name: by_method[kind.method] for name, kind in KINDS.items()}
-    kept: dict[str, list[Explanation]] = {} if sheet is None else {name: [] for name in KINDS}
-    question = _Kinds(load(), formulas, read_target(target), how, kept)
-    drawing = _InKinds(None, settings, frozenset(name for each in methods for name in each.settings))
-    work = {name: options[name] for name in ("batch", "quiet", "show")}
-    failed = answered(question, found, drawing, place, **work)
-    if sheet is not None and any(kept.values()):
-        together = {name: joined(batches) for name, batches in kept.items()}
-        write(sheet, encoded(grid(together, drawing, COLUMNS), picture_suffix(sheet)))
-    return status(len(found) + missing, failed + missing)
+        destination(str(sheet), files.paths, list(KINDS), show=False)  # raises for a place that can't be written
+    by_method = command.attributions(method.name for method in methods)
+    explainer = command.explainer({name: by_method[kind.method] for name, kind in KINDS.items()}, target)
+    explainer = replace(explainer, renderers={name: name for name in KINDS})
+    presets = {name: (kind.renderer, kind.settings) for name, kind in KINDS.items()}
+    renderer = replace(command.renderer(None), presets=presets)
+    for_sheet: dict[str, list[Explanation]] = {name: [] for name in KINDS}
 
+    def keep(paths: Sequence[Path], explanations: Mapping[str, Explanation], renderer: RequestedRenderer) -> None:
+        for name, explanation in explanations.items():
+            for_sheet[name].append(explanation)
 
-@dataclass(frozen=True)
-class _Kinds(Question):
-    """Answers for each kind, which is told as the renderer that draws it."""
-
-    kept: Mapping[str, list[Explanation]] = field(default_factory=dict)
-    """Where answers are kept, for a sheet of them all."""
-
-    def __call__(self, inputs: Tensor) -> dict[str, Explanation]:
-        different = {formula.name: formula for formula in self.formulas.values()}
-        found = Question(self.model, different, self.target, self.how)(inputs)
-        answers = {name: replace(found[formula.name], renderer=name) for name, formula in self.formulas.items()}
-        for name, batches in self.kept.items():
-            batches.append(answers[name])
-        return answers
-
-
-@dataclass(frozen=True)
-class _InKinds(Drawing):
-    """Draws each kind as its table says, unless settings say otherwise."""
-
-    def __call__(self, explanation: Explanation) -> NDArray[np.uint8]:
-        from cnnviz.cli.method_options import converted
-        from cnnviz.registry.registry import renderers
-
-        kind = KINDS[str(explanation.renderer)]
-        return explanation.render(kind.renderer, **{**kind.settings, **converted(renderers[kind.renderer], self.given)})
-
-    def name(self, explanation: Explanation) -> str:
-        return KINDS[str(explanation.renderer)].renderer
+    failed = explain_files(explainer, files.paths, renderer, place, options, None if sheet is None else keep)
+    if sheet is not None and any(for_sheet.values()):
+        explanations = {name: joined(batches) for name, batches in for_sheet.items()}
+        write(sheet, encoded(grid(explanations, renderer, COLUMNS), picture_suffix(sheet)))
+    return files.status(failed)

@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from cnnviz.cli import value_parsing
-from cnnviz.cli.options import MODEL, QUESTION, WORK, Layer, Render, Show, loaded, sharing
-
-if TYPE_CHECKING:
-    from cnnviz.images.batches import Picture
-
-_ANSWER: dict[str, Any] = {"rich_help_panel": "Question and answer"}
+from cnnviz.cli.method_options import named_methods
+from cnnviz.cli.options import EXPLAIN, Layer, Render, Show, answer_option, sharing
 
 
-@sharing(QUESTION, MODEL, WORK)
+@sharing(*EXPLAIN)
 def confusions(
     context: typer.Context,
     folder: Annotated[
-        list[str],
-        typer.Argument(metavar="FOLDER", help="A folder of pictures for each class, or any with --labels."),
+        list[str], typer.Argument(metavar="FOLDER", help="A folder of pictures for each class, or any with --labels.")
     ],
     options: Mapping[str, Any],
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="A table of the pictures: file,label.", **_ANSWER)
-    ] = None,
-    method: Annotated[str, typer.Option("--method", "-m", help="What explains.", **_ANSWER)] = "grad_cam",
-    cell: Annotated[
-        str, typer.Option(help="What a cell shows: its typical picture, the surest, or the mean.", **_ANSWER)
-    ] = "typical",
-    toward: Annotated[str, typer.Option(help="The class explained: prediction or truth.", **_ANSWER)] = "prediction",
-    most: Annotated[
-        int, typer.Option(min=2, help="Of more classes than so many, the most confused are drawn.", **_ANSWER)
-    ] = 12,
+    labels: Annotated[Path | None, answer_option("A table of the pictures: file,label.", metavar="FILE.csv")] = None,
+    method: Annotated[str, answer_option("What explains.", "--method", "-m")] = "grad_cam",
+    cell: Annotated[str, answer_option("What a cell shows: its typical picture, the surest, or the mean.")] = "typical",
+    toward: Annotated[str, answer_option("The class explained: prediction or truth.")] = "prediction",
+    most: Annotated[int, answer_option("Of more classes than so many, the most confused are drawn.", min=2)] = 12,
     layer: Layer = None,
     render: Render = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The picture of the matrix.", **_ANSWER)
-    ] = Path("confusions.png"),
+    output: Annotated[Path, answer_option("The picture of the matrix.", "--output", "-o", metavar="FILE")] = Path(
+        "confusions.png"
+    ),
     counts: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="Also write how many pictures each cell has.", **_ANSWER)
+        Path | None, answer_option("Also write how many pictures each cell has.", metavar="FILE.csv")
     ] = None,
     show: Show = False,
 ) -> int:
@@ -52,66 +39,49 @@ def confusions(
     Rows are true classes, columns what they were taken for. The settings of the method and of the renderer are options
     too, such as --layer 3 or --opacity 0.4.
     """
-    from cnnviz.cli.batch_explain import status
-    from cnnviz.cli.errors import reason, say, tell
-    from cnnviz.cli.explain import offered_renderers
-    from cnnviz.cli.method_options import formula, named_methods, separated
-    from cnnviz.cli.outputs import Drawing
+    from cnnviz.cli.batch_explain import Unreadable
+    from cnnviz.cli.errors import exit_status, print_line
+    from cnnviz.cli.outputs import check_folder, open_in_viewer
+    from cnnviz.cli.prepared import offered_renderers, prepared, with_settings
     from cnnviz.cli.progress import progress
-    from cnnviz.images.files import encoded, picture_suffix, read_input, write
+    from cnnviz.images.files import encoded, picture_suffix, write
     from cnnviz.tasks.confusion_matrix import find_confusions
     from cnnviz.tasks.labels import labelled_pictures
 
-    declared = [name for parameter in context.command.params for name in parameter.opts]
-    tokens = [*folder, *(("--layer", layer) if layer is not None else ())]
-    methods = named_methods([method], tokens)
-    places, settings = separated(tokens, methods, offered_renderers(render), declared)
-    if len(places) != 1:
-        raise ValueError(f"one folder of labelled pictures is explained at once, not {len(places)}")
+    words = with_settings(folder, layer=layer)
+    command = prepared(context, words, named_methods([method], words), options, offered_renderers(render))
+    if len(command.arguments) != 1:
+        raise ValueError(f"one folder of labelled pictures is explained at once, not {len(command.arguments)}")
     suffix = picture_suffix(output)
-    for path in filter(None, (output, counts)):
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
-    load = cache(lambda: loaded(options))
-    explained = formula(method, settings, lambda path: read_input(path, load().preprocessing))
-    pictures = labelled_pictures(places[0], labels, load().categories)
-    written = {path.resolve() for path in (output, counts) if path is not None}
-    for picture in (*(path for path, _ in pictures), *filter(None, [labels])):
-        if picture.resolve() in written:
-            raise ValueError(f"{picture} is read, and would be replaced; choose another name")
-    unreadable = 0
-
-    def left_out(picture: Picture, error: Exception) -> None:
-        nonlocal unreadable
-        unreadable += 1
-        tell(reason(error))
-
+    outputs = [path for path in (output, counts) if path is not None]
+    for path in outputs:
+        check_folder(path)
+    attribution = command.attributions([method])[method]
+    pictures = labelled_pictures(command.arguments[0], labels, command.model.categories)
+    replaced = {path.resolve() for path in outputs}
+    for path in (*(picture for picture, _ in pictures), *filter(None, [labels])):
+        if path.resolve() in replaced:
+            raise ValueError(f"{path} is read, and would be replaced; choose another name")
+    unreadable = Unreadable(raising=False)
     with progress("looking", options["quiet"]) as step:
-        found = find_confusions(
-            load(),
+        matrix = find_confusions(
+            command.model,
             pictures,
-            explained,
+            attribution,
             cell=cell,  # type: ignore[arg-type]  # which there are is checked there
             toward=toward,  # type: ignore[arg-type]
             most=most,
             batch=options["batch"],
-            seed=options["seed"],
-            memory=value_parsing.byte_count(options["memory"]),
-            before_softmax=options["before_softmax"],
-            unreadable=left_out,
+            **command.explain_options,
+            unreadable=unreadable,
             progress=step,
         )
-    drawing = Drawing(render, settings, frozenset(name for each in methods for name in each.settings))
-    drawing.check([found.explanation])
-    matrix = encoded(found.render(drawing), suffix)
+    picture = encoded(matrix.render(command.renderer(render).checked), suffix)
     if counts is not None:
-        write(counts, found.table().encode())
-    write(output, matrix)
+        write(counts, matrix.table().encode())
+    write(output, picture)
     if not options["quiet"]:
-        say(f"{output}: {found.says[0]}")
+        print_line(f"{output}: {matrix.says[0]}")
     if show:
-        from PIL import Image
-
-        with Image.open(output) as drawn:
-            drawn.show()
-    return status(len(pictures), unreadable)
+        open_in_viewer([output])
+    return exit_status(len(pictures), unreadable.count)

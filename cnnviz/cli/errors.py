@@ -1,4 +1,4 @@
-"""What a failure looks like to whoever typed the command: one line on stderr, and an exit status."""
+"""What a command prints, line by line, and what a failure looks like: one line on stderr, and an exit status."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import typer
 from cnnviz.registry.registry import PluginError
 
 PARTLY, FAILED, INTERRUPTED = 1, 2, 130
-FORESEEN = (ValueError, LookupError, TypeError, OSError, ImportError, PluginError)
+EXPECTED = (ValueError, LookupError, TypeError, OSError, ImportError, PluginError)
 
 
 def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
-    """Run the command; whatever goes wrong becomes a line and a status. CNNVIZ_TRACEBACK=1 shows where."""
+    """Run the command. Whatever goes wrong becomes one line and an exit status; CNNVIZ_TRACEBACK=1 shows where."""
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions:
@@ -29,20 +29,25 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
     except Exception as error:
         if os.environ.get("CNNVIZ_TRACEBACK", "0") not in ("", "0"):
             traceback.print_exception(error)
-        tell(reason(error))
+        print_failure(reason(error))
         return FAILED
     if status == INTERRUPTED:
-        tell("interrupted; the files written so far are whole")
+        print_failure("interrupted; the files written so far are whole")
     return status if isinstance(status, int) else 0
 
 
-def say(text: str) -> None:
-    """A line of the answer, on stdout."""
+def exit_status(total: int, failed: int) -> int:
+    """The exit status of work of which a part failed."""
+    return 0 if failed == 0 else PARTLY if failed < total else FAILED
+
+
+def print_line(text: str) -> None:
+    """Print a line of the results, on stdout."""
     _write(text, sys.stdout)
 
 
-def tell(text: str) -> None:
-    """A line about what went wrong, on stderr."""
+def print_failure(text: str) -> None:
+    """Print a line about what went wrong, on stderr."""
     _write(f"cnnviz: {text}", sys.stderr)
 
 
@@ -52,13 +57,13 @@ def reason(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}"
     if hasattr(error, "format_message"):  # of the command line itself; typer brings click along under a private name
         context = getattr(error, "ctx", None)
-        way_out = f" ({context.command_path} --help tells more)" if context is not None else ""
-        return " ".join(error.format_message().split()) + way_out
+        advice = f" ({context.command_path} --help tells more)" if context is not None else ""
+        return " ".join(error.format_message().split()) + advice
     plain = error.args[0] if isinstance(error, KeyError) and error.args else error
     line = " ".join(str(plain).split()) or type(error).__name__
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in line:
         return f"memory ran out; try a smaller --batch, or --memory 256MB ({line[:80]})"
-    if isinstance(error, FORESEEN):
+    if isinstance(error, EXPECTED):
         return line
     first = next(iter(str(error).splitlines()), "").strip()
     return f"{type(error).__name__}: {first}; CNNVIZ_TRACEBACK=1 shows where"

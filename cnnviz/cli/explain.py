@@ -1,37 +1,32 @@
-"""The commands that explain pictures."""
+"""The commands that explain pictures and draw the explanations: explain, confusion, project."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cnnviz.cli import value_parsing
-from cnnviz.cli.errors import FAILED
+from cnnviz.cli.method_options import named_methods
 from cnnviz.cli.options import (
-    FILES,
-    MODEL,
-    QUESTION,
-    SPEED,
-    WORK,
+    EXPLAIN,
+    FileOptions,
     Layer,
     Methods,
     Pictures,
     Render,
+    SpeedOptions,
     Target,
-    loaded,
+    answer_option,
     sharing,
 )
 
 if TYPE_CHECKING:
-    from cnnviz.cli.batch_explain import Also
-    from cnnviz.registry.protocols import Renderer
-    from cnnviz.registry.registry import Method
+    from cnnviz.cli.batch_explain import BatchHook
 
 
-@sharing(QUESTION, FILES, MODEL, WORK, SPEED)
+@sharing(*EXPLAIN, FileOptions, SpeedOptions)
 def explain(
     context: typer.Context,
     pictures: Pictures,
@@ -46,21 +41,17 @@ def explain(
     Every setting of a method or of a renderer is an option too: --steps 100, --of guided_backprop, --opacity 0.4,
     --relu, --no-relu. [bold]cnnviz methods NAME[/bold] lists them.
     """
-    names = [name.strip() for each in method or ["grad_cam"] for name in each.split(",")]
-    return explained(context, pictures, list(dict.fromkeys(names)), {"layer": layer}, target, render, options)
+    names = value_parsing.names(method, "grad_cam")
+    return explain_pictures(context, pictures, names, {"layer": layer}, target, render, options)
 
 
-@sharing(QUESTION, FILES, MODEL, WORK, SPEED)
+@sharing(*EXPLAIN, FileOptions, SpeedOptions)
 def confusion(
     context: typer.Context,
     pictures: Pictures,
     options: Mapping[str, Any],
-    target: Annotated[
-        str, typer.Option(help="The true class, by number or name.", rich_help_panel="Question and answer")
-    ],
-    of: Annotated[
-        str, typer.Option(help="The method whose values are split.", rich_help_panel="Question and answer")
-    ] = "grad_cam",
+    target: Annotated[str, answer_option("The true class, by number or name.")],
+    of: Annotated[str, answer_option("The method whose values are split.")] = "grad_cam",
     layer: Layer = None,
     render: Render = None,
 ) -> int:
@@ -68,56 +59,57 @@ def confusion(
 
     The settings of --of and of the renderer are options too, such as --layer 3 or --opacity 0.4.
     """
-    return explained(context, pictures, ["saliency_confusion"], {"layer": layer, "of": of}, target, render, options)
+    settings = {"layer": layer, "of": of}
+    return explain_pictures(context, pictures, ["saliency_confusion"], settings, target, render, options)
 
 
-def explained(
+@sharing(*EXPLAIN, FileOptions)
+def project(
     context: typer.Context,
-    pictures: Sequence[str],
+    pictures: Pictures,
+    options: Mapping[str, Any],
+    layer: Layer = None,
+    channels: Annotated[
+        str | None, answer_option("By number: 5,9. Default: the strongest.", "--channels", "--channel")
+    ] = None,
+    top: Annotated[int, answer_option("How many of the strongest.", min=1)] = 12,
+    unit: Annotated[bool, answer_option("Begin with each channel's strongest unit alone.", "--unit")] = False,
+    of: Annotated[str, answer_option("What carries them back.", "--of", "--method", "-m")] = "deconvnet",
+    target: Target = None,
+    render: Render = None,
+) -> int:
+    """Project a layer's channels back to the picture: what of it makes them respond?
+
+    Each channel's map, or its strongest unit, by a deconvolutional network. --of guided_backprop shows finer parts.
+    Settings of the method and of the renderer are options too: --by max, --smooth, --columns 4, --contrast 2. Networks
+    that give no scores of classes need a target, such as --target channel:features.3:0; it changes nothing else.
+    """
+    settings = {"layer": layer, "channels": channels, "top": str(top), "start": "unit" if unit else "map", "of": of}
+    return explain_pictures(context, pictures, ["projections"], settings, target, render, options)
+
+
+def explain_pictures(
+    context: typer.Context,
+    words: Sequence[str],
     names: Sequence[str],
-    given: Mapping[str, str | None],
+    settings: Mapping[str, str | None],
     target: str | None,
     render: str | None,
     options: Mapping[str, Any],
-    also: Also | None = None,
+    on_batch: BatchHook | None = None,
 ) -> int:
-    """Explain and draw; ``also`` is handed what was answered, as :func:`cnnviz.cli.answers.answered` says."""
-    from cnnviz.cli.batch_explain import Question, answered, found_pictures, status
-    from cnnviz.cli.method_options import formula, named_methods, separated
-    from cnnviz.cli.outputs import Drawing, destination
-    from cnnviz.cli.targets import read_target
-    from cnnviz.images.files import read_input
+    """Explain and draw; ``settings`` are those of the method that the command declares itself.
 
-    declared = [name for parameter in context.command.params for name in parameter.opts]
-    chosen = [part for name, text in given.items() if text is not None for part in (f"--{name}", text)]
-    tokens = [*pictures, *chosen]
-    methods = named_methods(names, tokens)
-    paths, settings = separated(tokens, methods, offered_renderers(render), declared)
-    found, missing = found_pictures(paths)
-    if not found:
-        return FAILED
-    place = destination(options["output"], found, names, options["show"])
-    load = cache(lambda: loaded(options))
-    formulas = {name: formula(name, settings, lambda path: read_input(path, load().preprocessing)) for name in names}
-    how = {"seed": options["seed"], "memory": value_parsing.byte_count(options["memory"])}
-    how |= {name: options[name] for name in ("before_softmax", *SPEED) if name in options}
-    question = Question(load(), formulas, read_target(target), how)
-    drawing = Drawing(render, settings, frozenset(name for each in methods for name in each.settings))
-    work = {name: options[name] for name in ("batch", "quiet", "show")}
-    failed = answered(question, found, drawing, place, **work, also=also)
-    return status(len(found) + missing, failed + missing)
+    ``on_batch`` is handed the explanations, as :func:`cnnviz.cli.batch_explain.explain_files` says.
+    """
+    from cnnviz.cli.batch_explain import explain_files
+    from cnnviz.cli.outputs import destination
+    from cnnviz.cli.prepared import offered_renderers, picture_files, prepared, with_settings
 
-
-def offered_renderers(asked: str | None) -> list[Method[Renderer]]:
-    """The renderer asked for; otherwise all that load, for which one a method wants shows only in its answer."""
-    from cnnviz.registry.registry import PluginError, renderers
-
-    if asked is not None:
-        return [renderers[asked]]
-    found = []
-    for name in renderers:
-        try:
-            found.append(renderers[name])
-        except PluginError:
-            continue  # doctor tells; nobody asked for this one
-    return found
+    words = with_settings(words, **settings)
+    command = prepared(context, words, named_methods(names, words), options, offered_renderers(render))
+    pictures = picture_files(command.arguments)
+    place = destination(options["output"], pictures.paths, names, options["show"])
+    explainer = command.explainer(command.attributions(names), target)
+    failed = explain_files(explainer, pictures.paths, command.renderer(render), place, options, on_batch)
+    return pictures.status(failed)

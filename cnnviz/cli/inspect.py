@@ -1,15 +1,16 @@
-"""What there is: methods, a network's layers, and whether everything installed works."""
+"""The commands that list what there is: methods, a network's layers, and whether everything installed works."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cnnviz.cli import value_parsing
-from cnnviz.cli.errors import PARTLY, reason, say
+from cnnviz.cli.errors import PARTLY, print_line, reason
 from cnnviz.cli.options import TrustModel, Weights
 
 if TYPE_CHECKING:
@@ -30,19 +31,19 @@ def methods(
     if name is not None:
         holders = [registry for registry in registries if name in registry]
         if not holders:
-            raise LookupError(_unknown(name, [each for registry in registries for each in registry]))
+            raise LookupError(_unknown(name, [known for registry in registries for known in registry]))
         for registry in holders:
             _page(registry[name], registry, name, plain)
         return
     for registry in registries:
         rows = []
-        for each in registry:
+        for method in registry:
             try:
-                summary = registry[each].summary.replace("``", "")
+                summary = registry[method].summary.replace("``", "")
             except PluginError as error:  # its neighbours work all the same
                 summary = f"does not load: {reason(error.__cause__ or error)}"
             kind = [registry.kind] if plain else []
-            rows.append([*kind, each, summary, registry.origin(each)])
+            rows.append([*kind, method, summary, registry.origin(method)])
         _table((registry.kind, "what it is", "from"), rows, plain)
 
 
@@ -61,25 +62,21 @@ def layers(
     from cnnviz.engine.layers import convolutions, last_spatial_layer
     from cnnviz.models.loading import load_model
 
-    asked = value_parsing.lengths(size)
+    lengths = value_parsing.lengths(size)
     # names and shapes need no weights, so none are downloaded
-    of_pictures = value_parsing.size(size) if asked and len(asked) < 3 else None
-    loaded = load_model(model, weights=weights or "random", trust_model=trust_model, size=of_pictures)
-    inputs = torch.zeros(_input_shape(loaded.module, asked, loaded.preprocessing.crop, len(loaded.preprocessing.mean)))
+    picture_size = value_parsing.size(size) if lengths and len(lengths) < 3 else None
+    loaded = load_model(model, weights=weights or "random", trust_model=trust_model, size=picture_size)
+    preprocessing = loaded.preprocessing
+    inputs = torch.zeros(_input_shape(loaded.module, lengths, preprocessing.crop, len(preprocessing.mean)))
     shapes = _output_shapes(loaded.module, inputs)
     try:
         automatic = last_spatial_layer(loaded.module, (inputs,))
     except LookupError:
         automatic = ""  # class activation maps find none; gradients need none
     numbers = {name: str(number) for number, name in enumerate(convolutions(loaded.module), 1)}
+    marks = {automatic: "automatic"}
     rows = [
-        (
-            name,
-            type(module).__name__,
-            shapes.get(name, "does not run"),
-            numbers.get(name, ""),
-            "automatic" if name == automatic else "",
-        )
+        (name, type(module).__name__, shapes.get(name, "does not run"), numbers.get(name, ""), marks.get(name, ""))
         for name, module in loaded.module.named_modules()
         if name
     ]
@@ -96,28 +93,28 @@ def doctor() -> int:
     from cnnviz.registry.registry import registries
 
     for package in ("cnnviz", "torch", "torchvision"):
-        say(f"{package} {version(package)}")
-    say(f"Python {platform.python_version()}")
+        print_line(f"{package} {version(package)}")
+    print_line(f"Python {platform.python_version()}")
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    say(f"CUDA: {', '.join(devices) or 'none'}")
+    print_line(f"CUDA: {', '.join(devices) or 'none'}")
     faults = 0
     for registry in registries:
-        found = registry.faults()
-        faults += len(found)
-        say(f"{len(registry) - len(found)} {registry.group.rpartition('.')[2]} load")
-        for error in found.values():
-            say(f"fault: {reason(error)}")
+        errors = registry.faults().values()
+        faults += len(errors)
+        print_line(f"{len(registry) - len(errors)} {registry.group.rpartition('.')[2]} load")
+        for error in errors:
+            print_line(f"fault: {reason(error)}")
     return PARTLY if faults else 0
 
 
 def _page(method: Method[Any], registry: Registry[Any], name: str, plain: bool) -> None:
     from cnnviz.cli.method_options import annotation
 
-    say(f"{name}: {registry.kind} from {registry.origin(name)}")
-    say("")
+    print_line(f"{name}: {registry.kind} from {registry.origin(name)}")
+    print_line("")
     for line in (inspect.getdoc(method.build) or "No page.").splitlines():
-        say(line.replace("``", ""))
-    say("")
+        print_line(line.replace("``", ""))
+    print_line("")
     rows = []
     for setting, parameter in method.settings.items():
         default = "" if parameter.default is inspect.Parameter.empty else str(parameter.default)
@@ -125,13 +122,13 @@ def _page(method: Method[Any], registry: Registry[Any], name: str, plain: bool) 
     if rows:
         _table(("setting", "type", "default"), rows, plain)
     else:
-        say("It has no settings.")
+        print_line("It has no settings.")
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], plain: bool) -> None:
     if plain:
         for row in rows:
-            say("\t".join(" ".join(cell.split()) for cell in row))
+            print_line("\t".join(" ".join(cell.split()) for cell in row))
         return
     from rich import box
     from rich.console import Console
@@ -156,14 +153,17 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 
 
 def _input_shape(
-    model: nn.Module, asked: tuple[int, ...] | None, crop: tuple[int, int] | None, channels: int
+    model: nn.Module, lengths: tuple[int, ...] | None, crop: tuple[int, int] | None, channels: int
 ) -> tuple[int, ...]:
-    """Of one input: the size asked for, or the network's own. Raises ValueError where nobody knows."""
+    """The shape of one input, (1, C, *spatial): of the lengths given, or the network's own size.
+
+    Raises ValueError if neither is known.
+    """
     from torch.nn.modules.conv import _ConvNd
 
     first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
     rank = 2 if first is None else len(first.kernel_size)
-    size = asked or (crop if rank == 2 else None)
+    size = lengths or (crop if rank == 2 else None)
     if size is None:
         example = "x".join(["224", "224", "64"][:rank])
         raise ValueError(f"the size of {type(model).__name__}'s input is not known; give it, such as --size {example}")
@@ -171,20 +171,17 @@ def _input_shape(
 
 
 def _output_shapes(model: nn.Module, inputs: Tensor) -> dict[str, str]:
-    """By layer, of what its last call gives."""
+    """For each layer the shape of the output of its last call, or the output's type if it is no tensor."""
     import torch
 
     from cnnviz.engine.forward import forward
 
     shapes: dict[str, str] = {}
 
-    def observer(name: str) -> Any:
-        def observe(module: nn.Module, args: Any, output: Any) -> None:
-            shapes[name] = _shape(output) if isinstance(output, torch.Tensor) else type(output).__name__
+    def observe(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        shapes[name] = _shape(output) if isinstance(output, torch.Tensor) else type(output).__name__
 
-        return observe
-
-    forward(model, [inputs], hooks=[(name, observer(name)) for name, _ in model.named_modules()])
+    forward(model, [inputs], hooks=[(name, partial(observe, name)) for name, _ in model.named_modules()])
     return shapes
 
 

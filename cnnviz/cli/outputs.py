@@ -1,19 +1,21 @@
-"""Where answers go: a file for each picture and method, or one for all of them."""
+"""Where results go: a file for each picture and method, or one for all of them; and what draws them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from cnnviz.cli.method_options import converted
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from cnnviz.explanations.explanation import Explanation
+from cnnviz.drawing.montage import grid
+from cnnviz.explanations.explanation import Explanation, joined
+from cnnviz.images.files import PICTURES, encoded, write
+from cnnviz.registry.registry import renderers
 
 VALUES = ".safetensors"
 
@@ -27,37 +29,41 @@ class Destination:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A renderer: the one that was asked for, or each explanation's own; with those of the settings that it knows."""
+class RequestedRenderer:
+    """The renderer that was asked for, or each explanation's own; with those of the settings that it has."""
 
-    renderer: str | None
-    given: Mapping[str, str]
-    others: frozenset[str] = frozenset()
-    """Settings that the methods have; no renderer need know them."""
+    name: str | None
+    settings: Mapping[str, str]
+    """As typed."""
+    method_settings: frozenset[str] = frozenset()
+    """Settings that the methods have; no renderer need have them."""
+    presets: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """Further names that an explanation may ask for, each a renderer with settings that may be overridden."""
 
     def __call__(self, explanation: Explanation) -> NDArray[np.uint8]:
-        from cnnviz.registry.registry import renderers
+        """The pictures (N, H, W, 3), uint8."""
+        name, preset = self._choice(explanation)
+        return explanation.render(name, **{**preset, **converted(renderers[name], self.settings)})
 
-        name = self.name(explanation)
-        return explanation.render(name, **converted(renderers[name], self.given))
-
-    def name(self, explanation: Explanation) -> str:
-        return self.renderer or explanation.usual_renderer
+    def checked(self, explanation: Explanation) -> NDArray[np.uint8]:
+        """The pictures of the only explanation there is. Raises TypeError as :meth:`check` does."""
+        self.check([explanation])
+        return self(explanation)
 
     def check(self, explanations: Iterable[Explanation]) -> None:
         """Raises TypeError for a setting that neither the methods nor any of the renderers have."""
-        from cnnviz.registry.registry import renderers
+        used = [renderers[name] for name, _ in map(self._choice, explanations)]
+        for setting in self.settings.keys() - self.method_settings:
+            if not any(setting in renderer.settings for renderer in used):
+                used[0].bind(**{setting: None})  # raises, and knows the nearest name
 
-        used = {name: renderers[name] for name in map(self.name, explanations)}
-        for setting in self.given.keys() - self.others:
-            if not any(setting in renderer.settings for renderer in used.values()):
-                next(iter(used.values())).bind(**{setting: None})  # raises, and knows the nearest name
+    def _choice(self, explanation: Explanation) -> tuple[str, Mapping[str, Any]]:
+        preset = self.presets.get(explanation.renderer or "")
+        return preset or (self.name or explanation.usual_renderer, {})
 
 
 def destination(output: str | None, pictures: Sequence[Path], methods: Sequence[str], show: bool) -> Destination:
     """What ``-o`` means. Raises OSError or ValueError for what could not be written at the end of the work."""
-    from cnnviz.images.files import PICTURES
-
     path = Path(output or ".")
     if path.is_dir() or (output or "").endswith("/") or not path.suffix:
         if path.exists() and not path.is_dir():
@@ -71,11 +77,16 @@ def destination(output: str | None, pictures: Sequence[Path], methods: Sequence[
         raise ValueError(f"{path} keeps the values of one method, and {len(methods)} were asked for; run once for each")
     if suffix == VALUES and show:
         raise ValueError(f"--show opens pictures, and {path} keeps values; leave one of them out")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
+    check_folder(path)
     if path.resolve() in {picture.resolve() for picture in pictures}:
         raise ValueError(f"{path} is the picture to explain, and would be replaced; choose another name")
     return Destination(path, folder=False)
+
+
+def check_folder(path: Path) -> None:
+    """Raises FileNotFoundError where the file's folder is not there."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
 
 
 def file_names(folder: Path, pictures: Sequence[Path], methods: Sequence[str]) -> dict[tuple[Path, str], Path]:
@@ -93,29 +104,29 @@ def file_names(folder: Path, pictures: Sequence[Path], methods: Sequence[str]) -
     return names
 
 
-def write_together(path: Path, answers: Mapping[str, Sequence[Explanation]], drawing: Drawing) -> Explanation:
-    """All answers, by method and in batches, in one file: a picture, a grid of pictures, or values. Returns the first.
+def write_together(
+    path: Path, batches: Mapping[str, Sequence[Explanation]], renderer: RequestedRenderer
+) -> Explanation:
+    """All explanations, by method and in batches, in one file: a picture, a grid of pictures, or values.
 
-    Raises ValueError for inputs of different sizes.
+    Returns that of the first method. Raises ValueError for inputs of different sizes.
     """
-    joined = {name: _joined(batches) for name, batches in answers.items()}
-    first = next(iter(joined.values()))
-    drawing.check(joined.values())
-    if path.suffix.lower() == VALUES or (len(first) == 1 and len(joined) == 1):
-        first.save(path, drawing)
-        return first
-    from cnnviz.drawing.montage import grid
-    from cnnviz.images.files import encoded, write
-
-    write(path, encoded(grid(joined, drawing), path.suffix))
+    try:
+        explanations = {name: joined(parts) for name, parts in batches.items()}
+    except ValueError:
+        advice = "give --size, or a folder, such as -o maps/"
+        raise ValueError(f"the pictures reach the model in different sizes; {advice}") from None
+    first = next(iter(explanations.values()))
+    renderer.check(explanations.values())
+    if path.suffix.lower() == VALUES or (len(first) == 1 and len(explanations) == 1):
+        first.save(path, renderer)
+    else:
+        write(path, encoded(grid(explanations, renderer), path.suffix))
     return first
 
 
-def _joined(batches: Sequence[Explanation]) -> Explanation:
-    from cnnviz.explanations.explanation import joined
-
-    try:
-        return joined(batches)
-    except ValueError:
-        way_out = "give --size, or a folder, such as -o maps/"
-        raise ValueError(f"the pictures reach the model in different sizes; {way_out}") from None
+def open_in_viewer(paths: Iterable[Path]) -> None:
+    """Open written pictures in the viewer of the desktop."""
+    for path in paths:
+        with Image.open(path) as picture:
+            picture.show()

@@ -6,18 +6,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
 
 @contextmanager
-def progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function that is told what is done, of how much."""
+def progress(activity: str, quiet: bool, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar, and give the function that moves it: of how many steps so many are done."""
     if quiet or not sys.stderr.isatty():
-        yield lambda done, of: None
+        yield lambda done, total: None
         return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
     columns = [*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()]
     # lines for a file or a pipe must go there, and not to the terminal with the bar
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
+        task = bar.add_task(activity, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""What was measured: a row for each method, or for each picture and method; on the terminal and in files."""
+"""Tables of scores: a row for each method, or for each picture and method; on the terminal and in files."""
 
 from __future__ import annotations
 
@@ -12,21 +12,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cnnviz.cli.outputs import check_folder
+from cnnviz.images.files import write
+
 KINDS = (".csv", ".md", ".json")
 ERROR = "_error"  # the standard error of the mean whose name it ends
 
 
 @dataclass(frozen=True)
 class Score:
-    """Of one map: the metrics by name, and whether it is zero everywhere."""
+    """The score of one map."""
 
-    found: Mapping[str, float]
+    metrics: Mapping[str, float]
     blank: bool
+    """Whether the map is zero everywhere."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """All that was measured."""
+    """The scores of all pictures."""
 
     methods: Sequence[str]
     metrics: Sequence[str]
@@ -39,11 +48,12 @@ class Scores:
         """For each method how many pictures count, how many maps were blank, and each metric's mean and its error."""
         rows = []
         for method in self.methods:
-            every = [scores[method] for scores in self.pictures.values()]
-            kept = [score for score in every if not (score.blank and self.drop_blank)]
-            row: dict[str, Any] = {"method": method, "pictures": len(kept), "blank": sum(each.blank for each in every)}
+            scores = [by_method[method] for by_method in self.pictures.values()]
+            counted = [score for score in scores if not (score.blank and self.drop_blank)]
+            blank = sum(score.blank for score in scores)
+            row: dict[str, Any] = {"method": method, "pictures": len(counted), "blank": blank}
             for metric in self.metrics:
-                mean, error = _mean_and_error([score.found[metric] for score in kept])
+                mean, error = _mean_and_error([score.metrics[metric] for score in counted])
                 row |= {metric: mean, metric + ERROR: error}
             rows.append(row)
         return rows
@@ -51,7 +61,7 @@ class Scores:
     def rows_of_pictures(self) -> list[dict[str, Any]]:
         """For each picture and method the metrics, blank maps too."""
         return [
-            {"file": str(path), "method": method, "blank": int(score.blank), **score.found}
+            {"file": str(path), "method": method, "blank": int(score.blank), **score.metrics}
             for path, scores in self.pictures.items()
             for method, score in scores.items()
         ]
@@ -61,53 +71,45 @@ def check_table(path: Path) -> None:
     """Raises ValueError or FileNotFoundError where no table could be written at the end of the work."""
     if path.suffix.lower() not in KINDS:
         raise ValueError(f"{path} has no suffix of a table; use {', '.join(KINDS)}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
+    check_folder(path)
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows as the suffix says."""
-    from cnnviz.images.files import write
-
     text = {".csv": _csv, ".md": markdown, ".json": _json}[path.suffix.lower()](rows)
     write(path, text.encode())
 
 
-def say_rows(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows on stdout, as wide as the terminal; a file or a pipe takes any width."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = [readable(row) for row in rows]
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows on stdout, as wide as the terminal; a file or a pipe takes any width."""
+    lines = [readable(row) for row in rows]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in shown[0]:
+    for name in lines[0]:
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right", overflow="fold")
-    for row in shown:
+    for row in lines:
         table.add_row(*map(Text, row.values()))  # names are no markup
     Console(width=None if sys.stdout.isatty() else 1000).print(table)
 
 
 def readable(row: Mapping[str, Any]) -> dict[str, str]:
     """A row as it is read: three digits, the error beside its mean, and nothing where there is no number."""
-    shown: dict[str, str] = {}
+    cells: dict[str, str] = {}
     for name, value in row.items():
         written = f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
         if name.endswith(ERROR):
-            shown[name.removesuffix(ERROR)] += f" ± {written}" if written else ""
+            cells[name.removesuffix(ERROR)] += f" ± {written}" if written else ""
         else:
-            shown[name] = written
-    return shown
+            cells[name] = written
+    return cells
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """A table in Markdown."""
     if not rows:
         return ""
-    shown = [readable(row) for row in rows]
-    rule = ["---" if isinstance(rows[0][name], str) else "---:" for name in shown[0]]
-    lines = [list(shown[0]), rule, *([cell.replace("|", "\\|") for cell in row.values()] for row in shown)]
+    cells = [readable(row) for row in rows]
+    rule = ["---" if isinstance(rows[0][name], str) else "---:" for name in cells[0]]
+    lines = [list(cells[0]), rule, *([cell.replace("|", "\\|") for cell in row.values()] for row in cells)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -130,5 +132,5 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
         return mean, None
-    spread = math.fsum((each - mean) ** 2 for each in values) / (len(values) - 1)
+    spread = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
     return mean, math.sqrt(spread / len(values))

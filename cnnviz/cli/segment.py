@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnviz.cli.options import FILES, MODEL, QUESTION, WORK, Layer, Methods, Pictures, Target, sharing
+from cnnviz.cli import value_parsing
+from cnnviz.cli.errors import print_line
+from cnnviz.cli.explain import explain_pictures
+from cnnviz.cli.method_options import converted
+from cnnviz.cli.options import EXPLAIN, FileOptions, Layer, Methods, Pictures, Target, answer_option, sharing
+from cnnviz.registry.registry import renderers
 
 if TYPE_CHECKING:
-    from cnnviz.cli.outputs import Drawing
+    from cnnviz.cli.outputs import RequestedRenderer
     from cnnviz.explanations.explanation import Explanation
 
 RENDERER = "segmentation"
 
 
-@sharing(QUESTION, FILES, MODEL, WORK)
+@sharing(*EXPLAIN, FileOptions)
 def segment(
     context: typer.Context,
     pictures: Pictures,
@@ -27,11 +33,10 @@ def segment(
     layer: Layer = None,
     masks: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Also write masks here, 255 on the object and 0 elsewhere, by the pictures' names; of several methods"
+        answer_option(
+            "Also write masks here, 255 on the object and 0 elsewhere, by the pictures' names; of several methods"
             " in a folder each.",
-            rich_help_panel="Question and answer",
+            metavar="FOLDER",
         ),
     ] = None,
 ) -> int:
@@ -40,49 +45,35 @@ def segment(
     Prints each picture's box: left, top, right, bottom, in pixels of what the network sees. Settings of the methods and
     of the renderer segmentation are options too: --foreground 97, --background 50, --iterations 5, --color red.
     """
-    from cnnviz.cli.explain import explained
+    names = value_parsing.names(method, "grad_cam")
+    sources: dict[Path, Path] = {}
 
-    names = list(dict.fromkeys(name.strip() for each in method or ["grad_cam"] for name in each.split(",")))
-    taken: dict[Path, Path] = {}
+    def segment_batch(
+        paths: Sequence[Path], explanations: Mapping[str, Explanation], renderer: RequestedRenderer
+    ) -> None:
+        from cnnviz.tasks.object_segmentation import segment as cut
 
-    def also(paths: Sequence[Path], answers: Mapping[str, Explanation], drawing: Drawing) -> None:
-        for name, answer in answers.items():
-            found = _segmented(answer, drawing)
-            for item, path in enumerate(paths):
-                left, top, right, bottom = found.boxes[item].tolist()
+        settings = converted(renderers[RENDERER], renderer.settings)
+        known = inspect.signature(cut).parameters
+        for name, explanation in explanations.items():
+            segmentation = cut(explanation, **{key: value for key, value in settings.items() if key in known})
+            for item, picture in enumerate(paths):
                 if masks is not None:
-                    place = masks / name / f"{path.stem}.png" if len(names) > 1 else masks / f"{path.stem}.png"
-                    _check_place(place, path, taken)
+                    place = (masks / name if len(names) > 1 else masks) / f"{picture.stem}.png"
+                    _check_place(place, picture, sources)
                     place.parent.mkdir(parents=True, exist_ok=True)
-                    found[item].save(place)
+                    segmentation[item].save(place)
                 if not options["quiet"]:
-                    _tell_box(path, name, (left, top, right, bottom), float(found.masks[item].float().mean()))
+                    box, share = segmentation.boxes[item].tolist(), segmentation.masks[item].float().mean()
+                    area = f"box {','.join(map(str, box))}, {share:.1%} of the picture"
+                    print_line(f"{picture}: {name}: {area if box[2] else 'nothing stands out'}")
 
-    return explained(context, pictures, names, {"layer": layer}, target, RENDERER, options, also)
-
-
-def _segmented(answer: Explanation, drawing: Drawing) -> Any:
-    import inspect
-
-    from cnnviz.cli.method_options import converted
-    from cnnviz.registry.registry import renderers
-    from cnnviz.tasks.object_segmentation import segment as cut
-
-    drawn = converted(renderers[RENDERER], drawing.given)
-    known = inspect.signature(cut).parameters
-    return cut(answer, **{name: value for name, value in drawn.items() if name in known})
+    return explain_pictures(context, pictures, names, {"layer": layer}, target, RENDERER, options, segment_batch)
 
 
-def _check_place(place: Path, picture: Path, taken: dict[Path, Path]) -> None:
-    """Raises ValueError where a mask would replace a picture, or the mask of another one."""
+def _check_place(place: Path, picture: Path, sources: dict[Path, Path]) -> None:
+    """Raises ValueError where a mask would replace a picture, or the mask of another one in ``sources``."""
     if place.resolve() == picture.resolve():
         raise ValueError(f"{place} is the picture itself, and its mask would replace it; name another --masks folder")
-    if taken.setdefault(place.resolve(), picture) != picture:
-        raise ValueError(f"{place} is the mask of {taken[place.resolve()]} already; segment {picture} apart from it")
-
-
-def _tell_box(path: Path, method: str, box: tuple[int, int, int, int], share: float) -> None:
-    from cnnviz.cli.errors import say
-
-    said = f"box {','.join(map(str, box))}, {share:.1%} of the picture" if box[2] else "nothing stands out"
-    say(f"{path}: {method}: {said}")
+    if sources.setdefault(place.resolve(), picture) != picture:
+        raise ValueError(f"{place} is the mask of {sources[place.resolve()]} already; segment {picture} apart from it")

@@ -1,4 +1,4 @@
-"""Inputs made one after the other, under a bar, and the files they go to. An interruption keeps what there is."""
+"""Inputs synthesized one after the other, under a bar, and the files they go to. An interruption keeps the finished."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cnnviz.cli.errors import INTERRUPTED, say
-from cnnviz.cli.outputs import VALUES, Destination
+from torch import Tensor
+
+from cnnviz.cli.errors import INTERRUPTED, print_line
+from cnnviz.cli.outputs import VALUES, Destination, open_in_viewer
 from cnnviz.cli.progress import progress
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from cnnviz.drawing.montage import Cell
-    from cnnviz.feature_visualization.result import Synthesized
+from cnnviz.drawing.input_images import drawn
+from cnnviz.drawing.montage import Cell, sheet
+from cnnviz.feature_visualization.result import Synthesized
+from cnnviz.images.files import encoded, write
 
 
 @dataclass(frozen=True)
@@ -28,86 +28,79 @@ class Job:
     name: str
     row: str = ""
     """Of the sheet: jobs of one name are in one row."""
-    given: Tensor | None = None
+    original: Tensor | None = None
     """What the row begins with, (1, C, *spatial)."""
 
 
-def made(jobs: Sequence[Job], place: Destination, options: Mapping[str, Any]) -> int:
-    """Do them, write the files, tell of each. Returns the exit status."""
-    found: list[tuple[Job, Synthesized]] = []
+def run_jobs(jobs: Sequence[Job], place: Destination, options: Mapping[str, Any]) -> int:
+    """Do them, write the files, print a line for each. Returns the exit status."""
+    results: list[tuple[Job, Synthesized]] = []
     interrupted = False
-    with progress("synthesizing", options["quiet"]) as bar:
+    with progress("synthesizing", options["quiet"]) as step:
         for number, job in enumerate(jobs):
 
-            def advance(done: int, of: int, number: int = number) -> None:
-                bar(number * of + done, len(jobs) * of)
+            def advance(done: int, total: int, number: int = number) -> None:
+                step(number * total + done, len(jobs) * total)
 
             try:
-                found.append((job, job.make(progress=advance)))
+                results.append((job, job.make(progress=advance)))
+                interrupted = not results[-1][1].finished
             except KeyboardInterrupt:
                 interrupted = True
-            if interrupted or not found[-1][1].finished:
-                interrupted = True
+            if interrupted:
                 break
-    if found:
-        _write(found, place, options)
+    if results:
+        _write(results, place, options)
     return INTERRUPTED if interrupted else 0
 
 
-def _write(found: Sequence[tuple[Job, Synthesized]], place: Destination, options: Mapping[str, Any]) -> None:
-    from cnnviz.drawing.montage import sheet
-    from cnnviz.images.files import encoded, write
-
+def _write(results: Sequence[tuple[Job, Synthesized]], place: Destination, options: Mapping[str, Any]) -> None:
     written: list[Path] = []
-    says = [f"{answer.recipe} {answer.outcome()}" for _, answer in found]
-    job, answer = found[0]
-    alone = len(found) == len(answer) == 1 and not answer.snapshots
+
+    def report(paths: Sequence[Path], text: str) -> None:
+        written.extend(paths)
+        for path in () if options["quiet"] else paths:
+            print_line(f"{path}: {text}")
+
+    summaries = [f"{result.recipe} {result.outcome()}" for _, result in results]
+    job, result = results[0]
+    alone = len(results) == len(result) == 1 and not result.snapshots
     if place.folder:
         place.path.mkdir(parents=True, exist_ok=True)
-        for (job, answer), what in zip(found, says, strict=True):
+        for (job, result), summary in zip(results, summaries, strict=True):
             name = re.sub(r"[^\w.,-]+", "-", job.name)
-            written += _told(answer.save(place.path / f"{name}.png"), what, options)
-            for step, inputs in answer.snapshots.items():
-                then = replace(answer, inputs=inputs, history=answer.history[:step], snapshots={})
-                written += _told(then.save(place.path / f"{name}_step{step}.png"), f"after {step} steps", options)
-    elif place.path.suffix.lower() == VALUES or (alone and job.given is None):
-        written += _told(answer.save(place.path), says[0], options)
+            report(result.save(place.path / f"{name}.png"), summary)
+            for step, inputs in result.snapshots.items():
+                earlier = replace(result, inputs=inputs, history=result.history[:step], snapshots={})
+                report(earlier.save(place.path / f"{name}_step{step}.png"), f"after {step} steps")
+    elif place.path.suffix.lower() == VALUES or (alone and job.original is None):
+        report(result.save(place.path), summaries[0])
     else:
-        write(place.path, encoded(sheet(_lines(found)), place.path.suffix))
-        written += _told([place.path], "; ".join(says), options)
+        write(place.path, encoded(sheet(_rows(results)), place.path.suffix))
+        report([place.path], "; ".join(summaries))
     if options["show"]:
-        from PIL import Image
-
-        for path in written:
-            with Image.open(path) as picture:
-                picture.show()
+        open_in_viewer(written)
 
 
-def _told(paths: Sequence[Path], what: str, options: Mapping[str, Any]) -> Sequence[Path]:
-    for path in paths:
-        if not options["quiet"]:
-            say(f"{path}: {what}")
-    return paths
-
-
-def _lines(found: Sequence[tuple[Job, Synthesized]]) -> list[list[Cell]]:
+def _rows(results: Sequence[tuple[Job, Synthesized]]) -> list[list[Cell]]:
     """The rows of the sheet; cells that belong to no row lie nearly in a square."""
-    from cnnviz.drawing.input_images import drawn
-
     rows: dict[str, list[Cell]] = {}
-    for job, answer in found:
-        if job.given is not None and job.row not in rows:
-            rows[job.row] = [([job.row], drawn(job.given, answer.preprocessing)[0])]
-        before = {step: inputs for step, inputs in answer.snapshots.items() if step < len(answer.history)}
-        way = [(step, drawn(inputs, answer.preprocessing)) for step, inputs in before.items()]
-        for item, picture in enumerate(answer.pictures()):
-            last = [job.title, *(f"{name} {note[item]:.3f}" for name, note in answer.notes.items())]
-            last += [] if answer.finished else ["interrupted"]
-            row = f"{job.title} {item}" if way else job.row
-            rows.setdefault(row, []).extend(([f"{step} steps"], pictures[item]) for step, pictures in way)
-            rows[row].append((last, picture))
+    for job, result in results:
+        if job.original is not None and job.row not in rows:
+            rows[job.row] = [([job.row], drawn(job.original, result.preprocessing)[0])]
+        snapshots = [
+            (step, drawn(inputs, result.preprocessing))
+            for step, inputs in result.snapshots.items()
+            if step < len(result.history)
+        ]
+        for item, picture in enumerate(result.pictures()):
+            caption = [job.title, *(f"{name} {note[item]:.3f}" for name, note in result.notes.items())]
+            caption += [] if result.finished else ["interrupted"]
+            row = rows.setdefault(f"{job.title} {item}" if snapshots else job.row, [])
+            row += [([f"{step} steps"], pictures[item]) for step, pictures in snapshots]
+            row.append((caption, picture))
     if list(rows) != [""]:
         return list(rows.values())
     (cells,) = rows.values()
-    across = -(-len(cells) // max(1, round(len(cells) ** 0.5)))
-    return [cells[start : start + across] for start in range(0, len(cells), across)]
+    columns = -(-len(cells) // max(1, round(len(cells) ** 0.5)))
+    return [cells[start : start + columns] for start in range(0, len(cells), columns)]

@@ -1,4 +1,4 @@
-"""The command that makes inputs for a network."""
+"""The commands that make inputs for a network: synthesize, and invert, which begins with pictures."""
 
 from __future__ import annotations
 
@@ -9,54 +9,68 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnviz.cli import value_parsing
-from cnnviz.cli.options import FILES, MODEL, Group, Quiet, Seed, loaded, sharing
-from cnnviz.cli.synthesis_jobs import Job, made
+from cnnviz.cli.method_options import converted
+from cnnviz.cli.options import (
+    FileOptions,
+    ModelOptions,
+    Pictures,
+    SynthesisWorkOptions,
+    answer_option,
+    model_option,
+    sharing,
+)
+from cnnviz.registry.registry import syntheses
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
 
-_ANSWER: dict[str, Any] = {"rich_help_panel": "Question and answer"}
-_SIZE = Annotated[str | None, typer.Option(help="Of what is made: 224, 224x320, any rank.", rich_help_panel="Model")]
-MAKING: Group = {**MODEL, "size": (_SIZE, None), "seed": (Seed, 0), "quiet": (Quiet, False)}
+INVERSION = "inversion"
 
 
-@sharing(FILES, MAKING)
+class SizedModelOptions(ModelOptions):
+    """Which network, and where it runs; the size is that of the synthesized inputs, of any rank."""
+
+    size: Annotated[str | None, model_option("Of what is made: 224, 224x320, any rank.")] = None
+
+
+@sharing(FileOptions, SizedModelOptions, SynthesisWorkOptions)
 def synthesize(
     context: typer.Context,
     synthesis: Annotated[
         list[str], typer.Argument(metavar="NAME", help="Such as feature_image; see cnnviz methods.", show_default=False)
     ],
     options: Mapping[str, Any],
-    channel: Annotated[str | None, typer.Option(help="Of a layer, by number; several: 1,5,9.", **_ANSWER)] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many are made for each.", **_ANSWER)] = 1,
-    snapshots: Annotated[int, typer.Option(min=0, help="Shown too after every so many steps.", **_ANSWER)] = 0,
+    channel: Annotated[str | None, answer_option("Of a layer, by number; several: 1,5,9.")] = None,
+    count: Annotated[int, answer_option("How many are made for each.", min=1)] = 1,
+    snapshots: Annotated[int, answer_option("Shown too after every so many steps.", min=0)] = 0,
 ) -> int:
     """Make inputs for a network: what does a channel, a class or a layer look for?
 
     Every setting of the synthesis is an option too: --layer features.3, --target tabby, --steps 100, --start cat.png.
     [bold]cnnviz methods NAME[/bold] lists them. Ctrl-C ends the work and keeps what there is.
     """
-    from cnnviz.cli.method_options import converted, separated
     from cnnviz.cli.outputs import destination
-    from cnnviz.feature_visualization.synthesize import synthesize as make
+    from cnnviz.cli.prepared import prepared
+    from cnnviz.cli.synthesis_jobs import Job, run_jobs
+    from cnnviz.feature_visualization.synthesize import synthesize as make_input
     from cnnviz.images.files import read_input
-    from cnnviz.registry.registry import syntheses
 
     words = [word for word in synthesis if not word.startswith("-")]
     name = next((word for word in words if word in syntheses), (words or [""])[0])
     method = syntheses[name]
-    declared = [name for parameter in context.command.params for name in parameter.opts]
-    others, given = separated(synthesis, [method], [], declared)
-    others.remove(name)
-    if others:
-        raise ValueError(f"{others[0]!r} is neither a synthesis nor a setting of {name}; make one thing at a time")
-    channels = _numbers(channel)
+    command = prepared(context, synthesis, [method], {**options, "size": None})  # a size for pictures alone
+    command.arguments.remove(name)
+    if command.arguments:
+        other = command.arguments[0]
+        raise ValueError(f"{other!r} is neither a synthesis nor a setting of {name}; make one thing at a time")
+    numbers = value_parsing.numbers(channel, "--channel", int, "a number, or several such as 1,5,9")
+    channels = list(dict.fromkeys(numbers or ()))
     if channels:
         method.bind(channel=None)  # raises where it has none
     place = destination(options["output"], [], [name] * max(1, len(channels)), options["show"])
-    model = loaded({**options, "size": None})  # which is for pictures alone
+    model = command.model
 
     def read(path: Path) -> Tensor:
         return read_input(path, model.preprocessing.changed(size=value_parsing.size(options["size"])))
@@ -64,18 +78,54 @@ def synthesize(
     lengths = value_parsing.lengths(options["size"])
     size = lengths[0] if lengths is not None and len(lengths) == 1 else lengths
     how = {"size": size, "count": count, "seed": options["seed"], "snapshots": snapshots}
-    run = partial(make, model, name, **how, **converted(method, given, read))
-    called = [name, *(given[setting] for setting in ("layer", "target") if setting in given)]
+    run = partial(make_input, model, name, **how, **converted(method, command.settings, read))
+    labels = [name, *(command.settings[setting] for setting in ("layer", "target") if setting in command.settings)]
     jobs = []
-    for each in channels:
-        title, row = f"channel {each}", f"channel {each}" if count > 1 and len(channels) > 1 else ""
-        jobs.append(Job(partial(run, channel=each), title, "_".join([*called, str(each)]), row))
-    return made(jobs or [Job(run, " ".join(called), "_".join(called))], place, options)
+    for number in channels:
+        title = f"channel {number}"
+        row = title if count > 1 and len(channels) > 1 else ""
+        jobs.append(Job(partial(run, channel=number), title, "_".join([*labels, str(number)]), row))
+    return run_jobs(jobs or [Job(run, " ".join(labels), "_".join(labels))], place, options)
 
 
-def _numbers(text: str | None) -> list[int]:
-    """``1,5,9`` as numbers. Raises ValueError."""
-    try:
-        return [] if text is None else list(dict.fromkeys(int(each) for each in text.split(",")))
-    except ValueError:
-        raise ValueError(f"--channel is a number, or several such as 1,5,9, not {text!r}") from None
+@sharing(FileOptions, ModelOptions, SynthesisWorkOptions)
+def invert(
+    context: typer.Context,
+    pictures: Pictures,
+    options: Mapping[str, Any],
+    layer: Annotated[
+        str | None, answer_option("By name or number; several: 1,features.3.", "--layer", "--layers")
+    ] = None,
+    depth: Annotated[int | None, answer_option("Instead: so many layers, evenly through the network.", min=1)] = None,
+) -> int:
+    """Make pictures that a layer answers like the ones given: what did it keep of them?
+
+    A row for each picture, itself first, and then a picture for each layer with the relative error of its features.
+    Settings are options too: --steps 100, --canvas pixels; [bold]cnnviz methods inversion[/bold] lists them.
+    """
+    from cnnviz.cli.outputs import destination
+    from cnnviz.cli.prepared import prepared
+    from cnnviz.cli.synthesis_jobs import Job, run_jobs
+    from cnnviz.feature_visualization.synthesize import synthesize as make_input
+    from cnnviz.images.files import find_pictures
+    from cnnviz.tasks.layer_selection import depths
+
+    command = prepared(context, pictures, [syntheses[INVERSION]], options)
+    if layer is not None and depth is not None:
+        raise ValueError("--layer names layers and --depth chooses them; say one of them")
+    files = find_pictures(command.arguments)
+    place = destination(options["output"], files, [INVERSION] * len(files), options["show"])
+    model = command.model
+    settings = converted(syntheses[INVERSION], command.settings) | {"seed": options["seed"]}
+    inputs = [command.read(path) for path in files]
+    names: list[str | None] = [None] if layer is None else [*layer.split(",")]
+    if depth is not None:
+        weight = next(model.module.parameters())
+        names = [*depths(model.module, inputs[0][None].to(weight), depth)]
+    jobs = []
+    for path, original in zip(files, inputs, strict=True):
+        for name in names:
+            make = partial(make_input, model, INVERSION, of=original, layer=name, **settings)
+            file = f"{path.stem}_{INVERSION}" + (f"_{name}" if name else "")
+            jobs.append(Job(make, name or "the last layer", file, path.name, original[None]))
+    return run_jobs(jobs, place, options)

@@ -1,31 +1,43 @@
-"""Numbers, sizes and amounts of memory as people type them."""
+"""Names, numbers, sizes and amounts of memory as people type them. Raises ValueError for what is none of it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 
-def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    """``0.5,0.5,0.5`` as numbers. Raises ValueError."""
+def names(texts: Sequence[str] | None, default: str) -> list[str]:
+    """The names in ``a,b`` and in repeated options, each once."""
+    return list(dict.fromkeys(name.strip() for text in texts or [default] for name in text.split(",")))
+
+
+def numbers(
+    text: str | None,
+    option: str,
+    kind: type[int] | type[float] = float,
+    form: str = "numbers with commas between, such as 0.5,0.5,0.5",
+) -> tuple[Any, ...] | None:
+    """``0.5,0.5,0.5`` as numbers of a kind; ``form`` tells the user how they are typed. None for no text."""
     if text is None:
         return None
     try:
-        return tuple(float(each) for each in text.split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"{option} is numbers with commas between, such as 0.5,0.5,0.5, not {text!r}") from None
+        raise ValueError(f"{option} is {form}, not {text!r}") from None
 
 
 def lengths(text: str | None, option: str = "--size") -> tuple[int, ...] | None:
-    """``224`` or ``224x320`` (height x width) as pixels. Raises ValueError."""
+    """``224`` or ``224x320`` (height x width) as pixels. None for no text."""
     if text is None:
         return None
     if not re.fullmatch(r"\d+([x,]\d+)*", text):
         raise ValueError(f"{option} is pixels, such as 224, or height x width, such as 224x320, not {text!r}")
-    return tuple(int(each) for each in re.split("[x,]", text))
+    return tuple(int(length) for length in re.split("[x,]", text))
 
 
 def size(text: str | None) -> int | tuple[int, int] | None:
-    """The size of pictures: a square's side, or height and width. Raises ValueError."""
+    """The size of pictures: a square's side, or height and width. None for no text."""
     match lengths(text):
         case None:
             return None
@@ -37,10 +49,10 @@ def size(text: str | None) -> int | tuple[int, int] | None:
 
 
 def byte_count(text: str | None) -> int | None:
-    """``512MB`` or ``2GiB`` as bytes. Raises ValueError."""
+    """``512MB`` or ``2GiB`` as bytes. None for no text."""
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(i?)b?", text.strip().lower())
-    if found is None:
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(i?)b?", text.strip().lower())
+    if parts is None:
         raise ValueError(f"--memory is a size such as 512MB or 2GB, not {text!r}")
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** "_kmg".index(found[2] or "_"))
+    return int(float(parts[1]) * (1024 if parts[3] else 1000) ** "_kmg".index(parts[2] or "_"))

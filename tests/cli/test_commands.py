@@ -259,6 +259,9 @@ def test_sizes_numbers_and_memory_as_people_type_them() -> None:
     assert value_parsing.size("224") == 224
     assert value_parsing.size("224x320") == (224, 320)
     assert value_parsing.numbers("0.5, 1", "--std") == (0.5, 1.0)
+    assert value_parsing.numbers("5, 9", "--channels", int) == (5, 9)
+    assert value_parsing.names(["a, b", "a,c"], "d") == ["a", "b", "c"]
+    assert value_parsing.names(None, "d,e") == ["d", "e"]
     for wrong in ("lots", "5 TB", "", "-1"):
         with pytest.raises(ValueError, match="--memory is a size such as 512MB"):
             value_parsing.byte_count(wrong)
@@ -370,15 +373,15 @@ def test_nothing_half_written_stays_when_writing_fails(
 def test_interrupted_work_keeps_what_is_finished(
     pictures: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer, calls = batch_explain.Question.__call__, []
+    answer, calls = batch_explain.Explainer.__call__, []
 
-    def interrupted(self: batch_explain.Question, inputs: torch.Tensor) -> dict[str, Explanation]:
+    def interrupted(self: batch_explain.Explainer, inputs: torch.Tensor) -> dict[str, Explanation]:
         calls.append(inputs)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return answer(self, inputs)
 
-    monkeypatch.setattr(batch_explain.Question, "__call__", interrupted)
+    monkeypatch.setattr(batch_explain.Explainer, "__call__", interrupted)
     told = fails(capsys, "explain", pictures, "--batch", "1", status=130)
     assert told == "interrupted; the files written so far are whole"
     assert names(here) == ["circle_grad_cam.png"]
@@ -391,7 +394,7 @@ def test_the_traceback_is_shown_on_request_only(
     def unforeseen(*args: Any) -> None:
         raise AttributeError("first line\nsecond line")
 
-    monkeypatch.setattr(batch_explain.Question, "__call__", unforeseen)
+    monkeypatch.setattr(batch_explain.Explainer, "__call__", unforeseen)
     told = fails(capsys, "explain", pictures / "circle.png")
     assert told == "AttributeError: first line; CNNVIZ_TRACEBACK=1 shows where"
     monkeypatch.setenv("CNNVIZ_TRACEBACK", "1")
@@ -402,13 +405,13 @@ def test_the_traceback_is_shown_on_request_only(
 def test_warnings_of_libraries_stay_silent_unless_asked_for(
     pictures: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = batch_explain.Question.__call__
+    answer = batch_explain.Explainer.__call__
 
-    def warned(self: batch_explain.Question, inputs: torch.Tensor) -> dict[str, Explanation]:
+    def warned(self: batch_explain.Explainer, inputs: torch.Tensor) -> dict[str, Explanation]:
         warnings.warn("of interest to programmers", FutureWarning, stacklevel=1)
         return answer(self, inputs)
 
-    monkeypatch.setattr(batch_explain.Question, "__call__", warned)
+    monkeypatch.setattr(batch_explain.Explainer, "__call__", warned)
     works(capsys, "explain", pictures / "circle.png")
     monkeypatch.setattr(sys, "warnoptions", ["error"])
     assert "of interest to programmers" in fails(capsys, "explain", pictures / "circle.png")

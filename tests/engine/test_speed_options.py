@@ -564,7 +564,7 @@ def test_the_command_line_hands_them_on(tmp_path: Path, monkeypatch: pytest.Monk
         told.update({name: kwargs[name] for name in ("precision", "fold", "compile")})
         return explain(*args, **(kwargs | {"compile": False}))
 
-    monkeypatch.setattr("cnnviz.explanations.explain.explain", explaining)
+    monkeypatch.setattr("cnnviz.cli.batch_explain.explain", explaining)
     monkeypatch.setattr(cnnviz, "explain", explaining)
     picture = tmp_path / "gray.png"
     Image.new("RGB", (96, 96), "gray").save(picture)

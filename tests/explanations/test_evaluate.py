@@ -725,7 +725,7 @@ def test_a_picture_without_a_score_costs_only_itself(
         np.save(f"inputs/{name}.npy", (1e6 if name in bad else 1) * generator.random((3, 8, 9)).astype("float32"))
     as_they_are = Preprocessing((0.0,) * 3, (1.0,) * 3)
     loaded = cnnviz.LoadedModel("fragile", Fragile(), as_they_are, None)
-    monkeypatch.setattr("cnnviz.cli.evaluate.loaded", lambda options: loaded)
+    monkeypatch.setattr("cnnviz.cli.prepared.loaded", lambda options: loaded)
     command = ["evaluate", "inputs", "--metric", "sparseness", "--method", "gradient", "--batch", batch]
     assert main([*command, "--each", "each.csv"]) == 1
     said = capsys.readouterr()
@@ -752,7 +752,7 @@ def test_a_picture_without_a_score_costs_only_its_own_maps(
         np.save(f"inputs/{name}.npy", np.full((3, 8, 9), 1e6 if name in bad else 0.5, dtype="float32"))
     as_they_are = Preprocessing((0.0,) * 3, (1.0,) * 3)
     loaded = cnnviz.LoadedModel("fragile", Fragile(), as_they_are, None)
-    monkeypatch.setattr("cnnviz.cli.explain.loaded", lambda options: loaded)
+    monkeypatch.setattr("cnnviz.cli.prepared.loaded", lambda options: loaded)
     command = ["explain", "inputs", "--method", "gradient", "--output"]
     assert main([*command, "maps"]) == 1
     told = [f"cnnviz: inputs/{name}.npy: the model's score has 1 values that are not finite" for name in bad]

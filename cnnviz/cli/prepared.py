@@ -1,0 +1,169 @@
+"""What commands do before their work: tell arguments and settings apart, find files, load the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from torch import Tensor
+
+from cnnviz.cli import value_parsing
+from cnnviz.cli.batch_explain import Explainer
+from cnnviz.cli.errors import FAILED, exit_status, print_failure, reason
+from cnnviz.cli.method_options import formula, separated
+from cnnviz.cli.options import DTYPES
+from cnnviz.cli.outputs import RequestedRenderer
+from cnnviz.cli.targets import read_target
+from cnnviz.formulas.expr import Named
+from cnnviz.images.files import find_pictures, read_input
+from cnnviz.models.loading import LoadedModel, load_model
+from cnnviz.registry.protocols import Renderer
+from cnnviz.registry.registry import Method, PluginError, renderers
+
+PASSED_ON = ("seed", "memory", "before_softmax", "precision", "fold", "compile")
+"""Those which :func:`cnnviz.explain` takes under the same names."""
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """The files that a command's paths stand for."""
+
+    paths: Sequence[Path]
+    missing: int
+    """How many of the command's paths are not there."""
+
+    def status(self, failed: int) -> int:
+        """The exit status if so many of the files failed."""
+        return exit_status(len(self.paths) + self.missing, failed + self.missing)
+
+
+@dataclass(frozen=True)
+class PreparedCommand:
+    """The words of a command line told apart. The network loads when it is first asked for."""
+
+    arguments: list[str]
+    """What is no option: paths, mostly."""
+    settings: Mapping[str, str]
+    """Options that are settings of the methods or renderers, as typed."""
+    methods: Sequence[Method[Any]]
+    options: Mapping[str, Any]
+    """The options that commands share."""
+
+    @cached_property
+    def model(self) -> LoadedModel:
+        return loaded(self.options)
+
+    def read(self, path: Path) -> Tensor:
+        """The picture as an input (C, *spatial) of the network."""
+        return read_input(path, self.model.preprocessing)
+
+    def attributions(self, names: Iterable[str]) -> dict[str, Named]:
+        """The methods of these names with their settings."""
+        return {name: formula(name, self.settings, self.read) for name in names}
+
+    @property
+    def explain_options(self) -> dict[str, Any]:
+        """Those of the options that ``explain`` takes too."""
+        options = {name: self.options[name] for name in PASSED_ON if name in self.options}
+        return options | {"memory": value_parsing.byte_count(options["memory"])}
+
+    def explainer(self, attributions: Mapping[str, Named], target: str | None) -> Explainer:
+        """Explains batches of inputs by these methods, as the options say."""
+        options = self.explain_options  # first, so that a wrong one is reported before the network loads
+        return Explainer(self.model, attributions, read_target(target), options)
+
+    def renderer(self, name: str | None) -> RequestedRenderer:
+        """The renderer of that name, or each explanation's own, with its settings."""
+        return RequestedRenderer(
+            name, self.settings, frozenset(setting for method in self.methods for setting in method.settings)
+        )
+
+
+def prepared(
+    context: typer.Context,
+    words: Sequence[str],
+    methods: Sequence[Method[Any]],
+    options: Mapping[str, Any],
+    offered: Sequence[Method[Renderer]] = (),
+) -> PreparedCommand:
+    """Tell arguments and settings apart; ``offered`` are the renderers that may draw.
+
+    Raises TypeError for an option that nobody has, ValueError for a setting without a value.
+    """
+    declared = [name for parameter in context.command.params for name in parameter.opts]
+    arguments, settings = separated(words, methods, offered, declared)
+    return PreparedCommand(arguments, settings, methods, options)
+
+
+def with_settings(words: Sequence[str], **settings: str | None) -> list[str]:
+    """The words of a command line, and behind them the settings that the command declares itself."""
+    return [*words, *(part for name, text in settings.items() if text is not None for part in (f"--{name}", text))]
+
+
+def offered_renderers(name: str | None) -> list[Method[Renderer]]:
+    """The renderer of that name; without a name all that load, since only the explanation says which one draws it."""
+    if name is not None:
+        return [renderers[name]]
+    loadable = []
+    for offered in renderers:
+        try:
+            loadable.append(renderers[offered])
+        except PluginError:
+            continue  # cnnviz doctor reports it; nobody asked for this one
+    return loadable
+
+
+def picture_files(paths: Sequence[str]) -> PictureFiles:
+    """The files that paths and folders stand for. Several paths may lack some: each is reported and counted.
+
+    Raises OSError or ValueError for a single path that is not there, and ends the command where none of several is.
+    """
+    files: dict[Path, None] = {}
+    missing = 0
+    for path in paths:
+        try:
+            files |= dict.fromkeys(find_pictures(path))
+        except (OSError, ValueError) as error:
+            if len(paths) == 1:
+                raise
+            print_failure(reason(error))
+            missing += 1
+    if not paths:
+        raise ValueError("no pictures given; name at least one file or folder")
+    if not files:
+        raise typer.Exit(FAILED)
+    return PictureFiles(list(files), missing)
+
+
+def loaded(options: Mapping[str, Any]) -> LoadedModel:
+    """The network that the model options name. Raises ValueError for a device or dtype that is not there."""
+    model = load_model(
+        options["model"],
+        weights=options["weights"],
+        trust_model=options["trust_model"],
+        mean=value_parsing.numbers(options["mean"], "--mean"),
+        std=value_parsing.numbers(options["std"], "--std"),
+        size=value_parsing.size(options["size"]),
+        categories=options["categories"],
+    )
+    if options["dtype"] not in DTYPES:
+        raise ValueError(f"there is no --dtype {options['dtype']}; there are {', '.join(DTYPES)}")
+    model.module.to(_device(options["device"]), getattr(torch, options["dtype"]))
+    return model
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"there is no device {name!r}; say cpu, cuda, cuda:1 or auto") from None
+    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
+        raise ValueError(f"there is no {name}: {torch.cuda.device_count()} CUDA devices are found; say --device cpu")
+    return device
