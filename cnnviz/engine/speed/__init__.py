@@ -3,28 +3,31 @@
 Every speed-up of the package, also those of other rooms:
 
 channels last (``memory_format``)
-    Applies to float32 pictures on x86 CPUs, where the weights are few beside the places they act on. Detected before the
-    pass by these facts. Verified in each pass by what it calls: strides, memory, operators of other libraries, writes
-    through what is a view in one format only. Falls back to the ordinary memory format, for this pass and all later ones
-    of the model.
+    Applies to float32 pictures on x86 CPUs, where the weights are few beside the places they act on. Detected
+    before the pass by these facts. Verified in each pass by what it calls: strides, memory, operators of other
+    libraries, writes through what is a view in one format only. Falls back to the ordinary memory format, for this
+    pass and all later ones of the model.
 batch norm as one multiplication (``batch_norm``)
-    Applies where the memory format is channels last. Detected at each call: fixed statistics that carry no gradients.
-    Equal by algebra. Falls back to torch's own batch norm, for that call.
+    Applies where the memory format is channels last. Detected at each call: fixed statistics that carry no
+    gradients. Equal by algebra. Falls back to torch's own batch norm, for that call.
 folding (``conv_bn_folding``)
-    Applies with ``fold=True``. Detected in a pass of one input: a batch norm that alone reads a convolution which ran once.
-    Verified on that input by ``agreement.outputs_agree``. Raises ValueError where it differs: it was asked for.
+    Applies with ``fold=True``. Detected in a pass of one input: a batch norm that alone reads a convolution which
+    ran once. Verified on that input by ``agreement.outputs_agree``. Raises ValueError where it differs: it was
+    asked for.
 compilation (``compilation``)
     Applies with ``compile=True``, to passes that leave nothing but scores. Verified on the question's inputs by
     ``agreement.outputs_agree``. Raises ValueError where it differs: it was asked for.
 lower precision (``autocast``)
-    Applies with ``precision=...``. Not equal: its page tells by how much. Weights are converted once for each question.
+    Applies with ``precision=...``. Not equal: its page tells by how much. Weights are converted once for each
+    question.
 batches of variants (``run.batch_independence``)
     Applies to every evaluation at other inputs. Verified by scores of the batch beside another one, with
     ``agreement.agrees``, once for each model, shape and precision. Falls back to one batch at a time.
 incremental evaluation (``incremental.evaluator``)
-    Applies to changed layers and changed boxes. Detected in a recorded pass: no side effects, everything can be followed.
-    Verified by ``agreement.agrees`` on one variant of the middle and on the one that moves the score most, once for each
-    sequence of operations in a question. Falls back to whole passes: for one chunk of variants that fails, or for all.
+    Applies to changed layers and changed boxes. Detected in a recorded pass: no side effects, everything can be
+    followed. Verified by ``agreement.agrees`` on one variant of the middle and on the one that moves the score
+    most, once for each sequence of operations in a question. Falls back to whole passes: for one chunk of variants
+    that fails, or for all.
 
 What is found out about a model is remembered by ``engine.model_facts``, as long as it is made of the same modules.
 """
