@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from nets import AveragingNet, FlatteningNet, LinearNet, scores, tiny_inputs
+from nets import AveragingNet, FlatteningNet, LinearNet, randomized, scores, tiny_inputs
 from quick import LEARNING, PERTURBING, quick
 from torch import Tensor, nn
 
-from cnnviz import Explanation, blurred, demo, explain
+from cnnviz import Explanation, attributions, backgrounds, between, blurred, demo, explain, noisy, path
 from cnnviz.run.options import RunOptions
 from cnnviz.run.run import Run
 
@@ -711,6 +711,48 @@ def test_a_seed_gives_the_same_whatever_is_evaluated_together(method: str) -> No
     near(flipped.flip(0), first.values, rtol=1e-7, atol=1e-9)
 
 
+def check_chunks(draw: Callable[[int, int], Tensor], count: int) -> None:
+    """The same bits however variants are chunked."""
+    whole = draw(0, count)
+    for size in (1, 2, 5):
+        chunks = [draw(start, min(start + size, count)) for start in range(0, count, size)]
+        assert torch.equal(torch.cat(chunks), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", sorted((PERTURBING | LEARNING) - {"occlusion", "ablation_cam"}))
+def test_a_variant_is_the_same_to_the_bit_however_variants_are_chunked(
+    method: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, scores_of = [], Run.scores_of
+
+    def checked(run: Run, count: int, draw: Callable[[int, int], Tensor]) -> Tensor:
+        check_chunks(draw, count)
+        counts.append(count)
+        return scores_of(run, count, draw)
+
+    monkeypatch.setattr(Run, "scores_of", checked)
+    how = quick(method) | ({"segments": "equal", "pieces": 9} if "pieces" in attributions[method].settings else {})
+    how |= {"samples": 20} if "samples" in how else {}
+    net = nn.Sequential(nn.Conv2d(2, 12, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3))
+    ask(randomized(net).to(dtype), tiny_inputs(2).to(dtype), method, **how)
+    assert max(counts) > 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "points", [noisy(9), path(9, "blur"), between(backgrounds(torch.zeros(2, 2, 5, 6)), 9, sigma=0.1)], ids=repr
+)
+def test_a_sample_point_is_the_same_to_the_bit_however_points_are_chunked(points: Any, dtype: torch.dtype) -> None:
+    run = Run(FlatteningNet(2).to(dtype), tiny_inputs(2).to(dtype))
+
+    def draw(start: int, stop: int) -> Tensor:
+        drawn = points.draw(run, start, stop)
+        return torch.stack(drawn, 1) if isinstance(drawn, tuple) else drawn  # of ``between``: where a path begins, too
+
+    check_chunks(draw, 9)
+
+
 @pytest.mark.parametrize("method", DRAWING)
 def test_another_seed_draws_something_else(method: str) -> None:
     net, inputs = FlatteningNet(2), tiny_inputs(2).repeat_interleave(12, 2).repeat_interleave(12, 3)
@@ -727,7 +769,7 @@ def test_masks_are_drawn_by_number() -> None:
 
     run, masks = Run(FlatteningNet(3), tiny_inputs(3), options=RunOptions(seed=3)), Masks(2, 0.5)
     whole = masks.draw(run, 0, 9)
-    near(torch.cat([masks.draw(run, 0, 4), masks.draw(run, 4, 5), masks.draw(run, 5, 9)]), whole)
+    assert torch.equal(torch.cat([masks.draw(run, 0, 4), masks.draw(run, 4, 5), masks.draw(run, 5, 9)]), whole)
     assert whole.shape == (9, 1, 1, *tiny_inputs(3).shape[2:])
     assert (whole >= 0).all()
     assert (whole <= 1).all()

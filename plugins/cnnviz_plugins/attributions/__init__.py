@@ -1,1 +1,1 @@
-"""Attributions, a file for each family of methods. Helpers that several of them share begin with an underscore."""
+"""Attributions, a file for each family of methods. Modules that several of them share begin with an underscore."""

@@ -1,4 +1,4 @@
-"""Estimates from random draws: values with how far off they may be, and the scores they are made of."""
+"""Estimates from random perturbations, with their standard errors; the scores they are made of."""
 
 from __future__ import annotations
 
@@ -8,34 +8,30 @@ import torch
 from torch import Tensor
 
 from cnnviz import Baseline, Expr, Run, lift, noted, procedure
-from cnnviz_plugins.attributions._superpixels import Pieces
+from cnnviz_plugins.attributions._superpixels import Segments
 
 
 @lift
-def _first(both: Tensor) -> Tensor:
-    return both[0]
+def _row(rows: Tensor, number: int) -> Tensor:
+    return rows[number]
 
 
-@lift
-def _second(both: Tensor) -> Tensor:
-    return both[1]
+def estimate(estimator: Callable[[Run], Tensor]) -> Expr:
+    """The values of an estimator, with the note ``standard_error``; it returns both as (2, N, C, *spatial)."""
+    rows = procedure(estimator)
+    return noted(_row(rows, 0), "standard_error", _row(rows, 1))
 
 
-def estimate(estimated: Callable[[Run], Tensor]) -> Expr:
-    """What a function of the run estimates, (2, N, C, *spatial): values, and their standard errors as a note."""
-    both = procedure(estimated)
-    return noted(_first(both), "standard_error", _second(both))
+def subset_scores(run: Run, segments: Segments, baseline: Baseline | None, present: Tensor) -> Tensor:
+    """Scores (K, N), in float64, of inputs with only the segments that ``present`` (K, N, M) bool says."""
+    replacement = segments.replacement(run, baseline)
+    draw = lambda start, stop: segments.masked(run.inputs, present[start:stop], replacement)  # noqa: E731
+    return run.scores_of(len(present), draw).double()
 
 
-def subset_scores(run: Run, found: Pieces, baseline: Baseline | None, kept: Tensor) -> Tensor:
-    """Scores (K, N), in float64, with only those pieces there that ``kept`` (K, N, M) says."""
-    replacement = found.replacement(run, baseline)
-    return run.scores_of(len(kept), lambda a, b: found.without(run.inputs, kept[a:b], replacement)).double()
-
-
-def at_places(run: Run, found: Pieces, each: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """What every input's pieces are worth, and how sure that is, at their places: (2, N, 1 or C, *spatial)."""
-    rows = torch.zeros(2, len(each), found.most, dtype=torch.float64, device=run.inputs.device)
-    for item, (values, errors) in enumerate(each):
-        rows[:, item, : found.counts[item]] = torch.stack([values, errors])
-    return found.spread(rows).to(torch.promote_types(run.inputs.dtype, torch.float32))
+def spread_estimates(run: Run, segments: Segments, estimates: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Each input's values and standard errors (M,) at the places of its segments: (2, N, 1 or C, *spatial)."""
+    rows = torch.zeros(2, len(estimates), segments.max_count, dtype=torch.float64, device=run.inputs.device)
+    for item, (values, errors) in enumerate(estimates):
+        rows[:, item, : segments.counts[item]] = torch.stack([values, errors])
+    return segments.spread(rows).to(torch.promote_types(run.inputs.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""What a layer gives, before anybody asks what for."""
+"""The output of a layer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from cnnviz import Expr, Layer, attribution
 
 @attribution(renderer="channels")
 def activation(layer: Layer = None) -> Expr:
-    """All channels of a layer, whatever the target: its feature maps (Zeiler & Fergus, 2014, arXiv:1311.2901).
+    """Feature maps: all channels of a layer's output, whatever the target (Zeiler & Fergus, 2014, arXiv:1311.2901).
 
     Values (N, channels, *spatial) at the layer's own size and in its own units. ``layer`` is a dotted name, the number
-    of a convolution, a path of names, or a module; None is the last layer with spatial extent.
+    of a convolution, a path of names, or a module; None is the last layer with spatial extent. Raises LookupError for a
+    layer that does not exist or did not run, ValueError for one without spatial extent.
     """
     return cnnviz.activation(layer)

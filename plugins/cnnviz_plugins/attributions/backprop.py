@@ -1,4 +1,4 @@
-"""Gradients of the score at the input, and the two older rules for carrying them through rectifiers."""
+"""The gradient of the score at the input, and two rules that change how it passes rectifiers."""
 
 from __future__ import annotations
 
@@ -27,39 +27,42 @@ DECONV_SMOOTH = rule(*ACTIVATIONS, reads_input=False, otherwise=_NONE, name="dec
 
 @attribution(renderer="grayscale")
 def gradient(absolute: bool = False) -> Expr:
-    """How the score moves with each input value: the saliency map (Simonyan et al., 2014, arXiv:1312.6034).
+    """Gradient of the score with respect to each input value (Simonyan et al., 2014, arXiv:1312.6034).
 
-    Values (N, C, *spatial), score per unit of input. ``absolute`` drops the sign.
+    Values (N, C, *spatial), score per unit of input: positive where a larger value raises the score. ``absolute`` gives
+    magnitudes, as the saliency maps of the paper.
     """
     return abs(cnnviz.gradient()) if absolute else cnnviz.gradient()
 
 
 @attribution(renderer="grayscale")
 def input_x_gradient() -> Expr:
-    """Each input value's share of the score, to first order (Shrikumar et al., 2016, arXiv:1605.01713).
+    """Input times gradient, a first-order contribution to the score (Shrikumar et al., 2016, arXiv:1605.01713).
 
-    Values (N, C, *spatial), in units of the score.
+    Values (N, C, *spatial), in units of the score. They sum to the score of a network that is piecewise linear and has
+    no biases.
     """
     return image() * cnnviz.gradient()
 
 
 @attribution(renderer="color")
 def guided_backprop(smooth: bool = False) -> Expr:
-    """Gradients that were positive all the way down (Springenberg et al., 2015, arXiv:1412.6806).
+    """Gradient whose negative part is dropped before each rectifier (Springenberg et al., 2015, arXiv:1412.6806).
 
-    Every rectifier (ReLU, ReLU6, leaky, parametric and randomized ReLU, threshold; clamp at zero) passes only positive
-    gradients back. ``smooth`` extends that to every activation. Values (N, C, *spatial). Raises LookupError for a
-    network without rectifiers. Shows what excites the network more than what decides the class: a known failure.
+    Values (N, C, *spatial). Rectifiers are ReLU, ReLU6, leaky, parametric and randomized ReLU, threshold, and clamp at
+    zero; ``smooth`` extends the rule to every activation. Raises LookupError for a network without any of them. The map
+    shows what excites the network more than what decides the class, a known failure.
     """
     return cnnviz.gradient(rule=GUIDED_SMOOTH if smooth else GUIDED)
 
 
 @attribution(renderer="color")
 def deconvnet(smooth: bool = False) -> Expr:
-    """Gradients clipped at every rectifier, whatever it let through (Zeiler & Fergus, 2014, arXiv:1311.2901).
+    """Gradient passed back through each rectifier by a ReLU of itself (Zeiler & Fergus, 2014, arXiv:1311.2901).
 
-    ``smooth`` extends that to every activation. Values (N, C, *spatial). Raises LookupError for a network without
-    rectifiers. Only max-pooling tells it what is in the picture: on networks without it the map is a texture, and
-    where a class's signal is negative all over some layer it is blank.
+    Values (N, C, *spatial). Rectifiers are those of ``guided_backprop``; ``smooth`` extends the rule to every
+    activation. Raises LookupError for a network without any of them. Only max-pooling carries information about the
+    input's activations: without it the map is a texture, and where the gradient of a layer is negative everywhere, it
+    is blank.
     """
     return cnnviz.gradient(rule=DECONV_SMOOTH if smooth else DECONV)

@@ -1,7 +1,7 @@
-"""Class activation maps: a layer's channels, weighted by how much the score needs them.
+"""Class activation maps: the channels of a layer, weighted by their importance for the score and added up.
 
-Every map is (N, 1, *spatial) at the layer's own size, signed unless said otherwise. ``layer`` is a dotted name, the
-number of a convolution, a path of names, or a module; None is the last layer with spatial extent.
+Every map is (N, 1, *spatial) at the layer's own size, signed unless its method says otherwise. ``layer`` is a dotted
+name, the number of a convolution, a path of names, or a module; None is the last layer with spatial extent.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ def _mean(values: Tensor) -> Tensor:
     return values.mean(tuple(range(2, values.ndim)), keepdim=True)
 
 
-def _added(values: Tensor) -> Tensor:
+@lift
+def _sum(values: Tensor) -> Tensor:
     return values.sum(tuple(range(2, values.ndim)), keepdim=True)
-
-
-_sum = lift(_added)
 
 
 @lift
@@ -33,23 +31,25 @@ def _over_channels(weighted: Tensor) -> Tensor:
 def grad_cam(layer: Layer = None, relu: bool = False) -> Expr:
     """Channels weighted by their mean gradient (Selvaraju et al., 2017, arXiv:1610.02391).
 
-    Signed: what is negative speaks against the target. ``relu`` keeps the positive part, as the paper does.
+    Map (N, 1, *spatial) at the layer's size; negative where the layer speaks against the target. ``relu`` keeps the
+    positive part, as the paper does. Raises LookupError for a layer that does not exist or did not run, ValueError for
+    one without spatial extent, as every class activation map.
     """
-    found = _over_channels(_mean(gradient(layer)) * activation(layer))
-    return found.relu() if relu else found
+    cam = _over_channels(_mean(gradient(layer)) * activation(layer))
+    return cam.relu() if relu else cam
 
 
 @lift
-def _averaged(grad: Tensor, maps: Tensor) -> Tensor:
-    """What the score averages over space: the gradient is one number a channel, where it is not held back."""
+def _class_weighted(grad: Tensor, maps: Tensor) -> Tensor:
+    """Channels times classifier weights; a weight is a constant gradient, times the number of places."""
     peak = grad.abs().amax(tuple(range(2, grad.ndim)), keepdim=True)
     rounding = max(1e-3, 4 * torch.finfo(grad.dtype).eps)
-    there = grad.abs() > 1e-6 * peak
-    constant = torch.isclose(grad.abs(), peak, rtol=rounding, atol=0) | ~there
+    nonzero = grad.abs() > 1e-6 * peak
+    constant = torch.isclose(grad.abs(), peak, rtol=rounding, atol=0) | ~nonzero
     signed = (grad > 0).flatten(2).any(2) & (grad < 0).flatten(2).any(2)
-    # zero where a rectifier behind the layer holds a value back, or the whole place: not where a pooling chose
-    rectified = (there == (maps > 0)) | (peak == 0)
-    dropped = (there == there.any(1, keepdim=True)) | (peak == 0)
+    # zeros are legal where a rectifier behind the layer is off, or at a whole place, but not where a pooling selects
+    rectified = (nonzero == (maps > 0)) | (peak == 0)
+    dropped = (nonzero == nonzero.any(1, keepdim=True)) | (peak == 0)
     if not bool(constant.all()) or bool(signed.any()) or not bool(rectified.all() | dropped.all()):
         raise ValueError(
             "cam needs a network that averages this layer over space and classifies the averages linearly, "
@@ -60,91 +60,92 @@ def _averaged(grad: Tensor, maps: Tensor) -> Tensor:
 
 @attribution
 def cam(layer: Layer = None) -> Expr:
-    """Channels weighted by the classifier's own weights (Zhou et al., 2016, arXiv:1512.04150).
+    """Channels weighted by the classifier's weights for the target (Zhou et al., 2016, arXiv:1512.04150).
 
-    The map's mean is the score, apart from the classifier's bias. For networks that end in global average pooling and
-    a linear layer; raises ValueError for others.
+    Map (N, 1, *spatial) at the layer's size, in units of the score; its mean is the score without the classifier's
+    bias. Raises ValueError for networks that do not end in global average pooling and a linear layer.
     """
-    return _over_channels(_averaged(gradient(layer), activation(layer)))
+    return _over_channels(_class_weighted(gradient(layer), activation(layer)))
 
 
 @lift
-def _plus_plus_weights(grad: Tensor, maps: Tensor, epsilon: float) -> Tensor:
-    share = grad**2 / (2 * grad**2 + _added(maps) * grad**3 + epsilon)
+def _plus_plus_weights(grad: Tensor, summed: Tensor, epsilon: float) -> Tensor:
+    share = grad**2 / (2 * grad**2 + summed * grad**3 + epsilon)
     return torch.where(grad == 0, 0, share) * grad.relu()
 
 
 @attribution
 def grad_cam_plus_plus(layer: Layer = None, epsilon: float = 1e-6) -> Expr:
-    """Channels weighted by positive gradients, small regions' more (Chattopadhay et al., 2018, arXiv:1710.11063).
+    """Channels weighted by positive gradients, regardless of region size (Chattopadhay et al., 2018, arXiv:1710.11063).
 
-    ``epsilon`` keeps the division finite.
+    Map (N, 1, *spatial) at the layer's size. ``epsilon`` keeps the division finite.
     """
-    weights = _sum(_plus_plus_weights(gradient(layer), activation(layer), epsilon))
+    weights = _sum(_plus_plus_weights(gradient(layer), _sum(activation(layer)), epsilon))
     return _over_channels(weights * activation(layer))
 
 
 @attribution
 def xgrad_cam(layer: Layer = None, epsilon: float = 1e-7) -> Expr:
-    """Channels weighted by their gradients where they are active (Fu et al., 2020, arXiv:2008.02312).
+    """Channels weighted by the mean gradient of their active places (Fu et al., 2020, arXiv:2008.02312).
 
-    ``epsilon`` keeps the division finite.
+    Map (N, 1, *spatial) at the layer's size. ``epsilon`` keeps the division finite.
     """
-    share = _sum(activation(layer)) + epsilon
-    weights = _sum(gradient(layer) * activation(layer)) / share
+    weights = _sum(gradient(layer) * activation(layer)) / (_sum(activation(layer)) + epsilon)
     return _over_channels(weights * activation(layer))
 
 
 @attribution
 def hires_cam(layer: Layer = None) -> Expr:
-    """Each place of each channel weighted by its own gradient (Draelos & Carin, 2021, arXiv:2011.08891).
+    """Activation times gradient at each place, added up over channels (Draelos & Carin, 2021, arXiv:2011.08891).
 
-    Faithful where the layers behind are linear: there the map sums to the score, apart from biases.
+    Map (N, 1, *spatial) at the layer's size, in units of the score. It sums to the score, apart from biases, if all
+    layers behind are linear.
     """
     return _over_channels(gradient(layer) * activation(layer))
 
 
 @attribution
 def layer_cam(layer: Layer = None) -> Expr:
-    """Each place of each channel weighted by its positive gradient (Jiang et al., 2021, doi:10.1109/TIP.2021.3089943).
+    """Activation times positive gradient at each place, added up (Jiang et al., 2021, doi:10.1109/TIP.2021.3089943).
 
-    Sharp at early layers too.
+    Map (N, 1, *spatial) at the layer's size, in units of the score; detailed at early layers too.
     """
     return _over_channels(gradient(layer).relu() * activation(layer))
 
 
 @lift
 def _first_component(maps: Tensor, centred: bool) -> Tensor:
-    """Each place's share in the direction in which the channels vary most, turned so that its sum is positive."""
+    """Projection of each place's channels on their first principal component, its sign chosen by the map's sum."""
     places = maps.flatten(2).transpose(1, 2).double()  # (N, places, C)
     if centred:
         places = places - places.mean(1, keepdim=True)
     if places.shape[1] <= places.shape[2]:
         values, vectors = torch.linalg.eigh(places @ places.transpose(1, 2))
-        shares = vectors[..., -1] * values[..., -1:].clamp(min=0).sqrt()
+        projection = vectors[..., -1] * values[..., -1:].clamp(min=0).sqrt()
     else:
         _, vectors = torch.linalg.eigh(places.transpose(1, 2) @ places)
-        shares = (places @ vectors[..., -1:])[..., 0]
-    # centred shares sum to zero: there the side with the longer tail is the object
-    tilt = (shares**3 if centred else shares).sum(1, keepdim=True)
-    shares = torch.where(tilt < 0, -shares, shares)
-    return shares.to(maps.dtype).view(len(maps), 1, *maps.shape[2:])
+        projection = (places @ vectors[..., -1:])[..., 0]
+    # centred projections sum to zero: there the side with the longer tail is the object
+    skew = (projection**3 if centred else projection).sum(1, keepdim=True)
+    projection = torch.where(skew < 0, -projection, projection)
+    return projection.to(maps.dtype).view(len(maps), 1, *maps.shape[2:])
 
 
 @attribution
 def eigen_cam(layer: Layer = None, centred: bool = False) -> Expr:
-    """The layer's first principal component, whatever the target (Muhammad & Yeasin, 2020, arXiv:2008.00299).
+    """First principal component of the activation, whatever the target (Muhammad & Yeasin, 2020, arXiv:2008.00299).
 
-    ``centred`` takes each channel's mean away first. The sign, which the decomposition leaves open, is chosen so that
-    the map's sum is positive (centred: the sum of its cubes).
+    Map (N, 1, *spatial) at the layer's size, in units of the activation. ``centred`` subtracts each channel's mean
+    first. The sign, which the decomposition leaves open, makes the map's sum positive (centred: the sum of its cubes).
     """
     return _first_component(activation(layer), centred)
 
 
 @attribution
 def eigen_grad_cam(layer: Layer = None, centred: bool = False) -> Expr:
-    """The first principal component of activations times gradients (Gildenblat et al., 2021, pytorch-grad-cam).
+    """First principal component of activation times gradient (Gildenblat et al., 2021, pytorch-grad-cam).
 
-    Eigen-CAM (Muhammad & Yeasin, 2020, arXiv:2008.00299) that knows the target; sign and ``centred`` as there.
+    Map (N, 1, *spatial) at the layer's size, in units of the score: an ``eigen_cam`` (Muhammad & Yeasin, 2020,
+    arXiv:2008.00299) that depends on the target. ``centred`` and the sign are as there.
     """
     return _first_component(gradient(layer) * activation(layer), centred)

@@ -1,88 +1,36 @@
-"""What each input value adds to the score compared with baselines: DeepLIFT, and expectations over a background."""
+"""DeepLIFT: the score's difference from a baseline's, passed back through the network as ratios of differences."""
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from cnnviz import (
-    Baseline,
-    Baselines,
-    Expr,
-    along,
-    attribution,
-    backgrounds,
-    baseline_input,
-    between,
-    compared,
-    gradient,
-    lift,
-    noted,
-    over,
-    score,
-)
+from cnnviz import Baseline, Baselines, Expr, attribution, backgrounds, baseline_input, compared, over, score
+from cnnviz_plugins.attributions._completeness import with_completeness_gap
 from cnnviz_plugins.attributions._deeplift_rule import rescale
-
-
-@lift
-def _total(values: Tensor) -> Tensor:
-    return values.flatten(1).double().sum(1)
-
-
-def _with_gap(values: Expr, baselines: backgrounds) -> Expr:
-    """The values, and by how much their sum misses the score minus the baselines' mean score."""
-    return noted(values, "completeness_gap", _total(values) - (score() - over(score(), baselines)))
 
 
 @attribution(renderer="grayscale")
 def deeplift(baseline: Baseline = 0.0) -> Expr:
-    """What each value changes, passed on as ratios of differences (Shrikumar et al., 2017, arXiv:1704.02685).
+    """Contribution of each value to the score difference from a baseline (Shrikumar et al., 2017, arXiv:1704.02685).
 
-    ``baseline`` is a number in the model's own units, "black", "white", "mean", "blur", or a tensor. Values
-    (N, C, *spatial) sum to the score minus the baseline's score. The rule is known for every activation and other
-    pointwise function, maxima and max-pools, products and quotients of branches, softmax, normalizations and attention;
-    whatever else is not linear passes its ordinary gradient, and the note ``completeness_gap`` (N,) shows what is
-    missed.
+    Values (N, C, *spatial), in units of the score, sum to the score minus the baseline's score. ``baseline`` is a
+    number in the model's own units, "black", "white", "mean", "blur", or a tensor that broadcasts to the input. The
+    rescale rule covers every activation and other pointwise function, maxima and max-pools, products and quotients of
+    branches, softmax, normalizations and attention; any other nonlinear operation passes its ordinary gradient, and the
+    note ``completeness_gap`` (N,), the sum of the values minus that difference, shows the error. Raises ValueError for
+    an unknown baseline, or one that does not fit the input.
     """
-    return _compared(backgrounds(baseline_input(baseline)))
+    return _mean_deeplift(backgrounds(baseline_input(baseline)))
 
 
 @attribution(renderer="grayscale")
 def deeplift_shap(baselines: Baselines = 0.0) -> Expr:
-    """The mean of DeepLIFT over a background, near to SHAP values (Lundberg & Lee, 2017, arXiv:1705.07874).
+    """Mean of DeepLIFT over a set of baselines, near to SHAP values (Lundberg & Lee, 2017, arXiv:1705.07874).
 
-    ``baselines`` is a tensor (K, C, *spatial), or one baseline. Values (N, C, *spatial) sum to the score minus the
-    baselines' mean score; the note ``completeness_gap`` (N,) tells by how much they miss it. Raises ValueError for
-    baselines of another shape than the input.
+    Values (N, C, *spatial), in units of the score, sum to the score minus the mean score of the baselines; the note
+    ``completeness_gap`` (N,) is the sum of the values minus that difference. ``baselines`` is a tensor (K, C,
+    *spatial), or one baseline as for ``deeplift``. Raises ValueError for baselines that do not fit the input.
     """
-    return _compared(backgrounds(baselines))
+    return _mean_deeplift(backgrounds(baselines))
 
 
-def _compared(baselines: backgrounds) -> Expr:
-    return _with_gap(compared(rescale, baselines), baselines)
-
-
-@attribution(renderer="grayscale")
-def gradient_shap(baselines: Baselines = 0.0, samples: int = 50, sigma: float = 0.1) -> Expr:
-    """Differences times gradients at random points on ways from baselines (Lundberg & Lee, 2017, arXiv:1705.07874).
-
-    ``baselines`` is a tensor (K, C, *spatial), or one baseline; each sample draws one of them and a point on the way
-    from it to the input under noise, ``sigma`` a share of each input's range (maximum minus minimum). Values
-    (N, C, *spatial) sum, in expectation and without noise, to the score minus the baselines' mean score; the note
-    ``completeness_gap`` (N,) tells by how much they miss it. Raises ValueError for baselines of another shape than the
-    input.
-    """
-    known = backgrounds(baselines)
-    return _with_gap(along(gradient(), between(known, samples, "random", sigma)), known)
-
-
-@attribution(renderer="grayscale")
-def expected_gradients(baselines: Baselines = 0.0, samples: int = 100) -> Expr:
-    """Integrated gradients' expectation over a background (Erion et al., 2019, arXiv:1906.10670).
-
-    ``baselines`` is a tensor (K, C, *spatial), or one baseline. Every baseline is met equally often, with points spread
-    evenly on its ways, so that fewer samples do. Values (N, C, *spatial) sum, in expectation, to the score minus the
-    baselines' mean score; the note ``completeness_gap`` (N,) tells by how much they miss it. Raises ValueError for
-    baselines of another shape than the input.
-    """
-    known = backgrounds(baselines)
-    return _with_gap(along(gradient(), between(known, samples, "even")), known)
+def _mean_deeplift(baselines: backgrounds) -> Expr:
+    return with_completeness_gap(compared(rescale, baselines), score() - over(score(), baselines))

@@ -1,4 +1,4 @@
-"""Methods made of other methods."""
+"""Attributions composed of other attributions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from cnnviz_plugins.attributions.cam import grad_cam
 def guided_grad_cam(
     layer: Layer = None, smooth: bool = False, interpolation: Literal["linear", "nearest"] = "linear"
 ) -> Expr:
-    """Guided backprop's detail where Grad-CAM finds support (Selvaraju et al., 2017, arXiv:1610.02391).
+    """Guided backprop times the positive part of Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391).
 
-    Values (N, C, *spatial). ``smooth`` is guided backprop's, ``interpolation`` how the Grad-CAM is brought to size.
+    Values (N, C, *spatial). ``layer`` is Grad-CAM's, ``smooth`` is guided backprop's, ``interpolation`` brings the
+    Grad-CAM to the input's size. Raises LookupError for a network without rectifiers, ValueError for an unknown
+    interpolation.
     """
     return guided_backprop(smooth) * upsample(grad_cam(layer).relu(), interpolation)
 
 
 @lift
-def _signs(values: Tensor) -> Tensor:
+def _negative_and_positive(values: Tensor) -> Tensor:
     total = values.sum(1, keepdim=True)
     return torch.cat([torch.relu(-total), torch.relu(total)], 1)
 
@@ -36,13 +38,13 @@ def _stacked(*channels: Tensor) -> Tensor:
 
 @attribution(renderer="confusion_matrix")
 def saliency_confusion(of: Formula = "grad_cam") -> Expr:
-    """The saliency confusion matrix: what speaks against and for the target and the prediction, by any attribution.
+    """Negative and positive evidence for the target, and for the predicted class (prasannals, neural_viz).
 
-    The target is the ground truth. Values (N, 4, *spatial), not negative, in the units of ``of``: target negative,
-    target positive, prediction negative, prediction positive. The notes ``prediction`` and
-    ``prediction_score`` (N,) are the predicted class and its score.
-    After prasannals' neural_viz.
+    The target is taken for the ground truth. Values (N, 4, *spatial), not negative, at the size and in the units of the
+    attribution ``of``: target negative, target positive, prediction negative, prediction positive. The notes
+    ``prediction`` and ``prediction_score`` (N,) are the predicted class and its score. Raises ValueError where the
+    target is a function or an objective, which has no predicted class.
     """
-    rows = _stacked(_signs(of), _signs(toward(of, prediction())))
-    predicted = noted(rows, "prediction", prediction())
+    maps = _stacked(_negative_and_positive(of), _negative_and_positive(toward(of, prediction())))
+    predicted = noted(maps, "prediction", prediction())
     return noted(predicted, "prediction_score", toward(score(), prediction()))

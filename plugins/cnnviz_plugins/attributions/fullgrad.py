@@ -1,16 +1,13 @@
-"""FullGrad: the input's share of the score and the share of every bias, in one map."""
+"""FullGrad: the contributions of the input and of every bias to the score, in one map."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 import cnnviz
-from cnnviz import Expr, attribution, bias_maps, bias_share, image, lift, noted, score
-
-
-@lift
-def _total(values: Tensor) -> Tensor:
-    return values.flatten(1).double().sum(1)
+from cnnviz import Expr, attribution, bias_maps, bias_share, image, lift, score
+from cnnviz_plugins.attributions._completeness import with_completeness_gap
+from cnnviz_plugins.attributions._normalization import min_max
 
 
 def _magnitude(values: Tensor) -> Tensor:
@@ -18,23 +15,19 @@ def _magnitude(values: Tensor) -> Tensor:
 
 
 def _scaled_magnitude(values: Tensor) -> Tensor:
-    """Each sample's magnitudes from 0 to 1 over all channels, then added up over channels."""
-    flat = values.abs().flatten(1)
-    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
-    reach = high - low
-    scaled = (flat - low) / reach.where(reach > 0, 1)
-    return scaled.view_as(values).sum(1, keepdim=True)
+    return min_max(values.abs()).sum(1, keepdim=True)
 
 
 @attribution
 def fullgrad(scaled: bool = True) -> Expr:
-    """Magnitudes of input x gradient and of every gradient x bias (Srinivas & Fleuret, 2019, arXiv:1905.00780).
+    """Sum of the magnitudes of input * gradient and all bias * gradient (Srinivas & Fleuret, 2019, arXiv:1905.00780).
 
-    ``scaled`` brings each layer's magnitudes to 0..1 first, as the authors do; else they are added as they are, in
-    units of the score. Biases are implicit ones, so that batch norm and smooth activations count too. Values
-    (N, 1, *spatial), not negative, at the input's size. The note ``completeness_gap`` (N,) tells how far the
-    decomposition as a whole is from the score.
+    Values (N, 1, *spatial), not negative, at the input's size. ``scaled`` brings each layer's magnitudes to 0..1 first,
+    as the authors' program does; otherwise they are in units of the score. Biases are implicit ones, so that batch norm
+    and smooth activations count too. The note ``completeness_gap`` (N,) is the sum of all contributions minus the
+    score. Raises ValueError for inputs without spatial extent.
     """
-    each = _scaled_magnitude if scaled else _magnitude
-    share = image() * cnnviz.gradient()
-    return noted(lift(each)(share) + bias_maps(each), "completeness_gap", _total(share) + bias_share() - score())
+    magnitude = _scaled_magnitude if scaled else _magnitude
+    contributions = image() * cnnviz.gradient()
+    maps = lift(magnitude)(contributions) + bias_maps(magnitude)
+    return with_completeness_gap(maps, score() - bias_share(), contributions)

@@ -1,6 +1,7 @@
-"""Class activation maps without gradients: each channel's weight is what the score becomes with it, or without it.
+"""Class activation maps without gradients: a channel's weight is the score with that channel alone, or without it.
 
-Maps are (N, 1, *spatial) at the layer's own size. Channels that are the same everywhere are not asked about twice.
+Maps are (N, 1, *spatial) at the layer's own size. Channels that are constant (Score-CAM) or zero (Ablation-CAM) share
+one score.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnviz import Expr, Layer, Run, activation, attribution, procedure
+from cnnviz_plugins.attributions._normalization import min_max
 
 MODES = ("linear", "bilinear", "trilinear")
 
@@ -27,56 +29,56 @@ def score_cam(
     channels: int | None = None,
     relu: bool = False,
 ) -> Expr:
-    """Channels weighted by the score of the input seen through them (Wang et al., 2020, arXiv:1910.01279).
+    """Channels weighted by the score of the input masked with each of them (Wang et al., 2020, arXiv:1910.01279).
 
-    Each channel, enlarged and brought to 0..1, masks the input; a softmax over the channels' scores gives the weights
-    (``channel_softmax``), or the scores are the weights. ``score`` is the class's probability or the score as it is.
-    ``norm_before`` brings to 0..1 before enlarging, ``align_corners`` is how it is enlarged. The paper's are the
-    defaults; pytorch-grad-cam has align_corners, torchcam norm_before, the authors' program score="probability"
-    without channel_softmax. ``channels`` asks only about so many, those that vary most, and leaves out the others. One
-    forward pass for each channel.
+    Map (N, 1, *spatial) at the layer's size, in units of the activation. Each channel, interpolated to the input's size
+    and normalized to 0..1, multiplies the input; the weights are a softmax over the channels' scores
+    (``channel_softmax``), or the scores themselves. ``score`` is the class's "probability" or its "logit", the score as
+    it is. ``norm_before`` normalizes before interpolation, ``align_corners`` is the interpolation's. The defaults are
+    the paper's; pytorch-grad-cam has align_corners, torchcam norm_before, the authors' program score="probability"
+    without channel_softmax. ``channels`` is the number of channels to use, those with the largest range; ``relu`` keeps
+    the positive part of the map. One forward pass for each channel. Raises ValueError for an unknown ``score``, or
+    ``channels`` below 1.
     """
     _check_channels(channels)
     if score not in ("probability", "logit"):
         raise ValueError(f"there is no score {score!r}; it is 'probability' or 'logit'")
 
-    def weighed(run: Run) -> Tensor:
+    def weights_of(run: Run) -> Tensor:
         maps = run.activation(layer)
-        flat = maps.flatten(2)
-        low, reach = flat.amin(2), flat.amax(2) - flat.amin(2)
-        order, place = _order(reach, channels)
+        order, place = _order(maps.flatten(2).amax(2) - maps.flatten(2).amin(2), channels)
         items = torch.arange(len(maps), device=maps.device)[:, None]
 
         def draw(start: int, stop: int) -> Tensor:
-            some = order[:, start:stop]
-            chosen = maps[items, some]
-            chosen = _scaled(chosen, low[items, some], reach[items, some]) if norm_before else chosen
+            # one channel for each item of a batch: interpolation of several at once depends on their number by rounding
+            masks = maps[items, order[:, start:stop]].transpose(0, 1).flatten(0, 1)[:, None]
+            masks = min_max(masks) if norm_before else masks
             mode = MODES[maps.ndim - 3]
-            larger = F.interpolate(chosen, run.inputs.shape[2:], mode=mode, align_corners=align_corners)
-            if not norm_before:
-                ends = larger.flatten(2)
-                larger = _scaled(larger, ends.amin(2), ends.amax(2) - ends.amin(2))
-            return larger.transpose(0, 1).unsqueeze(2) * run.inputs  # (K, N, C, *spatial)
+            masks = F.interpolate(masks, run.inputs.shape[2:], mode=mode, align_corners=align_corners)
+            masks = masks if norm_before else min_max(masks)
+            return masks.view(-1, len(maps), *masks.shape[1:]) * run.inputs  # (K, N, C, *spatial)
 
-        asked = run.as_probability() if score == "probability" else run
-        scores = asked.scores_of(order.shape[1], draw).T
+        question = run.as_probability() if score == "probability" else run
+        scores = question.scores_of(order.shape[1], draw).T
         weights = scores.gather(1, place.clamp(min=0)).where(place >= 0, -torch.inf if channel_softmax else 0.0)
         return weights.softmax(1) if channel_softmax else weights
 
-    return _combined(layer, weighed, relu)
+    return _weighted_sum(layer, weights_of, relu)
 
 
 @attribution
 def ablation_cam(layer: Layer = None, channels: int | None = None, relu: bool = False) -> Expr:
-    """Channels weighted by the share of the score that is lost without them (Desai & Ramaswamy, WACV 2020).
+    """Channels weighted by the relative drop of the score without them (Desai & Ramaswamy, WACV 2020).
 
-    A channel is taken away by making it zero, which says something where zero is what a ReLU leaves of nothing. Only
-    what follows the layer is computed again. Signed: what is negative speaks against the target, also where the score
-    itself is negative. ``channels`` asks only about so many, those with the largest values, and leaves out the others.
+    Map (N, 1, *spatial) at the layer's size, in units of the activation; negative where a channel speaks against the
+    target, also if the score itself is negative. A channel is ablated by setting it to zero, which is meaningful for
+    layers with a ReLU behind them. Only what follows the layer is computed again. ``channels`` is the number of
+    channels to use, those with the largest magnitudes; ``relu`` keeps the positive part of the map. Raises ValueError
+    for ``channels`` below 1.
     """
     _check_channels(channels)
 
-    def weighed(run: Run) -> Tensor:
+    def weights_of(run: Run) -> Tensor:
         maps = run.activation(layer)
         order, place = _order(maps.flatten(2).abs().amax(2), channels)
 
@@ -86,38 +88,33 @@ def ablation_cam(layer: Layer = None, channels: int | None = None, relu: bool = 
             return changed
 
         scores = run.scores_from(layer, order.shape[1], change).T
-        lost = run.score[:, None] - scores
-        reach = run.score.abs()[:, None]
-        return (lost / reach.where(reach > 0, 1)).gather(1, place.clamp(min=0)).where(place >= 0, 0)
+        drops = run.score[:, None] - scores
+        magnitude = run.score.abs()[:, None]
+        return (drops / magnitude.where(magnitude > 0, 1)).gather(1, place.clamp(min=0)).where(place >= 0, 0)
 
-    return _combined(layer, weighed, relu)
+    return _weighted_sum(layer, weights_of, relu)
 
 
 def _order(importance: Tensor, channels: int | None) -> tuple[Tensor, Tensor]:
-    """Which channels are asked about (N, K), the most important first, and at which place each of all is (N, C).
+    """Channels to score, the most important first, (N, K), and the place of each channel in that order, (N, C).
 
-    Channels of no importance share one place. -1 are those that are not asked about.
+    Channels of importance 0 share one place. Channels that are not scored have place -1.
     """
     alive = (importance > 0).sum(1, keepdim=True)
     count = min(importance.shape[1], int(alive.max()) + 1)
+    count = min(count, channels or count)
     order = importance.argsort(stable=True, dim=1, descending=True)
     place = torch.minimum(order.argsort(1), alive)
-    asked = min(count, channels or count)
-    return order[:, :asked], place.where(place < asked, -1)
+    return order[:, :count], place.where(place < count, -1)
 
 
-def _scaled(maps: Tensor, low: Tensor, reach: Tensor) -> Tensor:
-    """Each channel from 0 to 1; zero where it is the same everywhere."""
-    low, reach = (each.view(*each.shape, *(1,) * (maps.ndim - 2)) for each in (low, reach))
-    return (maps - low) / reach.where(reach > 0, 1)
+def _weighted_sum(layer: Layer, weights_of: Callable[[Run], Tensor], relu: bool) -> Expr:
+    def weighted(run: Run) -> Tensor:
+        maps = run.activation(layer)
+        return torch.einsum("nc,nc...->n...", weights_of(run).to(maps), maps)[:, None]
 
-
-def _combined(layer: Layer, weighed: Callable[[Run], Tensor], relu: bool) -> Expr:
-    def combined(run: Run) -> Tensor:
-        return torch.einsum("nc,nc...->n...", weighed(run).to(run.activation(layer)), run.activation(layer))[:, None]
-
-    found = procedure(combined, needs=(activation(layer),))
-    return found.relu() if relu else found
+    cam = procedure(weighted, needs=(activation(layer),))
+    return cam.relu() if relu else cam
 
 
 def _check_channels(channels: int | None) -> None:

@@ -1,4 +1,4 @@
-"""A linear model of which pieces of the input are there. Every input of a batch has a model of its own."""
+"""LIME: a linear model of the score in the presence of segments, fitted near each input."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from cnnviz import Baseline, Expr, Run, attribution
-from cnnviz_plugins.attributions._monte_carlo import at_places, estimate, subset_scores
-from cnnviz_plugins.attributions._superpixels import cut
+from cnnviz_plugins.attributions._monte_carlo import estimate, spread_estimates, subset_scores
+from cnnviz_plugins.attributions._superpixels import segmented
 
 
 @attribution
@@ -19,13 +19,14 @@ def lime(
     kernel_width: float = 0.25,
     ridge: float = 1.0,
 ) -> Expr:
-    """A linear model of which pieces are there, near the input (Ribeiro et al., 2016, arXiv:1602.04938).
+    """Coefficients of a linear model of the score in the presence of segments (Ribeiro et al., 2016, arXiv:1602.04938).
 
-    Each sample keeps every piece with probability 1/2. A ridge regression of the scores, weighed by exp(-d**2 /
-    ``kernel_width``**2) ** 0.5 of the cosine distance d to the whole input, gives each piece its coefficient, in units
-    of the score. ``segments`` and ``pieces`` as for feature_ablation; ``baseline`` None hides a piece under its own
-    mean. Values (N, 1, *spatial); the note ``standard_error`` of the same shape is what drawing other samples would
-    change.
+    Values (N, 1, *spatial), in units of the score; the note ``standard_error`` of the same shape is their standard
+    deviation over other random samples. Each of the ``samples`` keeps every segment with probability 1/2 and replaces
+    the others by the ``baseline``, by default each segment's own mean. The regression has a penalty of ``ridge`` and
+    weights of exp(-d**2 / ``kernel_width``**2) ** 0.5, where d is the cosine distance to the whole input. ``segments``
+    and ``pieces`` are as for ``feature_ablation``. One forward pass for each sample. Raises ValueError for fewer than 2
+    samples, a width that is not above 0, a negative ridge, and segments that do not fit the input.
     """
     if samples < 2 or not kernel_width > 0 or not ridge >= 0:
         raise ValueError(
@@ -34,35 +35,35 @@ def lime(
         )
 
     def fitted(run: Run) -> Tensor:
-        found = cut(run, segments, pieces)
-        kept = torch.ones(samples, len(run.inputs), found.most, dtype=torch.bool, device=run.inputs.device)
+        segmentation = segmented(run, segments, pieces)
+        shape = samples, len(run.inputs), segmentation.max_count
+        present = torch.ones(shape, dtype=torch.bool, device=run.inputs.device)
         for sample in range(1, samples):  # the first is the whole input
-            for item, count in enumerate(found.counts):
-                drawn = torch.rand(count, generator=run.generator_of(sample), device=kept.device)
-                kept[sample, item, :count] = drawn < 0.5
-        scores = subset_scores(run, found, baseline, kept)
-        answers = []
-        for item, count in enumerate(found.counts):
-            there = kept[:, item, :count].double()
-            distance = 1 - (there.sum(1) / count).sqrt()
+            for item, count in enumerate(segmentation.counts):
+                drawn = torch.rand(count, generator=run.generator_of(sample), device=present.device)
+                present[sample, item, :count] = drawn < 0.5
+        scores = subset_scores(run, segmentation, baseline, present)
+        estimates = []
+        for item, count in enumerate(segmentation.counts):
+            features = present[:, item, :count].double()
+            distance = 1 - (features.sum(1) / count).sqrt()
             weights = (-(distance**2) / kernel_width**2).exp().sqrt()
-            answers.append(_ridge(there, scores[:, item], weights, ridge))
-        return at_places(run, found, answers)
+            estimates.append(_ridge(features, scores[:, item], weights, ridge))
+        return spread_estimates(run, segmentation, estimates)
 
     return estimate(fitted)
 
 
-def _ridge(there: Tensor, scores: Tensor, weights: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-    """Coefficients of a weighted ridge regression with a free constant, and their standard errors."""
+def _ridge(features: Tensor, scores: Tensor, weights: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """Coefficients of a weighted ridge regression with a free intercept, and their standard errors, both (M,)."""
     share = (weights / weights.sum())[:, None]
-    there = there - (share * there).sum(0)
+    features = features - (share * features).sum(0)
     scores = scores - (share[:, 0] * scores).sum()
-    inverse = torch.linalg.pinv(
-        there.T @ (weights[:, None] * there) + ridge * torch.eye(there.shape[1]).to(there), hermitian=True
-    )
-    found = inverse @ (there.T @ (weights * scores))
-    # a sample draws the fit to itself, the more the fewer there are: what is left of it tells less than it was off by
-    fitted = weights * (there @ inverse * there).sum(1) + share[:, 0]
-    left = (scores - there @ found) * (1 - fitted).clamp(min=1e-6).rsqrt()
-    pulls = (weights * left)[:, None] * there @ inverse  # how each sample moves the coefficients
-    return found, pulls.square().sum(0).sqrt()
+    penalty = ridge * torch.eye(features.shape[1]).to(features)
+    inverse = torch.linalg.pinv(features.T @ (weights[:, None] * features) + penalty, hermitian=True)
+    coefficients = inverse @ (features.T @ (weights * scores))
+    # a sample pulls the fit to itself, the more the fewer there are, so that residuals are smaller than the errors
+    leverage = weights * (features @ inverse * features).sum(1) + share[:, 0]
+    residuals = (scores - features @ coefficients) * (1 - leverage).clamp(min=1e-6).rsqrt()
+    influence = (weights * residuals)[:, None] * features @ inverse  # of each sample on the coefficients
+    return coefficients, influence.square().sum(0).sqrt()

@@ -1,4 +1,4 @@
-"""What of the input makes channels respond: chosen feature maps carried back to it, one after the other."""
+"""Projections: feature maps of single channels carried back to the input."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def projections(
     by: Literal["mean", "max"] | None = None,
     of: Formula = "deconvnet",
 ) -> Expr:
-    """Feature maps projected back to the input, whatever the target (Zeiler & Fergus, 2014, arXiv:1311.2901).
+    """Feature maps of single channels projected back to the input (Zeiler & Fergus, 2014, arXiv:1311.2901).
 
-    Each channel's map is carried back by ``of`` alone, begun as it is (``start="map"``) or with only its strongest unit
-    (``"unit"``). Values (N, K * C, *spatial), C of each of K channels, in the units of the activation: unflatten(1,
-    (K, -1)) parts them. The notes ``channel`` and ``activation`` (N, K) are the channels' numbers and how strong they
-    are. ``channels`` are numbers, such as "5,9" or (5, 9); None takes the ``top`` strongest of each input, the
-    strongest first, ``by`` their mean over space or their strongest unit (None: by what is begun with). ``layer`` None
-    is the last layer with spatial extent.
+    Values (N, K * C, *spatial), C of each of K channels, in units of the activation, whatever the target;
+    ``unflatten(1, (K, -1))`` separates them. The notes ``channel`` and ``activation`` (N, K) are the channels' numbers
+    and strengths. Each channel is carried back alone, by the attribution ``of``: its whole map (``start="map"``) or
+    only its strongest unit (``"unit"``). ``channels`` are numbers, such as "5,9" or (5, 9); None takes the ``top``
+    strongest of each input, the strongest first. Strength is the channel's mean or maximum over space (``by``; None:
+    the mean for maps, the maximum for units). ``layer`` None is the last layer with spatial extent.
 
-    What is negative in a map is left out, as the rectifier after it would do. Where the windows of a max-pool overlap,
-    what comes back to one place from several of them adds up, as gradients do. One forward pass and one backward for
-    each channel; one more forward for each input of a batch whose channels differ. Raises ValueError for a channel
-    there is not, LookupError where no rectifier is before the layer: the setting ``smooth`` of ``of`` is the way out
-    for networks of other activations, ``of="gradient"`` for a layer before the first of them.
+    Negative values of a map are left out, as by a ReLU behind it. Where windows of a max-pool overlap, what they return
+    to one place adds up, as gradients do. One forward pass and one backward for each channel; one more forward for each
+    input of a batch whose channels differ. Raises ValueError for an unknown ``start`` or ``by``, ``top`` below 1, and
+    for a channel that does not exist; LookupError if no rectifier is before the layer: use the setting ``smooth`` of
+    ``of`` for networks with other activations, ``of="gradient"`` for a layer before the first of them.
     """
     if start not in ("map", "unit"):
         raise ValueError(f"there is no start {start!r}; it is 'map', all of a channel, or 'unit', its strongest")
@@ -44,70 +44,70 @@ def projections(
         raise ValueError(f"there is no strength by {by!r}; it is 'mean' or 'max'")
     if top < 1:
         raise ValueError(f"top={top} shows nothing; use 1 or more")
-    asked = _numbers(channels)
     strengths = _strengths(activation(layer, spatial=False), by or ("mean" if start == "map" else "max"))
-    chosen = _chosen(strengths, asked, top)
+    selected = _selected(strengths, _numbers(channels), top)
 
     def projected(run: Run) -> Tensor:
-        numbers = chosen(run).tolist()
-        if all(each == numbers[0] for each in numbers):
+        numbers = selected(run).tolist()
+        if all(row == numbers[0] for row in numbers):
             return _carried(run, of, layer, numbers[0], start)
-        return torch.cat([_carried(_one(run, item), of, layer, each, start) for item, each in enumerate(numbers)])
+        return torch.cat([_carried(_single(run, item), of, layer, row, start) for item, row in enumerate(numbers)])
 
-    needs = (toward(of, _Begun(layer, 0, start)), chosen)
-    return noted(noted(procedure(projected, needs), "channel", chosen), "activation", _picked(strengths, chosen))
+    needs = (toward(of, _HalfSquares(layer, 0, start)), selected)
+    values = noted(procedure(projected, needs), "channel", selected)
+    return noted(values, "activation", _strengths_of(strengths, selected))
 
 
 @dataclass(frozen=True)
-class _Begun(Objective):
-    """Half the squares of what is positive in a channel, or of its strongest unit: its gradient there is just that."""
+class _HalfSquares(Objective):
+    """Half the squares of a channel's positive part, or of its strongest unit's: the gradient there is that part."""
 
     layer: Layer
     index: int
     start: Start
 
     def __call__(self, seen: Seen, /) -> Tensor:
-        shown = seen.layer(self.layer)
-        units = shown[:, self.index].reshape(len(shown), -1)
-        units = units * (units > 0)  # a ReLU would be met by rules, and hide that the network has none
+        maps = seen.layer(self.layer)
+        units = maps[:, self.index].reshape(len(maps), -1)
+        units = units * (units > 0)  # rules would act on a ReLU, and hide that the network has none
         units = units if self.start == "map" else units.max(1, keepdim=True).values
         # squares of half precision overflow
         return units.to(torch.promote_types(units.dtype, torch.float32)).square().sum(1) / 2
 
 
 def _carried(run: Run, of: Expr, layer: Layer, numbers: Sequence[int], start: Start) -> Tensor:
-    return torch.cat([toward(of, _Begun(layer, number, start))(run) for number in numbers], 1)
+    return torch.cat([toward(of, _HalfSquares(layer, number, start))(run) for number in numbers], 1)
 
 
-def _one(run: Run, item: int) -> Run:
+def _single(run: Run, item: int) -> Run:
     """One input of a batch by itself."""
     part = slice(item, item + 1)
-    others = [each[part] for each in run.others]
+    others = [tensor[part] for tensor in run.others]
     return Run(run.model, run.inputs[part], others=others, options=run.options)
 
 
 @lift
 def _strengths(maps: Tensor, by: str) -> Tensor:
-    """How strong every channel is, (N, C)."""
+    """The strength of every channel, (N, C)."""
     units = maps.relu().reshape(*maps.shape[:2], -1)
     return units.mean(2) if by == "mean" else units.amax(2)
 
 
 @lift
-def _chosen(strengths: Tensor, asked: tuple[int, ...] | None, top: int) -> Tensor:
+def _selected(strengths: Tensor, numbers: tuple[int, ...] | None, top: int) -> Tensor:
     """Numbers of channels, (N, K)."""
     items, count = strengths.shape
-    if asked is None:
+    if numbers is None:
         return strengths.argsort(stable=True, dim=1, descending=True)[:, :top]
-    for number in asked:
+    for number in numbers:
         if not 0 <= number < count:
             raise ValueError(f"there is no channel {number}; the layer has {count}, numbered 0 to {count - 1}")
-    return torch.tensor(asked, device=strengths.device).expand(items, -1)
+    return torch.tensor(numbers, device=strengths.device).expand(items, -1)
 
 
 @lift
-def _picked(strengths: Tensor, chosen: Tensor) -> Tensor:
-    return strengths.gather(1, chosen)
+def _strengths_of(strengths: Tensor, numbers: Tensor) -> Tensor:
+    return strengths.gather(1, numbers)
 
 
 def _numbers(channels: str | int | Sequence[int] | None) -> tuple[int, ...] | None:
@@ -115,7 +115,7 @@ def _numbers(channels: str | int | Sequence[int] | None) -> tuple[int, ...] | No
         return None
     parts = channels.split(",") if isinstance(channels, str) else [channels] if isinstance(channels, int) else channels
     try:
-        numbers = tuple(int(each) for each in parts)
+        numbers = tuple(int(part) for part in parts)
     except ValueError:
         raise ValueError(f"channels are numbers with commas between, such as 5,9, not {channels!r}") from None
     if not numbers:

@@ -1,4 +1,4 @@
-"""Pieces of the input as players in a game for the score: Shapley values. Each input's pieces play by themselves."""
+"""Shapley values of the segments of an input, in a game whose payoff is the score."""
 
 from __future__ import annotations
 
@@ -8,59 +8,60 @@ import torch
 from torch import Tensor
 
 from cnnviz import Baseline, Expr, Run, attribution
-from cnnviz_plugins.attributions._monte_carlo import at_places, estimate, subset_scores
-from cnnviz_plugins.attributions._superpixels import cut
+from cnnviz_plugins.attributions._monte_carlo import estimate, spread_estimates, subset_scores
+from cnnviz_plugins.attributions._superpixels import segmented
 
 
 @attribution
 def kernel_shap(
     samples: int = 1000, segments: str | Tensor = "auto", pieces: int = 50, baseline: Baseline = 0.0
 ) -> Expr:
-    """Shapley values of pieces by a weighted regression (Lundberg & Lee, 2017, arXiv:1705.07874).
+    """Shapley values of segments by a weighted linear regression (Lundberg & Lee, 2017, arXiv:1705.07874).
 
-    All subsets are counted through where ``samples`` reach for them, and sizes of subsets where they reach for those;
-    the rest are drawn with their complements (Covert & Lee, 2021, arXiv:2012.01536). Each piece's value sums with the
-    others' to the score minus the baseline's, exactly. ``segments`` and ``pieces`` as for feature_ablation. Values
-    (N, 1, *spatial), in units of the score; the note ``standard_error`` of the same shape is what drawing other subsets
-    would change: zero where all were counted, infinite where too few were drawn to tell. Raises ValueError for fewer
-    samples than twice the pieces.
+    Values (N, 1, *spatial), in units of the score; those of an input's segments sum exactly to the score minus the
+    baseline's score. The note ``standard_error`` of the same shape is their standard deviation over other random
+    subsets: zero if all were enumerated, infinite if too few were drawn to tell. All subsets are enumerated if
+    ``samples`` suffice, otherwise all of the sizes for which they do; the others are drawn in pairs with their
+    complements (Covert & Lee, 2021, arXiv:2012.01536). ``segments`` and ``pieces`` are as for ``feature_ablation``;
+    ``baseline`` None replaces a segment by its own mean. One forward pass for each sample. Raises ValueError for fewer
+    samples than twice the segments, and for segments that do not fit the input.
     """
 
     def fitted(run: Run) -> Tensor:
-        found = cut(run, segments, pieces)
-        subsets = [_subsets(run, count, samples) for count in found.counts]
-        longest = max(len(kept) for kept, _, _ in subsets)
-        # two more for the baseline and the whole input; inputs with fewer subsets are asked about as they are
-        kept = torch.ones(longest + 2, len(subsets), found.most, dtype=torch.bool, device=run.inputs.device)
-        kept[0] = False
+        segmentation = segmented(run, segments, pieces)
+        subsets = [_subsets(run, count, samples) for count in segmentation.counts]
+        longest = max(len(rows) for rows, _, _ in subsets)
+        # the first two are the baseline and the whole input; inputs with fewer subsets are scored whole at the end
+        shape = longest + 2, len(subsets), segmentation.max_count
+        present = torch.ones(shape, dtype=torch.bool, device=run.inputs.device)
+        present[0] = False
         for item, (rows, _, _) in enumerate(subsets):
-            kept[2 : len(rows) + 2, item, : found.counts[item]] = rows
-        scores = subset_scores(run, found, baseline, kept)
-        answers = []
+            present[2 : len(rows) + 2, item, : rows.shape[1]] = rows
+        scores = subset_scores(run, segmentation, baseline, present)
+        estimates = []
         for item, (rows, weights, pairs) in enumerate(subsets):
-            nothing, everything = scores[0, item], scores[1, item]
-            gains = scores[2 : len(rows) + 2, item] - nothing
-            answers.append(_constrained(rows.double(), gains, weights, everything - nothing, pairs))
-        return at_places(run, found, answers)
+            gains = scores[1:, item] - scores[0, item]
+            estimates.append(_constrained(rows.double(), gains[1 : len(rows) + 1], weights, gains[0], pairs))
+        return spread_estimates(run, segmentation, estimates)
 
     return estimate(fitted)
 
 
 def _subsets(run: Run, count: int, samples: int) -> tuple[Tensor, Tensor, int]:
-    """Subsets (K, count) of the pieces, what each weighs (K,), and how many pairs of them, at the end, were drawn."""
-    every = 2**count - 2
-    if samples < min(2 * count, every):
+    """Subsets (K, count) bool of the segments, their weights (K,), and the number of drawn pairs, which come last."""
+    total = 2**count - 2
+    if samples < min(2 * count, total):
         raise ValueError(
             f"{samples} samples can't tell {count} pieces apart; take {2 * count} or more, or fewer pieces"
         )
     rows = [torch.zeros(0, count, dtype=torch.bool, device=run.inputs.device)]
     weights: list[float] = []
-    # for sizes from the ends, with their complements: what all subsets of the size weigh together
+    # Shapley kernel: the weight of all subsets of a size and their complements, sizes from the ends inwards
     sizes = {size: (2 - (2 * size == count)) / (size * (count - size)) for size in range(1, count // 2 + 1)}
     left = samples
     for size, weight in list(sizes.items()):
         number = math.comb(count, size) * (2 - (2 * size == count))
-        if every > samples and left * weight / sum(sizes.values()) < number:
+        if total > samples and left * weight / sum(sizes.values()) < number:
             break
         rows.append(_of_size(run, count, size))
         weights += [weight / number] * number
@@ -71,92 +72,99 @@ def _subsets(run: Run, count: int, samples: int) -> tuple[Tensor, Tensor, int]:
         generator = run.generator_of(pair)
         shares = torch.tensor(list(sizes.values()), dtype=torch.float64, device=run.inputs.device)
         size = list(sizes)[int(torch.multinomial(shares, 1, generator=generator))]
-        chosen = torch.randperm(count, generator=generator, device=shares.device)[:size]
-        subset = rows[0].new_zeros(count).index_fill_(0, chosen, True)
+        members = torch.randperm(count, generator=generator, device=shares.device)[:size]
+        subset = rows[0].new_zeros(count).index_fill_(0, members, True)
         rows.append(torch.stack([subset, ~subset]))
     weights += [sum(sizes.values()) / (2 * pairs)] * (2 * pairs) if pairs else []
     return torch.cat(rows), torch.tensor(weights, dtype=torch.float64, device=run.inputs.device), pairs
 
 
 def _of_size(run: Run, count: int, size: int) -> Tensor:
-    """Every subset of so many pieces, and every complement."""
+    """All subsets of a size, and their complements, (K, count) bool."""
     members = torch.combinations(torch.arange(count, device=run.inputs.device), size)
-    chosen = torch.zeros(len(members), count, dtype=torch.bool, device=members.device).scatter_(1, members, True)
-    return chosen if 2 * size == count else torch.cat([chosen, ~chosen])
+    subsets = torch.zeros(len(members), count, dtype=torch.bool, device=members.device).scatter_(1, members, True)
+    return subsets if 2 * size == count else torch.cat([subsets, ~subsets])
 
 
-def _constrained(there: Tensor, gains: Tensor, weights: Tensor, total: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
-    """Coefficients of a weighted regression that sum to ``total``, and what drawing other pairs would change."""
-    count = there.shape[1]
-    system = torch.ones(count + 1, count + 1).to(there)  # with a multiplier for the sum
+def _constrained(features: Tensor, gains: Tensor, weights: Tensor, total: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
+    """Coefficients of a weighted regression that sum to ``total``, and their standard errors over drawn pairs."""
+    count = features.shape[1]
+    system = torch.ones(count + 1, count + 1).to(features)  # with a Lagrange multiplier for the sum
     system[count, count] = 0
-    system[:count, :count] = there.T @ (weights[:, None] * there)
+    system[:count, :count] = features.T @ (weights[:, None] * features)
     inverse = torch.linalg.pinv(system, hermitian=True)
-    found = inverse[:count, :count] @ (there.T @ (weights * gains)) + inverse[:count, count] * total
-    found = found + (total - found.sum()) / count  # of rounding
+    values = inverse[:count, :count] @ (features.T @ (weights * gains)) + inverse[:count, count] * total
+    values = values + (total - values.sum()) / count  # a sum that is exact in spite of rounding
     if not pairs:
-        return found, torch.zeros_like(found)
-    drawn, left = there[-2 * pairs :].view(pairs, 2, count), (gains - there @ found)[-2 * pairs :].view(pairs, 2)
+        return values, torch.zeros_like(values)
+    drawn = features[-2 * pairs :].view(pairs, 2, count)
+    residuals = (gains - features @ values)[-2 * pairs :].view(pairs, 2, 1)
     if int(torch.linalg.matrix_rank(system, hermitian=True)) <= count or _too_few(drawn, weights[-1], inverse):
-        return found, torch.full_like(found, math.inf)
-    # a pair draws the fit to itself, the more the fewer there are: what is left of it tells less than it was off by
-    fitted, ways = torch.linalg.eigh(weights[-1] * drawn @ inverse[:count, :count] @ drawn.mT)
-    left = ways @ ((ways.mT @ left[..., None]) * (1 - fitted).clamp(min=1e-6).rsqrt()[..., None])
-    pulls = weights[-1] * (left * drawn).sum(1) @ inverse[:count, :count]
-    return found, ((pulls - pulls.mean(0)).square().sum(0) * pairs / (pairs - 1)).sqrt()
+        return values, torch.full_like(values, math.inf)
+    # a pair pulls the fit to itself, the more the fewer there are, so that residuals are smaller than the errors
+    leverage, axes = torch.linalg.eigh(weights[-1] * drawn @ inverse[:count, :count] @ drawn.mT)
+    residuals = axes @ ((axes.mT @ residuals) * (1 - leverage).clamp(min=1e-6).rsqrt()[..., None])
+    influence = weights[-1] * (residuals * drawn).sum(1) @ inverse[:count, :count]
+    return values, ((influence - influence.mean(0)).square().sum(0) * pairs / (pairs - 1)).sqrt()
 
 
 def _too_few(drawn: Tensor, weight: Tensor, inverse: Tensor) -> bool:
-    """Whether pairs (pairs, 2, count) can't contradict the fit: one of them is fitted alone, or less than two are free.
+    """True if pairs (pairs, 2, count) can't contradict the fit: it reproduces one exactly, or fewer than 2 are free.
 
-    The same pair drawn again, whichever half comes first, tells nothing new.
+    A pair that is drawn again, whichever half comes first, adds no information.
     """
     count = drawn.shape[2]
     first = torch.where(drawn[:, 0, :1] > 0, drawn[:, 0], drawn[:, 1])
     subsets, times = torch.unique(first, dim=0, return_counts=True)
     both = torch.stack([subsets, 1 - subsets], 1)
-    fitted = torch.linalg.eigvalsh(times[:, None, None] * weight * both @ inverse[:count, :count] @ both.mT)[:, -1]
-    return bool((fitted > 1 - 1e-6).any()) or float((1 - fitted).sum()) < 2
+    leverage = torch.linalg.eigvalsh(times[:, None, None] * weight * both @ inverse[:count, :count] @ both.mT)[:, -1]
+    return bool((leverage > 1 - 1e-6).any()) or float((1 - leverage).sum()) < 2
 
 
 @attribution
 def shapley_sampling(
     permutations: int = 25, segments: str | Tensor = "auto", pieces: int = 50, baseline: Baseline = 0.0
 ) -> Expr:
-    """What each piece adds when pieces appear in random orders (Strumbelj & Kononenko, 2010; Castro et al., 2009).
+    """Mean gain of each segment as segments appear in random order (Strumbelj & Kononenko, 2010; Castro et al., 2009).
 
-    The mean over ``permutations`` estimates Shapley values; they sum to the score minus the baseline's. ``segments``
-    and ``pieces`` as for feature_ablation. Values (N, 1, *spatial), in units of the score; the note ``standard_error``
-    of the same shape is what drawing other orders would change. One forward pass for each piece and order.
+    Values (N, 1, *spatial), in units of the score, estimate Shapley values; those of an input's segments sum to the
+    score minus the baseline's score. The note ``standard_error`` of the same shape is their standard error over the
+    ``permutations``. ``segments`` and ``pieces`` are as for ``feature_ablation``; ``baseline`` None replaces a segment
+    by its own mean. One forward pass for each segment and permutation. Raises ValueError for fewer than 2 permutations,
+    and for segments that do not fit the input.
     """
     if permutations < 2:
         raise ValueError(f"permutations={permutations} don't tell how much they differ; take 2 or more")
 
     def sampled(run: Run) -> Tensor:
-        found = cut(run, segments, pieces)
-        ranks = [_ranks(run, count, permutations) for count in found.counts]
-        # how many pieces are there after each step; all orders share the baseline and the whole input
-        kept = torch.ones(
-            permutations, found.most + 1, len(ranks), found.most, dtype=torch.bool, device=ranks[0].device
-        )
-        for item, (count, rank) in enumerate(zip(found.counts, ranks, strict=True)):
-            steps = torch.arange(count + 1, device=rank.device)
-            kept[:, : count + 1, item, :count] = rank[:, None] < steps[:, None]
-        between = kept[:, 1 : found.most].flatten(0, 1)
-        scores = subset_scores(run, found, baseline, torch.cat([kept[0, :1], kept[0, -1:], between]))
-        answers = []
-        for item, (count, rank) in enumerate(zip(found.counts, ranks, strict=True)):
-            path = scores[2:, item].view(permutations, found.most - 1)[:, : count - 1]
+        segmentation = segmented(run, segments, pieces)
+        most, device = segmentation.max_count, run.inputs.device
+        ranks = [_ranks(run, count, permutations) for count in segmentation.counts]
+        # present after each number of steps; all orders share the baseline and the whole input
+        shape = permutations, most + 1, len(ranks), most
+        present = torch.ones(shape, dtype=torch.bool, device=device)
+        for item, rank in enumerate(ranks):
+            count = rank.shape[1]
+            steps = torch.arange(count + 1, device=device)
+            present[:, : count + 1, item, :count] = rank[:, None] < steps[:, None]
+        between = present[:, 1:most].flatten(0, 1)
+        subsets = torch.cat([present[0, :1], present[0, -1:], between])
+        scores = subset_scores(run, segmentation, baseline, subsets)
+        estimates = []
+        for item, rank in enumerate(ranks):
+            path = scores[2:, item].view(permutations, most - 1)[:, : rank.shape[1] - 1]
             ends = scores[:2, item].expand(permutations, 2)
             gains = torch.cat([ends[:, :1], path, ends[:, 1:]], 1).diff(dim=1).gather(1, rank)
-            answers.append((gains.mean(0), gains.std(0) / math.sqrt(permutations)))
-        return at_places(run, found, answers)
+            estimates.append((gains.mean(0), gains.std(0) / math.sqrt(permutations)))
+        return spread_estimates(run, segmentation, estimates)
 
     return estimate(sampled)
 
 
 def _ranks(run: Run, count: int, permutations: int) -> Tensor:
-    """For each order the step at which each piece appears, (permutations, count)."""
+    """For each order the step at which each segment appears, (permutations, count)."""
     device = run.inputs.device
-    drawn = [torch.randperm(count, generator=run.generator_of(each), device=device) for each in range(permutations)]
-    return torch.stack(drawn)
+    orders = [
+        torch.randperm(count, generator=run.generator_of(number), device=device) for number in range(permutations)
+    ]
+    return torch.stack(orders)

@@ -1,4 +1,4 @@
-"""Means, squares and variances of any attribution under noise."""
+"""SmoothGrad and its relatives: mean, mean square and variance of any attribution over noisy inputs."""
 
 from __future__ import annotations
 
@@ -7,27 +7,32 @@ from cnnviz import Expr, Formula, attribution, noisy, over
 
 @attribution(renderer="grayscale")
 def smoothgrad(of: Formula = "gradient", samples: int = 25, sigma: float = 0.15) -> Expr:
-    """The mean map under noise (Smilkov et al., 2017, arXiv:1706.03825), of the gradient or of any attribution.
+    """Mean of an attribution over noisy copies of the input (Smilkov et al., 2017, arXiv:1706.03825).
 
-    ``sigma`` is a share of each input's range (maximum minus minimum). Values as those of ``of``.
+    ``of`` is the attribution, by default the gradient; values have its shape, units and sign. ``sigma`` is the standard
+    deviation of the Gaussian noise, as a share of each input's range (maximum minus minimum). Raises ValueError for
+    fewer than 1 sample, or a negative ``sigma``.
     """
     return over(of, noisy(samples, sigma))
 
 
 @attribution(renderer="grayscale")
 def smoothgrad_squared(of: Formula = "gradient", samples: int = 25, sigma: float = 0.15) -> Expr:
-    """The mean squared map under noise (Hooker et al., 2019, arXiv:1806.10758), of the gradient or of any attribution.
+    """Mean square of an attribution over noisy copies of the input (Hooker et al., 2019, arXiv:1806.10758).
 
-    ``sigma`` is a share of each input's range. Values are not negative, in the square of the units of ``of``.
+    Values have the shape of ``of`` and are not negative, in the square of its units. ``sigma`` is the standard
+    deviation of the noise, as a share of each input's range. Raises ValueError for fewer than 1 sample, or a negative
+    ``sigma``.
     """
     return over(of**2, noisy(samples, sigma))
 
 
 @attribution(renderer="grayscale")
 def vargrad(of: Formula = "gradient", samples: int = 25, sigma: float = 0.15) -> Expr:
-    """The map's variance under noise (Adebayo et al., 2018, arXiv:1810.03292), of the gradient or of any attribution.
+    """Variance of an attribution over noisy copies of the input (Adebayo et al., 2018, arXiv:1810.03292).
 
-    ``sigma`` is a share of each input's range. Values are not negative: the mean squared deviation, divided by
-    ``samples`` (not ``samples - 1``), in the square of the units of ``of``.
+    Values have the shape of ``of`` and are not negative, in the square of its units: the mean squared deviation,
+    divided by ``samples`` (not ``samples - 1``). ``sigma`` is the standard deviation of the noise, as a share of each
+    input's range. Raises ValueError for fewer than 1 sample, or a negative ``sigma``.
     """
     return over(of, noisy(samples, sigma), "variance")
