@@ -20,7 +20,7 @@ from benchmarks import networks
 from benchmarks.training import learned_by_heart
 from cnnviz import Attribution, Explanation, Trial, demo, evaluate, evidence, explain, metrics
 from cnnviz.demo import drawing
-from cnnviz_plugins.metrics._map_similarity import alike
+from cnnviz_plugins.metrics._map_similarity import map_similarity
 
 SEED = 11
 TRAINED = ("squeezenet1_0", "mobilenet_v2")
@@ -92,7 +92,7 @@ class Case:
         target, score = trial.explanation.target, trial.explanation.score
         others = evidence(Explanation(values, trial.explanation.inputs, target, score, trial.explanation.recipe))
         pairs = zip(trial.evidence, others, strict=True)
-        return torch.tensor([alike("spearman", *pair) for pair in pairs], dtype=torch.float64)
+        return torch.tensor([map_similarity("spearman", *pair) for pair in pairs], dtype=torch.float64)
 
 
 def case(part: str, name: str, pictures: int, photographs: int, size: int, device: torch.device) -> Case:

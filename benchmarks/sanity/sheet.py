@@ -20,7 +20,7 @@ from cnnviz import Preprocessing, Run, demo, evidence, explain
 from cnnviz.demo import drawing
 from cnnviz.drawing.text import font
 from cnnviz.images.preprocessing import IMAGENET
-from cnnviz_plugins.metrics.randomization import forget
+from cnnviz_plugins.metrics.randomization import randomize
 
 SIDE, MARGIN, LABEL = 96, 5, 158  # pixels
 COLUMNS = 2
@@ -76,7 +76,7 @@ def _random(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
     other, run = copy.deepcopy(model), Run(model, inputs)
     names = run.execution_order()[::-1]
     for place, name in enumerate(names[: round(share * len(names))]):
-        forget(other.get_submodule(name), run.generator_of(place))
+        randomize(other.get_submodule(name), run.generator_of(place))
     return other
 
 

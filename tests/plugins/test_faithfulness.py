@@ -427,14 +427,14 @@ def test_no_metric_writes_into_the_inputs() -> None:
 
 
 def test_similarities_are_those_of_the_libraries() -> None:
-    from cnnviz_plugins.metrics._map_similarity import alike
+    from cnnviz_plugins.metrics._map_similarity import map_similarity
 
     generator = torch.Generator().manual_seed(4)
     one = torch.randint(0, 6, (24, 30), generator=generator).double()
     other = (one + torch.randint(0, 4, (24, 30), generator=generator)).double()
-    assert alike("spearman", one, other) == pytest.approx(spearmanr(one.flatten(), other.flatten()).statistic)
+    assert map_similarity("spearman", one, other) == pytest.approx(spearmanr(one.flatten(), other.flatten()).statistic)
     edges = [hog(each.numpy() / float(each.max()), pixels_per_cell=(8, 8)) for each in (one, other)]
-    assert alike("hog", one, other) == pytest.approx(np.corrcoef(*edges)[0, 1])
+    assert map_similarity("hog", one, other) == pytest.approx(np.corrcoef(*edges)[0, 1])
     a, b = one / one.max(), other / other.max()
     scores = []
     for row, column in product(range(18), range(24)):  # every window of 7 x 7
@@ -442,11 +442,11 @@ def test_similarities_are_those_of_the_libraries() -> None:
         both = ((p - p.mean()) * (q - q.mean())).sum() / 48
         above = (2 * p.mean() * q.mean() + 1e-4) * (2 * both + 9e-4)
         scores.append(float(above / ((p.mean() ** 2 + q.mean() ** 2 + 1e-4) * (p.var() + q.var() + 9e-4))))
-    assert alike("ssim", one, other) == pytest.approx(sum(scores) / len(scores))
+    assert map_similarity("ssim", one, other) == pytest.approx(sum(scores) / len(scores))
     for name in ("spearman", "ssim", "hog"):
-        assert alike(name, one, one) == pytest.approx(1)
-        assert alike(name, one, one * 0) == 0
-        assert alike(name, one * 0, one * 0) == 1
+        assert map_similarity(name, one, one) == pytest.approx(1)
+        assert map_similarity(name, one, one * 0) == 0
+        assert map_similarity(name, one * 0, one * 0) == 1
 
 
 def test_weights_separate_grad_cam_from_an_edge_detector() -> None:

@@ -108,8 +108,8 @@ def _smooth(slots: int, call: Call, grad: Tensor) -> tuple[Tensor, ...]:
     while True:
         grads = _mean_backward(slots, call, grad, points)
         pairs = zip(grads, call.inputs, strict=True)
-        gap = _total(expected) - sum(_total(_split(each, slots)[1:] * _difference(x, slots)) for each, x in pairs)
-        gap = gap.abs()
+        total = sum(_total(_split(part, slots)[1:] * _difference(values, slots)) for part, values in pairs)
+        gap = (_total(expected) - total).abs()
         rounding = (gap < 100 * exact) & (gap > before / 8)
         if points >= MAX_POINTS or bool(((gap <= exact) | rounding).all()):
             return grads

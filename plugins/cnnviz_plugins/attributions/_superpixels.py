@@ -44,9 +44,8 @@ class Segments:
             return baseline_input(baseline)(run)
         ids = self.ids.expand_as(run.inputs).flatten(2)
         zeros = run.inputs.new_zeros(*ids.shape[:2], self.max_count)
-        sums = zeros.scatter_add(2, ids, run.inputs.flatten(2))
-        sizes = zeros.scatter_add(2, ids, torch.ones_like(run.inputs).flatten(2))
-        return (sums / sizes.clamp(min=1)).gather(2, ids).view_as(run.inputs)
+        means = zeros.scatter_reduce(2, ids, run.inputs.flatten(2), "mean", include_self=False)
+        return means.gather(2, ids).view_as(run.inputs)
 
 
 def segmented(run: Run, segments: str | Tensor, pieces: int) -> Segments:

@@ -26,14 +26,9 @@ def guided_grad_cam(
 
 
 @lift
-def _negative_and_positive(values: Tensor) -> Tensor:
-    total = values.sum(1, keepdim=True)
-    return torch.cat([torch.relu(-total), torch.relu(total)], 1)
-
-
-@lift
-def _stacked(*channels: Tensor) -> Tensor:
-    return torch.cat(channels, 1)
+def _negative_and_positive(*maps: Tensor) -> Tensor:
+    totals = [values.sum(1, keepdim=True) for values in maps]
+    return torch.cat([part.relu() for total in totals for part in (-total, total)], 1)
 
 
 @attribution(renderer="confusion_matrix")
@@ -45,6 +40,6 @@ def saliency_confusion(of: Formula = "grad_cam") -> Expr:
     ``prediction`` and ``prediction_score`` (N,) are the predicted class and its score. Raises ValueError where the
     target is a function or an objective, which has no predicted class.
     """
-    maps = _stacked(_negative_and_positive(of), _negative_and_positive(toward(of, prediction())))
+    maps = _negative_and_positive(of, toward(of, prediction()))
     predicted = noted(maps, "prediction", prediction())
     return noted(predicted, "prediction_score", toward(score(), prediction()))

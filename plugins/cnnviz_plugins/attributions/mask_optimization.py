@@ -170,11 +170,7 @@ def _smooth_maximum(mask: Tensor, reach: float) -> Tensor:
 def _tied_targets(target: Tensor, values: Tensor) -> Tensor:
     """Targets of sorted values (K,), averaged over equal values: their order must not decide which of them are kept."""
     group = F.pad(values.diff() != 0, (1, 0)).cumsum(0)
-    sums, sizes = target.new_zeros(2, len(target))
-    sums.scatter_add_(0, group, target)
-    sizes.scatter_add_(0, group, torch.ones_like(target))
-    means: Tensor = sums / sizes.clamp(min=1)
-    return means[group]
+    return torch.zeros_like(target).scatter_reduce(0, group, target, "mean", include_self=False)[group]
 
 
 def _shifted(run: Run, inputs: Tensor, step: int) -> Tensor:

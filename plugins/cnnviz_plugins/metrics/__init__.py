@@ -1,1 +1,1 @@
-"""Metrics, a file for each question put to a map. Helpers that several of them share begin with an underscore."""
+"""Metrics, a file for each question about a map. Modules that several of them share begin with an underscore."""

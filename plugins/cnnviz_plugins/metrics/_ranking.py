@@ -1,45 +1,31 @@
-"""Places in the order of their evidence, and the question whose score follows as they go: what curves are made of."""
+"""Places of a map in the order of their evidence."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from cnnviz import Run, Sign, Trial, evidence
-
-Scale = Literal["probability", "score"]
-Scored = Callable[[Trial], Tensor]
-
-
-def check_curve(step: float, scale: str) -> None:
-    """Raises ValueError for a share of places that is none, or a scale there is not."""
-    if not 0 < step <= 1:
-        raise ValueError(f"step={step:g} is no share of the places; use more than 0, and up to 1")
-    check_scale(scale)
-
-
-def check_scale(scale: str) -> None:
-    if scale not in ("probability", "score"):
-        raise ValueError(f"there is no scale={scale!r}; use 'probability' or 'score'")
-
-
-def question(trial: Trial, scale: str) -> Run:
-    """The question that was answered, with probabilities of classes or scores as they are."""
-    return trial.run.as_probability() if scale == "probability" else trial.run
+from cnnviz import Sign, Trial, evidence
 
 
 def ranks(trial: Trial, sign: Sign) -> Tensor:
-    """For each place how many have more evidence, (N, places); chance, the same for each input, orders equal ones."""
+    """The number of places with more evidence than each place, (N, places).
+
+    Equal places are ordered at random, the same for each input, by the seed of the run.
+    """
     maps = evidence(trial.explanation, sign).flatten(1)
-    mixed = torch.randperm(maps.shape[1], generator=trial.run.generator, device=maps.device)
-    order = mixed[maps[:, mixed].argsort(stable=True, dim=1, descending=True)]
-    numbers = torch.arange(maps.shape[1], device=maps.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, numbers)
+    shuffled = torch.randperm(maps.shape[1], generator=trial.run.generator, device=maps.device)
+    order = shuffled[maps[:, shuffled].argsort(stable=True, dim=1, descending=True)]
+    return order.argsort(1)  # the inverse of a permutation
 
 
-def first_of(ranked: Tensor, counts: Tensor, like: Tensor) -> Tensor:
-    """Where the ``counts`` (K,) foremost places of inputs like (N, C, *spatial) are: (K, N, 1, *spatial) bool."""
+def foremost(ranked: Tensor, counts: Tensor, like: Tensor) -> Tensor:
+    """True at the ``counts`` (K,) places with the most evidence of inputs (N, C, *spatial): (K, N, 1, *spatial)."""
     return (ranked < counts.to(ranked.device)[:, None, None]).view(len(counts), len(like), 1, *like.shape[2:])
+
+
+def tied_ranks(values: Tensor) -> Tensor:
+    """Ranks (K,) of values (K,), from 1 for the lowest, in float64; equal values share their mean rank."""
+    order = values.sort().values
+    first, behind = torch.searchsorted(order, values), torch.searchsorted(order, values, right=True)
+    return (first + behind + 1).double() / 2

@@ -1,26 +1,25 @@
-"""What the score becomes where only the places that a map names are left."""
+"""Average drop and increase: the probability of the input multiplied by the map."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from cnnviz import Baseline, Sign, Trial, baseline_input, evidence, metric
-from cnnviz_plugins.metrics._ranking import Scored, question
+from cnnviz import Baseline, Metric, Sign, Trial, baseline_input, evidence, metric
 
 
 @metric
-def average_drop(baseline: Baseline = 0.0, sign: Sign = "auto") -> Scored:
-    """Which share of the probability is lost where the input is multiplied by the map, 0 to 1; low is good.
+def average_drop(baseline: Baseline = 0.0, sign: Sign = "auto") -> Metric:
+    """Share of probability lost if the input is multiplied by the map (Chattopadhay et al., 2018, arXiv:1710.11063).
 
-    Chattopadhay et al. (2018, arXiv:1710.11063): max(0, before - after) / before, whose mean over pictures is their
-    average drop. The map is divided by its peak; where it is 0 the input becomes the ``baseline``, all of it where the
-    map is blank. Scores of functions and objectives are taken as they are; one that is not above 0 has no share to
-    lose: ValueError.
+    One number for each input, (N,), 0 to 1; low is good: max(0, before - after) / before, whose mean over pictures is
+    the paper's average drop. The map is divided by its peak; where it is 0 the input becomes the ``baseline``, all of
+    it for a blank map. Functions and objectives are scored as they are. Raises ValueError for a score that is not above
+    0, of which no share can be lost.
     """
 
     def score(trial: Trial) -> Tensor:
         before, after = _before_and_after(trial, baseline, sign)
-        wrong = [item for item, value in enumerate(before.tolist()) if value <= 0]
+        wrong = (before <= 0).nonzero()[:, 0].tolist()
         if wrong:
             raise ValueError(
                 f"input {wrong[0]} has the score {float(before[wrong[0]]):.3g}, of which no share can be lost; "
@@ -32,11 +31,11 @@ def average_drop(baseline: Baseline = 0.0, sign: Sign = "auto") -> Scored:
 
 
 @metric
-def average_increase(baseline: Baseline = 0.0, sign: Sign = "auto") -> Scored:
-    """Whether the probability grows where the input is multiplied by the map, 1 or 0; high is good.
+def average_increase(baseline: Baseline = 0.0, sign: Sign = "auto") -> Metric:
+    """1 if the probability grows when the input is multiplied by the map, else 0 (Chattopadhay et al., 2018).
 
-    Chattopadhay et al. (2018, arXiv:1710.11063), whose increase in confidence is the mean over pictures. The rest as
-    in ``average_drop``.
+    arXiv:1710.11063. One number for each input, (N,); high is good. The mean over pictures is the paper's increase in
+    confidence. Settings are as for ``average_drop``.
     """
 
     def score(trial: Trial) -> Tensor:
@@ -47,12 +46,11 @@ def average_increase(baseline: Baseline = 0.0, sign: Sign = "auto") -> Scored:
 
 
 def _before_and_after(trial: Trial, baseline: Baseline, sign: Sign) -> tuple[Tensor, Tensor]:
-    """The score (N,) of the inputs, and of what the map leaves of them."""
-    run = question(trial, "probability")
+    """Probabilities (N,), in float64, of the inputs, and of the inputs multiplied by the map."""
+    run = trial.run.as_probability()
     inputs, replacement = run.inputs, baseline_input(baseline)(run)
     maps = evidence(trial.explanation, sign).clamp(min=0).flatten(1)
     peak = maps.amax(1, keepdim=True)
     shares = (maps / peak.where(peak > 0, 1)).view(len(inputs), 1, *inputs.shape[2:]).to(inputs.dtype)
-    left = replacement + shares * (inputs - replacement)
-    after = run.scores_of(1, lambda start, stop: left[None])[0]
-    return run.score.double(), after.double()
+    multiplied = replacement + shares * (inputs - replacement)
+    return run.score.double(), run.scores(multiplied).double()

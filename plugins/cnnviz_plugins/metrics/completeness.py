@@ -1,20 +1,19 @@
-"""Whether values add up to the score, as they do where each is a share of it."""
+"""Completeness: whether attributions sum to the score difference from a baseline."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from cnnviz import Baseline, Trial, baseline_input, metric
-from cnnviz_plugins.metrics._ranking import Scored
+from cnnviz import Baseline, Metric, Trial, baseline_input, metric
 
 
 @metric
-def completeness_gap(baseline: Baseline = 0.0) -> Scored:
-    """By how much the values' sum exceeds the score minus the baseline's score (Sundararajan et al., 2017).
+def completeness_gap(baseline: Baseline = 0.0) -> Metric:
+    """Sum of the values minus the score difference from a baseline (Sundararajan et al., 2017, arXiv:1703.01365).
 
-    Completeness (arXiv:1703.01365), in units of the score; 0 is good. For methods that compare with a ``baseline``,
-    which is to be the same here. A blank map lacks all of the difference. Values of another size than the input's are
-    no shares: ValueError.
+    One number for each input, (N,), in units of the score; 0 is good. For methods that compare with a ``baseline``,
+    which must be the same here. A blank map lacks all of the difference. Raises ValueError for values of another size
+    than the input's, which are no contributions of its places.
     """
     start = baseline_input(baseline)
 
@@ -26,7 +25,7 @@ def completeness_gap(baseline: Baseline = 0.0) -> Scored:
                 "only values of the input's size are shares that can add up to the score"
             )
         run = trial.run
-        compared = run.scores_of(1, lambda begin, end: start(run)[None])[0]
-        return values.flatten(1).double().sum(1) - (run.score.double() - compared.double())
+        difference = run.score.double() - run.scores(start(run)).double()
+        return values.flatten(1).double().sum(1) - difference
 
     return score

@@ -1,4 +1,4 @@
-"""Places taken away and filled from what is around them, so that their shape tells nothing; and ROAD, which does so."""
+"""ROAD: the score as places are removed and filled in from their neighbours, so that their shape tells nothing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Sign, Trial, metric
-from cnnviz_plugins.metrics._ranking import Scale, Scored, check_curve, first_of, question, ranks
+from cnnviz import Metric, Sign, Trial, metric
+from cnnviz_plugins.metrics._noise import gaussian_noise
+from cnnviz_plugins.metrics._ranking import foremost, ranks
+from cnnviz_plugins.metrics._settings import Scale, check_choice, check_curve
 
 Order = Literal["difference", "most", "least"]
 POOLS = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
@@ -23,99 +25,92 @@ def road(
     noise: float = 0.01,
     scale: Scale = "probability",
     sign: Sign = "auto",
-) -> Scored:
-    """What the score keeps as places go, filled in from what is around (ROAD; Rong et al., 2022, arXiv:2202.00449).
+) -> Metric:
+    """Mean score as places are removed and filled in from their neighbours (Rong et al., 2022, arXiv:2202.00449).
 
-    The mean over the shares of places ``step``, 2 ``step``, ... below 1 that go: those of the ``"most"`` evidence first
-    (low is good), of the ``"least"`` (high is good), or the ``"difference"``, least minus most, near 0 for a map that
-    knows nothing. Filled is by noisy linear imputation: each place is the weighted mean of its neighbours, corners
-    counting half, plus ``noise`` times each input's range. ``scale`` and places of equal evidence as in ``deletion``.
+    ROAD, remove and debias. One number for each input, (N,), in units of ``scale``: the mean over removed shares
+    ``step``, 2 ``step``, ... below 1. ``order`` removes the places of the "most" evidence first (low is good), of the
+    "least" (high is good), or is the "difference", least minus most, near 0 for a map without information. Noisy linear
+    imputation fills each place with the weighted mean of its neighbours, corners counting half, plus Gaussian noise of
+    ``noise`` times each input's range. ``scale`` and places of equal evidence are as for ``deletion``. Raises
+    ValueError for an unknown ``order`` or ``scale``, a ``step`` outside of 0..1 or equal to 1, and negative ``noise``.
     """
     check_curve(step, scale)
-    if order not in ("difference", "most", "least"):
-        raise ValueError(f"there is no order={order!r}; use 'difference', 'most' or 'least'")
+    check_choice("order", order, "difference", "most", "least")
     if step == 1:
         raise ValueError("step=1 leaves nothing to fill places from; use less than 1")
     if not noise >= 0:
         raise ValueError(f"noise={noise:g} is no share of the input's range; use 0 or more")
 
     def score(trial: Trial) -> Tensor:
-        run = question(trial, scale)
+        run = trial.run.as_probability() if scale == "probability" else trial.run
         inputs, ranked = run.inputs, ranks(trial, sign)
         places = ranked.shape[1]
         shares = torch.arange(step, 1 - 1e-6, step, dtype=torch.float64)
         counts = (shares * places).round().long().clamp(max=places - 1)
-        turned = [False] * (order != "least") + [True] * (order != "most")
-        variants = [(least, count) for least in turned for count in counts]
-        flat = inputs.flatten(1)
-        spread = noise * (flat.amax(1) - flat.amin(1)).view(-1, *(1,) * (inputs.ndim - 1))
+        rankings = [ranked] * (order != "least") + [places - 1 - ranked] * (order != "most")
 
-        def draw(begin: int, end: int) -> Tensor:
-            found = []
-            for number in range(begin, end):
-                least, count = variants[number]
-                asked = places - 1 - ranked if least else ranked
-                gone = first_of(asked, count[None], inputs)[0]
-                drawn = torch.randn(
-                    inputs.shape[1:], generator=run.generator_of(number), device=inputs.device, dtype=inputs.dtype
-                )
-                found.append(torch.where(gone, imputed(inputs, gone) + spread * drawn, inputs))
-            return torch.stack(found)
+        def removed(number: int) -> Tensor:
+            ranking, count = divmod(number, len(counts))
+            gone = foremost(rankings[ranking], counts[count : count + 1], inputs)[0]
+            return torch.where(gone, imputed(inputs, gone) + gaussian_noise(run, number, noise), inputs)
 
-        scores = run.scores_of(len(variants), draw).double().view(len(turned), len(counts), len(inputs)).mean(1)
-        return scores[1] - scores[0] if order == "difference" else scores[0]
+        total = len(rankings) * len(counts)
+        scores = run.scores_of(total, lambda a, b: torch.stack([removed(number) for number in range(a, b)])).double()
+        means = scores.view(len(rankings), len(counts), len(inputs)).mean(1)
+        return means[1] - means[0] if order == "difference" else means[0]
 
     return score
 
 
-def imputed(inputs: Tensor, gone: Tensor, tolerance: float = 1e-4, most: int = 500) -> Tensor:
+def imputed(inputs: Tensor, gone: Tensor, tolerance: float = 1e-4, max_steps: int = 500) -> Tensor:
     """Inputs (N, C, *spatial) whose places ``gone`` (N, 1, *spatial) are the weighted mean of their neighbours.
 
-    The linear equations of all those places are solved together, by conjugate gradients from a coarse guess, until
-    what is left of each channel of each input is ``tolerance`` of what was there, or ``most`` steps are done.
+    The linear equations of all those places are solved together, by conjugate gradients from a coarse guess, until the
+    residual of each channel of each input is ``tolerance`` of the right-hand side, or for ``max_steps``.
     """
-    values = torch.where(gone, 0, inputs).float()
+    known = torch.where(gone, 0, inputs).float()
     inside = gone.float()
-    degree = _around(torch.ones_like(inside[:1]))
+    degree = _neighbours(torch.ones_like(inside[:1]))
     axes = tuple(range(2, inputs.ndim))
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).sum(axes, keepdim=True)
 
-    given = inside * _around(values)
-    found = inside * _coarse(values, 1 - inside)
-    rest = given - inside * (degree * found - _around(found))
-    limit = tolerance**2 * dot(given, given)
-    way = rest / degree
-    length = dot(rest, way)
-    for _ in range(most):
-        going = dot(rest, rest) > limit
+    right = inside * _neighbours(known)
+    values = inside * _coarse(known, 1 - inside)
+    residual = right - inside * (degree * values - _neighbours(values))
+    limit = tolerance**2 * dot(right, right)
+    direction = residual / degree
+    size = dot(residual, direction)
+    for _ in range(max_steps):
+        going = dot(residual, residual) > limit
         if not bool(going.any()):
             break
-        applied = inside * (degree * way - _around(way))
-        curved = dot(way, applied)
-        pace = torch.where(going & (curved > 0), length / curved, 0)  # what is solved stays, whoever is beside it
-        found = found + pace * way
-        rest = rest - pace * applied
-        scaled = rest / degree
-        before, length = length, dot(rest, scaled)
-        way = scaled + torch.where(before > 0, length / before, 0) * way
-    return torch.where(gone, found.to(inputs.dtype), inputs)
+        applied = inside * (degree * direction - _neighbours(direction))
+        curvature = dot(direction, applied)
+        pace = torch.where(going & (curvature > 0), size / curvature, 0)  # solved inputs stay, whatever is beside them
+        values = values + pace * direction
+        residual = residual - pace * applied
+        scaled = residual / degree
+        before, size = size, dot(residual, scaled)
+        direction = scaled + torch.where(before > 0, size / before, 0) * direction
+    return torch.where(gone, values.to(inputs.dtype), inputs)
 
 
-def _around(values: Tensor) -> Tensor:
-    """For each place the sum over its neighbours, each step aside counting half: in images 1/2, and 1/4 at corners."""
+def _neighbours(values: Tensor) -> Tensor:
+    """The sum over each place's neighbours, each step aside counting half: in images 1/2, and 1/4 at corners."""
     total = values
     for axis in range(2, values.ndim):
-        lines, size = total.clone(), total.shape[axis] - 1
-        lines.narrow(axis, 1, size).add_(total.narrow(axis, 0, size), alpha=0.5)
-        lines.narrow(axis, 0, size).add_(total.narrow(axis, 1, size), alpha=0.5)
+        lines, last = total.clone(), total.shape[axis] - 1
+        lines.narrow(axis, 1, last).add_(total.narrow(axis, 0, last), alpha=0.5)
+        lines.narrow(axis, 0, last).add_(total.narrow(axis, 1, last), alpha=0.5)
         total = lines
     return total - values
 
 
 def _coarse(values: Tensor, known: Tensor) -> Tensor:
-    """A guess for what is not known: the mean of what is known around it, at the finest of ever coarser sizes."""
+    """A guess for unknown places: the mean of known places around, at the finest coarser size that has any."""
     size = values.shape[2:]
     mean = values / known.where(known > 0, 1)
     if max(size) == 1 or bool((known > 0).all()):

@@ -1,4 +1,4 @@
-"""In how few places a map has its evidence, whatever the model."""
+"""Sparsity: over how many places a map spreads its evidence. The model is not asked."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-from cnnviz import Sign, Trial, evidence, metric
-from cnnviz_plugins.metrics._ranking import Scored
+from cnnviz import Metric, Sign, Trial, evidence, metric
 
 
 @metric
-def sparseness(sign: Sign = "auto") -> Scored:
-    """How unevenly evidence is spread, 0 to 1: its Gini index (Chalasani et al., 2020, arXiv:1810.06583).
+def sparseness(sign: Sign = "auto") -> Metric:
+    """Gini index of the evidence's magnitude, high for few places (Chalasani et al., 2020, arXiv:1810.06583).
 
-    0 for an even map, as a blank one is; near 1 for few places. Of the evidence's magnitude at the input's size.
+    One number for each input, (N,), at the input's size: 0 for an even map, as a blank one is, up to 1 for a single
+    place.
     """
 
     def score(trial: Trial) -> Tensor:
@@ -28,11 +28,11 @@ def sparseness(sign: Sign = "auto") -> Scored:
 
 
 @metric
-def complexity(sign: Sign = "auto") -> Scored:
-    """Over how many places evidence is spread: its entropy in nats (Bhatt et al., 2020, arXiv:2005.00631).
+def complexity(sign: Sign = "auto") -> Metric:
+    """Entropy of the evidence's distribution over places, low for few places (Bhatt et al., 2020, arXiv:2005.00631).
 
-    0 for a single place; an even map, and so a blank one, has the logarithm of the number of places. Each place counts
-    by its share of the evidence's magnitude, at the input's size.
+    One number for each input, (N,), in nats: 0 for a single place, the logarithm of the number of places for an even
+    map, as a blank one is. Each place counts by its share of the evidence's magnitude, at the input's size.
     """
 
     def score(trial: Trial) -> Tensor:
