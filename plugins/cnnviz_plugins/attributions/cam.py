@@ -86,7 +86,7 @@ def grad_cam_plus_plus(layer: Layer = None, epsilon: float = 1e-6) -> Expr:
 
 @attribution
 def xgrad_cam(layer: Layer = None, epsilon: float = 1e-7) -> Expr:
-    """Channels weighted by the mean gradient of their active places (Fu et al., 2020, arXiv:2008.02312).
+    """Channels weighted by their activation-weighted mean gradient (Fu et al., 2020, arXiv:2008.02312).
 
     Map (N, 1, *spatial) at the layer's size. ``epsilon`` keeps the division finite.
     """

@@ -68,13 +68,13 @@ def score_cam(
 
 @attribution
 def ablation_cam(layer: Layer = None, channels: int | None = None, relu: bool = False) -> Expr:
-    """Channels weighted by the relative drop of the score without them (Desai & Ramaswamy, WACV 2020).
+    """Channels weighted by the score drop without them (Desai & Ramaswamy, 2020, doi:10.1109/WACV45572.2020.9093360).
 
-    Map (N, 1, *spatial) at the layer's size, in units of the activation; negative where a channel speaks against the
-    target, also if the score itself is negative. A channel is ablated by setting it to zero, which is meaningful for
-    layers with a ReLU behind them. Only what follows the layer is computed again. ``channels`` is the number of
-    channels to use, those with the largest magnitudes; ``relu`` keeps the positive part of the map. Raises ValueError
-    for ``channels`` below 1.
+    Map (N, 1, *spatial) at the layer's size, in units of the activation; a weight is the drop divided by the score's
+    magnitude, so that the map is negative where a channel speaks against the target, also if the score itself is
+    negative. A channel is ablated by setting it to zero, which is meaningful for layers with a ReLU behind them. Only
+    what follows the layer is computed again. ``channels`` is the number of channels to use, those with the largest
+    magnitudes; ``relu`` keeps the positive part of the map. Raises ValueError for ``channels`` below 1.
     """
     _check_channels(channels)
 

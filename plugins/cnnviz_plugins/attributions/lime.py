@@ -19,7 +19,7 @@ def lime(
     kernel_width: float = 0.25,
     ridge: float = 1.0,
 ) -> Expr:
-    """Coefficients of a linear model of the score in the presence of segments (Ribeiro et al., 2016, arXiv:1602.04938).
+    """Coefficients of a local linear model of the score, one a segment (Ribeiro et al., 2016, arXiv:1602.04938).
 
     Values (N, 1, *spatial), in units of the score; the note ``standard_error`` of the same shape is their standard
     deviation over other random samples. Each of the ``samples`` keeps every segment with probability 1/2 and replaces

@@ -125,13 +125,14 @@ def _too_few(drawn: Tensor, weight: Tensor, inverse: Tensor) -> bool:
 def shapley_sampling(
     permutations: int = 25, segments: str | Tensor = "auto", pieces: int = 50, baseline: Baseline = 0.0
 ) -> Expr:
-    """Mean gain of each segment as segments appear in random order (Strumbelj & Kononenko, 2010; Castro et al., 2009).
+    """Mean gain of each segment in random orders of segments (Castro et al., 2009, doi:10.1016/j.cor.2008.04.004).
 
-    Values (N, 1, *spatial), in units of the score, estimate Shapley values; those of an input's segments sum to the
-    score minus the baseline's score. The note ``standard_error`` of the same shape is their standard error over the
-    ``permutations``. ``segments`` and ``pieces`` are as for ``feature_ablation``; ``baseline`` None replaces a segment
-    by its own mean. One forward pass for each segment and permutation. Raises ValueError for fewer than 2 permutations,
-    and for segments that do not fit the input.
+    As explanation of a prediction by Strumbelj & Kononenko (2010). Values (N, 1, *spatial), in units of the score,
+    estimate Shapley values; those of an input's segments sum to the score minus the baseline's score. The note
+    ``standard_error`` of the same shape is their standard error over the ``permutations``. ``segments`` and ``pieces``
+    are as for ``feature_ablation``; ``baseline`` None replaces a segment by its own mean. One forward pass for each
+    segment and permutation. Raises ValueError for fewer than 2 permutations, and for segments that do not fit the
+    input.
     """
     if permutations < 2:
         raise ValueError(f"permutations={permutations} don't tell how much they differ; take 2 or more")

@@ -32,10 +32,10 @@ def average_drop(baseline: Baseline = 0.0, sign: Sign = "auto") -> Metric:
 
 @metric
 def average_increase(baseline: Baseline = 0.0, sign: Sign = "auto") -> Metric:
-    """1 if the probability grows when the input is multiplied by the map, else 0 (Chattopadhay et al., 2018).
+    """1 if the input times the map has a higher probability, else 0 (Chattopadhay et al., 2018, arXiv:1710.11063).
 
-    arXiv:1710.11063. One number for each input, (N,); high is good. The mean over pictures is the paper's increase in
-    confidence. Settings are as for ``average_drop``.
+    One number for each input, (N,); high is good. The mean over pictures is the paper's increase in confidence.
+    Settings are as for ``average_drop``.
     """
 
     def score(trial: Trial) -> Tensor:

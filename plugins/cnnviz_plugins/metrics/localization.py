@@ -15,13 +15,13 @@ from cnnviz_plugins.metrics._settings import check_choice
 
 @metric
 def roc_auc(per: Literal["pixel", "section", "interval"] = "pixel", sign: Sign = "auto", count: int = 6) -> Metric:
-    """Area under the ROC curve of evidence as a classifier of annotated places (Hanley & McNeil, 1982).
+    """Area under the ROC curve of evidence (Hanley & McNeil, 1982, doi:10.1148/radiology.143.1.7063747).
 
-    doi:10.1148/radiology.143.1.7063747. One number for each input, (N,), 0.5 by chance and for a blank map, 1 at best:
-    the share of pairs of an annotated and another place in which the annotated one has more evidence; ties count half.
-    ``per="section"`` compares the strongest evidence of every connected part, annotated or not, and ``per="interval"``
-    that of ``count`` equal parts of the longest side, annotated where any place of them is. Raises ValueError for an
-    input with no annotated place or no other, an unknown ``per``, and a ``count`` below 2 or above the longest side.
+    One number for each input, (N,), 0.5 by chance and for a blank map, 1 at best: the share of pairs of an annotated
+    and another place in which the annotated one has more evidence; ties count half. ``per="section"`` compares the
+    strongest evidence of every connected part, annotated or not, and ``per="interval"`` that of ``count`` equal parts
+    of the longest side, annotated where any place of them is. Raises ValueError for an input with no annotated place or
+    no other, an unknown ``per``, and a ``count`` below 2 or above the longest side.
     """
     check_choice("per", per, "pixel", "section", "interval")
     if count < 2:
