@@ -118,7 +118,7 @@ def test_methods_lists_all_of_them_and_what_is_broken(python: Python) -> None:
     assert rows.keys() >= ours | {("attribution", name) for name in offered}
     assert ("attribution", "twin") not in rows
     assert "rising-cam 0.1.0" in rows["attribution", "rising_cam"]
-    assert "Where activations rose together with the score" in rows["attribution", "rising_cam"]
+    assert "Positive activation times positive gradient" in rows["attribution", "rising_cam"]
     assert "does not load: No module named 'a_module_that_is_missing'" in rows["attribution", "lame"]
     assert home() in rows["attribution", "grad_cam"]
     assert "Of rival." in rows["attribution", "rival:grad_cam"]
