@@ -79,7 +79,7 @@ def classic(
     from cnnviz.cli.method_options import formula, named_methods, separated
     from cnnviz.cli.outputs import destination
     from cnnviz.cli.targets import read_target
-    from cnnviz.drawing.montage import grid
+    from cnnviz.drawing.comparison import grid
     from cnnviz.explanations.explanation import joined
     from cnnviz.images.files import encoded, picture_suffix, read_input, write
     from cnnviz.registry.registry import renderers

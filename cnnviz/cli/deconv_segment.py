@@ -118,9 +118,9 @@ class _Segmented:
     @property
     def says(self) -> str:
         """The class with most pixels, the background aside."""
-        from cnnviz.drawing.class_overlay import is_background, shares
+        from cnnviz.drawing.class_overlay import class_shares, is_background
 
-        found = shares(self.classes)
+        found = class_shares(self.classes)
         first = min(found, key=lambda number: is_background(self.names[number]))
         return f"{self.names[first]} {found[first]:.1%}"
 
@@ -128,17 +128,17 @@ class _Segmented:
         """The picture, its classes, the legend, and the stages of the decoder."""
         import numpy as np
 
-        from cnnviz.drawing import class_overlay as class_maps
-        from cnnviz.drawing.input_images import drawn
+        from cnnviz.drawing import class_overlay
+        from cnnviz.drawing.input_images import draw_inputs
 
         if self.inputs.ndim != 4:
             shape = tuple(self.inputs.shape)
             raise ValueError(f"an input {shape} is no image; keep its classes with -o FILE.safetensors")
-        picture = drawn(self.inputs, self.model.preprocessing)[0]
-        over = class_maps.over_picture(picture, self.classes, self.names)
-        told = class_maps.legend(self.classes, self.names)
-        named = np.array([not class_maps.is_background(name) for name in self.names])
-        seen = class_maps.stages(self.activations, 0, named[self.classes])
+        picture = draw_inputs(self.inputs, self.model.preprocessing)[0]
+        over = class_overlay.overlay_classes(picture, self.classes, self.names)
+        told = class_overlay.class_legend(self.classes, self.names)
+        named = np.array([not class_overlay.is_background(name) for name in self.names])
+        seen = class_overlay.decoder_stages(self.activations, 0, named[self.classes])
         return [([self.title], picture), (["classes"], over), ([], told), *seen]
 
 

@@ -45,7 +45,7 @@ INTRODUCTION = (
 def _methods(folder: Path) -> Figure:
     """Several methods side by side."""
     from cnnviz import demo
-    from cnnviz.drawing.montage import grid
+    from cnnviz.drawing.comparison import grid
     from cnnviz.explanations.explain import explain
     from cnnviz.models.loading import load_model
 
@@ -66,7 +66,7 @@ def _methods(folder: Path) -> Figure:
 def _shortcut(folder: Path) -> Figure:
     """A network that learned something else than it was meant to, found out."""
     from cnnviz import demo
-    from cnnviz.drawing.montage import grid
+    from cnnviz.drawing.comparison import grid
     from cnnviz.explanations.explain import explain
     from cnnviz.models.loading import load_model
 

@@ -104,7 +104,7 @@ def write_together(path: Path, answers: Mapping[str, Sequence[Explanation]], dra
     if path.suffix.lower() == VALUES or (len(first) == 1 and len(joined) == 1):
         first.save(path, drawing)
         return first
-    from cnnviz.drawing.montage import grid
+    from cnnviz.drawing.comparison import grid
     from cnnviz.images.files import encoded, write
 
     write(path, encoded(grid(joined, drawing), path.suffix))

@@ -92,14 +92,14 @@ def _told(paths: Sequence[Path], what: str, options: Mapping[str, Any]) -> Seque
 
 def _lines(found: Sequence[tuple[Job, Synthesized]]) -> list[list[Cell]]:
     """The rows of the sheet; cells that belong to no row lie nearly in a square."""
-    from cnnviz.drawing.input_images import drawn
+    from cnnviz.drawing.input_images import draw_inputs
 
     rows: dict[str, list[Cell]] = {}
     for job, answer in found:
         if job.given is not None and job.row not in rows:
-            rows[job.row] = [([job.row], drawn(job.given, answer.preprocessing)[0])]
+            rows[job.row] = [([job.row], draw_inputs(job.given, answer.preprocessing)[0])]
         before = {step: inputs for step, inputs in answer.snapshots.items() if step < len(answer.history)}
-        way = [(step, drawn(inputs, answer.preprocessing)) for step, inputs in before.items()]
+        way = [(step, draw_inputs(inputs, answer.preprocessing)) for step, inputs in before.items()]
         for item, picture in enumerate(answer.pictures()):
             last = [job.title, *(f"{name} {note[item]:.3f}" for name, note in answer.notes.items())]
             last += [] if answer.finished else ["interrupted"]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
-from cnnviz import Explanation, renderer
-from cnnviz_plugins.renderers._arrays import (
+from cnnviz import Explanation, Renderer, renderer
+from cnnviz.drawing import (
+    GAP,
+    LEGEND_WIDTH,
+    LINE_HEIGHT,
+    Floats,
+    PixelFigure,
+    Scale,
     as_uint8,
     check_rank,
     check_share,
     colormap_named,
     colors_of,
+    display_size,
     gray,
     heat,
     heat_range,
@@ -23,10 +28,7 @@ from cnnviz_plugins.renderers._arrays import (
     resized,
     values_of,
 )
-from cnnviz_plugins.renderers._figure import GAP, LEGEND, LINE, Sheet, shown_size
-from cnnviz_plugins.renderers._intensity import Floats, Scale
 
-Draw = Callable[[Explanation], NDArray[np.uint8]]
 BLENDS = ("heat", "alpha", "sum")
 
 
@@ -37,7 +39,7 @@ def heatmap(
     percentile: float = 99.5,
     absolute: bool = False,
     bar: bool = False,
-) -> Draw:
+) -> Renderer:
     """The map alone, in colours: what speaks for the target, with ``absolute`` also what speaks against it.
 
     ``bar`` puts a colour bar with the values beside it.
@@ -52,7 +54,7 @@ def heatmap(
     return draw
 
 
-@renderer
+@renderer(default_for="coarse")
 def overlay(
     colormap: str = "turbo",
     opacity: float = 0.7,
@@ -62,7 +64,7 @@ def overlay(
     percentile: float = 99.5,
     absolute: bool = False,
     bar: bool = False,
-) -> Draw:
+) -> Renderer:
     """The map over its picture, more opaque where it is warmer.
 
     ``blend="alpha"`` lays it evenly, ``"sum"`` adds both and divides by the brightest; ``background="gray"`` takes
@@ -96,7 +98,7 @@ def diverging(
     fade: float = 0.6,
     normalize: str | float = "percentile",
     percentile: float = 99.5,
-) -> Draw:
+) -> Renderer:
     """Both signs, as far from the middle colour as they are from zero, over the gray picture.
 
     ``fade`` is how pale the picture is; at 1 the map is alone. Several channels are summed.
@@ -119,14 +121,14 @@ def diverging(
 def _beside_bars(
     pictures: Floats, explanation: Explanation, scale: Scale, absolute: bool, colors: Colormap
 ) -> NDArray[np.uint8]:
-    size = shown_size(*pictures.shape[1:3])
-    height = max(size[0], 3 * LINE)
+    size = display_size(*pictures.shape[1:3])
+    height = max(size[0], 3 * LINE_HEIGHT)
     drawn = []
     for picture, (peak, highest) in zip(pictures, heat_range(explanation, scale, absolute), strict=True):
-        sheet = Sheet(GAP + size[1] + GAP + LEGEND, height + 2 * GAP)
-        sheet.picture(picture, GAP, GAP + (height - size[0]) / 2, size)
-        sheet.legend(colors, peak, highest, 2 * GAP + size[1], GAP, height)
-        drawn.append(sheet.drawn())
+        figure = PixelFigure(GAP + size[1] + GAP + LEGEND_WIDTH, height + 2 * GAP)
+        figure.picture(picture, GAP, GAP + (height - size[0]) / 2, size)
+        figure.legend(colors, peak, highest, 2 * GAP + size[1], GAP, height)
+        drawn.append(figure.drawn())
     return np.stack(drawn)
 
 

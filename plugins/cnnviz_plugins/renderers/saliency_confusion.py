@@ -8,23 +8,28 @@ import numpy as np
 from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
-from cnnviz import Explanation, renderer
-from cnnviz_plugins.renderers._arrays import (
+from cnnviz import Explanation, Renderer, renderer
+from cnnviz.drawing import (
+    GAP,
+    LEGEND_WIDTH,
+    LINE_HEIGHT,
+    Floats,
+    PixelFigure,
+    Scale,
     check_rank,
     check_share,
     colormap_named,
     colors_of,
+    display_size,
     mixed,
     pictures_of,
     resized,
     values_of,
+    wrapped,
 )
-from cnnviz_plugins.renderers._figure import GAP, LEGEND, LINE, Sheet, shown_size, wrapped
-from cnnviz_plugins.renderers._intensity import Floats, Scale
 from cnnviz_plugins.renderers.signals import curve, scales
 
-Draw = Callable[[Explanation], NDArray[np.uint8]]
-Cell = Callable[[Sheet, float, float], None]  # draws itself at a place, left and top
+Cell = Callable[[PixelFigure, float, float], None]  # draws itself at a place, left and top
 NARROWEST = 150  # pixels, so that a title has room
 LABEL = 160
 CURVE, CURVES = 400, 200  # pixels: how wide a signal is, and how high all its channels are
@@ -33,7 +38,7 @@ CURVE, CURVES = 400, 200  # pixels: how wide a signal is, and how high all its c
 @renderer(ranks=(1, 2, 3))
 def confusion_matrix(
     colormap: str = "turbo", opacity: float = 0.7, normalize: str | float = "percentile", percentile: float = 99.5
-) -> Draw:
+) -> Renderer:
     """What speaks against and for the true class, and the predicted one: four maps on one scale, over the input.
 
     The maps are those of ``saliency_confusion``, (N, 4, *spatial): against and for the ground truth, then against and
@@ -53,7 +58,7 @@ def confusion_matrix(
                 "explain with 'saliency_confusion', which makes them"
             )
         size = explanation.inputs.shape[2:]
-        maps = np.stack([resized(values[:, quarter], size) for quarter in range(4)], 1)
+        maps = resized(values, size)
         if len(size) == 1:
             place, cells = _curves(explanation, scale(maps), colors)
         else:
@@ -62,7 +67,7 @@ def confusion_matrix(
         tallest = max(len(label) for pair in labels for label in pair)
         peaks = scale.peaks(maps).ravel().tolist()
         figures = zip(cells, labels, peaks, maps.reshape(len(maps), -1).max(1).tolist(), strict=True)
-        return np.stack([_matrix(place, *figure, colors, tallest * LINE) for figure in figures])
+        return np.stack([_matrix(place, *figure, colors, tallest * LINE_HEIGHT) for figure in figures])
 
     return draw
 
@@ -75,10 +80,10 @@ def _pictures(
     if strengths.ndim == 5:
         pictures, strengths = pictures.max(1), strengths.max(2)  # along depth
     drawn = mixed(pictures[:, None], colors_of(colors, strengths), opacity * strengths)
-    size = shown_size(*pictures.shape[1:3])
+    size = display_size(*pictures.shape[1:3])
 
     def cell(picture: Floats) -> Cell:
-        return lambda sheet, left, top: sheet.picture(picture, left, top, size)
+        return lambda figure, left, top: figure.picture(picture, left, top, size)
 
     return size, [[cell(picture) for picture in four] for four in drawn]
 
@@ -90,9 +95,9 @@ def _curves(explanation: Explanation, strengths: Floats, colors: Colormap) -> tu
     height = signals.shape[1] * (row + GAP // 2) - GAP // 2
 
     def cell(signal: Floats, strong: Floats) -> Cell:
-        def draw(sheet: Sheet, left: float, top: float) -> None:
+        def draw(figure: PixelFigure, left: float, top: float) -> None:
             for channel, points in enumerate(signal):
-                axes = sheet.axes(left, top + channel * (row + GAP // 2), CURVE, row)
+                axes = figure.axes(left, top + channel * (row + GAP // 2), CURVE, row)
                 curve(axes, points, strong, colors)
                 scales(axes, points, len(points))
 
@@ -122,15 +127,15 @@ def _matrix(
     colors: Colormap,
     label_height: int,
 ) -> NDArray[np.uint8]:
-    room, row = max(size[1], NARROWEST), max(size[0], label_height, 3 * LINE)
+    room, row = max(size[1], NARROWEST), max(size[0], label_height, 3 * LINE_HEIGHT)
     lefts = [LABEL + 2 * GAP + column * (room + GAP) for column in (0, 1)]
-    tops = [GAP + LINE + 6 + row_number * (row + GAP) for row_number in (0, 1)]
-    sheet = Sheet(lefts[1] + room + GAP + LEGEND, tops[1] + row + GAP)
+    tops = [GAP + LINE_HEIGHT + 6 + row_number * (row + GAP) for row_number in (0, 1)]
+    figure = PixelFigure(lefts[1] + room + GAP + LEGEND_WIDTH, tops[1] + row + GAP)
     for column, name in enumerate(("Negative", "Positive")):
-        sheet.text([name], lefts[column] + room / 2, GAP)
+        figure.text([name], lefts[column] + room / 2, GAP)
     for number, label in enumerate(labels):
-        sheet.text(label, GAP + LABEL, tops[number] + (row - LINE * len(label)) / 2, "right")
+        figure.text(label, GAP + LABEL, tops[number] + (row - LINE_HEIGHT * len(label)) / 2, "right")
     for number, cell in enumerate(cells):
-        cell(sheet, lefts[number % 2] + (room - size[1]) / 2, tops[number // 2] + (row - size[0]) / 2)
-    sheet.legend(colors, peak, highest, lefts[1] + room + GAP, tops[0], 2 * row + GAP)
-    return sheet.drawn()
+        cell(figure, lefts[number % 2] + (room - size[1]) / 2, tops[number // 2] + (row - size[0]) / 2)
+    figure.legend(colors, peak, highest, lefts[1] + room + GAP, tops[0], 2 * row + GAP)
+    return figure.drawn()

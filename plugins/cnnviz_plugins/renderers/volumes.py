@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
-from cnnviz import Explanation, renderer
-from cnnviz_plugins.renderers._arrays import (
+from cnnviz import Explanation, Renderer, renderer
+from cnnviz.drawing import (
+    GAP,
+    LEGEND_WIDTH,
+    LINE_HEIGHT,
+    SMALL_TEXT,
+    Floats,
+    PixelFigure,
+    Scale,
     check_rank,
     check_share,
     colormap_named,
     colors_of,
+    display_size,
     heat,
     heat_range,
     mixed,
     pictures_of,
+    wrapped,
 )
-from cnnviz_plugins.renderers._figure import GAP, LEGEND, LINE, SMALL, Sheet, shown_size, wrapped
-from cnnviz_plugins.renderers._intensity import Floats, Scale
 
-Draw = Callable[[Explanation], NDArray[np.uint8]]
 SMALLEST = 96  # pixels, so that a label has room
 AXES = ("depth", "height", "width")
 
 
-@renderer(ranks=(3,))
+@renderer(ranks=(3,), default_for="all")
 def slices(
     count: int = 9,
     axis: int = 0,
@@ -36,7 +42,7 @@ def slices(
     normalize: str | float = "percentile",
     percentile: float = 99.9,
     absolute: bool = False,
-) -> Draw:
+) -> Renderer:
     """Evenly spaced slices across a spatial axis with the map over them, and the highest of all slices at each place.
 
     The labels count slices from 0. One scale is used for all slices of a volume.
@@ -72,7 +78,7 @@ def projection(
     normalize: str | float = "percentile",
     percentile: float = 99.9,
     absolute: bool = False,
-) -> Draw:
+) -> Renderer:
     """Maximum projections along each axis: the volume above, and the map's over it below.
 
     Of everything behind one point the brightest is seen, and of the map the strongest. The bar tells its values.
@@ -87,7 +93,7 @@ def projection(
         pairs = [_seen_through(*each, colors, opacity) for each in zip(volumes, warmth, strict=True)]
         whole = sum(_sides(explanation.inputs.shape[2:])[1]) + 4 * GAP
         titles = [wrapped(title, whole) for title in explanation.titles()]
-        tallest = LINE * max(map(len, titles))
+        tallest = LINE_HEIGHT * max(map(len, titles))
         every = zip(pairs, titles, ranges, strict=True)
         return np.stack([_projections(pair, title, ends, colors, tallest) for pair, title, ends in every])
 
@@ -108,7 +114,7 @@ def _seen_through(
 
 def _sides(shape: Sequence[int]) -> tuple[float, list[float]]:
     """How much each length is enlarged, one factor for all of a volume; and the room each projection is wide."""
-    factor = shown_size(max(shape), 1)[0] / max(shape)
+    factor = display_size(max(shape), 1)[0] / max(shape)
     return factor, [max(length * factor, SMALLEST) for length in (shape[2], shape[2], shape[1])]
 
 
@@ -125,36 +131,36 @@ def _projections(
     lefts = [GAP + sum(rooms[:column]) + GAP * column for column in range(3)]
     right = lefts[2] + rooms[2] + GAP
     top = 2 * GAP + title_height
-    sheet = Sheet(round(right + LEGEND), round(top + LINE + 2 * row + 2 * GAP))
-    sheet.text(title, right / 2, GAP)
+    figure = PixelFigure(round(right + LEGEND_WIDTH), round(top + LINE_HEIGHT + 2 * row + 2 * GAP))
+    figure.text(title, right / 2, GAP)
     for column, (left, room) in enumerate(zip(lefts, rooms, strict=True)):
-        sheet.text([f"along {AXES[column]}"], left + room / 2, top, size=SMALL)
+        figure.text([f"along {AXES[column]}"], left + room / 2, top, size=SMALL_TEXT)
         for number, pictures in enumerate(pair):
             rows, columns = (max(1, round(length * factor)) for length in pictures[column].shape[:2])
-            above = top + LINE + number * (row + GAP)
-            sheet.picture(pictures[column], left + (room - columns) / 2, above + (row - rows) / 2, (rows, columns))
-    sheet.legend(colors, *ends, right, top + LINE + row + GAP, row)
-    return sheet.drawn()
+            above = top + LINE_HEIGHT + number * (row + GAP)
+            figure.picture(pictures[column], left + (room - columns) / 2, above + (row - rows) / 2, (rows, columns))
+    figure.legend(colors, *ends, right, top + LINE_HEIGHT + row + GAP, row)
+    return figure.drawn()
 
 
 def _grids(cells: Floats, labels: Sequence[str], titles: Sequence[str]) -> NDArray[np.uint8]:
-    height, width = shown_size(*cells.shape[2:4])
+    height, width = display_size(*cells.shape[2:4])
     columns = _columns(len(labels))
     room = max(width, SMALLEST)
     whole = columns * (room + GAP) + GAP
     wrapped_titles = [wrapped(title, whole - 2 * GAP) for title in titles]
-    top = 2 * GAP + LINE * max(map(len, wrapped_titles))
+    top = 2 * GAP + LINE_HEIGHT * max(map(len, wrapped_titles))
     rows = -(-len(labels) // columns)
     figures = []
     for each, title in zip(cells, wrapped_titles, strict=True):
-        sheet = Sheet(whole, top + rows * (height + LINE + GAP))
-        sheet.text(title, whole / 2, GAP)
+        figure = PixelFigure(whole, top + rows * (height + LINE_HEIGHT + GAP))
+        figure.text(title, whole / 2, GAP)
         for number, (cell, label) in enumerate(zip(each, labels, strict=True)):
             left = GAP + number % columns * (room + GAP)
-            above = top + number // columns * (height + LINE + GAP)
-            sheet.text([label], left + room / 2, above, size=SMALL)
-            sheet.picture(cell, left + (room - width) / 2, above + LINE, (height, width))
-        figures.append(sheet.drawn())
+            above = top + number // columns * (height + LINE_HEIGHT + GAP)
+            figure.text([label], left + room / 2, above, size=SMALL_TEXT)
+            figure.picture(cell, left + (room - width) / 2, above + LINE_HEIGHT, (height, width))
+        figures.append(figure.drawn())
     return np.stack(figures)
 
 

@@ -1,12 +1,11 @@
-"""Figures laid out in pixels from the top left, on canvases of their own, with text wrapped to its place.
+"""Figures with axes, colour bars and text, laid out in pixels from the top left.
 
-pyplot is never used and nothing is kept, so threads may draw side by side; a user's style changes no figure.
+Each has a canvas of its own. pyplot is never used and nothing global is changed, so threads may draw at the same time;
+the user's matplotlib style changes no figure.
 """
 
 from __future__ import annotations
 
-import textwrap
-from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,20 +16,23 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from numpy.typing import NDArray
 
-from cnnviz_plugins.renderers._arrays import as_uint8, colors_of
-from cnnviz_plugins.renderers._intensity import Floats
+from cnnviz.drawing.colors import colors_of
+from cnnviz.drawing.input_images import as_uint8
+from cnnviz.drawing.intensity import Floats
+from cnnviz.drawing.text import wrapped_to
+from cnnviz.explanations.explanation import Explanation
 
 DPI = 100
 FONT = "DejaVu Sans"  # comes with matplotlib
-TEXT, SMALL = 10.0, 8.0
-LINE = 18  # from line to line of TEXT
-GAP = 12
-LEGEND = 106  # a colour bar with its numbers
-SMALLEST, LARGEST = 320, 512
+TEXT, SMALL_TEXT = 10.0, 8.0  # points
+LINE_HEIGHT = 18  # pixels from line to line of TEXT
+GAP = 12  # pixels
+LEGEND_WIDTH = 106  # pixels: of a colour bar with its numbers
+SMALLEST, LARGEST = 320, 512  # pixels: of a displayed picture's longer side
 
 
-class Sheet:
-    """A white figure being drawn, width by height pixels."""
+class PixelFigure:
+    """A white matplotlib figure, ``width`` by ``height`` pixels; places are counted from its top left."""
 
     def __init__(self, width: int, height: int):
         self.width, self.height = width, height
@@ -38,18 +40,18 @@ class Sheet:
         self.canvas = FigureCanvasAgg(self.figure)
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """An empty place without ticks."""
+        """Empty axes without ticks."""
         bottom = self.height - top - height
         place = (left / self.width, bottom / self.height, width / self.width, height / self.height)
         axes = self.figure.add_axes(place, facecolor="white")
         axes.grid(False)
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.tick_params(labelsize=SMALL, labelfontfamily=FONT, labelcolor="black", color="black", direction="out")
+        axes.tick_params(labelsize=SMALL_TEXT, labelfontfamily=FONT, labelcolor="black", color="black", direction="out")
         return axes
 
     def picture(self, picture: Floats, left: float, top: float, size: tuple[int, int]) -> None:
-        """A picture (h, w, 3) in 0..1 stretched to a size (height, width)."""
+        """Draw a picture (h, w, 3), within 0 and 1, stretched to ``size`` (height, width)."""
         axes = self.axes(left, top, size[1], size[0])
         axes.set_axis_off()
         enlarged = size[0] >= picture.shape[0]
@@ -58,9 +60,9 @@ class Sheet:
         )
 
     def text(self, lines: Sequence[str], x: float, top: float, align: str = "center", size: float = TEXT) -> None:
-        """Lines of text below each other, aligned at x."""
+        """Draw lines of text below each other, aligned at ``x``: "left", "center" or "right" of it."""
         for number, line in enumerate(lines):
-            y = 1 - (top + LINE * (number + 0.5)) / self.height
+            y = 1 - (top + LINE_HEIGHT * (number + 0.5)) / self.height
             self.figure.text(
                 x / self.width,
                 y,
@@ -75,7 +77,7 @@ class Sheet:
             )
 
     def legend(self, colors: Colormap, peak: float, highest: float, left: float, top: float, height: float) -> None:
-        """A colour bar from 0 to the peak, which says where values go on beyond it up to the highest."""
+        """Draw a colour bar from 0 to ``peak``; the upper label has a "≥" if the highest value is above the peak."""
         axes = self.axes(left, top, 14, height)
         steps = np.linspace(1, 0, 256)[:, None]
         axes.imshow(colors_of(colors, steps), aspect="auto", origin="upper", extent=(0, 1, 0, 1))
@@ -89,26 +91,28 @@ class Sheet:
             spine.set(linewidth=0.6, edgecolor="black")
 
     def drawn(self) -> NDArray[np.uint8]:
-        """The finished figure (height, width, 3)."""
+        """The finished figure, (height, width, 3)."""
         self.canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib does not type its canvas
         return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]  # nor this
 
 
 def wrapped(text: str, width: float, size: float = TEXT) -> list[str]:
-    """Lines as long as fit so many pixels; words are broken only where one alone is too long."""
+    """The text in lines of at most ``width`` pixels, as :meth:`PixelFigure.text` draws them at that size in points."""
     canvas = FigureCanvasAgg(Figure((1, 1), dpi=DPI))
     measure = canvas.get_renderer()  # type: ignore[no-untyped-call]  # matplotlib does not type its canvas
     font = FontProperties(family=FONT, size=size)
-
-    def too_wide(letters: int) -> bool:
-        lines = textwrap.wrap(text, letters)
-        return any(measure.get_text_width_height_descent(line, font, False)[0] > width for line in lines)
-
-    return textwrap.wrap(text, max(1, bisect_left(range(1, len(text) + 1), True, key=too_wide)))
+    return wrapped_to(width, [text], lambda line: float(measure.get_text_width_height_descent(line, font, False)[0]))
 
 
-def shown_size(height: int, width: int) -> tuple[int, int]:
-    """How large a picture is shown: small ones in whole multiples, so that no pixel is smeared, large ones reduced."""
+def wrapped_titles(explanation: Explanation, width: float) -> list[list[str]]:
+    """The title of each input, wrapped, with empty lines before it so that all titles have the same number of lines."""
+    titles = [wrapped(title, width) for title in explanation.titles()]
+    most = max(map(len, titles))
+    return [[""] * (most - len(title)) + title for title in titles]
+
+
+def display_size(height: int, width: int) -> tuple[int, int]:
+    """The (height, width) of a picture in a figure: a small one is enlarged by a whole number, a large one reduced."""
     longest = max(height, width)
     factor = LARGEST / longest if longest > LARGEST else max(1, SMALLEST // longest)
     return max(1, round(height * factor)), max(1, round(width * factor))
