@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cnnviz.drawing.arrays import check_rank as check_rank
     from cnnviz.drawing.arrays import check_share as check_share
     from cnnviz.drawing.arrays import heat as heat
-    from cnnviz.drawing.arrays import heat_range as heat_range
+    from cnnviz.drawing.arrays import heat_and_peaks as heat_and_peaks
     from cnnviz.drawing.arrays import is_coarse as is_coarse
     from cnnviz.drawing.arrays import magnitudes as magnitudes
     from cnnviz.drawing.arrays import resized as resized
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from cnnviz.drawing.figure import LEGEND_WIDTH as LEGEND_WIDTH
     from cnnviz.drawing.figure import LINE_HEIGHT as LINE_HEIGHT
     from cnnviz.drawing.figure import SMALL_TEXT as SMALL_TEXT
+    from cnnviz.drawing.figure import Legend as Legend
     from cnnviz.drawing.figure import PixelFigure as PixelFigure
     from cnnviz.drawing.figure import display_size as display_size
+    from cnnviz.drawing.figure import legends as legends
     from cnnviz.drawing.figure import wrapped as wrapped
     from cnnviz.drawing.figure import wrapped_titles as wrapped_titles
     from cnnviz.drawing.input_images import as_uint8 as as_uint8
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from cnnviz.drawing.intensity import fraction_of_peak as fraction_of_peak
     from cnnviz.drawing.montage import Cell as Cell
     from cnnviz.drawing.montage import Layout as Layout
-    from cnnviz.drawing.montage import Picture as Picture
+    from cnnviz.drawing.montage import Pixels as Pixels
     from cnnviz.drawing.montage import enlarged as enlarged
     from cnnviz.drawing.montage import fitted as fitted
     from cnnviz.drawing.montage import in_rows as in_rows
@@ -50,12 +52,12 @@ if TYPE_CHECKING:
     from cnnviz.drawing.text import lines as lines
 
 _NAMES = {
-    "arrays": "check_rank check_share heat heat_range is_coarse magnitudes resized values_of",
+    "arrays": "check_rank check_share heat heat_and_peaks is_coarse magnitudes resized values_of",
     "colors": "colormap_named colors_of gray mixed",
-    "figure": "GAP LEGEND_WIDTH LINE_HEIGHT SMALL_TEXT PixelFigure display_size wrapped wrapped_titles",
+    "figure": "GAP LEGEND_WIDTH LINE_HEIGHT SMALL_TEXT Legend PixelFigure display_size legends wrapped wrapped_titles",
     "input_images": "as_uint8 draw_inputs pictures_of",
     "intensity": "ROUNDING Floats Scale fraction_of_peak",
-    "montage": "Cell Layout Picture enlarged fitted in_rows laid_out sheet tiled",
+    "montage": "Cell Layout Pixels enlarged fitted in_rows laid_out sheet tiled",
     "text": "font lines",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cnnviz.drawing.intensity import Floats, Scale
+from cnnviz.drawing.intensity import Floats, Scale, fraction_of_peak
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.resampling import resize
 from cnnviz.registry.default_renderer import default_renderer
@@ -79,22 +79,16 @@ def heat(explanation: Explanation, scale: Scale, absolute: bool = False) -> Floa
 
     A map without contrast is zero everywhere. Raises ValueError as :func:`values_of` does.
     """
-    return scale(*_drawn_and_signed(explanation, absolute))
+    return fraction_of_peak(*heat_and_peaks(explanation, scale, absolute))
 
 
-def heat_range(explanation: Explanation, scale: Scale, absolute: bool = False) -> list[tuple[float, float]]:
-    """For each input the value at which :func:`heat` is 1, or 0 for a blank map; and the highest value."""
-    drawn, signed = _drawn_and_signed(explanation, absolute)
-    peaks = scale.peaks(signed if scale.policy == "signed" else drawn)
-    highest = drawn.reshape(len(drawn), -1).max(1)
-    return list(zip(peaks.ravel().tolist(), highest.tolist(), strict=True))
-
-
-def _drawn_and_signed(explanation: Explanation, absolute: bool) -> tuple[Floats, Floats]:
+def heat_and_peaks(explanation: Explanation, scale: Scale, absolute: bool = False) -> tuple[Floats, Floats]:
+    """The maps of :func:`heat` in the method's units, and their peaks (N, 1, ...), drawn as 1; 0 for a blank map."""
     values, size = values_of(explanation), explanation.inputs.shape[2:]
     signed = values[:, 0] if values.shape[1] == 1 else np.abs(values).sum(1)
     part = np.abs(signed) if absolute else signed.clip(0)  # before resizing, as Grad-CAM's ReLU is
-    return resized(part, size), resized(signed, size)
+    maps = resized(part, size)
+    return maps, scale.peaks(resized(signed, size) if scale.policy == "signed" else maps)
 
 
 def resized(maps: Floats, size: tuple[int, ...]) -> Floats:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from cnnviz.drawing.input_images import LUMA
-from cnnviz.drawing.montage import Cell, Picture
+from cnnviz.drawing.montage import Cell, Pixels
 from cnnviz.drawing.text import LINE, font, lines
 
 GOLDEN = 0.618034  # of a turn: hues of few classes lie far apart, and another class changes none of them
@@ -44,7 +44,7 @@ def class_shares(classes: NDArray[np.int64]) -> dict[int, float]:
     return {int(number): float(shares[number]) for number in np.argsort(-shares, kind="stable") if shares[number] > 0}
 
 
-def overlay_classes(picture: Picture, classes: NDArray[np.int64], names: Sequence[str]) -> Picture:
+def overlay_classes(picture: Pixels, classes: NDArray[np.int64], names: Sequence[str]) -> Pixels:
     """The colours of classes (H, W), indices of ``names``, over their picture (H, W, 3) in gray of low contrast."""
     gray = 255 - CONTRAST * (255 - picture @ LUMA)
     objects = np.array([not is_background(name) for name in names])
@@ -52,7 +52,7 @@ def overlay_classes(picture: Picture, classes: NDArray[np.int64], names: Sequenc
     return np.rint(cover * class_colors(names)[classes] + (1 - cover) * gray[..., None]).astype(np.uint8)
 
 
-def class_legend(classes: NDArray[np.int64], names: Sequence[str]) -> Picture:
+def class_legend(classes: NDArray[np.int64], names: Sequence[str]) -> Pixels:
     """The colour, the name and the share of the pixels of each class, the largest share first; (H, ``WIDTH``, 3)."""
     shares = [(number, share) for number, share in class_shares(classes).items() if share >= LEAST]
     entries = [(number, lines([f"{names[number]} {share:.1%}"], WIDTH - 2 * SWATCH)) for number, share in shares[:ROWS]]
@@ -95,7 +95,7 @@ def _most_active(maps: Tensor, foreground: NDArray[np.bool_]) -> int:
     return int((on - off).argmax())
 
 
-def _colored(values: NDArray[np.float32], height: int, width: int) -> Picture:
+def _colored(values: NDArray[np.float32], height: int, width: int) -> Pixels:
     import matplotlib
 
     peak = values.max()

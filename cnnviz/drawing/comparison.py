@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnnviz.drawing.input_images import as_uint8, pictures_of
-from cnnviz.drawing.montage import Cell, Picture, in_rows, sheet
+from cnnviz.drawing.montage import Cell, Pixels, in_rows, sheet
 
 if TYPE_CHECKING:
     from cnnviz.explanations.explanation import Explanation
@@ -18,7 +18,7 @@ def grid(
     renderer: str | Renderer | None = None,
     columns: int | None = None,
     **settings: Any,
-) -> Picture:
+) -> Pixels:
     """One picture (H, W, 3), uint8, of the explanations that ``explain`` gave for several methods.
 
     The first picture of a row is the input itself if that is an image, titled with the class and its score; a method

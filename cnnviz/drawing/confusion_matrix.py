@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cnnviz.drawing.montage import Picture, fitted
+from cnnviz.drawing.montage import Pixels, fitted
 from cnnviz.drawing.text import LINE, font, lines
 
 Place = tuple[int, int]  # true class, predicted class
@@ -18,12 +18,12 @@ RIGHT, WRONG = (0.30, 0.62, 0.35), (0.86, 0.36, 0.20)  # tints of cells, stronge
 
 
 def draw_confusion_matrix(
-    pictures: Mapping[Place, Picture],
+    pictures: Mapping[Place, Pixels],
     counts: Mapping[Place, int],
     names: Mapping[int, str],
     totals: Mapping[int, int],
     heading: Sequence[str] = (),
-) -> Picture:
+) -> Pixels:
     """The confusion matrix of the classes in ``names``, in their order, as a picture (H, W, 3), uint8.
 
     Args:

@@ -7,6 +7,7 @@ the user's matplotlib style changes no figure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -29,6 +30,23 @@ LINE_HEIGHT = 18  # pixels from line to line of TEXT
 GAP = 12  # pixels
 LEGEND_WIDTH = 106  # pixels: of a colour bar with its numbers
 SMALLEST, LARGEST = 320, 512  # pixels: of a displayed picture's longer side
+
+
+@dataclass(frozen=True)
+class Legend:
+    """The colour bar of one map."""
+
+    colors: Colormap
+    peak: float
+    """The value drawn at full strength; 0 for a blank map."""
+    highest: float
+    """The highest value of the map, which may be above the peak."""
+
+
+def legends(colors: Colormap, maps: Floats, peaks: Floats) -> list[Legend]:
+    """A legend for each of the maps (N, ...), whose peaks are (N, 1, ...)."""
+    highest = maps.reshape(len(maps), -1).max(1)
+    return [Legend(colors, *values) for values in zip(peaks.ravel().tolist(), highest.tolist(), strict=True)]
 
 
 class PixelFigure:
@@ -76,14 +94,14 @@ class PixelFigure:
                 usetex=False,
             )
 
-    def legend(self, colors: Colormap, peak: float, highest: float, left: float, top: float, height: float) -> None:
-        """Draw a colour bar from 0 to ``peak``; the upper label has a "≥" if the highest value is above the peak."""
+    def legend(self, legend: Legend, left: float, top: float, height: float) -> None:
+        """Draw a colour bar from 0 to the peak; the upper label has a "≥" if the highest value is above the peak."""
         axes = self.axes(left, top, 14, height)
         steps = np.linspace(1, 0, 256)[:, None]
-        axes.imshow(colors_of(colors, steps), aspect="auto", origin="upper", extent=(0, 1, 0, 1))
-        ticks = [0.0, 0.5, 1.0] if peak > 0 else [0.0]  # a blank map has no scale
-        labels = [f"{tick * peak:.3g}" for tick in ticks]
-        if highest > peak > 0 and f"{highest:.3g}" != labels[-1]:
+        axes.imshow(colors_of(legend.colors, steps), aspect="auto", origin="upper", extent=(0, 1, 0, 1))
+        ticks = [0.0, 0.5, 1.0] if legend.peak > 0 else [0.0]  # a blank map has no scale
+        labels = [f"{tick * legend.peak:.3g}" for tick in ticks]
+        if legend.highest > legend.peak > 0 and f"{legend.highest:.3g}" != labels[-1]:
             labels[-1] = f"\u2265 {labels[-1]}"
         axes.set_yticks(ticks, labels, usetex=False)
         axes.yaxis.tick_right()

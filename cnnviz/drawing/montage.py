@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 from cnnviz.drawing.text import LETTERS, LINE, font, lines
 
-Picture = NDArray[np.uint8]  # (H, W, 3)
-Cell = tuple[list[str], Picture]  # the caption above, and the picture
+Pixels = NDArray[np.uint8]  # (H, W, 3), or of a batch (N, H, W, 3)
+Cell = tuple[list[str], Pixels]  # the caption above, and the picture
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Layout:
 SHEET = Layout()
 
 
-def sheet(rows: Sequence[Sequence[Cell]]) -> Picture:
+def sheet(rows: Sequence[Sequence[Cell]]) -> Pixels:
     """Pictures in rows, (H, W, 3), each under its caption; small ones are enlarged so that their captions fit."""
     return laid_out([[(caption, enlarged(picture, SHEET.column)) for caption, picture in row] for row in rows])
 
 
-def laid_out(rows: Sequence[Sequence[Cell]], layout: Layout = SHEET) -> Picture:
+def laid_out(rows: Sequence[Sequence[Cell]], layout: Layout = SHEET) -> Pixels:
     """Pictures in rows, (H, W, 3), each under its caption, which is wrapped to the width of the column."""
     columns = range(max(map(len, rows)))
     widths = [max(layout.column, *(row[n][1].shape[1] for row in rows if n < len(row))) for n in columns]
@@ -70,22 +70,22 @@ def in_rows(cells: Sequence[Cell], columns: int) -> list[Sequence[Cell]]:
     return [cells[start : start + columns] for start in range(0, len(cells), columns)]
 
 
-def tiled(pictures: Sequence[Picture], columns: int, gap: int = 0) -> Picture:
+def tiled(pictures: Sequence[Pixels], columns: int, gap: int = 0) -> Pixels:
     """Pictures of one size in rows of so many, (H, W, 3), with ``gap`` white pixels between them."""
     from skimage.util import montage
 
     shape = (-(-len(pictures) // columns), columns)
     white = (255, 255, 255)
-    tiles: Picture = montage(np.stack(pictures), white, grid_shape=shape, padding_width=gap, channel_axis=-1)
+    tiles: Pixels = montage(np.stack(pictures), white, grid_shape=shape, padding_width=gap, channel_axis=-1)
     return tiles[gap : len(tiles) - gap, gap : tiles.shape[1] - gap]  # scikit-image pads the border as well
 
 
-def enlarged(picture: Picture, side: int) -> Picture:
+def enlarged(picture: Pixels, side: int) -> Pixels:
     """The picture enlarged by a whole number, so that its longer side has at least so many pixels."""
     return _repeated(picture, max(1, -(-side // max(picture.shape[:2]))))
 
 
-def fitted(picture: Picture, side: int, resampling: str = "LANCZOS") -> Picture:
+def fitted(picture: Pixels, side: int, resampling: str = "LANCZOS") -> Pixels:
     """The picture at the size where its longer side has at most so many pixels.
 
     A small one is enlarged by the largest whole number, so that every value stays a square; a large one is reduced by
@@ -98,5 +98,5 @@ def fitted(picture: Picture, side: int, resampling: str = "LANCZOS") -> Picture:
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling[resampling]))
 
 
-def _repeated(picture: Picture, factor: int) -> Picture:
+def _repeated(picture: Pixels, factor: int) -> Pixels:
     return picture.repeat(factor, 0).repeat(factor, 1)

@@ -16,7 +16,7 @@ from cnnviz.drawing import (
     ROUNDING,
     Floats,
     Layout,
-    Picture,
+    Pixels,
     as_uint8,
     check_rank,
     fitted,
@@ -48,7 +48,7 @@ def channels(columns: int | None = None, most: int | None = None, shared: bool =
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} leaves no place for a picture; use 1 or more")
 
-    def draw(explanation: Explanation) -> Picture:
+    def draw(explanation: Explanation) -> Pixels:
         check_rank(explanation, "channels", 1, 2, 3)
         values = values_of(explanation, channels=explanation.values.shape[1])
         count = values.shape[1]
@@ -80,7 +80,7 @@ def _strengths(values: Floats, shared: bool) -> Floats:
     return strengths
 
 
-def _sheet(strengths: Floats, numbers: list[int], heading: str, columns: int) -> Picture:
+def _sheet(strengths: Floats, numbers: list[int], heading: str, columns: int) -> Pixels:
     """The channels (C, *spatial) of those numbers, in rows of so many."""
     side = int(np.clip(WIDEST // columns - LAYOUT.gap, SMALLEST, LARGEST))
     cells = [([f"f:{number}"], _tile(strengths[number], side)) for number in numbers]
@@ -96,7 +96,7 @@ def _sheet(strengths: Floats, numbers: list[int], heading: str, columns: int) ->
     return np.asarray(canvas).copy()
 
 
-def _tile(strengths: Floats, side: int) -> Picture:
+def _tile(strengths: Floats, side: int) -> Pixels:
     """A channel (*spatial) as a picture whose longer side is about so many pixels."""
     if strengths.ndim == 1:
         return _curve(strengths, side)
@@ -115,7 +115,7 @@ def _colors(strengths: Floats) -> Floats:
     return np.where(strengths[..., None] < 0, -strengths[..., None] * NEGATIVE, strengths[..., None])
 
 
-def _curve(strengths: Floats, side: int) -> Picture:
+def _curve(strengths: Floats, side: int) -> Pixels:
     """A line from left to right, with zero in the middle, where it stays whatever the channel's signs."""
     height, width = side // 2 * FINE, side * FINE
     tile = Image.new("RGB", (width, height), "black")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
 from cnnviz import Explanation, Renderer, renderer
@@ -12,6 +13,7 @@ from cnnviz.drawing import (
     LEGEND_WIDTH,
     LINE_HEIGHT,
     Floats,
+    Legend,
     PixelFigure,
     Scale,
     as_uint8,
@@ -20,9 +22,10 @@ from cnnviz.drawing import (
     colormap_named,
     colors_of,
     display_size,
+    fraction_of_peak,
     gray,
-    heat,
-    heat_range,
+    heat_and_peaks,
+    legends,
     mixed,
     pictures_of,
     resized,
@@ -48,8 +51,9 @@ def heatmap(
 
     def draw(explanation: Explanation) -> NDArray[np.uint8]:
         check_rank(explanation, "heatmap", 2)
-        pictures = colors_of(colors, heat(explanation, scale, absolute))
-        return _beside_bars(pictures, explanation, scale, absolute, colors) if bar else as_uint8(pictures)
+        maps, peaks = heat_and_peaks(explanation, scale, absolute)
+        pictures = colors_of(colors, fraction_of_peak(maps, peaks))
+        return _beside_legends(pictures, legends(colors, maps, peaks)) if bar else as_uint8(pictures)
 
     return draw
 
@@ -81,13 +85,14 @@ def overlay(
         check_rank(explanation, "overlay", 2)
         pictures = pictures_of(explanation)
         under = gray(pictures) if background == "gray" else pictures
-        warmth = heat(explanation, scale, absolute)
-        over = colors_of(colors, warmth)
+        maps, peaks = heat_and_peaks(explanation, scale, absolute)
+        strengths = fraction_of_peak(maps, peaks)
+        over = colors_of(colors, strengths)
         if blend == "sum":
             both = _over_brightest(under + over)
         else:
-            both = mixed(under, over, opacity * warmth if blend == "heat" else opacity)
-        return _beside_bars(both, explanation, scale, absolute, colors) if bar else as_uint8(both)
+            both = mixed(under, over, opacity * strengths if blend == "heat" else opacity)
+        return _beside_legends(both, legends(colors, maps, peaks)) if bar else as_uint8(both)
 
     return draw
 
@@ -118,18 +123,16 @@ def diverging(
     return draw
 
 
-def _beside_bars(
-    pictures: Floats, explanation: Explanation, scale: Scale, absolute: bool, colors: Colormap
-) -> NDArray[np.uint8]:
+def _beside_legends(pictures: Floats, bars: Sequence[Legend]) -> NDArray[np.uint8]:
     size = display_size(*pictures.shape[1:3])
     height = max(size[0], 3 * LINE_HEIGHT)
-    drawn = []
-    for picture, (peak, highest) in zip(pictures, heat_range(explanation, scale, absolute), strict=True):
+    figures = []
+    for picture, legend in zip(pictures, bars, strict=True):
         figure = PixelFigure(GAP + size[1] + GAP + LEGEND_WIDTH, height + 2 * GAP)
         figure.picture(picture, GAP, GAP + (height - size[0]) / 2, size)
-        figure.legend(colors, peak, highest, 2 * GAP + size[1], GAP, height)
-        drawn.append(figure.drawn())
-    return np.stack(drawn)
+        figure.legend(legend, 2 * GAP + size[1], GAP, height)
+        figures.append(figure.drawn())
+    return np.stack(figures)
 
 
 def _over_brightest(pictures: Floats) -> Floats:

@@ -14,6 +14,7 @@ from cnnviz.drawing import (
     LEGEND_WIDTH,
     LINE_HEIGHT,
     Floats,
+    Legend,
     PixelFigure,
     Scale,
     check_rank,
@@ -23,6 +24,7 @@ from cnnviz.drawing import (
     fraction_of_peak,
     gray,
     is_coarse,
+    legends,
     magnitudes,
     mixed,
     pictures_of,
@@ -32,7 +34,7 @@ from cnnviz.drawing import (
 )
 
 PALE = 230 / 255
-FADED = 0.4  # what is left of a picture's contrast, so that it is seen and red on it as well
+FADED = 0.4  # of a picture's contrast, so that both the picture and red on it can be seen
 NARROWEST = 150  # pixels, so that a title has room
 
 
@@ -71,11 +73,9 @@ def panels(
         heat, pictures = colors_of(colors, strengths), pictures_of(explanation)
         over = _under_heat(gray(pictures), heat, "coarse" if coarse else background)
         room = max(display_size(*pictures.shape[1:3])[1], NARROWEST)
-        figures = []
-        for item, title in enumerate(wrapped_titles(explanation, room)):
-            three = pictures[item], heat[item], over[item]
-            figures.append(_triple(three, title, peaks[item].item(), maps[item].max(), colors))
-        return np.stack(figures)
+        three = zip(pictures, heat, over, strict=True)
+        figures = zip(three, wrapped_titles(explanation, room), legends(colors, maps, peaks), strict=True)
+        return np.stack([_triple(*figure) for figure in figures])
 
     return draw
 
@@ -110,13 +110,7 @@ def contrasted(colors: Colormap, contrast: float) -> Colormap:
     return ListedColormap(table**contrast)
 
 
-def _triple(
-    pictures: tuple[Floats, Floats, Floats],
-    title: Sequence[str],
-    peak: float,
-    highest: float,
-    colors: Colormap,
-) -> NDArray[np.uint8]:
+def _triple(pictures: tuple[Floats, Floats, Floats], title: Sequence[str], legend: Legend) -> NDArray[np.uint8]:
     title_height = LINE_HEIGHT * len(title)
     size = display_size(*pictures[0].shape[:2])
     room, row, top = max(size[1], NARROWEST), max(size[0], 3 * LINE_HEIGHT), GAP + title_height + 6
@@ -126,5 +120,5 @@ def _triple(
         figure.text(lines, left + room / 2, GAP + title_height - LINE_HEIGHT * len(lines))
         figure.picture(picture, left + (room - size[1]) / 2, top + (row - size[0]) / 2, size)
     for left in lefts[1:]:
-        figure.legend(colors, peak, highest, left + room + GAP, top, row)
+        figure.legend(legend, left + room + GAP, top, row)
     return figure.drawn()

@@ -10,7 +10,7 @@ import torch
 from cnnviz import Explanation, Renderer, renderer
 from cnnviz.drawing import (
     Layout,
-    Picture,
+    Pixels,
     as_uint8,
     check_rank,
     enlarged,
@@ -48,7 +48,7 @@ def by_channel(
         raise ValueError(f"percentile={percentile} is out of range; use one above 0 and up to 100")
     color(style=style)  # raises for one there is not
 
-    def draw(explanation: Explanation) -> Picture:
+    def draw(explanation: Explanation) -> Pixels:
         check_rank(explanation, "by_channel", 1, 2, 3)
         values_of(explanation, channels=explanation.values.shape[1])  # raises where they are not finite
         parts = _parts(explanation)
@@ -91,7 +91,7 @@ def _parts(explanation: Explanation) -> list[Explanation]:
     ]  # fmt: skip
 
 
-def _colored(part: Explanation, style: str, percentile: float) -> Picture:
+def _colored(part: Explanation, style: str, percentile: float) -> Pixels:
     """Each projection on a scale of its own, (N, H, W, 3)."""
     pictures = []
     for values, projection in zip(np.abs(values_of(part)), part, strict=True):
@@ -100,7 +100,7 @@ def _colored(part: Explanation, style: str, percentile: float) -> Picture:
     return np.concatenate(pictures)
 
 
-def _contrasted(picture: Picture, contrast: float) -> Picture:
+def _contrasted(picture: Pixels, contrast: float) -> Pixels:
     """The picture stretched away from its mean gray, as Pillow's enhancement of contrast does."""
     if contrast == 1:
         return picture
@@ -108,7 +108,7 @@ def _contrasted(picture: Picture, contrast: float) -> Picture:
     return as_uint8((mean + contrast * (picture.astype(np.float64) - mean)) / 255)
 
 
-def _beside(picture: Picture, tiles: Picture) -> Picture:
+def _beside(picture: Pixels, tiles: Pixels) -> Pixels:
     """The input's picture on the left of the tiles, both on white."""
     gap = LAYOUT.gap
     canvas = np.full((max(len(tiles), len(picture) + LABEL + 2 * gap), picture.shape[1] + 2 * gap, 3), 255, np.uint8)

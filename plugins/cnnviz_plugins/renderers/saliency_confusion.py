@@ -14,6 +14,7 @@ from cnnviz.drawing import (
     LEGEND_WIDTH,
     LINE_HEIGHT,
     Floats,
+    Legend,
     PixelFigure,
     Scale,
     check_rank,
@@ -21,13 +22,14 @@ from cnnviz.drawing import (
     colormap_named,
     colors_of,
     display_size,
+    legends,
     mixed,
     pictures_of,
     resized,
     values_of,
     wrapped,
 )
-from cnnviz_plugins.renderers.signals import curve, scales
+from cnnviz_plugins.renderers.signals import curve, frame
 
 Cell = Callable[[PixelFigure, float, float], None]  # draws itself at a place, left and top
 NARROWEST = 150  # pixels, so that a title has room
@@ -63,11 +65,10 @@ def confusion_matrix(
             place, cells = _curves(explanation, scale(maps), colors)
         else:
             place, cells = _pictures(explanation, scale(maps), colors, opacity)
-        labels = list(_rows(explanation))
+        labels = list(_row_labels(explanation))
         tallest = max(len(label) for pair in labels for label in pair)
-        peaks = scale.peaks(maps).ravel().tolist()
-        figures = zip(cells, labels, peaks, maps.reshape(len(maps), -1).max(1).tolist(), strict=True)
-        return np.stack([_matrix(place, *figure, colors, tallest * LINE_HEIGHT) for figure in figures])
+        figures = zip(cells, labels, legends(colors, maps, scale.peaks(maps)), strict=True)
+        return np.stack([_matrix(place, *figure, tallest * LINE_HEIGHT) for figure in figures])
 
     return draw
 
@@ -75,7 +76,7 @@ def confusion_matrix(
 def _pictures(
     explanation: Explanation, strengths: Floats, colors: Colormap, opacity: float
 ) -> tuple[tuple[int, int], list[list[Cell]]]:
-    """The size of a cell (height, width), and for each input its four."""
+    """The size of a cell (height, width), and the four cells of each input."""
     pictures = pictures_of(explanation)
     if strengths.ndim == 5:
         pictures, strengths = pictures.max(1), strengths.max(2)  # along depth
@@ -89,7 +90,7 @@ def _pictures(
 
 
 def _curves(explanation: Explanation, strengths: Floats, colors: Colormap) -> tuple[tuple[int, int], list[list[Cell]]]:
-    """The same of signals: a row for each channel in the colours of the map, and a little room between."""
+    """As :func:`_pictures`, for signals: a row for each channel in the colours of the map."""
     signals: Floats = explanation.inputs.detach().cpu().double().numpy()
     row = max(24, (CURVES - GAP // 2 * (signals.shape[1] - 1)) // signals.shape[1])
     height = signals.shape[1] * (row + GAP // 2) - GAP // 2
@@ -99,7 +100,7 @@ def _curves(explanation: Explanation, strengths: Floats, colors: Colormap) -> tu
             for channel, points in enumerate(signal):
                 axes = figure.axes(left, top + channel * (row + GAP // 2), CURVE, row)
                 curve(axes, points, strong, colors)
-                scales(axes, points, len(points))
+                frame(axes, points, len(points))
 
         return draw
 
@@ -108,12 +109,12 @@ def _curves(explanation: Explanation, strengths: Floats, colors: Colormap) -> tu
     ]
 
 
-def _rows(explanation: Explanation) -> Iterator[tuple[list[str], list[str]]]:
-    """For each input what the two rows of its matrix are about, in lines."""
-    found, scores = explanation.notes.get("prediction"), explanation.notes.get("prediction_score")
+def _row_labels(explanation: Explanation) -> Iterator[tuple[list[str], list[str]]]:
+    """For each input the labels of the two rows of its matrix, in lines."""
+    predictions, scores = explanation.notes.get("prediction"), explanation.notes.get("prediction_score")
     for number, title in enumerate(explanation.titles()):
         truth = "" if explanation.target is None else title
-        guess = "" if found is None else explanation.name_of(int(found[number]))
+        guess = "" if predictions is None else explanation.name_of(int(predictions[number]))
         guess += f" {float(scores[number]):.2f}" if guess and scores is not None else ""
         yield ["Ground truth:", *wrapped(truth, LABEL)], ["Prediction:", *wrapped(guess, LABEL)]
 
@@ -122,9 +123,7 @@ def _matrix(
     size: tuple[int, int],
     cells: Sequence[Cell],
     labels: tuple[list[str], list[str]],
-    peak: float,
-    highest: float,
-    colors: Colormap,
+    legend: Legend,
     label_height: int,
 ) -> NDArray[np.uint8]:
     room, row = max(size[1], NARROWEST), max(size[0], label_height, 3 * LINE_HEIGHT)
@@ -137,5 +136,5 @@ def _matrix(
         figure.text(label, GAP + LABEL, tops[number] + (row - LINE_HEIGHT * len(label)) / 2, "right")
     for number, cell in enumerate(cells):
         cell(figure, lefts[number % 2] + (room - size[1]) / 2, tops[number // 2] + (row - size[0]) / 2)
-    figure.legend(colors, peak, highest, lefts[1] + room + GAP, tops[0], 2 * row + GAP)
+    figure.legend(legend, lefts[1] + room + GAP, tops[0], 2 * row + GAP)
     return figure.drawn()

@@ -18,6 +18,7 @@ from cnnviz.drawing import (
     LINE_HEIGHT,
     SMALL_TEXT,
     Floats,
+    Legend,
     PixelFigure,
     Scale,
     check_rank,
@@ -25,6 +26,7 @@ from cnnviz.drawing import (
     colors_of,
     fraction_of_peak,
     is_coarse,
+    legends,
     magnitudes,
     resized,
     values_of,
@@ -33,8 +35,8 @@ from cnnviz.drawing import (
 from cnnviz_plugins.renderers.panels import check_strengths, clipped, contrasted
 
 WIDTH = 760
-TICKS = 72  # room for numbers left of a row
-FAINT = 25  # of 256 colours are light gray instead of nearly white, which could not be seen on white
+TICKS = 72  # pixels: for numbers left of a row
+FAINT = 25  # of 256 colours are light gray instead of nearly white, which cannot be seen on white
 FAINT_GRAY = 0.8
 
 
@@ -64,9 +66,9 @@ def line(
         colors = chosen or colormap_named("turbo" if coarse else "Reds")
         if not coarse:
             colors = _seen_on_white(contrasted(colors, contrast))
-        ends = peaks.ravel().tolist(), maps.max((1, 2)).tolist()
-        each = zip(signals, strengths, wrapped_titles(explanation, WIDTH), *ends, strict=True)
-        return np.stack([_rows(*figure, colors, marked) for figure in each])
+        titles = wrapped_titles(explanation, WIDTH)
+        figures = zip(signals, strengths, titles, legends(colors, maps, peaks), strict=True)
+        return np.stack([_rows(*figure, marked) for figure in figures])
 
     return draw
 
@@ -81,9 +83,9 @@ def curve(axes: Axes, points: Floats, strengths: Floats, colors: Colormap) -> No
     axes.add_collection(LineCollection(list(pairs), colors=segments, linewidths=2, capstyle="round"))
 
 
-def scales(axes: Axes, shown: Floats, length: int) -> None:
-    """Room for all that is shown, and a thin frame."""
-    low, high = float(shown.min()), float(shown.max())
+def frame(axes: Axes, points: Floats, length: int) -> None:
+    """Set the limits of the axes so that all points lie inside, and draw a thin frame."""
+    low, high = float(points.min()), float(points.max())
     margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     axes.set_xlim(-0.5, length - 0.5)
     axes.set_ylim(low - margin, high + margin)
@@ -92,20 +94,20 @@ def scales(axes: Axes, shown: Floats, length: int) -> None:
 
 
 def _places(marks: str | Sequence[float] | None) -> list[float]:
-    given = marks.split(",") if isinstance(marks, str) else marks or ()
+    places = marks.split(",") if isinstance(marks, str) else marks or ()
     try:
-        return [float(mark) for mark in given]
+        return [float(mark) for mark in places]
     except (TypeError, ValueError):
         raise ValueError(f"marks={marks!r} are no places; give numbers with commas between, such as 30,75.5") from None
 
 
 def _importance(explanation: Explanation) -> Floats:
-    """(N, C, L) of the inputs, on one scale for all channels of an input."""
+    """Magnitudes (N, C, L) at the size of the inputs; a map of one channel is repeated for all channels."""
     count, channels, length = explanation.inputs.shape
     if explanation.values.shape[1] == channels and not is_coarse(explanation):
         return resized(np.abs(values_of(explanation)), (length,))
-    together = resized(magnitudes(explanation), (length,))
-    return np.broadcast_to(together[:, None], (count, channels, length)).copy()
+    single = resized(magnitudes(explanation), (length,))
+    return np.broadcast_to(single[:, None], (count, channels, length)).copy()
 
 
 def _seen_on_white(colors: Colormap) -> Colormap:
@@ -115,13 +117,7 @@ def _seen_on_white(colors: Colormap) -> Colormap:
 
 
 def _rows(
-    signal: Floats,
-    strengths: Floats,
-    title: list[str],
-    peak: float,
-    highest: float,
-    colors: Colormap,
-    marks: Sequence[float],
+    signal: Floats, strengths: Floats, title: list[str], legend: Legend, marks: Sequence[float]
 ) -> NDArray[np.uint8]:
     row = int(np.clip(1600 // len(signal), 44, 220))
     gap = LINE_HEIGHT + 2 if len(signal) > 1 else 0
@@ -132,17 +128,17 @@ def _rows(
     for channel, (points, strong) in enumerate(zip(signal, strengths, strict=True)):
         above = top + channel * (row + gap)
         axes = figure.axes(TICKS, above, WIDTH, row)
-        curve(axes, points, strong, colors)
+        curve(axes, points, strong, legend.colors)
         _ticks(axes, points, len(points), last=channel == len(signal) - 1)
         _mark(axes, marks)
         if len(signal) > 1:
             figure.text([f"channel {channel}"], TICKS, above - LINE_HEIGHT, "left", SMALL_TEXT)
-    figure.legend(colors, peak, highest, TICKS + WIDTH + GAP, top, height)
+    figure.legend(legend, TICKS + WIDTH + GAP, top, height)
     return figure.drawn()
 
 
 def _bars(explanation: Explanation, colors: Colormap, clip: float, marks: Sequence[float]) -> NDArray[np.uint8]:
-    """Vectors: how far each feature speaks for the target, upwards, or against it, downwards."""
+    """The values of vectors as bars: evidence for the target upwards, against it downwards."""
     values = values_of(explanation)
     peaks = Scale("signed").peaks(values) / clip
     figures, titles = [], wrapped_titles(explanation, WIDTH)
@@ -160,9 +156,9 @@ def _bars(explanation: Explanation, colors: Colormap, clip: float, marks: Sequen
     return np.stack(figures)
 
 
-def _ticks(axes: Axes, shown: Floats, length: int, last: bool) -> None:
-    scales(axes, shown, length)
-    ends = sorted({float(shown.min()), float(shown.max())})
+def _ticks(axes: Axes, points: Floats, length: int, last: bool) -> None:
+    frame(axes, points, length)
+    ends = sorted({float(points.min()), float(points.max())})
     axes.set_yticks(ends, [f"{end:.3g}" for end in ends], usetex=False)
     if last:
         ticks = MaxNLocator(8, integer=True).tick_values(0, length - 1)
