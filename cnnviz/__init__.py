@@ -5,11 +5,12 @@ Everything public is here. Names are imported when first used, so that ``import 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cnnviz.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from cnnviz.drawing.montage import grid as grid
+    from cnnviz.drawing.comparison import grid as grid
     from cnnviz.engine.backward_rules import PLAIN as PLAIN
     from cnnviz.engine.backward_rules import Call as Call
     from cnnviz.engine.backward_rules import Rule as Rule
@@ -190,7 +191,7 @@ _HOME = {
     "find_confusions": "tasks.confusion_matrix",
     "find_exciting": "tasks.top_activations",
     "gradient": "formulas.terms",
-    "grid": "drawing.montage",
+    "grid": "drawing.comparison",
     "hookimpl": "registry.registry",
     "image": "formulas.terms",
     "intersection_over_union": "models.segmentation_net",
@@ -236,15 +237,4 @@ _HOME = {
 }
 
 __all__ = list(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'cnnviz' has no attribute {name!r}")
-    found = getattr(import_module(f"cnnviz.{_HOME[name]}"), name)
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted(_HOME)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

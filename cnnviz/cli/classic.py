@@ -69,7 +69,7 @@ def classic(
     from cnnviz.cli.batch_explain import explain_files
     from cnnviz.cli.outputs import destination
     from cnnviz.cli.prepared import picture_files, prepared, with_settings
-    from cnnviz.drawing.montage import grid
+    from cnnviz.drawing.comparison import grid
     from cnnviz.explanations.explanation import joined
     from cnnviz.images.files import encoded, picture_suffix, write
 

@@ -12,7 +12,7 @@ from cnnviz import demo
 from cnnviz.cli.errors import print_line
 from cnnviz.cli.report import Figure
 from cnnviz.demo.drawing import Drawn, draw
-from cnnviz.drawing.montage import grid
+from cnnviz.drawing.comparison import grid
 from cnnviz.explanations.evaluate import evaluate
 from cnnviz.explanations.explain import explain
 from cnnviz.images.files import encoded, write

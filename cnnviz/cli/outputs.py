@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnnviz.cli.method_options import converted
-from cnnviz.drawing.montage import grid
+from cnnviz.drawing.comparison import grid
 from cnnviz.explanations.explanation import Explanation, joined
 from cnnviz.images.files import PICTURES, encoded, write
 from cnnviz.registry.registry import renderers

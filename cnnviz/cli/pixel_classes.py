@@ -16,7 +16,7 @@ from torch import Tensor
 from cnnviz.cli.batch_explain import like_weights
 from cnnviz.cli.outputs import VALUES
 from cnnviz.drawing import class_overlay
-from cnnviz.drawing.input_images import drawn
+from cnnviz.drawing.input_images import draw_inputs
 from cnnviz.drawing.montage import Cell, sheet
 from cnnviz.engine.forward import forward
 from cnnviz.images.files import encoded
@@ -50,7 +50,7 @@ class PixelClasses:
     @property
     def summary(self) -> str:
         """The class with most pixels, the background aside, and its share."""
-        shares = class_overlay.shares(self.classes)
+        shares = class_overlay.class_shares(self.classes)
         first = min(shares, key=lambda number: class_overlay.is_background(self.names[number]))
         return f"{self.names[first]} {shares[first]:.1%}"
 
@@ -59,11 +59,11 @@ class PixelClasses:
         if self.inputs.ndim != 4:
             shape = tuple(self.inputs.shape)
             raise ValueError(f"an input {shape} is no image; keep its classes with -o FILE.safetensors")
-        picture = drawn(self.inputs, self.model.preprocessing)[0]
-        overlay = class_overlay.over_picture(picture, self.classes, self.names)
-        legend = class_overlay.legend(self.classes, self.names)
+        picture = draw_inputs(self.inputs, self.model.preprocessing)[0]
+        overlay = class_overlay.overlay_classes(picture, self.classes, self.names)
+        legend = class_overlay.class_legend(self.classes, self.names)
         foreground = np.array([not class_overlay.is_background(name) for name in self.names])[self.classes]
-        stages = class_overlay.stages(self.activations, 0, foreground)
+        stages = class_overlay.decoder_stages(self.activations, 0, foreground)
         return [([self.title], picture), (["classes"], overlay), ([], legend), *stages]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from cnnviz.cli.errors import INTERRUPTED, print_line
 from cnnviz.cli.outputs import VALUES, Destination, open_in_viewer
 from cnnviz.cli.progress import progress
-from cnnviz.drawing.input_images import drawn
+from cnnviz.drawing.input_images import draw_inputs
 from cnnviz.drawing.montage import Cell, sheet
 from cnnviz.feature_visualization.result import Synthesized
 from cnnviz.images.files import encoded, write
@@ -87,9 +87,9 @@ def _rows(results: Sequence[tuple[Job, Synthesized]]) -> list[list[Cell]]:
     rows: dict[str, list[Cell]] = {}
     for job, result in results:
         if job.original is not None and job.row not in rows:
-            rows[job.row] = [([job.row], drawn(job.original, result.preprocessing)[0])]
+            rows[job.row] = [([job.row], draw_inputs(job.original, result.preprocessing)[0])]
         snapshots = [
-            (step, drawn(inputs, result.preprocessing))
+            (step, draw_inputs(inputs, result.preprocessing))
             for step, inputs in result.snapshots.items()
             if step < len(result.history)
         ]

@@ -1,97 +1,102 @@
-"""Several methods side by side: a row for each input, its picture first, every picture under the name of its method."""
+"""Pictures put together into one, as pixels: tiles side by side, rows of pictures under captions, grids of methods."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
-from cnnviz.drawing.text import LINE, font, lines
+from cnnviz.drawing.text import LETTERS, LINE, font, lines
 
-if TYPE_CHECKING:
-    from cnnviz.explanations.explanation import Explanation
-    from cnnviz.registry.protocols import Renderer
-
-GAP = 10  # pixels between pictures
-SMALLEST = 160  # a picture's longer side, so that small inputs can be seen and names fit
+Pixels = NDArray[np.uint8]  # (H, W, 3), or of a batch (N, H, W, 3)
+Cell = tuple[list[str], Pixels]  # the caption above, and the picture
 
 
-Cell = tuple[list[str], NDArray[np.uint8]]  # what is written above it, and the picture
+@dataclass(frozen=True)
+class Layout:
+    """Measures of a montage in pixels."""
+
+    gap: int = 10
+    """Between pictures, and around them."""
+    column: int = 160
+    """The least width of a column, so that captions fit."""
+    letters: int = LETTERS
+    """The size of the font of captions."""
+    line: int = LINE
+    """From line to line of a caption."""
+    below: int = 4
+    """Between a caption and its picture."""
 
 
-def grid(
-    results: Mapping[str, Explanation],
-    renderer: str | Renderer | None = None,
-    columns: int | None = None,
-    **settings: Any,
-) -> NDArray[np.uint8]:
-    """One picture (H, W, 3) of the explanations that ``explain`` gave for several methods.
-
-    Images have their own picture first, titled with the class and its score; a method that explained another class
-    says so. Small pictures are enlarged by whole numbers. ``columns`` is how many pictures stand side by side before a
-    row goes on below; None keeps an input in one row. ``renderer`` and its settings draw all of them, None
-    leaves each its own. Raises ValueError for no results, or for results of different batches.
-    """
-    if not results:
-        raise ValueError("there are no results to draw; give explain() at least one method")
-    counts = {len(explanation) for explanation in results.values()}
-    if len(counts) > 1:
-        each = ", ".join(f"{name} {len(explanation)}" for name, explanation in results.items())
-        raise ValueError(f"the results are of different numbers of inputs ({each}); draw what was asked together")
-    if columns is not None and columns < 1:
-        raise ValueError(f"columns={columns} leaves no place for a picture; use 1 or more")
-    rows = _rows(results, renderer, settings)
-    across = columns or len(rows[0])
-    return sheet([row[start : start + across] for row in rows for start in range(0, len(row), across)])
+SHEET = Layout()
 
 
-def _rows(results: Mapping[str, Explanation], renderer: str | Renderer | None, settings: Any) -> list[list[Cell]]:
-    """For each input its cells."""
-    first = next(iter(results.values()))
-    titles = first.titles()
-    images = first.inputs.ndim == 4
-    rows: list[list[Cell]] = [[] for _ in titles]
-    if images:
-        blank = replace(first, values=first.inputs[:, :1] * 0)  # whatever the values are, they are no part of it
-        originals = blank.render("overlay", opacity=0.0)  # the picture itself, as renderers see it
-        rows = [[([title], picture)] for title, picture in zip(titles, originals, strict=True)]
-    for name, explanation in results.items():
-        pictures = explanation.render(renderer, **settings)
-        for row, usual, title, picture in zip(rows, titles, explanation.titles(), pictures, strict=True):
-            # figures of signals and volumes say their title themselves
-            row.append(([name, title] if images and title != usual else [name], picture))
-    return rows
+def sheet(rows: Sequence[Sequence[Cell]]) -> Pixels:
+    """Pictures in rows, (H, W, 3), each under its caption; small ones are enlarged so that their captions fit."""
+    return laid_out([[(caption, enlarged(picture, SHEET.column)) for caption, picture in row] for row in rows])
 
 
-def sheet(rows: Sequence[Sequence[Cell]]) -> NDArray[np.uint8]:
-    """Pictures in rows, (H, W, 3), each under what is written above it."""
-    from PIL import Image, ImageDraw
-
-    rows = [[(says, _enlarged(picture)) for says, picture in row] for row in rows]
-    places = range(max(map(len, rows)))
-    widths = [max(SMALLEST, *(row[at][1].shape[1] for row in rows if at < len(row))) for at in places]
-    captions = [[lines(says, width) for (says, _), width in zip(row, widths, strict=False)] for row in rows]
-    above = [LINE * max(map(len, caption)) + 4 for caption in captions]
+def laid_out(rows: Sequence[Sequence[Cell]], layout: Layout = SHEET) -> Pixels:
+    """Pictures in rows, (H, W, 3), each under its caption, which is wrapped to the width of the column."""
+    columns = range(max(map(len, rows)))
+    widths = [max(layout.column, *(row[n][1].shape[1] for row in rows if n < len(row))) for n in columns]
+    captions = [
+        [lines(caption, width, layout.letters) for (caption, _), width in zip(row, widths, strict=False)]
+        for row in rows
+    ]
+    above = [layout.line * max(map(len, caption)) + layout.below for caption in captions]
     heights = [max(picture.shape[0] for _, picture in row) for row in rows]
-    height = sum(above) + sum(heights) + GAP * (len(rows) + 1)
-    whole = Image.new("RGB", (sum(widths) + GAP * (len(widths) + 1), height), "white")
-    pen = ImageDraw.Draw(whole)
-    top = GAP
+    height = sum(above) + sum(heights) + layout.gap * (len(rows) + 1)
+    canvas = Image.new("RGB", (sum(widths) + layout.gap * (len(widths) + 1), height), "white")
+    pen, letters = ImageDraw.Draw(canvas), font(layout.letters)
+    top = layout.gap
     for row, caption, room, tallest in zip(rows, captions, above, heights, strict=True):
-        left = GAP
+        left = layout.gap
         for (_, picture), text, width in zip(row, caption, widths, strict=False):
-            for number, words in enumerate(text):
-                base = top + room - 4 - LINE * (len(text) - number) + LINE // 2
-                pen.text((left + width / 2, base), words, fill="black", font=font(), anchor="mm")
-            whole.paste(Image.fromarray(picture), (left + (width - picture.shape[1]) // 2, top + room))
-            left += width + GAP
-        top += room + tallest + GAP
-    return np.asarray(whole).copy()
+            for number, line in enumerate(text):
+                middle = top + room - layout.below - layout.line * (len(text) - number) + layout.line // 2
+                pen.text((left + width / 2, middle), line, fill="black", font=letters, anchor="mm")
+            canvas.paste(Image.fromarray(picture), (left + (width - picture.shape[1]) // 2, top + room))
+            left += width + layout.gap
+        top += room + tallest + layout.gap
+    return np.asarray(canvas).copy()
 
 
-def _enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    factor = max(1, -(-SMALLEST // max(picture.shape[:2])))
+def in_rows(cells: Sequence[Cell], columns: int) -> list[Sequence[Cell]]:
+    """The cells in rows of so many."""
+    return [cells[start : start + columns] for start in range(0, len(cells), columns)]
+
+
+def tiled(pictures: Sequence[Pixels], columns: int, gap: int = 0) -> Pixels:
+    """Pictures of one size in rows of so many, (H, W, 3), with ``gap`` white pixels between them."""
+    from skimage.util import montage
+
+    shape = (-(-len(pictures) // columns), columns)
+    white = (255, 255, 255)
+    tiles: Pixels = montage(np.stack(pictures), white, grid_shape=shape, padding_width=gap, channel_axis=-1)
+    return tiles[gap : len(tiles) - gap, gap : tiles.shape[1] - gap]  # scikit-image pads the border as well
+
+
+def enlarged(picture: Pixels, side: int) -> Pixels:
+    """The picture enlarged by a whole number, so that its longer side has at least so many pixels."""
+    return _repeated(picture, max(1, -(-side // max(picture.shape[:2]))))
+
+
+def fitted(picture: Pixels, side: int, resampling: str = "LANCZOS") -> Pixels:
+    """The picture at the size where its longer side has at most so many pixels.
+
+    A small one is enlarged by the largest whole number, so that every value stays a square; a large one is reduced by
+    Pillow's ``resampling`` of that name.
+    """
+    longest = max(picture.shape[:2])
+    if longest <= side:
+        return _repeated(picture, side // longest)
+    height, width = (max(1, round(length * side / longest)) for length in picture.shape[:2])
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling[resampling]))
+
+
+def _repeated(picture: Pixels, factor: int) -> Pixels:
     return picture.repeat(factor, 0).repeat(factor, 1)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cnnviz.images.files import PICTURES, encoded, write
 from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.registry.default_renderer import default_renderer
 from cnnviz.registry.registry import renderers
 
 if TYPE_CHECKING:
@@ -92,12 +93,17 @@ class Explanation:
 
     @property
     def usual_renderer(self) -> str:
-        """Draws it when nobody says otherwise: what the method asks for, if it draws so many dimensions."""
-        rank, asked = self.inputs.ndim - 2, self.renderer
-        if asked is not None and (rank == 2 or (asked in renderers and rank in renderers[asked].ranks)):
-            return asked
-        of_images = "grayscale" if self.values.shape == self.inputs.shape else "overlay"
-        return {2: of_images, 3: "slices"}.get(rank, "line")
+        """The renderer if none is named: the method's own if it draws so many dimensions, else the default for them.
+
+        Raises ValueError if no renderer is the default for such inputs.
+        """
+        rank, own = self.inputs.ndim - 2, self.renderer
+        if own is not None and (rank == 2 or (own in renderers and rank in renderers[own].ranks)):
+            return own
+        default = default_renderer(rank, "fine" if self.values.shape == self.inputs.shape else "coarse")
+        if default is None:
+            raise ValueError(f"there is no renderer for inputs {tuple(self.inputs.shape)}; name one")
+        return default
 
     def render(self, renderer: str | Renderer | None = None, **settings: Any) -> NDArray[np.uint8]:
         """Pictures (N, H, W, 3), uint8, drawn by the named renderer or by any callable of an explanation."""

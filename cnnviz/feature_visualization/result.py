@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnviz.drawing.input_images import drawn
+from cnnviz.drawing.input_images import draw_inputs
 from cnnviz.images.files import PICTURES, encoded, write
 from cnnviz.images.preprocessing import Preprocessing
 
@@ -59,7 +59,7 @@ class Synthesized:
         An image with values beyond what the preprocessing makes of pictures is stretched from its lowest to its
         highest. ``contrast`` multiplies the distance from the mean gray, as in Pillow.
         """
-        return drawn(self.inputs, self.preprocessing, contrast)
+        return draw_inputs(self.inputs, self.preprocessing, contrast)
 
     def show(self) -> None:
         """Open the pictures, side by side, in the viewer of the desktop."""

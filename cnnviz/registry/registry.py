@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import update_wrapper
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import pluggy
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cnnviz.registry.protocols import Metric, Renderer, Synthesis
 
 T = TypeVar("T", covariant=True)
+DefaultFor = Literal["coarse", "fine", "all"]
 HOME = "cnnviz"
 _SINGULAR = {"cnnviz.syntheses": "synthesis"}
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -55,6 +56,8 @@ class Method(Generic[T]):
         self.name: str = build.__name__
         self.ranks: tuple[int, ...] = (2,)
         """Of a renderer: the numbers of spatial dimensions it draws."""
+        self.default_for: DefaultFor | None = None
+        """Of a renderer: the values that it draws if no renderer is named."""
 
     def __call__(self, *args: Any, **settings: Any) -> T:
         """What the method is with these settings; an unknown setting is a TypeError that knows the right ones."""
@@ -239,19 +242,29 @@ def renderer(build: Callable[..., Renderer], /) -> Method[Renderer]: ...
 
 
 @overload
-def renderer(*, ranks: Sequence[int]) -> Callable[[Callable[..., Renderer]], Method[Renderer]]: ...
+def renderer(
+    *, ranks: Sequence[int] = (2,), default_for: DefaultFor | None = None
+) -> Callable[[Callable[..., Renderer]], Method[Renderer]]: ...
 
 
-def renderer(build: Callable[..., Renderer] | None = None, /, *, ranks: Sequence[int] = (2,)) -> Any:
+def renderer(
+    build: Callable[..., Renderer] | None = None,
+    /,
+    *,
+    ranks: Sequence[int] = (2,),
+    default_for: DefaultFor | None = None,
+) -> Any:
     """Make a renderer of a function from settings to a callable that draws an explanation.
 
     That callable takes an :class:`~cnnviz.Explanation` and returns uint8 pictures (N, H, W, 3). ``ranks`` are the
     numbers of spatial dimensions it draws: a method that names this renderer for its values gets it for those inputs.
+    ``default_for`` says which values of such inputs it draws if no renderer is named: "fine" ones, of the input's own
+    shape, "coarse" ones, of any other, or "all". A default that cnnviz ships comes before a plugin's.
     """
 
     def make(build: Callable[..., Renderer]) -> Method[Renderer]:
         method: Method[Renderer] = Method(build)
-        method.ranks = tuple(ranks)
+        method.ranks, method.default_for = tuple(ranks), default_for
         return method
 
     return make if build is None else make(build)

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnnviz.drawing.montage import Cell, sheet
+from cnnviz.drawing.input_images import as_uint8, pictures_of
+from cnnviz.drawing.montage import Cell, fitted, sheet, tiled
 from cnnviz.engine.layers import Layer
 from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation
@@ -68,10 +69,11 @@ def patch_sheet(
         if not row:
             rows.append([([f"f:{channel}", "nothing excites it"], np.full((1, TILE, 3), 255, np.uint8))])
             continue
-        seen = [crop.render("overlay", opacity=0.0)[0] for crop in crops]
+        seen = [as_uint8(pictures_of(crop))[0] for crop in crops]
         size = (max(len(each) for each in seen), max(each.shape[1] for each in seen))
+        columns = math.ceil(math.sqrt(len(row)))
         blocks = [
-            _block([_tile(*each, size) for each in zip(pictures, fields[channel], strict=True)])
+            tiled([_tile(*each, size) for each in zip(pictures, fields[channel], strict=True)], columns, GAP)
             for pictures in (seen, [crop.render(renderer)[0] for crop in crops])
         ]
         strengths = f"f:{channel}   {row[0].strength:.4g} to {row[-1].strength:.4g}"
@@ -109,27 +111,10 @@ def _cropped(answer: Explanation, field: tuple[slice, ...]) -> Explanation:
 
 def _tile(picture: Picture, field: tuple[slice, ...], size: tuple[int, int]) -> Picture:
     """A crop filled up to the size with gray where it touches the border, enlarged or reduced to a tile."""
-    from PIL import Image
-
     # what is missing is before the crop, if that begins where the picture does, and else behind it
     top, left = (
         room - length if part.start == 0 else 0 for room, length, part in zip(size, picture.shape, field, strict=False)
     )
     whole = np.full((*size, 3), GRAY, np.uint8)
     whole[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    if max(size) <= TILE:  # by whole multiples, so that no pixel is smeared
-        factor = TILE // max(size)
-        return whole.repeat(factor, 0).repeat(factor, 1)
-    height, width = (max(1, round(length * TILE / max(size))) for length in size)
-    return np.asarray(Image.fromarray(whole).resize((width, height), Image.Resampling.LANCZOS))
-
-
-def _block(tiles: Sequence[Picture]) -> Picture:
-    """Tiles in as many columns as rows."""
-    height, width = tiles[0].shape[0] + GAP, tiles[0].shape[1] + GAP
-    across = math.ceil(math.sqrt(len(tiles)))
-    block = np.full((-(-len(tiles) // across) * height - GAP, across * width - GAP, 3), 255, np.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = place // across * height, place % across * width
-        block[top : top + len(tile), left : left + tile.shape[1]] = tile
-    return block
+    return fitted(whole, TILE)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnnviz.drawing.confusion_matrix import Place, matrix
+from cnnviz.drawing.confusion_matrix import Place, draw_confusion_matrix
 from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation, joined
 from cnnviz.formulas import terms
@@ -75,7 +75,9 @@ class Confusions:
         for (truth, _), count in self.counts.items():
             totals[truth] += count
         names = {each: self.name_of(each) for each in self.classes}
-        return matrix(dict(zip(self.places, pictures, strict=True)), self.counts, names, totals, self.says)
+        return draw_confusion_matrix(
+            dict(zip(self.places, pictures, strict=True)), self.counts, names, totals, self.says
+        )
 
     def save(self, path: str | Path, renderer: str | Renderer | None = None, **settings: Any) -> None:
         """Write the matrix as a picture, whole or not at all. Raises ValueError for a suffix that is none."""

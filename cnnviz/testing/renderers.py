@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ def check_renderer(method: str | Renderer | Method[Any], **settings: Any) -> Non
     Raises:
         AssertionError: naming what is broken.
     """
+    import_module("matplotlib")  # else a renderer that is the first to load it seems to change its rcParams
     name, draw = built(renderers, method, settings)
     drawn = 0
     for shown in _explanations():

@@ -20,6 +20,7 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util.nodes import nested_parse_with_titles
 
 import cnnviz
+from cnnviz import drawing
 from cnnviz.cli.method_options import annotation
 from cnnviz.registry.registry import Method
 
@@ -65,6 +66,13 @@ class Api(_Written):
             yield from _heading(HEADINGS[kind], "-")
             for name in names:
                 yield from _documented(kind, name)
+        yield from _heading(drawing.__name__, "-")
+        yield from (f".. automodule:: {drawing.__name__}", "")
+        for name in sorted(drawing.__all__, key=str.lower):
+            kind = _kind(getattr(drawing, name))
+            directive = {"functions": "autofunction", "classes": "autoclass", "values": "py:data"}[kind]
+            members = ["   :members:"] if kind == "classes" else []
+            yield from (f".. {directive}:: {drawing.__name__}.{name}", *members, "")
         for module in FOR_PLUGINS:
             yield from _heading(module, "-")
             yield from (f".. automodule:: {module}", "")

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from cnnviz_plugins.renderers._intensity import POLICIES, Floats, Scale
+from cnnviz.drawing.intensity import POLICIES, Floats, Scale
 
 BY_MAP = [policy for policy in POLICIES if policy != "shared"]
 

@@ -26,7 +26,7 @@ from benchmarks import training
 from cnnviz import SegmentationNet, attributions, demo, explain, intersection_over_union, load_model
 from cnnviz.__main__ import main
 from cnnviz.demo.drawing import draw
-from cnnviz.drawing import class_overlay as class_maps
+from cnnviz.drawing import class_overlay
 from cnnviz.models.segmentation_net import Deconvolution, Stretching, Unpooling, switches_of
 
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -401,36 +401,40 @@ def test_a_class_map_is_coloured_where_a_thing_is_and_the_legend_tells_its_share
     classes = np.full((10, 20), 2)
     classes[:5, :4] = 1
     picture = np.full((10, 20, 3), 100, np.uint8)
-    over = class_maps.over_picture(picture, classes, names)
+    over = class_overlay.overlay_classes(picture, classes, names)
     away = over[5:].reshape(-1, 3)
     assert (away == away[0, 0]).all()
     assert 100 < away[0, 0] < 255  # gray and paler
     on = over[:5, :4].reshape(-1, 3)
     assert (on == on[0]).all()
-    colour = class_maps.colours(names)[1].astype(float)
+    colour = class_overlay.class_colors(names)[1].astype(float)
     np.testing.assert_allclose(on[0], 0.7 * colour + 0.3 * away[0], atol=1)
-    assert class_maps.shares(classes) == {2: 0.9, 1: 0.1}
-    shown = class_maps.legend(classes, names)
-    swatches = shown[:, : class_maps.SWATCH]
-    cat, dog, background = ((swatches == each).all(2).any(1).nonzero()[0] for each in class_maps.colours(names))
+    assert class_overlay.class_shares(classes) == {2: 0.9, 1: 0.1}
+    shown = class_overlay.class_legend(classes, names)
+    swatches = shown[:, : class_overlay.SWATCH]
+    cat, dog, background = ((swatches == each).all(2).any(1).nonzero()[0] for each in class_overlay.class_colors(names))
     assert cat.size == 0
     assert 0 < background.max() < 19 < dog.min() < 38  # rows of pixels, 19 to a line
-    assert [class_maps.is_background(name) for name in ("__background__", "Background", "back")] == [True, True, False]
+    assert [class_overlay.is_background(name) for name in ("__background__", "Background", "back")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_colours_of_many_classes_differ() -> None:
-    table = class_maps.colours([f"class {number}" for number in range(21)])
+    table = class_overlay.class_colors([f"class {number}" for number in range(21)])
     assert len({tuple(colour) for colour in table.tolist()}) == 21
 
 
 def test_the_legend_of_many_classes_says_how_many_are_left() -> None:
     classes = np.arange(400).reshape(20, 20) % 20
     names = [f"a class with a long name, number {number}" for number in range(20)]
-    longer = class_maps.legend(classes, names)
-    assert longer.shape[1] == class_maps.WIDTH
-    assert longer.shape[0] > 19 * (class_maps.ROWS + 1)  # wrapped
-    shorter = class_maps.legend(classes, [str(number) for number in range(20)])
-    assert shorter.shape[0] == 19 * (class_maps.ROWS + 1)
+    longer = class_overlay.class_legend(classes, names)
+    assert longer.shape[1] == class_overlay.WIDTH
+    assert longer.shape[0] > 19 * (class_overlay.ROWS + 1)  # wrapped
+    shorter = class_overlay.class_legend(classes, [str(number) for number in range(20)])
+    assert shorter.shape[0] == 19 * (class_overlay.ROWS + 1)
 
 
 def test_a_stage_shows_the_channel_most_active_on_what_was_found() -> None:
@@ -442,15 +446,15 @@ def test_a_stage_shows_the_channel_most_active_on_what_was_found() -> None:
     maps[1, 1, 3, 4] = 2  # elsewhere
     maps[1, 2, 1, 1] = 0.1
     for item, channel in ((0, 2), (1, 2)):
-        ((caption, picture),) = class_maps.stages({"decoder.0": maps}, item, things)
+        ((caption, picture),) = class_overlay.decoder_stages({"decoder.0": maps}, item, things)
         assert caption == ["decoder.0", f"4 x 5, channel {channel}"]
         assert picture.shape == (8, 10, 3)
         bright = picture.sum(2)
         assert bright[things].min() > bright[~things].max()
     for nothing in (things & False, things | True):
-        ((caption, _),) = class_maps.stages({"decoder.0": maps}, 0, nothing)
+        ((caption, _),) = class_overlay.decoder_stages({"decoder.0": maps}, 0, nothing)
         assert caption[1].endswith("channel 0")
-    ((_, silent),) = class_maps.stages({"decoder.0": torch.zeros(1, 2, 3, 3)}, 0, things)
+    ((_, silent),) = class_overlay.decoder_stages({"decoder.0": torch.zeros(1, 2, 3, 3)}, 0, things)
     assert (silent == silent[0, 0]).all()
 
 

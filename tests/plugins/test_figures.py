@@ -19,9 +19,9 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnviz import Explanation, renderers
-from cnnviz.drawing.montage import grid
-from cnnviz_plugins.renderers._figure import Sheet
+from cnnviz import Explanation
+from cnnviz.drawing.comparison import grid
+from cnnviz.drawing.figure import PixelFigure
 from cnnviz_plugins.renderers.heatmaps import heatmap, overlay
 from cnnviz_plugins.renderers.panels import panels
 from cnnviz_plugins.renderers.saliency_confusion import confusion_matrix
@@ -38,13 +38,13 @@ NAMES = ("cat", "dog", LONG)
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Every figure that is drawn from here on."""
     kept: list[Figure] = []
-    drawn = Sheet.drawn
+    drawn = PixelFigure.drawn
 
-    def keep(sheet: Sheet) -> NDArray[np.uint8]:
+    def keep(sheet: PixelFigure) -> NDArray[np.uint8]:
         kept.append(sheet.figure)
         return drawn(sheet)
 
-    monkeypatch.setattr(Sheet, "drawn", keep)
+    monkeypatch.setattr(PixelFigure, "drawn", keep)
     return kept
 
 
@@ -356,13 +356,6 @@ def test_threads_and_styles_change_no_figure() -> None:
         np.testing.assert_array_equal(first, third)
 
 
-@pytest.fixture
-def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The overlay by its name, also where cnnviz is not installed."""
-    monkeypatch.setitem(renderers._methods, "overlay", overlay)
-
-
-@pytest.mark.usefixtures("in_place")
 def test_a_grid_has_a_row_for_each_input_and_its_picture_first() -> None:
     inputs = uniform(2, 3, 200, 170)
     results = {
@@ -383,7 +376,6 @@ def test_a_grid_has_a_row_for_each_input_and_its_picture_first() -> None:
             assert caption[0].min() == 255, "the caption is cut"
 
 
-@pytest.mark.usefixtures("in_place")
 def test_small_pictures_are_enlarged_by_whole_numbers() -> None:
     result = explained(normal(1, 1, 2, 2), uniform(1, 1, 8, 6))
     drawn = grid({"cam": result}, heatmap())
@@ -391,7 +383,6 @@ def test_small_pictures_are_enlarged_by_whole_numbers() -> None:
     np.testing.assert_array_equal(drawn[-170:-10, -150:-30], cell)
 
 
-@pytest.mark.usefixtures("in_place")
 def test_a_grid_goes_on_below_after_so_many_columns() -> None:
     inputs = uniform(1, 3, 160, 160)
     results = {name: explained(normal(1, 1, 2, 2), inputs) for name in "abcd"}
@@ -400,7 +391,6 @@ def test_a_grid_goes_on_below_after_so_many_columns() -> None:
     assert narrow.shape == (10 + 3 * (23 + 160 + 10), 10 + 2 * 170, 3)
 
 
-@pytest.mark.usefixtures("in_place")
 def test_captions_of_a_grid_are_wrapped_and_tell_another_target() -> None:
     inputs = uniform(1, 3, 64, 64)
     one, other = explained(normal(1, 1, 2, 2), inputs), explained(normal(1, 1, 2, 2), inputs, target=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import cnnviz
+from cnnviz import drawing
 
 ROOT = Path(__file__).parents[2]
 ROOMS = [
@@ -28,7 +29,7 @@ ROOMS = [
     {"cli", "testing"},
 ]
 """From the lowest to the highest. A room imports lower ones only; rooms of one level do not know each other."""
-FACES = {"__init__.py", "__main__.py"}
+FACES = {"__init__.py", "__main__.py", "lazy_names.py"}
 """Files of the package that belong to no room."""
 EXCEPTION = "registry/protocols.py"
 """Names the argument types of its four protocols, which lie above it."""
@@ -123,7 +124,8 @@ def test_cnnviz_names_no_plugin() -> None:
 
 
 def test_plugins_import_only_public_names() -> None:
-    public = {f"cnnviz.{name}" for name in cnnviz.__all__} | {"cnnviz"}
+    """Those of ``cnnviz``, and those that a public room lists."""
+    public = {"cnnviz", *(f"{face.__name__}.{name}" for face in (cnnviz, drawing) for name in face.__all__)}
     for file in (ROOT / "plugins").rglob("*.py"):
         used = {name for name in imported(file, everywhere=True) if name.partition(".")[0] == "cnnviz"}
         assert used <= public, f"{file.name} imports {used - public}"

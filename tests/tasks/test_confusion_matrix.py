@@ -20,7 +20,7 @@ from torch import Tensor
 from cnnviz import demo, explain, find_confusions, labelled_pictures, load_model
 from cnnviz.__main__ import main
 from cnnviz.demo.drawing import draw
-from cnnviz.drawing.confusion_matrix import matrix
+from cnnviz.drawing.confusion_matrix import draw_confusion_matrix
 from cnnviz.tasks.confusion_matrix import _drawn
 
 CLASSES = demo.CATEGORIES[:3]
@@ -183,7 +183,9 @@ def middle(picture: Any, color: tuple[int, int, int]) -> tuple[float, float]:
 def test_rows_are_true_classes_and_columns_predicted_ones() -> None:
     colors = {(3, 3): (1, 2, 3), (3, 5): (200, 0, 0), (5, 3): (0, 200, 0)}
     counts = {(3, 3): 6, (3, 5): 2, (5, 3): 4}
-    drawn = matrix({place: plain(color) for place, color in colors.items()}, counts, {3: "a", 5: "b"}, {3: 8, 5: 4})
+    drawn = draw_confusion_matrix(
+        {place: plain(color) for place, color in colors.items()}, counts, {3: "a", 5: "b"}, {3: 8, 5: 4}
+    )
     (right, wrong, back) = (middle(drawn, color) for color in colors.values())
     assert right[0] == wrong[0] < back[0]
     assert right[1] == back[1] < wrong[1]
@@ -196,8 +198,8 @@ def test_rows_are_true_classes_and_columns_predicted_ones() -> None:
 
 def test_a_class_without_pictures_has_a_column_and_no_row() -> None:
     names, pictures = {0: "a", 1: "b"}, {(0, 1): plain((1, 2, 3))}
-    both = matrix(pictures, {(0, 1): 1, (1, 1): 1}, names, {0: 1, 1: 1})
-    one = matrix(pictures, {(0, 1): 1}, names, {0: 1})
+    both = draw_confusion_matrix(pictures, {(0, 1): 1, (1, 1): 1}, names, {0: 1, 1: 1})
+    one = draw_confusion_matrix(pictures, {(0, 1): 1}, names, {0: 1})
     assert both.shape[1] == one.shape[1]
     assert one.shape[0] < both.shape[0] - 100
 
@@ -208,7 +210,9 @@ def test_the_matrix_is_of_a_size_to_look_at(classes: int, size: tuple[int, int])
     names = {index: f"a class with the name {index}" for index in range(classes)}
     counts = {(index, index): 1 for index in names}
     pictures = {place: plain((9, 9, 9), size) for place in counts}
-    drawn = matrix(pictures, counts, names, dict.fromkeys(names, 1), ["A line that says something. " * 9])
+    drawn = draw_confusion_matrix(
+        pictures, counts, names, dict.fromkeys(names, 1), ["A line that says something. " * 9]
+    )
     assert drawn.shape[1] <= 1900 if classes <= 12 else drawn.shape[1] <= classes * 120 + 250
     areas = (drawn == 9).all(-1).sum() / classes
     assert areas >= 96 * 48 * (0.8 if size[0] < 96 else 1) * 0.5

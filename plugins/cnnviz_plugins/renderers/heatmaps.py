@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
-from cnnviz import Explanation, renderer
-from cnnviz_plugins.renderers._arrays import (
+from cnnviz import Explanation, Renderer, renderer
+from cnnviz.drawing import (
+    GAP,
+    LEGEND_WIDTH,
+    LINE_HEIGHT,
+    Floats,
+    Legend,
+    PixelFigure,
+    Scale,
     as_uint8,
     check_rank,
     check_share,
     colormap_named,
     colors_of,
+    display_size,
+    fraction_of_peak,
     gray,
-    heat,
-    heat_range,
+    heat_and_peaks,
+    legends,
     mixed,
     pictures_of,
     resized,
     values_of,
 )
-from cnnviz_plugins.renderers._figure import GAP, LEGEND, LINE, Sheet, shown_size
-from cnnviz_plugins.renderers._intensity import Floats, Scale
 
-Draw = Callable[[Explanation], NDArray[np.uint8]]
 BLENDS = ("heat", "alpha", "sum")
 
 
@@ -37,7 +42,7 @@ def heatmap(
     percentile: float = 99.5,
     absolute: bool = False,
     bar: bool = False,
-) -> Draw:
+) -> Renderer:
     """The map alone, in colours: what speaks for the target, with ``absolute`` also what speaks against it.
 
     ``bar`` puts a colour bar with the values beside it.
@@ -46,13 +51,14 @@ def heatmap(
 
     def draw(explanation: Explanation) -> NDArray[np.uint8]:
         check_rank(explanation, "heatmap", 2)
-        pictures = colors_of(colors, heat(explanation, scale, absolute))
-        return _beside_bars(pictures, explanation, scale, absolute, colors) if bar else as_uint8(pictures)
+        maps, peaks = heat_and_peaks(explanation, scale, absolute)
+        pictures = colors_of(colors, fraction_of_peak(maps, peaks))
+        return _beside_legends(pictures, legends(colors, maps, peaks)) if bar else as_uint8(pictures)
 
     return draw
 
 
-@renderer
+@renderer(default_for="coarse")
 def overlay(
     colormap: str = "turbo",
     opacity: float = 0.7,
@@ -62,7 +68,7 @@ def overlay(
     percentile: float = 99.5,
     absolute: bool = False,
     bar: bool = False,
-) -> Draw:
+) -> Renderer:
     """The map over its picture, more opaque where it is warmer.
 
     ``blend="alpha"`` lays it evenly, ``"sum"`` adds both and divides by the brightest; ``background="gray"`` takes
@@ -79,13 +85,14 @@ def overlay(
         check_rank(explanation, "overlay", 2)
         pictures = pictures_of(explanation)
         under = gray(pictures) if background == "gray" else pictures
-        warmth = heat(explanation, scale, absolute)
-        over = colors_of(colors, warmth)
+        maps, peaks = heat_and_peaks(explanation, scale, absolute)
+        strengths = fraction_of_peak(maps, peaks)
+        over = colors_of(colors, strengths)
         if blend == "sum":
             both = _over_brightest(under + over)
         else:
-            both = mixed(under, over, opacity * warmth if blend == "heat" else opacity)
-        return _beside_bars(both, explanation, scale, absolute, colors) if bar else as_uint8(both)
+            both = mixed(under, over, opacity * strengths if blend == "heat" else opacity)
+        return _beside_legends(both, legends(colors, maps, peaks)) if bar else as_uint8(both)
 
     return draw
 
@@ -96,7 +103,7 @@ def diverging(
     fade: float = 0.6,
     normalize: str | float = "percentile",
     percentile: float = 99.5,
-) -> Draw:
+) -> Renderer:
     """Both signs, as far from the middle colour as they are from zero, over the gray picture.
 
     ``fade`` is how pale the picture is; at 1 the map is alone. Several channels are summed.
@@ -116,18 +123,16 @@ def diverging(
     return draw
 
 
-def _beside_bars(
-    pictures: Floats, explanation: Explanation, scale: Scale, absolute: bool, colors: Colormap
-) -> NDArray[np.uint8]:
-    size = shown_size(*pictures.shape[1:3])
-    height = max(size[0], 3 * LINE)
-    drawn = []
-    for picture, (peak, highest) in zip(pictures, heat_range(explanation, scale, absolute), strict=True):
-        sheet = Sheet(GAP + size[1] + GAP + LEGEND, height + 2 * GAP)
-        sheet.picture(picture, GAP, GAP + (height - size[0]) / 2, size)
-        sheet.legend(colors, peak, highest, 2 * GAP + size[1], GAP, height)
-        drawn.append(sheet.drawn())
-    return np.stack(drawn)
+def _beside_legends(pictures: Floats, bars: Sequence[Legend]) -> NDArray[np.uint8]:
+    size = display_size(*pictures.shape[1:3])
+    height = max(size[0], 3 * LINE_HEIGHT)
+    figures = []
+    for picture, legend in zip(pictures, bars, strict=True):
+        figure = PixelFigure(GAP + size[1] + GAP + LEGEND_WIDTH, height + 2 * GAP)
+        figure.picture(picture, GAP, GAP + (height - size[0]) / 2, size)
+        figure.legend(legend, 2 * GAP + size[1], GAP, height)
+        figures.append(figure.drawn())
+    return np.stack(figures)
 
 
 def _over_brightest(pictures: Floats) -> Floats:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.colors import Colormap, ListedColormap
 from numpy.typing import NDArray
 
-from cnnviz import Explanation, renderer
-from cnnviz_plugins.renderers._arrays import (
+from cnnviz import Explanation, Renderer, renderer
+from cnnviz.drawing import (
+    GAP,
+    LEGEND_WIDTH,
+    LINE_HEIGHT,
+    Floats,
+    Legend,
+    PixelFigure,
+    Scale,
     check_rank,
     colormap_named,
     colors_of,
+    display_size,
+    fraction_of_peak,
     gray,
     is_coarse,
+    legends,
     magnitudes,
     mixed,
     pictures_of,
     resized,
     values_of,
+    wrapped_titles,
 )
-from cnnviz_plugins.renderers._figure import GAP, LEGEND, LINE, Sheet, shown_size, wrapped
-from cnnviz_plugins.renderers._intensity import Floats, Scale
 
-Draw = Callable[[Explanation], NDArray[np.uint8]]
 PALE = 230 / 255
-FADED = 0.4  # what is left of a picture's contrast, so that it is seen and red on it as well
+FADED = 0.4  # of a picture's contrast, so that both the picture and red on it can be seen
 NARROWEST = 150  # pixels, so that a title has room
 
 
@@ -37,7 +45,7 @@ def panels(
     channels: str = "sum",
     background: str = "faded",
     colormap: str | None = None,
-) -> Draw:
+) -> Renderer:
     """The picture, what matters in it, and both together, with the values' colour bars.
 
     ``clip`` draws a ``clip``-th of the highest magnitude, and all above it, at full strength; ``contrast`` is the power
@@ -64,14 +72,10 @@ def panels(
             colors = contrasted(colors, contrast)
         heat, pictures = colors_of(colors, strengths), pictures_of(explanation)
         over = _under_heat(gray(pictures), heat, "coarse" if coarse else background)
-        room = max(shown_size(*pictures.shape[1:3])[1], NARROWEST)
-        titles = [wrapped(title, room) for title in explanation.titles()]
-        tallest = max(map(len, titles)) * LINE
-        figures = []
-        for item, title in enumerate(titles):
-            three = pictures[item], heat[item], over[item]
-            figures.append(_triple(three, title, peaks[item].item(), maps[item].max(), colors, tallest))
-        return np.stack(figures)
+        room = max(display_size(*pictures.shape[1:3])[1], NARROWEST)
+        three = zip(pictures, heat, over, strict=True)
+        figures = zip(three, wrapped_titles(explanation, room), legends(colors, maps, peaks), strict=True)
+        return np.stack([_triple(*figure) for figure in figures])
 
     return draw
 
@@ -88,7 +92,7 @@ def _under_heat(pictures: Floats, heat: Floats, background: str) -> Floats:
 def clipped(maps: Floats, clip: float) -> tuple[Floats, Floats]:
     """Strengths (N, ...) in 0..1 of magnitudes, and the magnitude of full strength (N, 1, ...)."""
     peaks = Scale("image").peaks(maps) / clip
-    return np.divide(maps.clip(0, peaks), peaks, out=np.zeros_like(maps), where=peaks > 0), peaks
+    return fraction_of_peak(maps, peaks), peaks
 
 
 def check_strengths(contrast: float, clip: float) -> None:
@@ -106,21 +110,15 @@ def contrasted(colors: Colormap, contrast: float) -> Colormap:
     return ListedColormap(table**contrast)
 
 
-def _triple(
-    pictures: tuple[Floats, Floats, Floats],
-    title: Sequence[str],
-    peak: float,
-    highest: float,
-    colors: Colormap,
-    title_height: int,
-) -> NDArray[np.uint8]:
-    size = shown_size(*pictures[0].shape[:2])
-    room, row, top = max(size[1], NARROWEST), max(size[0], 3 * LINE), GAP + title_height + 6
-    lefts = (GAP, room + 3 * GAP, 2 * room + 4 * GAP + LEGEND)
-    sheet = Sheet(lefts[2] + room + GAP + LEGEND, top + row + GAP)
+def _triple(pictures: tuple[Floats, Floats, Floats], title: Sequence[str], legend: Legend) -> NDArray[np.uint8]:
+    title_height = LINE_HEIGHT * len(title)
+    size = display_size(*pictures[0].shape[:2])
+    room, row, top = max(size[1], NARROWEST), max(size[0], 3 * LINE_HEIGHT), GAP + title_height + 6
+    lefts = (GAP, room + 3 * GAP, 2 * room + 4 * GAP + LEGEND_WIDTH)
+    figure = PixelFigure(lefts[2] + room + GAP + LEGEND_WIDTH, top + row + GAP)
     for picture, left, lines in zip(pictures, lefts, (title, ["Importance"], ["Overlay"]), strict=True):
-        sheet.text(lines, left + room / 2, GAP + title_height - LINE * len(lines))
-        sheet.picture(picture, left + (room - size[1]) / 2, top + (row - size[0]) / 2, size)
+        figure.text(lines, left + room / 2, GAP + title_height - LINE_HEIGHT * len(lines))
+        figure.picture(picture, left + (room - size[1]) / 2, top + (row - size[0]) / 2, size)
     for left in lefts[1:]:
-        sheet.legend(colors, peak, highest, left + room + GAP, top, row)
-    return sheet.drawn()
+        figure.legend(legend, left + room + GAP, top, row)
+    return figure.drawn()

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnviz import Explanation, renderer
-from cnnviz_plugins.renderers._arrays import as_uint8, check_rank, magnitudes, resized, values_of
-from cnnviz_plugins.renderers._intensity import Floats, Scale
+from cnnviz import Explanation, Renderer, renderer
+from cnnviz.drawing import Floats, Scale, as_uint8, check_rank, magnitudes, resized, values_of
 
-Draw = Callable[[Explanation], NDArray[np.uint8]]
 STYLES = ("zero", "minmax", "std")
 
 
-@renderer
-def grayscale(normalize: str | float = "percentile", percentile: float = 99.0) -> Draw:
+@renderer(default_for="fine")
+def grayscale(normalize: str | float = "percentile", percentile: float = 99.0) -> Renderer:
     """How much each pixel matters: magnitudes summed over channels, from black at the lowest to white at the peak."""
     scale = Scale(normalize, percentile)
 
@@ -29,7 +25,7 @@ def grayscale(normalize: str | float = "percentile", percentile: float = 99.0) -
 
 
 @renderer
-def color(style: str = "zero", normalize: str | float = "percentile", percentile: float = 99.5) -> Draw:
+def color(style: str = "zero", normalize: str | float = "percentile", percentile: float = 99.5) -> Renderer:
     """The values of red, green and blue as a picture.
 
     ``style="zero"``: zero is mid gray, the peak of either sign black or white. ``"minmax"``: the lowest value is black
@@ -56,18 +52,18 @@ def color(style: str = "zero", normalize: str | float = "percentile", percentile
 
 
 @renderer
-def positive(normalize: str | float = "percentile", percentile: float = 99.5) -> Draw:
+def positive(normalize: str | float = "percentile", percentile: float = 99.5) -> Renderer:
     """What speaks for the target, in the colours of the input's channels; zero is black."""
     return _one_sign("positive", 1, Scale(normalize, percentile))
 
 
 @renderer
-def negative(normalize: str | float = "percentile", percentile: float = 99.5) -> Draw:
+def negative(normalize: str | float = "percentile", percentile: float = 99.5) -> Renderer:
     """What speaks against the target, in the colours of the input's channels; zero is black."""
     return _one_sign("negative", -1, Scale(normalize, percentile))
 
 
-def _one_sign(name: str, sign: int, scale: Scale) -> Draw:
+def _one_sign(name: str, sign: int, scale: Scale) -> Renderer:
     def draw(explanation: Explanation) -> NDArray[np.uint8]:
         check_rank(explanation, name, 2)
         values = sign * _red_green_blue(explanation)
@@ -80,5 +76,4 @@ def _red_green_blue(explanation: Explanation) -> Floats:
     """Values (N, H, W, 3), signed: of RGBA the first three, of any other number of channels the mean."""
     values = values_of(explanation)
     values = values[:, :3] if values.shape[1] in (3, 4) else np.repeat(values.mean(1, keepdims=True), 3, 1)
-    size = explanation.inputs.shape[2:]
-    return np.stack([resized(values[:, channel], size) for channel in range(3)], -1)
+    return np.moveaxis(resized(values, explanation.inputs.shape[2:]), 1, -1)

@@ -8,23 +8,30 @@ import numpy as np
 from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
-from cnnviz import Explanation, renderer
-from cnnviz_plugins.renderers._arrays import (
+from cnnviz import Explanation, Renderer, renderer
+from cnnviz.drawing import (
+    GAP,
+    LEGEND_WIDTH,
+    LINE_HEIGHT,
+    Floats,
+    Legend,
+    PixelFigure,
+    Scale,
     check_rank,
     check_share,
     colormap_named,
     colors_of,
+    display_size,
+    legends,
     mixed,
     pictures_of,
     resized,
     values_of,
+    wrapped,
 )
-from cnnviz_plugins.renderers._figure import GAP, LEGEND, LINE, Sheet, shown_size, wrapped
-from cnnviz_plugins.renderers._intensity import Floats, Scale
-from cnnviz_plugins.renderers.signals import curve, scales
+from cnnviz_plugins.renderers.signals import curve, frame
 
-Draw = Callable[[Explanation], NDArray[np.uint8]]
-Cell = Callable[[Sheet, float, float], None]  # draws itself at a place, left and top
+Cell = Callable[[PixelFigure, float, float], None]  # draws itself at a place, left and top
 NARROWEST = 150  # pixels, so that a title has room
 LABEL = 160
 CURVE, CURVES = 400, 200  # pixels: how wide a signal is, and how high all its channels are
@@ -33,7 +40,7 @@ CURVE, CURVES = 400, 200  # pixels: how wide a signal is, and how high all its c
 @renderer(ranks=(1, 2, 3))
 def confusion_matrix(
     colormap: str = "turbo", opacity: float = 0.7, normalize: str | float = "percentile", percentile: float = 99.5
-) -> Draw:
+) -> Renderer:
     """What speaks against and for the true class, and the predicted one: four maps on one scale, over the input.
 
     The maps are those of ``saliency_confusion``, (N, 4, *spatial): against and for the ground truth, then against and
@@ -53,16 +60,15 @@ def confusion_matrix(
                 "explain with 'saliency_confusion', which makes them"
             )
         size = explanation.inputs.shape[2:]
-        maps = np.stack([resized(values[:, quarter], size) for quarter in range(4)], 1)
+        maps = resized(values, size)
         if len(size) == 1:
             place, cells = _curves(explanation, scale(maps), colors)
         else:
             place, cells = _pictures(explanation, scale(maps), colors, opacity)
-        labels = list(_rows(explanation))
+        labels = list(_row_labels(explanation))
         tallest = max(len(label) for pair in labels for label in pair)
-        peaks = scale.peaks(maps).ravel().tolist()
-        figures = zip(cells, labels, peaks, maps.reshape(len(maps), -1).max(1).tolist(), strict=True)
-        return np.stack([_matrix(place, *figure, colors, tallest * LINE) for figure in figures])
+        figures = zip(cells, labels, legends(colors, maps, scale.peaks(maps)), strict=True)
+        return np.stack([_matrix(place, *figure, tallest * LINE_HEIGHT) for figure in figures])
 
     return draw
 
@@ -70,31 +76,31 @@ def confusion_matrix(
 def _pictures(
     explanation: Explanation, strengths: Floats, colors: Colormap, opacity: float
 ) -> tuple[tuple[int, int], list[list[Cell]]]:
-    """The size of a cell (height, width), and for each input its four."""
+    """The size of a cell (height, width), and the four cells of each input."""
     pictures = pictures_of(explanation)
     if strengths.ndim == 5:
         pictures, strengths = pictures.max(1), strengths.max(2)  # along depth
     drawn = mixed(pictures[:, None], colors_of(colors, strengths), opacity * strengths)
-    size = shown_size(*pictures.shape[1:3])
+    size = display_size(*pictures.shape[1:3])
 
     def cell(picture: Floats) -> Cell:
-        return lambda sheet, left, top: sheet.picture(picture, left, top, size)
+        return lambda figure, left, top: figure.picture(picture, left, top, size)
 
     return size, [[cell(picture) for picture in four] for four in drawn]
 
 
 def _curves(explanation: Explanation, strengths: Floats, colors: Colormap) -> tuple[tuple[int, int], list[list[Cell]]]:
-    """The same of signals: a row for each channel in the colours of the map, and a little room between."""
+    """As :func:`_pictures`, for signals: a row for each channel in the colours of the map."""
     signals: Floats = explanation.inputs.detach().cpu().double().numpy()
     row = max(24, (CURVES - GAP // 2 * (signals.shape[1] - 1)) // signals.shape[1])
     height = signals.shape[1] * (row + GAP // 2) - GAP // 2
 
     def cell(signal: Floats, strong: Floats) -> Cell:
-        def draw(sheet: Sheet, left: float, top: float) -> None:
+        def draw(figure: PixelFigure, left: float, top: float) -> None:
             for channel, points in enumerate(signal):
-                axes = sheet.axes(left, top + channel * (row + GAP // 2), CURVE, row)
+                axes = figure.axes(left, top + channel * (row + GAP // 2), CURVE, row)
                 curve(axes, points, strong, colors)
-                scales(axes, points, len(points))
+                frame(axes, points, len(points))
 
         return draw
 
@@ -103,12 +109,12 @@ def _curves(explanation: Explanation, strengths: Floats, colors: Colormap) -> tu
     ]
 
 
-def _rows(explanation: Explanation) -> Iterator[tuple[list[str], list[str]]]:
-    """For each input what the two rows of its matrix are about, in lines."""
-    found, scores = explanation.notes.get("prediction"), explanation.notes.get("prediction_score")
+def _row_labels(explanation: Explanation) -> Iterator[tuple[list[str], list[str]]]:
+    """For each input the labels of the two rows of its matrix, in lines."""
+    predictions, scores = explanation.notes.get("prediction"), explanation.notes.get("prediction_score")
     for number, title in enumerate(explanation.titles()):
         truth = "" if explanation.target is None else title
-        guess = "" if found is None else explanation.name_of(int(found[number]))
+        guess = "" if predictions is None else explanation.name_of(int(predictions[number]))
         guess += f" {float(scores[number]):.2f}" if guess and scores is not None else ""
         yield ["Ground truth:", *wrapped(truth, LABEL)], ["Prediction:", *wrapped(guess, LABEL)]
 
@@ -117,20 +123,18 @@ def _matrix(
     size: tuple[int, int],
     cells: Sequence[Cell],
     labels: tuple[list[str], list[str]],
-    peak: float,
-    highest: float,
-    colors: Colormap,
+    legend: Legend,
     label_height: int,
 ) -> NDArray[np.uint8]:
-    room, row = max(size[1], NARROWEST), max(size[0], label_height, 3 * LINE)
+    room, row = max(size[1], NARROWEST), max(size[0], label_height, 3 * LINE_HEIGHT)
     lefts = [LABEL + 2 * GAP + column * (room + GAP) for column in (0, 1)]
-    tops = [GAP + LINE + 6 + row_number * (row + GAP) for row_number in (0, 1)]
-    sheet = Sheet(lefts[1] + room + GAP + LEGEND, tops[1] + row + GAP)
+    tops = [GAP + LINE_HEIGHT + 6 + row_number * (row + GAP) for row_number in (0, 1)]
+    figure = PixelFigure(lefts[1] + room + GAP + LEGEND_WIDTH, tops[1] + row + GAP)
     for column, name in enumerate(("Negative", "Positive")):
-        sheet.text([name], lefts[column] + room / 2, GAP)
+        figure.text([name], lefts[column] + room / 2, GAP)
     for number, label in enumerate(labels):
-        sheet.text(label, GAP + LABEL, tops[number] + (row - LINE * len(label)) / 2, "right")
+        figure.text(label, GAP + LABEL, tops[number] + (row - LINE_HEIGHT * len(label)) / 2, "right")
     for number, cell in enumerate(cells):
-        cell(sheet, lefts[number % 2] + (room - size[1]) / 2, tops[number // 2] + (row - size[0]) / 2)
-    sheet.legend(colors, peak, highest, lefts[1] + room + GAP, tops[0], 2 * row + GAP)
-    return sheet.drawn()
+        cell(figure, lefts[number % 2] + (room - size[1]) / 2, tops[number // 2] + (row - size[0]) / 2)
+    figure.legend(legend, lefts[1] + room + GAP, tops[0], 2 * row + GAP)
+    return figure.drawn()

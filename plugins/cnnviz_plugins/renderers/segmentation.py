@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-import torch
-import torch.nn.functional as F
 from matplotlib.colors import is_color_like, to_rgb
 from numpy.typing import NDArray
+from skimage.morphology import dilation
 
-from cnnviz import Explanation, Sign, renderer, segment
-from cnnviz_plugins.renderers._arrays import as_uint8, check_rank, check_share, gray, mixed, pictures_of, values_of
-
-Draw = Callable[[Explanation], NDArray[np.uint8]]
+from cnnviz import Explanation, Renderer, Sign, renderer, segment
+from cnnviz.drawing import as_uint8, check_rank, check_share, gray, mixed, pictures_of, values_of
 
 
 @renderer
@@ -26,7 +21,7 @@ def segmentation(
     dim: float = 0.65,
     box: bool = True,
     outline: bool = True,
-) -> Draw:
+) -> Renderer:
     """The object that the map points at, with its outline and its box; the rest of the picture is gray and dim.
 
     ``foreground`` and ``background`` are percentiles of the map, ``iterations`` the number of cuts: see
@@ -40,26 +35,19 @@ def segmentation(
     def draw(explanation: Explanation) -> NDArray[np.uint8]:
         check_rank(explanation, "segmentation", 2)
         values_of(explanation)
-        found = segment(explanation, foreground, background, iterations, sign)
+        segmented = segment(explanation, foreground, background, iterations, sign)
         pictures = pictures_of(explanation)
-        masks = found.masks.cpu().numpy()
+        masks = segmented.masks.cpu().numpy()
         drawn = np.where(masks[..., None], pictures, gray(pictures) * (1 - dim))
-        width = max(1, round(min(pictures.shape[1:3]) / 150))
-        for picture, mask, (left, top, right, bottom) in zip(drawn, masks, found.boxes.tolist(), strict=True):
+        pen = np.ones((2 * max(1, round(min(pictures.shape[1:3]) / 150)) + 1,) * 2)
+        for picture, mask, (left, top, right, bottom) in zip(drawn, masks, segmented.boxes.tolist(), strict=True):
             if outline:
-                picture[_around(mask, width)] = ink
+                picture[dilation(mask, pen) & ~mask] = ink
             if box and right > left:
-                whole = np.zeros_like(mask)
-                whole[top:bottom, left:right] = True
-                edge = _around(whole, width)
+                inside = np.zeros_like(mask)
+                inside[top:bottom, left:right] = True
+                edge = dilation(inside, pen) & ~inside
                 picture[edge] = mixed(picture[edge], np.broadcast_to(ink, picture[edge].shape), 0.6)
         return as_uint8(drawn)
 
     return draw
-
-
-def _around(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    """The places just outside of a mask, so many pixels wide."""
-    grown = F.max_pool2d(torch.from_numpy(mask)[None].float(), 2 * width + 1, 1, width)[0]
-    around: NDArray[np.bool_] = (grown > 0).numpy() & ~mask
-    return around

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,31 +11,39 @@ from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from cnnviz import Explanation, renderer
-from cnnviz_plugins.renderers._arrays import (
+from cnnviz import Explanation, Renderer, renderer
+from cnnviz.drawing import (
+    GAP,
+    LEGEND_WIDTH,
+    LINE_HEIGHT,
+    SMALL_TEXT,
+    Floats,
+    Legend,
+    PixelFigure,
+    Scale,
     check_rank,
     colormap_named,
     colors_of,
+    fraction_of_peak,
     is_coarse,
+    legends,
     magnitudes,
     resized,
     values_of,
+    wrapped_titles,
 )
-from cnnviz_plugins.renderers._figure import GAP, LEGEND, LINE, SMALL, Sheet, wrapped
-from cnnviz_plugins.renderers._intensity import Floats, Scale
 from cnnviz_plugins.renderers.panels import check_strengths, clipped, contrasted
 
-Draw = Callable[[Explanation], NDArray[np.uint8]]
 WIDTH = 760
-TICKS = 72  # room for numbers left of a row
-FAINT = 25  # of 256 colours are light gray instead of nearly white, which could not be seen on white
+TICKS = 72  # pixels: for numbers left of a row
+FAINT = 25  # of 256 colours are light gray instead of nearly white, which cannot be seen on white
 FAINT_GRAY = 0.8
 
 
-@renderer(ranks=(0, 1))
+@renderer(ranks=(0, 1), default_for="all")
 def line(
     contrast: float = 1.0, clip: float = 1.0, colormap: str | None = None, marks: str | Sequence[float] | None = None
-) -> Draw:
+) -> Renderer:
     """Signals in the colours of each point's importance, a row for each channel; of vectors the values as bars.
 
     ``clip`` draws a ``clip``-th of the highest magnitude, and all above it, at full strength; ``contrast`` is the power
@@ -58,9 +66,9 @@ def line(
         colors = chosen or colormap_named("turbo" if coarse else "Reds")
         if not coarse:
             colors = _seen_on_white(contrasted(colors, contrast))
-        ends = peaks.ravel().tolist(), maps.max((1, 2)).tolist()
-        each = zip(signals, strengths, _titles(explanation), *ends, strict=True)
-        return np.stack([_rows(*figure, colors, marked) for figure in each])
+        titles = wrapped_titles(explanation, WIDTH)
+        figures = zip(signals, strengths, titles, legends(colors, maps, peaks), strict=True)
+        return np.stack([_rows(*figure, marked) for figure in figures])
 
     return draw
 
@@ -75,9 +83,9 @@ def curve(axes: Axes, points: Floats, strengths: Floats, colors: Colormap) -> No
     axes.add_collection(LineCollection(list(pairs), colors=segments, linewidths=2, capstyle="round"))
 
 
-def scales(axes: Axes, shown: Floats, length: int) -> None:
-    """Room for all that is shown, and a thin frame."""
-    low, high = float(shown.min()), float(shown.max())
+def frame(axes: Axes, points: Floats, length: int) -> None:
+    """Set the limits of the axes so that all points lie inside, and draw a thin frame."""
+    low, high = float(points.min()), float(points.max())
     margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     axes.set_xlim(-0.5, length - 0.5)
     axes.set_ylim(low - margin, high + margin)
@@ -86,21 +94,20 @@ def scales(axes: Axes, shown: Floats, length: int) -> None:
 
 
 def _places(marks: str | Sequence[float] | None) -> list[float]:
-    given = marks.split(",") if isinstance(marks, str) else marks or ()
+    places = marks.split(",") if isinstance(marks, str) else marks or ()
     try:
-        return [float(mark) for mark in given]
+        return [float(mark) for mark in places]
     except (TypeError, ValueError):
         raise ValueError(f"marks={marks!r} are no places; give numbers with commas between, such as 30,75.5") from None
 
 
 def _importance(explanation: Explanation) -> Floats:
-    """(N, C, L) of the inputs, on one scale for all channels of an input."""
+    """Magnitudes (N, C, L) at the size of the inputs; a map of one channel is repeated for all channels."""
     count, channels, length = explanation.inputs.shape
     if explanation.values.shape[1] == channels and not is_coarse(explanation):
-        each = np.abs(values_of(explanation))
-        return np.stack([resized(each[:, channel], (length,)) for channel in range(channels)], 1)
-    together = resized(magnitudes(explanation), (length,))
-    return np.broadcast_to(together[:, None], (count, channels, length)).copy()
+        return resized(np.abs(values_of(explanation)), (length,))
+    single = resized(magnitudes(explanation), (length,))
+    return np.broadcast_to(single[:, None], (count, channels, length)).copy()
 
 
 def _seen_on_white(colors: Colormap) -> Colormap:
@@ -109,63 +116,49 @@ def _seen_on_white(colors: Colormap) -> Colormap:
     return ListedColormap(table)
 
 
-def _titles(explanation: Explanation) -> list[list[str]]:
-    """Wrapped, and padded above to the same number of lines, so that all figures of a batch have one size."""
-    titles = [wrapped(title, WIDTH) for title in explanation.titles()]
-    most = max(map(len, titles))
-    return [[""] * (most - len(title)) + title for title in titles]
-
-
 def _rows(
-    signal: Floats,
-    strengths: Floats,
-    title: list[str],
-    peak: float,
-    highest: float,
-    colors: Colormap,
-    marks: Sequence[float],
+    signal: Floats, strengths: Floats, title: list[str], legend: Legend, marks: Sequence[float]
 ) -> NDArray[np.uint8]:
     row = int(np.clip(1600 // len(signal), 44, 220))
-    gap = LINE + 2 if len(signal) > 1 else 0
-    top = 2 * GAP + LINE * len(title) + gap
+    gap = LINE_HEIGHT + 2 if len(signal) > 1 else 0
+    top = 2 * GAP + LINE_HEIGHT * len(title) + gap
     height = len(signal) * (row + gap) - gap
-    sheet = Sheet(TICKS + WIDTH + GAP + LEGEND, top + height + 3 * GAP)
-    sheet.text(title, TICKS + WIDTH / 2, GAP)
+    figure = PixelFigure(TICKS + WIDTH + GAP + LEGEND_WIDTH, top + height + 3 * GAP)
+    figure.text(title, TICKS + WIDTH / 2, GAP)
     for channel, (points, strong) in enumerate(zip(signal, strengths, strict=True)):
         above = top + channel * (row + gap)
-        axes = sheet.axes(TICKS, above, WIDTH, row)
-        curve(axes, points, strong, colors)
+        axes = figure.axes(TICKS, above, WIDTH, row)
+        curve(axes, points, strong, legend.colors)
         _ticks(axes, points, len(points), last=channel == len(signal) - 1)
         _mark(axes, marks)
         if len(signal) > 1:
-            sheet.text([f"channel {channel}"], TICKS, above - LINE, "left", SMALL)
-    sheet.legend(colors, peak, highest, TICKS + WIDTH + GAP, top, height)
-    return sheet.drawn()
+            figure.text([f"channel {channel}"], TICKS, above - LINE_HEIGHT, "left", SMALL_TEXT)
+    figure.legend(legend, TICKS + WIDTH + GAP, top, height)
+    return figure.drawn()
 
 
 def _bars(explanation: Explanation, colors: Colormap, clip: float, marks: Sequence[float]) -> NDArray[np.uint8]:
-    """Vectors: how far each feature speaks for the target, upwards, or against it, downwards."""
+    """The values of vectors as bars: evidence for the target upwards, against it downwards."""
     values = values_of(explanation)
     peaks = Scale("signed").peaks(values) / clip
-    strengths = np.divide(values.clip(-peaks, peaks), peaks, out=np.zeros_like(values), where=peaks > 0)
-    figures = []
-    for bars, strong, title in zip(values, strengths, _titles(explanation), strict=True):
-        top = 2 * GAP + LINE * len(title)
-        sheet = Sheet(TICKS + WIDTH + 2 * GAP, top + 260 + 3 * GAP)
-        sheet.text(title, TICKS + WIDTH / 2, GAP)
-        axes = sheet.axes(TICKS, top, WIDTH, 260)
+    figures, titles = [], wrapped_titles(explanation, WIDTH)
+    for bars, strong, title in zip(values, fraction_of_peak(values, peaks), titles, strict=True):
+        top = 2 * GAP + LINE_HEIGHT * len(title)
+        figure = PixelFigure(TICKS + WIDTH + 2 * GAP, top + 260 + 3 * GAP)
+        figure.text(title, TICKS + WIDTH / 2, GAP)
+        axes = figure.axes(TICKS, top, WIDTH, 260)
         paint = colors_of(colors, (np.sign(strong) * (0.35 + 0.65 * np.abs(strong)) + 1) / 2)
         axes.bar(np.arange(len(bars)), bars, width=0.8, color=paint)
         axes.axhline(0, color="gray", linewidth=0.8)
         _ticks(axes, np.append(bars, 0), len(bars), last=True)
         _mark(axes, marks)
-        figures.append(sheet.drawn())
+        figures.append(figure.drawn())
     return np.stack(figures)
 
 
-def _ticks(axes: Axes, shown: Floats, length: int, last: bool) -> None:
-    scales(axes, shown, length)
-    ends = sorted({float(shown.min()), float(shown.max())})
+def _ticks(axes: Axes, points: Floats, length: int, last: bool) -> None:
+    frame(axes, points, length)
+    ends = sorted({float(points.min()), float(points.max())})
     axes.set_yticks(ends, [f"{end:.3g}" for end in ends], usetex=False)
     if last:
         ticks = MaxNLocator(8, integer=True).tick_values(0, length - 1)
