@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from cnnviz.images.bounds import Bounds as Bounds
     from cnnviz.images.preprocessing import Preprocessing as Preprocessing
     from cnnviz.images.resampling import blurred as blurred
+    from cnnviz.images.resampling import resize as resize
     from cnnviz.models.loading import LoadedModel as LoadedModel
     from cnnviz.models.loading import load_model as load_model
     from cnnviz.models.segmentation_net import SegmentationNet as SegmentationNet
@@ -220,6 +221,7 @@ _HOME = {
     "receptive_field": "tasks.receptive_fields",
     "renderer": "registry.registry",
     "renderers": "registry.registry",
+    "resize": "images.resampling",
     "robustness": "feature_visualization.robustness",
     "rotated": "feature_visualization.robustness",
     "rule": "engine.backward_rules",

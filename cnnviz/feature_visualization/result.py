@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnnviz.drawing.input_images import drawn
-from cnnviz.images.files import PICTURES, encoded, write
+from cnnviz.images.files import encoded, packed, write_result
 from cnnviz.images.preprocessing import Preprocessing
 
 
@@ -73,21 +72,9 @@ class Synthesized:
         Several become ``name-0.png``, ``name-1.png``, ...; a file appears whole or not at all.
         Returns the files written. Raises ValueError for a suffix that is neither.
         """
-        path = Path(path)
-        if path.suffix == ".safetensors":
-            write(path, self._packed())
-            return [path]
-        if path.suffix.lower() not in PICTURES:
-            raise ValueError(f"{path} has no suffix that can be written; use .safetensors or {', '.join(PICTURES)}")
-        pictures = self.pictures(contrast)
-        paths = [path] if len(pictures) == 1 else [path.with_stem(f"{path.stem}-{n}") for n in range(len(pictures))]
-        for each, picture in zip(paths, pictures, strict=True):
-            write(each, encoded(picture, each.suffix))
-        return paths
+        return write_result(path, self._packed, lambda: list(self.pictures(contrast)))
 
     def _packed(self) -> bytes:
-        from safetensors.torch import save
-
         tensors = {"inputs": self.inputs, "history": self.history}
         tensors |= {f"note.{name}": note for name, note in self.notes.items()}
         tensors |= {f"snapshot.{step}": inputs for step, inputs in self.snapshots.items()}
@@ -96,8 +83,7 @@ class Synthesized:
             "finished": self.finished,
             "preprocessing": self.preprocessing.as_dict() if self.preprocessing else None,
         }
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        return save(plain, {"cnnviz": json.dumps(about)})
+        return packed(tensors, about)
 
     def _repr_png_(self) -> bytes:
         return encoded(_side_by_side(self.pictures()), ".png")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cnnviz.images.files import SUFFIXES, read_picture
+from cnnviz.images.files import SUFFIXES, one_line, read_picture
 from cnnviz.images.preprocessing import Preprocessing
 
 BOX, SPAN = ("file", "x0", "y0", "x1", "y1"), ("file", "start", "stop")
@@ -141,7 +141,7 @@ def _array(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, allow_pickle=False)
     except Exception as error:  # the header is text that NumPy evaluates: it may fail in any way
-        raise ValueError(f"mask '{path}' is not an array of numbers in .npy: {' '.join(str(error).split())}") from error
+        raise ValueError(f"mask '{path}' is not an array of numbers in .npy: {one_line(error)}") from error
     if array.dtype.kind not in "biuf":
         raise ValueError(f"mask '{path}' holds {array.dtype}, not numbers")
     return array

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from cnnviz.images.files import one_line
 from cnnviz.images.preprocessing import IMAGENET, Preprocessing
 from cnnviz.models.weights import fill, load_weights, read_module, read_weights
 
@@ -125,7 +126,7 @@ def _of_torchvision(name: str, published: str, weights: str | Path | None, trust
             module = zoo.get_model(name, weights=chosen, progress=sys.stderr is not None and sys.stderr.isatty())
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as reason:
             raise ConnectionError(
-                f"the weights {chosen} of {name} did not arrive from {chosen.url} ({_one_line(reason)}); "
+                f"the weights {chosen} of {name} did not arrive from {chosen.url} ({one_line(reason)}); "
                 "get that file in another way and pass it with --weights FILE (in Python weights=)"
             ) from reason
         return LoadedModel(name, module, preprocessing, categories)
@@ -172,7 +173,7 @@ def _of_timm(name: str, weights: str | Path | None, trust: bool, size: object) -
         module = timm.create_model(bare, pretrained=weights is None)
     except Exception as reason:  # the hub's client has errors of its own for being offline
         raise ConnectionError(
-            f"timm could not load {bare!r} ({_one_line(reason)}); if its weights did not arrive, get them in "
+            f"timm could not load {bare!r} ({one_line(reason)}); if its weights did not arrive, get them in "
             "another way and pass --weights FILE (in Python weights=)"
         ) from reason
     config = importlib.import_module("timm.data").resolve_model_data_config(module)
@@ -254,7 +255,3 @@ def _names(categories: str | Path | Sequence[str]) -> tuple[str, ...]:
 def _near(name: str, names: Sequence[str]) -> str:
     near = get_close_matches(name, names, 1)
     return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def _one_line(reason: BaseException) -> str:
-    return " ".join(str(reason).split()) or type(reason).__name__

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cnnviz.images.files import one_line
+
 Kind = Literal["safetensors", "checkpoint", "TorchScript", "exported program"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # what training scripts save the weights under
@@ -54,7 +56,7 @@ def kind_of(path: str | Path) -> Kind:
             names = [name.partition("/")[2] for name in archive.namelist()]
             grows = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as reason:
-        raise ValueError(f"weights '{path}' are damaged or cut short: {_one_line(reason)}") from reason
+        raise ValueError(f"weights '{path}' are damaged or cut short: {one_line(reason)}") from reason
     if "constants.pkl" in names:
         return "TorchScript"
     if "archive_format" in names or "archive_version" in names:
@@ -74,7 +76,7 @@ def read_weights(path: str | Path, trust_model: bool = False) -> Mapping[str, An
         try:
             found: Any = load_file(path)
         except (SafetensorError, KeyError, ValueError, OSError) as reason:
-            raise ValueError(f"weights '{path}' are damaged or cut short: {_one_line(reason)}") from reason
+            raise ValueError(f"weights '{path}' are damaged or cut short: {one_line(reason)}") from reason
     elif kind == "checkpoint":
         found = _unpickled(path, trust_model)
     else:
@@ -107,7 +109,7 @@ def read_module(path: str | Path, trust_model: bool = False) -> nn.Module:
                 script: Any = torch.jit.load  # which has no types
                 found = script(path, "cpu") if kind == "TorchScript" else torch.export.load(path).module()
             except Exception as reason:  # code of the file's own can fail in any way
-                raise ValueError(f"model '{path}' does not load: {_one_line(reason)}") from reason
+                raise ValueError(f"model '{path}' does not load: {one_line(reason)}") from reason
     if not isinstance(found, nn.Module):
         raise ValueError(
             f"'{path}' holds weights without a network; name the network, and give the file as its weights "
@@ -145,7 +147,7 @@ def fill(module: nn.Module, weights: Mapping[str, Any], source: str | Path, spar
                 expected[name].copy_(tensor)  # shares its memory with the module
         if isinstance(reason, RuntimeError):  # torch tells it on many lines
             network = type(module).__name__
-            raise ValueError(f"weights '{source}' do not fit {network}: {_one_line(reason)}") from reason
+            raise ValueError(f"weights '{source}' do not fit {network}: {one_line(reason)}") from reason
         raise
 
 
@@ -163,13 +165,13 @@ def _unpickled(path: Path, trust_model: bool) -> Any:
                 what = f"code ({code[1]}), not only numbers" if code else "more than numbers"
                 raise ValueError(_untrusted(path, f"holds {what}")) from reason
         except Exception as reason:  # torch.load fails on a broken file in many ways
-            short = _one_line(reason)[:200]
+            short = one_line(reason)[:200]
             raise ValueError(f"weights '{path}' are damaged or cut short: {short}") from reason
         try:
             with path.open("rb") as file:
                 return torch.load(file, "cpu", weights_only=False)
         except Exception as reason:
-            raise ValueError(f"model '{path}' does not load: {_one_line(reason)}") from reason
+            raise ValueError(f"model '{path}' does not load: {one_line(reason)}") from reason
 
 
 def _untrusted(path: Path, fact: str) -> str:
@@ -245,7 +247,3 @@ def _mismatch(
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "scalar"
-
-
-def _one_line(reason: BaseException) -> str:
-    return " ".join(str(reason).split()) or type(reason).__name__

@@ -23,7 +23,7 @@ from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation, joined
 from cnnviz.formulas import terms
 from cnnviz.images.batches import Picture, in_batches
-from cnnviz.images.files import encoded, picture_suffix, write
+from cnnviz.images.files import picture_suffix, write_pictures
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Attribution
@@ -79,8 +79,8 @@ class Confusions:
 
     def save(self, path: str | Path, renderer: str | Renderer | None = None, **settings: Any) -> None:
         """Write the matrix as a picture, whole or not at all. Raises ValueError for a suffix that is none."""
-        suffix = picture_suffix(path)
-        write(Path(path), encoded(self.render(renderer, **settings), suffix))
+        picture_suffix(path)
+        write_pictures(path, [self.render(renderer, **settings)])
 
     def table(self) -> str:
         """The counts as CSV, a line for each cell that occurs: true class, predicted class, count."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cnnviz.explanations.evidence import Sign, evidence, input_pictures
 from cnnviz.explanations.explanation import Explanation
-from cnnviz.images.files import encoded, write
+from cnnviz.images.files import write_pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +43,7 @@ class Segmentation:
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path} is no .png; masks are written so, for others would blur their edges")
-        paths = [path] if len(self) == 1 else [path.with_stem(f"{path.stem}-{item}") for item in range(len(self))]
-        for each, mask in zip(paths, self.masks.cpu().numpy(), strict=True):
-            write(each, encoded(mask.astype(np.uint8) * 255, ".png"))
-        return paths
+        return write_pictures(path, list(self.masks.cpu().numpy().astype(np.uint8) * 255))
 
 
 def segment(

@@ -104,7 +104,7 @@ def test_each_regularization_of_yosinski_does_what_it_says() -> None:
 
 
 def gaussian_by_hand(image: Tensor, sigma: float) -> Tensor:
-    reach = round(4 * sigma)
+    reach = math.ceil(3 * sigma)
     for dim in (1, 2):
         length, smooth = image.shape[dim], torch.zeros_like(image)
         weights = {away: math.exp(-(away**2) / (2 * sigma**2)) for away in range(-reach, reach + 1)}
@@ -458,6 +458,8 @@ def test_other_refusals() -> None:
         synthesize(Deep(), "inversion", of=torch.zeros(2, 3, 8, 8), count=3)
     with pytest.raises(ValueError, match="is not finite after 1 steps; take smaller ones, such as half the lr"):
         synthesize(Deep(), "inversion", of=torch.ones(3, 8, 8), layer=1, canvas="pixels", lr=1e30, steps=9)
+    with pytest.raises(ValueError, match="blur is -1.0; it is 0 or more, and below inf"):
+        synthesize(Deep(), "class_image", target=1, blur=-1.0)
     unknown = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
     with pytest.raises(ValueError, match="Sequential has no convolution that tells how many channels it takes; give a"):
         synthesize(unknown, "class_image", target=1, size=(2, 2))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Ascent, Bounds, FreeCanvas, Objective, Synthesis, class_score, l2, synthesis
+from cnnviz import Ascent, Bounds, FreeCanvas, Objective, Synthesis, blurred, class_score, l2, synthesis
 from cnnviz_plugins.syntheses._optimizers import EvenSteps, let_through
 
 
@@ -40,6 +40,7 @@ def class_image(
     _check(steps=steps, blur_every=blur_every)
     for name, share, most in (
         ("decay", decay, 1.0),
+        ("blur", blur, math.inf),
         ("small_norms", small_norms, 100.0),
         ("small_contributions", small_contributions, 100.0),
     ):
@@ -75,19 +76,6 @@ def class_image(
 def bounds_kept(image: Tensor, bounds: Bounds) -> None:
     """Bring values beyond the bounds back to them, in place."""
     image.copy_(bounds.inputs(bounds.shares(image).clamp(0, 1)))
-
-
-def blurred(image: Tensor, sigma: float) -> Tensor:
-    """Smoothed along each dimension with a Gaussian; what is at the border counts for what is beyond."""
-    reach = max(1, round(4 * sigma))
-    places = torch.arange(-reach, reach + 1, device=image.device, dtype=image.dtype)
-    weights = torch.exp(-places.square() / (2 * sigma**2))
-    weights = weights / weights.sum()
-    for dim in range(2, image.ndim):
-        lines = image.movedim(dim, -1)
-        flat = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (reach, reach), mode="replicate")
-        image = F.conv1d(flat, weights.view(1, 1, -1)).reshape(lines.shape).movedim(-1, dim)
-    return image
 
 
 def _silence(image: Tensor, weights: Tensor, percent: float) -> None:

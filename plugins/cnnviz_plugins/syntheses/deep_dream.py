@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Ascent, FreeCanvas, Layer, Objective, Synthesis, Transformation, layer_energy, synthesis
+from cnnviz import Ascent, FreeCanvas, Layer, Objective, Synthesis, Transformation, layer_energy, resize, synthesis
 from cnnviz_plugins.syntheses._objective_settings import wanted
 from cnnviz_plugins.syntheses._optimizers import EvenSteps, let_through
 from cnnviz_plugins.syntheses.class_image import bounds_kept
 
 NOISE = 0.05  # of the range, about its middle, where no picture is given
-MODES = ("linear", "bilinear", "trilinear")
 
 
 @synthesis
@@ -52,8 +50,8 @@ def deep_dream(
         ascent.expect(octaves * steps)
         for octave in reversed(range(octaves)):
             size = tuple(max(1, round(length / factor**octave)) for length in picture.shape[2:])
-            below = resized(picture, size)
-            canvas = FreeCanvas(below + resized(found, size))
+            below = resize(picture, size, antialias=True)
+            canvas = FreeCanvas(below + resize(found, size, antialias=True))
             optimizer: Any = EvenSteps(canvas.parameters, lr * span)
             if not even:
                 optimizer = torch.optim.SGD(canvas.parameters, lr, weight_decay=decay)
@@ -81,15 +79,6 @@ def rolled(most: int) -> Transformation:
         return inputs.roll(drawn.tolist(), dims)
 
     return transform
-
-
-def resized(inputs: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(N, C, *spatial) at another spatial size, without aliasing."""
-    if inputs.shape[2:] == size:
-        return inputs
-    mode = MODES[len(size) - 1]
-    smooth = len(size) == 2 and size[0] < inputs.shape[2]
-    return F.interpolate(inputs, size, mode=mode, align_corners=False, antialias=smooth)
 
 
 def _noise(ascent: Ascent) -> Tensor:
