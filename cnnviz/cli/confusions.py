@@ -59,7 +59,7 @@ def confusions(
     from cnnviz.cli.outputs import Drawing
     from cnnviz.cli.progress import progress
     from cnnviz.images.files import encoded, picture_suffix, read_input, write
-    from cnnviz.tasks.confusion_matrix import find_confusions
+    from cnnviz.tasks.confusion_matrix import confusion_matrix
     from cnnviz.tasks.labels import labelled_pictures
 
     declared = [name for parameter in context.command.params for name in parameter.opts]
@@ -87,7 +87,7 @@ def confusions(
         tell(reason(error))
 
     with progress("looking", options["quiet"]) as step:
-        found = find_confusions(
+        found = confusion_matrix(
             load(),
             pictures,
             explained,
@@ -108,7 +108,7 @@ def confusions(
         write(counts, found.table().encode())
     write(output, matrix)
     if not options["quiet"]:
-        say(f"{output}: {found.says[0]}")
+        say(f"{output}: {found.caption[0]}")
     if show:
         from PIL import Image
 

@@ -52,7 +52,7 @@ def excite(
     from cnnviz.images.batches import in_batches
     from cnnviz.images.files import encoded, picture_suffix, read_input, write
     from cnnviz.tasks.activation_crops import patch_sheet
-    from cnnviz.tasks.top_activations import find_exciting
+    from cnnviz.tasks.top_activations import top_activations
 
     declared = [name for parameter in context.command.params for name in parameter.opts]
     methods = named_methods([method], pictures)
@@ -87,7 +87,7 @@ def excite(
         drawing.check([explanation])
         return drawing(explanation)
 
-    best = find_exciting(load(), inputs(), layer, numbers, count)
+    best = top_activations(load(), inputs(), layer, numbers, count)
     if not read:
         return FAILED
     if not any(best.values()):
@@ -96,7 +96,7 @@ def excite(
     write(output, encoded(patch_sheet(load(), layer, best, explained, renderer=drawn, **how), suffix))
     if not options["quiet"]:
         for number, row in best.items():
-            names = ", ".join(f"{read[each.number].name} {each.strength:.4g}" for each in row)
+            names = ", ".join(f"{read[each.number].name} {each.activation:.4g}" for each in row)
             say(f"{output}: f:{number} {names or 'nothing'}")
     if show:
         from PIL import Image

@@ -38,7 +38,7 @@ def invert(
     from cnnviz.feature_visualization.synthesize import synthesize
     from cnnviz.images.files import find_pictures, read_input
     from cnnviz.registry.registry import syntheses
-    from cnnviz.tasks.layer_selection import depths
+    from cnnviz.tasks.layer_selection import evenly_spaced_layers
 
     method = syntheses[NAME]
     declared = [name for parameter in context.command.params for name in parameter.opts]
@@ -53,7 +53,7 @@ def invert(
     names: list[str | None] = [None] if layer is None else [*layer.split(",")]
     if depth is not None:
         weight = next(model.module.parameters())
-        names = [*depths(model.module, inputs[0][None].to(weight), depth)]
+        names = [*evenly_spaced_layers(model.module, inputs[0][None].to(weight), depth)]
     jobs = []
     for path, each in zip(found, inputs, strict=True):
         for name in names:
