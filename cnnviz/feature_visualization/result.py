@@ -1,4 +1,4 @@
-"""What was made for a model, with what is needed to read, draw and keep it."""
+"""The result of a synthesis, with what is needed to read, draw and save it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from cnnviz.images.preprocessing import Preprocessing
 
 @dataclass(frozen=True, eq=False)
 class Synthesized:
-    """Inputs that were made for a model."""
+    """Inputs that a synthesis made for a model, N of them."""
 
     inputs: Tensor
     """(N, C, *spatial) as the model sees them."""
     history: Tensor
-    """(steps, N): how high the objective was at each step."""
+    """(steps, N): the objective at each step."""
     recipe: str
     """The synthesis and its settings, as a user would write it."""
     snapshots: Mapping[int, Tensor] = field(default_factory=dict)
-    """Inputs on the way, by the number of steps made; their size may differ."""
+    """Inputs (N, C, *spatial) on the way, by the number of steps made; their spatial size may differ."""
     finished: bool = True
-    """False where the work was interrupted, and this is as far as it came."""
+    """False if the synthesis was interrupted; the inputs are those of the last step."""
     preprocessing: Preprocessing | None = None
     """Turns ``inputs`` back into pictures."""
     notes: Mapping[str, Tensor] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Synthesized:
         return f"Synthesized({self.recipe}; {shape}, {len(self.history)} steps{interrupted})"
 
     def outcome(self) -> str:
-        """How far it came, such as ``rose from 0.2 to 3050 in 256 steps``; of several their mean."""
+        """How the objective rose, such as ``rose from 0.2 to 3050 in 256 steps``; of several their mean."""
         if not len(self.history):
             return "took no steps"
         first, last = (f"{float(values.mean()):.4g}" for values in (self.history[0], self.history[-1]))

@@ -1,4 +1,4 @@
-"""What a network holds for the ideal of a class."""
+"""The image with the highest score of a class, under regularizers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cnnviz import Ascent, Bounds, FreeCanvas, Objective, Synthesis, blurred, class_score, l2, synthesis
-from cnnviz_plugins.syntheses._optimizers import EvenSteps, let_through
+from cnnviz_plugins.syntheses._optimizers import NormalizedGradient, pass_positive
 
 
 @synthesis
@@ -35,7 +35,8 @@ def class_image(
     (``small_norms``) or contribute least to the score (``small_contributions``).
 
     It begins with the mean image (``zero``) or with noise over all that pictures can be. Steps are ``lr`` long on
-    average, or with ``even`` off ``lr`` times the gradient. ``bounded`` keeps values among those of pictures.
+    average, or with ``even`` off ``lr`` times the gradient. ``bounded`` keeps values within the range of pictures.
+    Gives inputs (N, C, *spatial). Raises ValueError for settings out of their range.
     """
     _check(steps=steps, blur_every=blur_every)
     for name, share, most in (
@@ -52,8 +53,8 @@ def class_image(
         shares = torch.rand(shape, generator=ascent.generator, device=ascent.device, dtype=bounds.low.dtype)
         canvas = FreeCanvas(bounds.inputs(shares) if start == "noise" else torch.zeros_like(shares))
         score = class_score(ascent.class_index(target))
-        wish: Objective = score - penalty * shares[0].numel() * l2() if penalty else score
-        optimizer = EvenSteps(canvas.parameters, lr) if even else torch.optim.SGD(canvas.parameters, lr)
+        goal: Objective = score - penalty * shares[0].numel() * l2() if penalty else score
+        optimizer = NormalizedGradient(canvas.parameters, lr) if even else torch.optim.SGD(canvas.parameters, lr)
 
         def regularize(step: int) -> None:
             image = canvas.values
@@ -68,7 +69,7 @@ def class_image(
             if bounded:
                 bounds_kept(image, bounds)
 
-        return ascent.ascend(canvas, wish, optimizer, steps, where_flat=let_through, after=regularize)
+        return ascent.ascend(canvas, goal, optimizer, steps, where_flat=pass_positive, after=regularize)
 
     return make
 
