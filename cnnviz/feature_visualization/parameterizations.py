@@ -32,10 +32,7 @@ class FreeCanvas:
 
     def __init__(self, start: Tensor):
         self.values = start.detach().clone().requires_grad_()
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        return [self.values]
+        self.parameters = [self.values]
 
     def __call__(self) -> Tensor:
         return self.values.clone()  # an optimizer writes into the parameters
@@ -47,14 +44,10 @@ class PixelCanvas:
     def __init__(self, start: Tensor, bounds: Bounds):
         self.bounds = bounds
         shares = bounds.shares(start.detach()).clamp(0.01, 0.99)  # at the ends the sigmoid is too flat to leave them
-        self.values = shares.logit().requires_grad_()
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        return [self.values]
+        self.parameters = [shares.logit().requires_grad_()]
 
     def __call__(self) -> Tensor:
-        return self.bounds.inputs(self.values.sigmoid())
+        return self.bounds.inputs(self.parameters[0].sigmoid())
 
 
 class FourierCanvas:
@@ -74,11 +67,8 @@ class FourierCanvas:
         self.amplitudes = frequencies.clamp(min=1 / max(self.size)).pow(-len(self.size) / 2)[..., None]
         drawn = torch.randn(*shape[:2], *frequencies.shape, 2, generator=generator, device=low.device, dtype=low.dtype)
         self.spectrum = (deviation * drawn).requires_grad_()
+        self.parameters = [self.spectrum]
         self.colours = _colour_matrix(low) if shape[1] == 3 and len(self.size) > 1 else None
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        return [self.spectrum]
 
     def __call__(self) -> Tensor:
         spectrum = torch.view_as_complex(self.spectrum * self.amplitudes)

@@ -53,7 +53,7 @@ def padded(width: int, value: float = 0.0) -> Transformation:
 
 
 def jittered(width: int) -> Transformation:
-    """Crop each input (C, *spatial) at a random place; ``width`` pixels of every side are lost, none are filled in."""
+    """Crop each input (C, *spatial) at a random place to a window ``width`` pixels smaller along every axis."""
 
     def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
         rank = inputs.ndim - 2

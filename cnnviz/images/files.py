@@ -35,10 +35,10 @@ _filters = threading.Lock()  # warning filters belong to the whole process
 def find_pictures(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Files in the order given; a folder stands for the pictures and .npy files right inside, sorted by name.
 
-    Hidden files are left out of folders, and a file met twice is listed once.
+    Hidden files are left out of folders, and a file named twice is listed once.
     Raises FileNotFoundError for what is not there or a folder without pictures, ValueError for no paths.
     """
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for path in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
         inside = sorted(_pictures_in(path)) if path.is_dir() else [path]
         if not inside:
@@ -47,16 +47,16 @@ def find_pictures(paths: str | Path | Iterable[str | Path]) -> list[Path]:
             )
         if not path.exists():
             raise FileNotFoundError(f"no file or folder '{path}'")
-        found |= dict.fromkeys(inside)
-    if not found:
+        files |= dict.fromkeys(inside)
+    if not files:
         raise ValueError("no pictures given; name at least one file or folder")
-    return list(found)
+    return list(files)
 
 
 def read_picture(path: str | Path, limit: int = LIMIT) -> Image.Image:
     """The picture in an RGB file, upright, 8 bits: the first frame of many, transparency over white.
 
-    Raises ValueError for a file that is no picture, is damaged or has more pixels than `limit` (or than
+    Raises ValueError for a file that is no picture, is damaged or has more pixels than ``limit`` (or than
     Pillow finds safe), which is checked before anything is decoded; FileNotFoundError or IsADirectoryError
     for a path that is no file.
     """
@@ -67,7 +67,7 @@ def read_input(path: str | Path, preprocessing: Preprocessing, limit: int = LIMI
     """A file as the network takes it, (C, *spatial) float32: a picture prepared, or a ready array in .npy.
 
     An array is (C, *spatial) or (1, C, *spatial) with as many channels as the preprocessing, of any rank.
-    Raises ValueError as `read_picture` does, or for an array that has other channels, NaN or infinity.
+    Raises ValueError as ``read_picture`` does, or for an array that has other channels, NaN or infinity.
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":
@@ -136,27 +136,32 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _array(path: Path, channels: int) -> Tensor:
-    _check_file(path)
+def open_array(path: Path, name: str) -> NDArray[Any]:
+    """The array in a .npy file, of any shape and type. Raises ValueError, which begins with ``name``, for no array."""
     try:
         # mapped, so that a header which promises more than the file holds is found before memory is taken
-        array = np.lib.format.open_memmap(path, mode="r")
-    except Exception as reason:  # the header is text that numpy evaluates: it may fail in any way
-        raise ValueError(f"'{path}' is not an array of numbers in .npy: {one_line(reason)}") from reason
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception as reason:  # the header is text that NumPy evaluates: it may fail in any way
+        raise ValueError(f"{name} is not an array of numbers in .npy: {one_line(reason)}") from reason
+
+
+def _array(path: Path, channels: int) -> Tensor:
+    _check_file(path)
+    array = open_array(path, f"'{path}'")
     if array.dtype.kind != "f":
         raise ValueError(
             f"array '{path}' holds {array.dtype}; an array is what the model takes, normalized floating point, "
             "and pictures come as .png"
         )
-    found = array.shape
-    if len(found) >= 3 and found[0] == 1 and found[1] == channels:
+    shape = array.shape
+    if len(shape) >= 3 and shape[0] == 1 and shape[1] == channels:
         array = array[0]
     if array.ndim < 2 or array.shape[0] != channels:
         raise ValueError(
-            f"array '{path}' is {found} where ({channels}, ...) or (1, {channels}, ...) is needed; "
+            f"array '{path}' is {shape} where ({channels}, ...) or (1, {channels}, ...) is needed; "
             f"the preprocessing's mean and std have {channels} values"
         )
-    with np.errstate(over="ignore"):  # becomes infinite, which is told below
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused below
         values = torch.from_numpy(np.array(array, np.float32))
     broken = ~torch.isfinite(values)
     if broken.any():

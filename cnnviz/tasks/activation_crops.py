@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,13 +21,10 @@ from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
-from cnnviz.registry.protocols import Attribution
+from cnnviz.registry.protocols import Attribution, Renderer
 from cnnviz.run.objectives import strongest
 from cnnviz.tasks.receptive_fields import Unit, receptive_fields
 from cnnviz.tasks.top_activations import TopActivation
-
-if TYPE_CHECKING:
-    from cnnviz.registry.protocols import Renderer
 
 Pixels = NDArray[np.uint8]
 Field = tuple[slice, ...]

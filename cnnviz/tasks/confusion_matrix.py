@@ -9,11 +9,11 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,11 @@ from cnnviz.drawing.confusion_matrix import Place, matrix
 from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation, joined
 from cnnviz.formulas import terms
-from cnnviz.images.batches import Picture, T, in_batches
+from cnnviz.images.batches import Picture, in_batches
 from cnnviz.images.files import picture_suffix, write_pictures
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
-from cnnviz.registry.protocols import Attribution
-
-if TYPE_CHECKING:
-    from cnnviz.registry.protocols import Renderer
+from cnnviz.registry.protocols import Attribution, Renderer
 
 CELLS = {
     "typical": "the picture whose score is the median of its cell",
@@ -144,18 +141,11 @@ def confusion_matrix(
         model = model.module
     options = {"seed": seed, "memory": memory, "before_softmax": before_softmax}
     ask = partial(explain, model, preprocessing=preprocessing, categories=categories, **options)
-    weight = next(model.parameters(), None)
-
-    def batches(
-        tagged: Iterable[tuple[T, Picture]], unreadable: Callable[[Picture, Exception], None] | None = None
-    ) -> Iterator[tuple[list[T], Tensor]]:
-        for tags, inputs in in_batches(tagged, preprocessing, batch, unreadable):
-            yield tags, inputs if weight is None else inputs.to(weight.device, weight.dtype)
-
+    batches = partial(in_batches, preprocessing=preprocessing, most=batch, like=next(model.parameters(), None))
     tell = progress or (lambda done, of: None)
     # a data set may read a picture when it is asked for it, so it is asked once
     numbered = (((number, label), picture) for number, (picture, label) in enumerate(pictures))
-    predictions = _predictions(ask, batches(numbered, unreadable), lambda done: tell(done, len(pictures)))
+    predictions = _predictions(ask, batches(numbered, unreadable=unreadable), lambda done: tell(done, len(pictures)))
     if not predictions:
         raise ValueError("there are no pictures that can be read; name at least one")
     members: dict[Place, list[int]] = {}

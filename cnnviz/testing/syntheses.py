@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cnnviz import Synthesis, Synthesized, syntheses, synthesize
 from cnnviz.registry.registry import Method
@@ -47,10 +46,9 @@ def check_synthesis(method: str | Synthesis | Method[Any], *, rank: int = 2, **s
     subject.demand(made.inputs.ndim == rank + 2, f"gives {tuple(made.inputs.shape)} for inputs of rank {rank}")
     subject.demand(bool((made.inputs != made.inputs.flatten()[0]).any()), "gives one number everywhere")
 
-    def inputs(model: SmallNet, situation: str) -> Tensor:
-        return ask(model, situation).inputs
-
-    subject.check_reproducible(inputs, made.inputs, rank, "makes other inputs", "ascent")
+    subject.check_reproducible(
+        lambda model, situation: ask(model, situation).inputs, made.inputs, rank, "makes other inputs", "ascent"
+    )
     steps = len(made.history)
     subject.demand(steps > 0, "makes no steps; climb with ascent.ascend")
     calls: list[tuple[int, int]] = []
