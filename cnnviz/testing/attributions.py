@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from cnnviz import Attribution, Explanation, attributions, explain
 from cnnviz.registry.registry import Method
-from cnnviz.testing.faults import FailingLayer, failing_nets
 from cnnviz.testing.nets import CLASSES, SmallNet
 from cnnviz.testing.subject import Subject, close
 
@@ -38,21 +36,21 @@ def check_attribution(
     subject = Subject.of(attributions, method, settings)
     inputs = torch.randn(3, 3, *(12, 10, 8)[:rank], generator=torch.Generator().manual_seed(7))
     target = torch.tensor([0, 1, 2])
-    _check_traces(subject, rank, inputs, target)
 
-    def ask(
-        model: nn.Module,
-        situation: str = "on a small network",
-        items: slice = slice(None),
-        target: Tensor = target,
-        memory: int | None = None,
-    ) -> Tensor:
-        weight = next(model.parameters())
-        lent = inputs[items].to(weight.dtype, copy=True)  # inside inference mode it is made in it
-        run = partial(explain, model, lent, target=target[items], memory=memory)
-        explanation: Explanation = subject.answer(lambda: run(subject.method), situation)
+    def explained(model: SmallNet, inputs: Tensor, **options: Any) -> Tensor:
+        explanation: Explanation = explain(model, inputs, subject.method, **{"target": target, **options})
         return explanation.values
 
+    def ask(
+        model: SmallNet, situation: str = "on a small network", item: slice = slice(None), **options: Any
+    ) -> Tensor:
+        lent = inputs[item].to(next(model.parameters()).dtype, copy=True)  # inside inference mode it is made in it
+        return subject.answer(lambda: explained(model, lent, **{"target": target[item], **options}), situation)
+
+    subject.check_unchanged(explained, rank, inputs, "values")
+    writer = SmallNet(rank, between=_Bounded())
+    with subject.unchanged(writer, inputs, " of a model that writes it") as lent:
+        subject.answer(lambda: explained(writer, lent), "on a model that writes into itself")
     values = ask(SmallNet(rank))
     subject.demand(values.shape[1:].numel() > 0, f"gives {tuple(values.shape)}, which is empty")
     subject.demand(bool(values.any()), "gives nothing but zeros")
@@ -78,24 +76,3 @@ class _Bounded(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.weight.data = self.weight.data.clamp(-1, 1)
         return x * self.weight.sum() * 2
-
-
-def _check_traces(subject: Subject, rank: int, inputs: Tensor, target: Tensor) -> None:
-    """Nothing is left behind: without a failure, by an exception or an interrupt, in the first pass or the last."""
-    counted = FailingLayer()
-    for between, situation, change in (
-        (counted, "on a small network", ""),
-        (_Bounded(), "on a model that writes into itself", " of a model that writes it"),
-    ):
-        model = SmallNet(rank, between=between)
-        with subject.unchanged(model, inputs, change) as lent:
-            subject.answer(lambda: explain(model, lent, subject.method, target=target), situation)  # noqa: B023
-    for model, error, situation in failing_nets(rank, counted.passes):
-        with subject.unchanged(model, inputs, situation) as lent:
-            try:
-                explain(model, lent, subject.method, target=target)
-            except error:
-                continue
-            except Exception as other:
-                raise AssertionError(f"{subject.name} raises {type(other).__name__}{situation}") from other
-            raise AssertionError(f"{subject.name} gives values even{situation}")

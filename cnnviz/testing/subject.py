@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.registry.registry import Method, Registry
+from cnnviz.testing.faults import FailingLayer, failing_nets
 from cnnviz.testing.nets import SmallNet
 from cnnviz.testing.state_snapshot import state, unchanged
 
@@ -81,6 +82,40 @@ class Subject:
         inputs.grad = torch.ones_like(inputs)
         with unchanged(self.name, lambda: state(model, inputs), situation):
             yield inputs
+
+    def check_unchanged(
+        self,
+        ask: Callable[[SmallNet, Tensor], T],
+        rank: int,
+        inputs: Tensor,
+        gives: str,
+        finished: Callable[[T], bool] | None = None,
+    ) -> None:
+        """Nothing is left behind: without a failure, by an exception or an interrupt, in the first pass or the last.
+
+        Args:
+            ask: gives the answer for a network and its inputs.
+            rank: spatial dimensions.
+            inputs: what the network is lent, of any shape.
+            gives: the word for the answer.
+            finished: whether an answer says that it is whole, for methods that may give a part when interrupted. None:
+                whatever is given after an interrupt is wrong.
+        """
+        counted = FailingLayer()
+        model = SmallNet(rank, between=counted)
+        with self.unchanged(model, inputs) as lent:
+            self.answer(lambda: ask(model, lent), "on a small network")
+        for failing, error, situation in failing_nets(rank, counted.passes):
+            with self.unchanged(failing, inputs, situation) as lent:
+                try:
+                    answer = ask(failing, lent)
+                except error:
+                    continue
+                except Exception as other:
+                    raise AssertionError(f"{self.name} raises {type(other).__name__}{situation}") from other
+            interrupted = error is KeyboardInterrupt and finished is not None
+            self.demand(interrupted, f"gives {gives} even{situation}")
+            self.demand(finished is None or not finished(answer), f"says it is finished{situation}")
 
     def check_reproducible(
         self, ask: Callable[[SmallNet, str], Tensor], answer: Tensor, rank: int, other: str, source: str

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from cnnviz import Synthesis, Synthesized, syntheses, synthesize
 from cnnviz.registry.registry import Method
-from cnnviz.testing.faults import FailingLayer, SimulatedError, failing_nets
 from cnnviz.testing.nets import SmallNet
 from cnnviz.testing.subject import Subject
 
@@ -41,7 +39,9 @@ def check_synthesis(method: str | Synthesis | Method[Any], *, rank: int = 2, **s
     def ask(model: SmallNet, situation: str = "on a small network", **options: Any) -> Synthesized:
         return subject.answer(lambda: make(model, **options), situation)
 
-    _check_traces(subject, make, rank)
+    subject.check_unchanged(
+        lambda model, _: make(model), rank, torch.zeros(1), "inputs", finished=lambda made: made.finished
+    )
     made = ask(SmallNet(rank))
     subject.demand(made.inputs.ndim == rank + 2, f"gives {tuple(made.inputs.shape)} for inputs of rank {rank}")
     subject.demand(bool((made.inputs != made.inputs.flatten()[0]).any()), "gives one number everywhere")
@@ -56,32 +56,3 @@ def check_synthesis(method: str | Synthesis | Method[Any], *, rank: int = 2, **s
     counted = [(done, steps) for done in range(1, steps + 1)]
     subject.demand(calls == counted, f"tells of {calls[:1]} to {calls[-1:]} of {steps} steps; see ascent.expect")
     subject.demand(sorted(snapshots) == list(range(1, steps + 1)), "leaves out snapshots")
-
-
-def _check_traces(subject: Subject, make: Callable[[SmallNet], Synthesized], rank: int) -> None:
-    """Nothing is left behind: without a failure, by an exception or an interruption, in the first pass or the last."""
-    counted = FailingLayer()
-    _made(subject, make, SmallNet(rank, between=counted), "")
-    for model, error, situation in failing_nets(rank, counted.passes):
-        made = _made(subject, make, model, situation, error)
-        if error is SimulatedError:
-            subject.demand(made is None, f"gives inputs even{situation}")
-        elif made is not None:
-            subject.demand(not made.finished, f"says it is finished{situation}")
-
-
-def _made(
-    subject: Subject,
-    make: Callable[[SmallNet], Synthesized],
-    model: SmallNet,
-    situation: str,
-    expected: type[BaseException] | tuple[()] = (),
-) -> Synthesized | None:
-    """What is made, or None where ``expected`` is raised; raises AssertionError unless the model stays as it was."""
-    with subject.unchanged(model, torch.zeros(1), situation):
-        try:
-            return make(model)
-        except expected:
-            return None
-        except BaseException as error:
-            raise AssertionError(f"{subject.name} raises {type(error).__name__}{situation}: {error}") from error

@@ -302,8 +302,22 @@ def test_the_kit_finds_what_is_wrong() -> None:
     def makes_no_steps(ascent: Ascent) -> Tensor:
         return ascent.seen(torch.ones(ascent.shape()), "first").output[:, :3, None, None].expand(-1, -1, 14, 12)
 
+    def swallows(ascent: Ascent) -> Tensor:
+        try:
+            return climbed(ascent)
+        except Exception:
+            return torch.randn(ascent.shape(), generator=ascent.generator)
+
+    def goes_on(ascent: Ascent) -> Tensor:
+        try:
+            return climbed(ascent)
+        except KeyboardInterrupt:
+            return torch.randn(ascent.shape(), generator=ascent.generator)
+
     check_synthesis(climbed)
     for wrong, says in (
+        (swallows, "swallows gives inputs even when SimulatedError is raised in forward pass 1"),
+        (goes_on, "goes_on says it is finished when KeyboardInterrupt is raised in forward pass 1"),
         (leaves_traces, "leaves_traces changes the gradient kept in first.weight"),
         (draws_elsewhere, "draws_elsewhere seeds or uses torch's global generator"),
         (ignores_weights, "ignores_weights ignores the model's weights"),
