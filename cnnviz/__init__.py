@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from cnnviz.images.bounds import Bounds as Bounds
     from cnnviz.images.preprocessing import Preprocessing as Preprocessing
     from cnnviz.images.resampling import blurred as blurred
+    from cnnviz.images.resampling import resize as resize
     from cnnviz.models.loading import LoadedModel as LoadedModel
     from cnnviz.models.loading import load_model as load_model
     from cnnviz.models.segmentation_net import SegmentationNet as SegmentationNet
@@ -113,14 +114,14 @@ if TYPE_CHECKING:
     from cnnviz.run.run import Run as Run
     from cnnviz.run.targets import Target as Target
     from cnnviz.tasks.activation_crops import patch_sheet as patch_sheet
-    from cnnviz.tasks.confusion_matrix import Confusions as Confusions
-    from cnnviz.tasks.confusion_matrix import find_confusions as find_confusions
+    from cnnviz.tasks.confusion_matrix import ConfusionMatrix as ConfusionMatrix
+    from cnnviz.tasks.confusion_matrix import confusion_matrix as confusion_matrix
     from cnnviz.tasks.labels import labelled_pictures as labelled_pictures
     from cnnviz.tasks.object_segmentation import Segmentation as Segmentation
     from cnnviz.tasks.object_segmentation import segment as segment
     from cnnviz.tasks.receptive_fields import receptive_field as receptive_field
-    from cnnviz.tasks.top_activations import Excited as Excited
-    from cnnviz.tasks.top_activations import find_exciting as find_exciting
+    from cnnviz.tasks.top_activations import TopActivation as TopActivation
+    from cnnviz.tasks.top_activations import top_activations as top_activations
 
 _HOME = {
     "ACTIVATIONS": "engine.operations",
@@ -132,8 +133,7 @@ _HOME = {
     "Bounds": "images.bounds",
     "Call": "engine.backward_rules",
     "Canvas": "feature_visualization.parameterizations",
-    "Confusions": "tasks.confusion_matrix",
-    "Excited": "tasks.top_activations",
+    "ConfusionMatrix": "tasks.confusion_matrix",
     "Explanation": "explanations.explanation",
     "Expr": "formulas.expr",
     "Formula": "formulas.expr",
@@ -161,6 +161,7 @@ _HOME = {
     "Synthesis": "registry.protocols",
     "Synthesized": "feature_visualization.result",
     "Target": "run.targets",
+    "TopActivation": "tasks.top_activations",
     "Transformation": "feature_visualization.robustness",
     "Trial": "explanations.metric_context",
     "activation": "formulas.terms",
@@ -179,6 +180,7 @@ _HOME = {
     "class_score": "run.objectives",
     "closeness": "run.objectives",
     "compared": "formulas.baseline_contributions",
+    "confusion_matrix": "tasks.confusion_matrix",
     "composed": "feature_visualization.robustness",
     "direction": "run.objectives",
     "diversity": "run.objectives",
@@ -188,8 +190,6 @@ _HOME = {
     "explain": "explanations.explain",
     "feature_distance": "run.objectives",
     "feature_map": "run.objectives",
-    "find_confusions": "tasks.confusion_matrix",
-    "find_exciting": "tasks.top_activations",
     "gradient": "formulas.terms",
     "grid": "drawing.comparison",
     "hookimpl": "registry.registry",
@@ -221,6 +221,7 @@ _HOME = {
     "receptive_field": "tasks.receptive_fields",
     "renderer": "registry.registry",
     "renderers": "registry.registry",
+    "resize": "images.resampling",
     "robustness": "feature_visualization.robustness",
     "rotated": "feature_visualization.robustness",
     "rule": "engine.backward_rules",
@@ -231,6 +232,7 @@ _HOME = {
     "syntheses": "registry.registry",
     "synthesis": "registry.registry",
     "synthesize": "feature_visualization.synthesize",
+    "top_activations": "tasks.top_activations",
     "total_variation": "run.regularizers",
     "toward": "formulas.terms",
     "upsample": "formulas.terms",

@@ -45,7 +45,7 @@ def confusions(
     from cnnviz.cli.prepared import offered_renderers, prepared, with_settings
     from cnnviz.cli.progress import progress
     from cnnviz.images.files import encoded, picture_suffix, write
-    from cnnviz.tasks.confusion_matrix import find_confusions
+    from cnnviz.tasks.confusion_matrix import confusion_matrix
     from cnnviz.tasks.labels import labelled_pictures
 
     words = with_settings(folder, layer=layer)
@@ -64,7 +64,7 @@ def confusions(
             raise ValueError(f"{path} is read, and would be replaced; choose another name")
     unreadable = Unreadable(raising=False)
     with progress("looking", options["quiet"]) as step:
-        matrix = find_confusions(
+        matrix = confusion_matrix(
             command.model,
             pictures,
             attribution,
@@ -81,7 +81,7 @@ def confusions(
         write(counts, matrix.table().encode())
     write(output, picture)
     if not options["quiet"]:
-        print_line(f"{output}: {matrix.says[0]}")
+        print_line(f"{output}: {matrix.caption[0]}")
     if show:
         open_in_viewer([output])
     return exit_status(len(pictures), unreadable.count)

@@ -41,7 +41,7 @@ def excite(
     from cnnviz.cli.progress import progress
     from cnnviz.images.files import encoded, picture_suffix, write
     from cnnviz.tasks.activation_crops import patch_sheet
-    from cnnviz.tasks.top_activations import find_exciting
+    from cnnviz.tasks.top_activations import top_activations
 
     command = prepared(context, pictures, named_methods([method], pictures), options, offered_renderers(render))
     numbers = value_parsing.numbers(channels, "--channels", int, "numbers with commas between, such as 5,9") or ()
@@ -59,7 +59,7 @@ def excite(
                 yield like_weights(batch, command.model.module)
                 step(len(readable) + unreadable.count, len(files.paths))
 
-    best = find_exciting(command.model, inputs(), layer, tuple(dict.fromkeys(numbers)), count)
+    best = top_activations(command.model, inputs(), layer, tuple(dict.fromkeys(numbers)), count)
     if not readable:
         return FAILED
     if not any(best.values()):
@@ -70,7 +70,7 @@ def excite(
     write(output, encoded(crops, suffix))
     if not options["quiet"]:
         for number, activations in best.items():
-            names = ", ".join(f"{readable[unit.number].name} {unit.strength:.4g}" for unit in activations)
+            names = ", ".join(f"{readable[unit.number].name} {unit.activation:.4g}" for unit in activations)
             print_line(f"{output}: f:{number} {names or 'nothing'}")
     if show:
         open_in_viewer([output])

@@ -108,7 +108,7 @@ def invert(
     from cnnviz.cli.synthesis_jobs import Job, run_jobs
     from cnnviz.feature_visualization.synthesize import synthesize as make_input
     from cnnviz.images.files import find_pictures
-    from cnnviz.tasks.layer_selection import depths
+    from cnnviz.tasks.layer_selection import evenly_spaced_layers
 
     command = prepared(context, pictures, [syntheses[INVERSION]], options)
     if layer is not None and depth is not None:
@@ -121,7 +121,7 @@ def invert(
     names: list[str | None] = [None] if layer is None else [*layer.split(",")]
     if depth is not None:
         weight = next(model.module.parameters())
-        names = [*depths(model.module, inputs[0][None].to(weight), depth)]
+        names = [*evenly_spaced_layers(model.module, inputs[0][None].to(weight), depth)]
     jobs = []
     for path, original in zip(files, inputs, strict=True):
         for name in names:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnviz.images.files import PICTURES, encoded, write
+from cnnviz.images.files import encoded, packed, write_result
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.registry.default_renderer import default_renderer
 from cnnviz.registry.registry import renderers
@@ -128,17 +128,7 @@ class Explanation:
         Several inputs become ``name-0.png``, ``name-1.png``, ...; a file appears whole or not at all.
         Returns the files written. Raises ValueError for a suffix that is neither.
         """
-        path = Path(path)
-        if path.suffix == ".safetensors":
-            write(path, self._packed())
-            return [path]
-        if path.suffix.lower() not in PICTURES:
-            raise ValueError(f"{path} has no suffix that can be written; use .safetensors or {', '.join(PICTURES)}")
-        pictures = self.render(renderer, **settings)
-        paths = [path] if len(pictures) == 1 else [path.with_stem(f"{path.stem}-{n}") for n in range(len(pictures))]
-        for each, picture in zip(paths, pictures, strict=True):
-            write(each, encoded(picture, each.suffix))
-        return paths
+        return write_result(path, self._packed, lambda: list(self.render(renderer, **settings)))
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
@@ -165,8 +155,6 @@ class Explanation:
             raise ValueError(f"{path} is not an explanation that cnnviz saved: {error}") from error
 
     def _packed(self) -> bytes:
-        from safetensors.torch import save
-
         tensors = {"values": self.values, "inputs": self.inputs, "score": self.score}
         tensors |= {} if self.target is None else {"target": self.target}
         tensors |= {NOTE + name: note for name, note in self.notes.items()}
@@ -178,8 +166,7 @@ class Explanation:
             "objective": self.objective,
             "versions": {name: version(name) for name in ("cnnviz", "torch")},
         }
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        return save(plain, {"cnnviz": json.dumps(about)})
+        return packed(tensors, about)
 
     def _repr_png_(self) -> bytes:
         return encoded(np.asarray(_side_by_side(self.render())), ".png")

@@ -1,11 +1,14 @@
-"""The climb towards an input that a model answers strongly."""
+"""Gradient ascent on the input of a model: the objective rises step by step (activation maximization)."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -15,24 +18,19 @@ from cnnviz.engine.layers import INPUT, Layer, layer_name
 from cnnviz.engine.validation import check_finite
 from cnnviz.feature_visualization.parameterizations import Canvas
 from cnnviz.feature_visualization.robustness import Transformation
+from cnnviz.images.batches import Picture
 from cnnviz.images.bounds import Bounds
+from cnnviz.images.files import read_input
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.run.objectives import Objective
 from cnnviz.run.run import Run
 from cnnviz.run.targets import class_index
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from PIL import Image
-
-    Picture = Tensor | str | Path | Image.Image
-
 
 class Ascent:
-    """A model, what its inputs look like, and the steps made towards better ones. All that a synthesis is handed.
+    """A model, the form of its inputs, and the steps made so far: all that a synthesis is handed.
 
-    After every step there is an input to show; an interruption keeps the last of them.
+    After every step there are inputs to show; an interruption keeps the last of them.
     """
 
     def __init__(
@@ -47,22 +45,23 @@ class Ascent:
         progress: Callable[[int, int], None] | None = None,
         snapshots: int = 0,
     ):
-        weight = next((each for each in model.parameters() if each.is_floating_point()), torch.zeros(()))
+        weight = next((weight for weight in model.parameters() if weight.is_floating_point()), torch.zeros(()))
         first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
         self.model = model
         self.count = count
+        """How many inputs are to be made, N."""
         self.preprocessing = preprocessing
         self.categories = categories
         self.device, self.dtype = weight.device, weight.dtype
         self.generator = torch.Generator(self.device).manual_seed(seed)
         """The source of all randomness."""
         self.rank = len(first.kernel_size) if first is not None else 2 if isinstance(size, int | None) else len(size)
-        self.asked_size = self._lengths(size)
-        """The spatial size that was asked for, (*spatial); None where the synthesis may choose it."""
+        self.requested_size = self._lengths(size)
+        """The spatial size that the user asked for, (*spatial); None where the synthesis may choose it."""
         self.history: list[Tensor] = []
         self.snapshots: dict[int, Tensor] = {}
         self.notes: dict[str, Tensor] = {}
-        """What a synthesis measures on its way, for the user, (N, ...) by name."""
+        """Measurements for the user, (N, ...) by name; see :meth:`note`."""
         self.names: dict[Layer, str] = {}
         self._first = first
         self._every, self._progress, self._expected = snapshots, progress, 0
@@ -72,7 +71,7 @@ class Ascent:
 
     @property
     def channels(self) -> int:
-        """How many channels the model takes. Raises ValueError where nothing says it."""
+        """How many channels the model takes. Raises ValueError where no convolution and no preprocessing says it."""
         if self._first is not None:
             return self._first.in_channels
         if self.preprocessing is not None:
@@ -82,29 +81,30 @@ class Ascent:
 
     @property
     def size(self) -> tuple[int, ...]:
-        """The spatial size asked for, or what the preprocessing makes of pictures. Raises ValueError for neither."""
+        """The spatial size asked for, or else that of the preprocessing. Raises ValueError where there is neither."""
         known = self.preprocessing.crop if self.preprocessing is not None and self.rank == 2 else None
-        size = self.asked_size or known
+        size = self.requested_size or known
         if size is None:
             name, example = type(self.model).__name__, (224, (224, 224), (16, 112, 112))[self.rank - 1]
             raise ValueError(f"the size of {name}'s input is not known; give it, such as size={example}")
         return size
 
     def shape(self, size: Sequence[int] | None = None) -> tuple[int, ...]:
-        """Of all inputs together, (N, C, *spatial)."""
+        """The shape of all inputs together, (N, C, *spatial), of the given spatial size or of :attr:`size`."""
         return (self.count, self.channels, *(self.size if size is None else size))
 
     @property
     def bounds(self) -> Bounds:
-        """Between which values inputs lie; at least float32, however coarsely the model counts."""
-        kind = self.dtype if self.dtype in (torch.float32, torch.float64) else torch.float32
-        return Bounds.of(self.preprocessing, torch.zeros(1, self.channels, device=self.device, dtype=kind))
+        """The range of inputs for each channel, (C,), in float64 for models in float64 and else in float32."""
+        dtype = self.dtype if self.dtype in (torch.float32, torch.float64) else torch.float32
+        return Bounds.of(self.preprocessing, torch.zeros(1, self.channels, device=self.device, dtype=dtype))
 
-    def given(self, picture: Picture) -> Tensor:
-        """What a user handed over to begin with, as inputs (N, C, *spatial), one for each that is to be made.
+    def inputs_from(self, picture: Picture) -> Tensor:
+        """What the user handed over to begin with, as inputs (N, C, *spatial) of which nothing is shared.
 
-        A picture is a file, a PIL image, or a tensor (C, *spatial) or (N, C, *spatial) as the model takes it.
-        Raises TypeError, ValueError or OSError for what can't be read or does not fit.
+        A picture is a file, a PIL image, or a tensor (C, *spatial) or (N, C, *spatial) as the model takes it. One is
+        repeated ``count`` times; where ``count`` is 1, several are all taken. Raises TypeError, ValueError or OSError
+        for what can't be read or does not fit.
         """
         inputs = picture if isinstance(picture, Tensor) else self._read(picture)
         if not inputs.is_floating_point() or inputs.ndim not in (self.rank + 1, self.rank + 2):
@@ -113,37 +113,39 @@ class Ascent:
                 f"point (N, {self.channels}, {('L', 'H, W', 'D, H, W')[self.rank - 1]})"
             )
         inputs = inputs if inputs.ndim == self.rank + 2 else inputs[None]
-        if self.asked_size is not None and inputs.shape[2:] != self.asked_size:
-            raise ValueError(f"size={self.asked_size} is asked for, and what is given is {tuple(inputs.shape[2:])}")
+        if self.requested_size is not None and inputs.shape[2:] != self.requested_size:
+            raise ValueError(f"size={self.requested_size} is asked for, and what is given is {tuple(inputs.shape[2:])}")
         check_finite(inputs, "what is given")
         if len(inputs) == 1:
             inputs = inputs.expand(self.count, *inputs.shape[1:])
-        elif self.count == 1:
-            self.count = len(inputs)
-        if len(inputs) != self.count:
+        if self.count not in (1, len(inputs)):
             raise ValueError(f"{len(inputs)} inputs are given, and {self.count} are to be made; give one, or as many")
         return inputs.detach().to(self.bounds.low).clone()
 
     def layer_name(self, layer: Layer) -> str:
-        """The dotted name of a layer; None is the last one with spatial extent."""
+        """The dotted name of a layer; None is the last one with spatial extent. Raises LookupError for no layer."""
         if layer not in self.names:
             example = torch.zeros(1, *self.shape()[1:], device=self.device, dtype=self.dtype) if layer is None else None
             self.names[layer] = layer_name(self.model, layer, () if example is None else (example,))
         return self.names[layer]
 
     def class_index(self, target: int | str) -> int:
-        """A class's number, of itself or of its name."""
+        """The number of a class, given by number or name. Raises LookupError for a name that is not known."""
         return class_index(target, self.categories)
 
     def seen(self, inputs: Tensor, *layers: Layer) -> Seen:
-        """One pass through the model, without gradients."""
+        """The outputs of layers and of the model for inputs (N, C, *spatial): one pass, without gradients."""
         return View(self.model, layers, graph=False)(inputs.to(self.dtype))
 
     # The way up
 
     def expect(self, steps: int) -> None:
-        """Say how many steps there will be in all, where one ``ascend`` is not all, for those who watch."""
+        """Set the total number of steps that progress is told of, for a synthesis that ascends several times."""
         self._expected = steps
+
+    def note(self, name: str, values: Tensor) -> None:
+        """Keep a measurement (N, ...) for the user under a name."""
+        self.notes[name] = values
 
     def ascend(
         self,
@@ -163,9 +165,8 @@ class Ascent:
             objective: what is to be high, (N,).
             optimizer: of the canvas's parameters; it is asked to minimize the objective's negative.
             steps: how many.
-            transform: what the inputs must withstand: the model sees them through it, drawn anew for each step.
-            where_flat: the rule under which inputs rise that the objective does not depend on where they are, as where
-                no ReLU lets anything through.
+            transform: the transformation that the inputs must be robust to; it is drawn anew for each step.
+            where_flat: the backward rule for inputs whose gradient is zero everywhere, as where no ReLU is active.
             after: called after each step with its number, from 1, without gradients.
 
         Raises:
@@ -182,10 +183,10 @@ class Ascent:
                 with torch.enable_grad():
                     inputs = canvas().to(self.dtype)
                     inputs = inputs if transform is None else transform(inputs, self.generator)
-                    values, slope = self._slope(view, objective, inputs.detach(), where_flat)
-                    risen = slopes((inputs * slope).sum(), canvas.parameters)
-                for parameter, each in zip(canvas.parameters, risen, strict=True):
-                    parameter.grad = -each
+                    values, gradient = self._gradient(view, objective, inputs.detach(), where_flat)
+                    gradients = slopes((inputs * gradient).sum(), canvas.parameters)
+                for parameter, rise in zip(canvas.parameters, gradients, strict=True):
+                    parameter.grad = -rise
                 reached.append(values)  # noqa: B023  # called within this step only
                 return -values.sum()
 
@@ -194,64 +195,55 @@ class Ascent:
                 with torch.no_grad():
                     after(step)
             self.names |= view.names
-            self._told(reached[0], steps - step)
+            self._record(reached[0], steps - step)
         with torch.no_grad():
             return canvas().detach()
 
     @property
-    def kept(self) -> Tensor | None:
-        """The inputs as the last step left them; None before the first."""
+    def latest(self) -> Tensor | None:
+        """The inputs (N, C, *spatial) as the last step left them; None before the first."""
         if self._canvas is None or not self.history:
             return None
         with torch.no_grad():
             return self._canvas().detach()
 
-    def _slope(
+    def _gradient(
         self, view: View, objective: Objective, inputs: Tensor, where_flat: Rule | None
     ) -> tuple[Tensor, Tensor]:
-        """The objective, (N,), and which way inputs rise, (N, C, *spatial)."""
+        """The objective, (N,), and its gradient at the inputs, (N, C, *spatial)."""
         inputs.requires_grad_()
         values: Any = objective(view(inputs))
         if not isinstance(values, Tensor) or values.shape != (len(inputs),):
-            found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise ValueError(f"{objective!r} gave {found}; it gives one number for each input, ({len(inputs)},)")
+            form = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(f"{objective!r} gave {form}; it gives one number for each input, ({len(inputs)},)")
         if not bool(values.isfinite().all()):
             raise ValueError(
                 f"{objective!r} is not finite after {len(self.history)} steps; take smaller ones, such as half the lr"
             )
-        (slope,) = slopes(values.sum(), [inputs])
+        (gradient,) = slopes(values.sum(), [inputs])
         if where_flat is not None:
-            flat = ~slope.flatten(1).any(1)
+            flat = ~gradient.flatten(1).any(1)
             if bool(flat.any()):
-                slope[flat] = Run(self.model, inputs.detach(), objective).gradient(INPUT, where_flat)[flat]
-        return values.detach(), slope
+                gradient[flat] = Run(self.model, inputs.detach(), objective).gradient(INPUT, where_flat)[flat]
+        return values.detach(), gradient
 
-    def _told(self, values: Tensor, left: int) -> None:
+    def _record(self, values: Tensor, left: int) -> None:
         self.history.append(values)
         done = len(self.history)
-        kept = self.kept if self._every and done % self._every == 0 else None
-        if kept is not None:
-            self.snapshots[done] = kept
+        if self._every and done % self._every == 0 and (inputs := self.latest) is not None:
+            self.snapshots[done] = inputs
         if self._progress is not None:
             self._progress(done, max(self._expected, done + left))
 
     def _read(self, picture: Any) -> Tensor:
-        from PIL import Image
-
-        from cnnviz.images.files import read_input
-
-        if isinstance(picture, str | bytes) or hasattr(picture, "__fspath__"):
-            reads = True
-        elif isinstance(picture, Image.Image):
-            reads = False
-        else:
+        if not isinstance(picture, str | os.PathLike | Image.Image):
             raise TypeError(f"a picture is a file, a PIL image or a tensor, not a {type(picture).__name__}")
         if self.preprocessing is None:
             raise TypeError("a picture is given, and no preprocessing; give that too, or a tensor (N, C, *spatial)")
         prepare = self.preprocessing
-        if self.asked_size is not None and self.rank == 2:
-            prepare = prepare.changed(size=(self.asked_size[0], self.asked_size[1]))
-        return read_input(picture, prepare) if reads else prepare(picture)
+        if self.requested_size is not None and self.rank == 2:
+            prepare = prepare.changed(size=(self.requested_size[0], self.requested_size[1]))
+        return prepare(picture) if isinstance(picture, Image.Image) else read_input(Path(picture), prepare)
 
     def _lengths(self, size: int | Sequence[int] | None) -> tuple[int, ...] | None:
         if size is None:

@@ -1,8 +1,7 @@
-"""What was made for a model, with what is needed to read, draw and keep it."""
+"""The result of a synthesis, with what is needed to read, draw and save it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,24 +11,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnnviz.drawing.input_images import draw_inputs
-from cnnviz.images.files import PICTURES, encoded, write
+from cnnviz.images.files import encoded, packed, write_result
 from cnnviz.images.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, eq=False)
 class Synthesized:
-    """Inputs that were made for a model."""
+    """Inputs that a synthesis made for a model, N of them."""
 
     inputs: Tensor
     """(N, C, *spatial) as the model sees them."""
     history: Tensor
-    """(steps, N): how high the objective was at each step."""
+    """(steps, N): the objective at each step."""
     recipe: str
     """The synthesis and its settings, as a user would write it."""
     snapshots: Mapping[int, Tensor] = field(default_factory=dict)
-    """Inputs on the way, by the number of steps made; their size may differ."""
+    """Inputs (N, C, *spatial) on the way, by the number of steps made; their spatial size may differ."""
     finished: bool = True
-    """False where the work was interrupted, and this is as far as it came."""
+    """False if the synthesis was interrupted; the inputs are those of the last step."""
     preprocessing: Preprocessing | None = None
     """Turns ``inputs`` back into pictures."""
     notes: Mapping[str, Tensor] = field(default_factory=dict)
@@ -44,7 +43,7 @@ class Synthesized:
         return f"Synthesized({self.recipe}; {shape}, {len(self.history)} steps{interrupted})"
 
     def outcome(self) -> str:
-        """How far it came, such as ``rose from 0.2 to 3050 in 256 steps``; of several their mean."""
+        """How the objective rose, such as ``rose from 0.2 to 3050 in 256 steps``; of several their mean."""
         if not len(self.history):
             return "took no steps"
         first, last = (f"{float(values.mean()):.4g}" for values in (self.history[0], self.history[-1]))
@@ -73,21 +72,9 @@ class Synthesized:
         Several become ``name-0.png``, ``name-1.png``, ...; a file appears whole or not at all.
         Returns the files written. Raises ValueError for a suffix that is neither.
         """
-        path = Path(path)
-        if path.suffix == ".safetensors":
-            write(path, self._packed())
-            return [path]
-        if path.suffix.lower() not in PICTURES:
-            raise ValueError(f"{path} has no suffix that can be written; use .safetensors or {', '.join(PICTURES)}")
-        pictures = self.pictures(contrast)
-        paths = [path] if len(pictures) == 1 else [path.with_stem(f"{path.stem}-{n}") for n in range(len(pictures))]
-        for each, picture in zip(paths, pictures, strict=True):
-            write(each, encoded(picture, each.suffix))
-        return paths
+        return write_result(path, self._packed, lambda: list(self.pictures(contrast)))
 
     def _packed(self) -> bytes:
-        from safetensors.torch import save
-
         tensors = {"inputs": self.inputs, "history": self.history}
         tensors |= {f"note.{name}": note for name, note in self.notes.items()}
         tensors |= {f"snapshot.{step}": inputs for step, inputs in self.snapshots.items()}
@@ -96,8 +83,7 @@ class Synthesized:
             "finished": self.finished,
             "preprocessing": self.preprocessing.as_dict() if self.preprocessing else None,
         }
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        return save(plain, {"cnnviz": json.dumps(about)})
+        return packed(tensors, about)
 
     def _repr_png_(self) -> bytes:
         return encoded(_side_by_side(self.pictures()), ".png")

@@ -1,8 +1,7 @@
-"""Small changes at random that what is made must withstand, so that it becomes a pattern and not noise.
+"""Transformation robustness: random transformations before each step, against noise (Olah et al., 2017).
 
-A transformation is a callable ``(inputs (N, C, *spatial), generator) -> inputs``, every input changed in a way of its
-own. What they cut off or turn away is lost, so a border is put around first, and the middle is kept at the end.
-(Olah et al., 2017.)
+A transformation is a callable ``(inputs (N, C, *spatial), generator) -> inputs`` that draws for every input by itself.
+What is shifted or turned out of the frame is lost, so padding comes first, and a crop of the middle last.
 """
 
 from __future__ import annotations
@@ -23,7 +22,10 @@ DEGREES = 10.0
 
 
 def robustness(size: Sequence[int]) -> Transformation:
-    """Those of Olah et al. for inputs of that spatial size: border, jitter, scale, rotation, jitter, and the middle."""
+    """The transformations of Olah et al. (2017) for a spatial size: pad, jitter, scale, rotate, jitter, crop.
+
+    They take and give inputs (N, C, *spatial). Signals are not rotated.
+    """
     shortest = min(size)
     pad, jitter, last = (math.ceil(share * shortest) for share in (PAD, JITTER, LAST_JITTER))
     turned = [rotated(DEGREES)] if len(size) > 1 else []
@@ -31,18 +33,18 @@ def robustness(size: Sequence[int]) -> Transformation:
 
 
 def composed(*transformations: Transformation) -> Transformation:
-    """One after the other."""
+    """Several transformations of inputs (N, C, *spatial), one after the other."""
 
     def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
-        for each in transformations:
-            inputs = each(inputs, generator)
+        for transformation in transformations:
+            inputs = transformation(inputs, generator)
         return inputs
 
     return transform
 
 
 def padded(width: int, value: float = 0.0) -> Transformation:
-    """A border on all sides; 0 is the mean of normalized inputs."""
+    """Pad inputs (N, C, *spatial) by ``width`` pixels of ``value`` on all sides; 0 is the mean of normalized inputs."""
 
     def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
         return F.pad(inputs, (width, width) * (inputs.ndim - 2), value=value)
@@ -51,18 +53,18 @@ def padded(width: int, value: float = 0.0) -> Transformation:
 
 
 def jittered(width: int) -> Transformation:
-    """A window smaller by so many pixels, at a place of its own for every input; nothing is filled in."""
+    """Crop each input (C, *spatial) at a random place to a window ``width`` pixels smaller along every axis."""
 
     def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
         rank = inputs.ndim - 2
         places = torch.randint(width + 1, (len(inputs), rank), generator=generator, device=inputs.device).tolist()
-        return torch.stack([_window(each, place, width) for each, place in zip(inputs, places, strict=True)])
+        return torch.stack([_window(values, place, width) for values, place in zip(inputs, places, strict=True)])
 
     return transform
 
 
 def scaled(factors: Sequence[float]) -> Transformation:
-    """Enlarged or reduced about the middle by one of the factors; the size stays, with zeros around what is reduced."""
+    """Scale each input (C, *spatial) about its middle by one of the factors; the size stays, and zeros fill it up."""
 
     def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(factors), (len(inputs),), generator=generator, device=inputs.device)
@@ -74,7 +76,10 @@ def scaled(factors: Sequence[float]) -> Transformation:
 
 
 def rotated(degrees: float) -> Transformation:
-    """Turned about the middle by up to so many degrees either way, volumes in the plane of their last two axes."""
+    """Rotate each input (C, *spatial) about its middle by up to ``degrees`` either way.
+
+    Volumes turn in the plane of their last two axes. Raises ValueError for signals.
+    """
 
     def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
         rank = inputs.ndim - 2
@@ -93,27 +98,27 @@ def rotated(degrees: float) -> Transformation:
 
 
 def middle(size: Sequence[int]) -> Transformation:
-    """The middle of that size; what is smaller gets a border of zeros."""
+    """Crop inputs (N, C, *spatial) to the middle of the spatial size; smaller inputs are padded with zeros."""
 
     def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
         border: list[int] = []
-        for length, wanted in zip(reversed(inputs.shape[2:]), reversed(size), strict=True):
-            before = (wanted - length) // 2
-            border += [before, wanted - length - before]
+        for length, goal in zip(reversed(inputs.shape[2:]), reversed(size), strict=True):
+            before = (goal - length) // 2
+            border += [before, goal - length - before]
         return F.pad(inputs, border)  # a negative border cuts off
 
     return transform
 
 
 def _window(values: Tensor, place: Sequence[int], less: int) -> Tensor:
-    """What is left of (C, *spatial) from that place on."""
+    """A window of (C, *spatial) that begins at that place, ``less`` pixels shorter along each axis."""
     for dim, start in enumerate(place, 1):
         values = values.narrow(dim, start, values.shape[dim] - less)
     return values
 
 
 def _moved(inputs: Tensor, matrices: Tensor) -> Tensor:
-    """Each input (C, *spatial) read at the places that its matrix (rank, rank), last axis first, makes of its own."""
+    """Each input (C, *spatial) sampled where its matrix (rank, rank) maps the grid; axes count from the last."""
     if inputs.ndim == 3:  # the grid is of images and volumes; a signal is an image of one line
         along = F.pad(matrices, (0, 1, 0, 1))
         along[:, 1, 1] = 1

@@ -1,4 +1,4 @@
-"""The call that makes inputs for a model: a synthesis, its settings; inputs that can be looked at and kept."""
+"""Feature visualization in one call: a synthesis with its settings makes inputs for a model."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def synthesize(
     categories: Sequence[str] | None = None,
     **settings: Any,
 ) -> Synthesized:
-    """Make inputs for a model: what does this part of it look for?
+    """Make inputs that maximize an objective of a model: what does this part of it look for?
 
     Args:
         model: in eval mode; it is never changed. Of :func:`cnnviz.load_model`, its preprocessing and class names are
             used too.
         synthesis: its name, or any callable of an :class:`~cnnviz.Ascent`.
-        size: spatial size of what is made: one length for all dimensions, or (*spatial). None: what the preprocessing
-            makes of pictures, or as the synthesis likes.
+        size: spatial size of the inputs: one length for all dimensions, or (*spatial). None: the size that the
+            preprocessing crops to, or one that the synthesis chooses.
         count: how many are made at once.
         seed: of all randomness; the same seed gives the same inputs on the same device.
         progress: called after every step with how many are done and how many there will be.
@@ -78,10 +78,9 @@ def synthesize(
         try:
             made, finished = made_by(ascent), True
         except KeyboardInterrupt:
-            kept = ascent.kept
-            if kept is None:
+            if ascent.latest is None:
                 raise
-            made, finished = kept, False
+            made, finished = ascent.latest, False
     recipe = made_by.recipe(ascent) if isinstance(made_by, NamedSynthesis) else getattr(made_by, "__name__", "")
     recipe = recipe or repr(made_by)
     expected = f"a synthesis gives (N, C, *spatial), with {ascent.rank + 2} dimensions as the model takes it"

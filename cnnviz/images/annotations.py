@@ -1,4 +1,4 @@
-"""Annotated places read from files: mask pictures or arrays in a folder, boxes or spans in a table.
+"""Annotations of evidence, read from files: mask pictures or arrays in a folder, boxes or spans in a table.
 
 A file annotates the picture of its own name, in that picture's own pixels; what resizes and crops the picture for the
 network does the same to its mask.
@@ -17,18 +17,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cnnviz.images.files import SUFFIXES, read_picture
+from cnnviz.images.files import SUFFIXES, open_array, read_picture
 from cnnviz.images.preprocessing import Preprocessing
 
 BOX, SPAN = ("file", "x0", "y0", "x1", "y1"), ("file", "start", "stop")
+Region = tuple[tuple[int, int], ...]
+"""Where it starts and stops along each axis, rows first."""
 _KINDS = f"a table begins with the line {','.join(BOX)} (pixels), or {','.join(SPAN)} (places of a signal)"
 
 
 class Annotations(Protocol):
-    """Where the evidence of each file is."""
+    """Masks of the annotated evidence in files."""
 
     def mask(self, path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
-        """For a picture or array, and its size, the annotated places of that size. Raises LookupError for none."""
+        """The mask (*spatial) of a picture or array of that spatial size; True on the evidence.
+
+        Raises LookupError for a file without annotation, ValueError for an annotation that does not fit.
+        """
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,9 @@ class MaskFolder:
     folder: Path
 
     def mask(self, path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
-        """What is brighter, or higher, than half of the mask's brightest place."""
-        found = [self.folder / f"{path.stem}{suffix}" for suffix in (".png", ".npy", *SUFFIXES)]
-        file = next((each for each in found if each.is_file()), None)
+        """True where the mask's file is brighter, or higher, than half of its maximum; see :class:`Annotations`."""
+        candidates = [self.folder / f"{path.stem}{suffix}" for suffix in (".png", ".npy", *SUFFIXES)]
+        file = next((candidate for candidate in candidates if candidate.is_file()), None)
         if file is None:
             raise LookupError(f"'{path}' has no mask: there is no {path.stem}.png or {path.stem}.npy in {self.folder}")
         if file.resolve() == path.resolve():
@@ -54,17 +59,17 @@ class MaskFolder:
 
 @dataclass(frozen=True)
 class Regions:
-    """Boxes or spans of a table by the name of the file they annotate: for each axis of it where they start and stop.
+    """Boxes or spans of a table by the name of the file they annotate: their start and stop along each axis.
 
     A file with several of them has all of their places.
     """
 
     table: Path
-    found: dict[str, tuple[tuple[tuple[int, int], ...], ...]]
+    regions: dict[str, tuple[Region, ...]]
 
     def mask(self, path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
-        """The places within its boxes or spans."""
-        regions = self.found.get(path.name, self.found.get(path.stem))
+        """True within the file's boxes or spans; see :class:`Annotations`."""
+        regions = self.regions.get(path.name, self.regions.get(path.stem))
         if regions is None:
             raise LookupError(f"'{path}' has no annotation: there is no line for {path.name} in {self.table}")
         mask = np.zeros(size, np.bool_)
@@ -79,7 +84,7 @@ class Regions:
 
 
 def read_annotations(path: str | Path) -> Annotations:
-    """A folder of masks, or a .csv table of boxes (file,x0,y0,x1,y1) or of spans (file,start,stop).
+    """Read a folder of masks, or a .csv table of boxes (file,x0,y0,x1,y1) or of spans (file,start,stop).
 
     Boxes and spans are in pixels or places, and end just before their last number. Raises FileNotFoundError for what is
     not there, ValueError for what is neither, with its line.
@@ -97,21 +102,21 @@ def read_annotations(path: str | Path) -> Annotations:
     titles = tuple(cell.lower() for cell in rows[0]) if rows else ()
     if titles not in (BOX, SPAN):
         raise ValueError(f"'{path}' is no table of boxes or spans; {_KINDS}")
-    found: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {}
+    regions: dict[str, tuple[Region, ...]] = {}
     for number, row in enumerate(rows[1:], 2):
         if any(row):
             name = Path(row[0]).name
-            found[name] = (*found.get(name, ()), _region(row, titles, f"{path}, line {number}"))
-    return Regions(path, found)
+            regions[name] = (*regions.get(name, ()), _region(row, titles, f"{path}, line {number}"))
+    return Regions(path, regions)
 
 
 def read_mask(
     annotations: Annotations, path: str | Path, preprocessing: Preprocessing, size: tuple[int, ...]
 ) -> Tensor:
-    """The annotated places of a file as the network sees it: bool, of that spatial size.
+    """The mask of the evidence in a file as the network sees the file: bool, of the spatial size ``size``.
 
-    Of a picture they are resized and cropped as it is. Raises LookupError where it is not annotated, ValueError where
-    the annotation is of another size.
+    A picture's mask is resized and cropped as the picture is. Raises LookupError where it is not annotated, ValueError
+    where the annotation is of another size.
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":
@@ -122,7 +127,7 @@ def read_mask(
     return torch.from_numpy(np.asarray(seen) > 0)
 
 
-def _region(row: list[str], titles: tuple[str, ...], place: str) -> tuple[tuple[int, int], ...]:
+def _region(row: list[str], titles: tuple[str, ...], place: str) -> Region:
     if len(row) != len(titles):
         raise ValueError(f"{place}: there are {len(row)} values where {','.join(titles)} are needed")
     try:
@@ -138,10 +143,7 @@ def _region(row: list[str], titles: tuple[str, ...], place: str) -> tuple[tuple[
 
 
 def _array(path: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
-    except Exception as error:  # the header is text that NumPy evaluates: it may fail in any way
-        raise ValueError(f"mask '{path}' is not an array of numbers in .npy: {' '.join(str(error).split())}") from error
+    array = open_array(path, f"mask '{path}'")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"mask '{path}' holds {array.dtype}, not numbers")
     return array

@@ -1,21 +1,19 @@
-"""Many pictures a few at a time, so that memory does not grow with their number."""
+"""Batches of inputs from any number of pictures; only one batch is in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from cnnviz.images.files import read_input
 from cnnviz.images.preprocessing import Preprocessing
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-Picture: TypeAlias = "str | Path | Image.Image | Tensor"
+Picture: TypeAlias = str | Path | Image.Image | Tensor
 """A file, a PIL image, or an input (C, *spatial) as the network takes it."""
 T = TypeVar("T")
 
@@ -25,10 +23,13 @@ def in_batches(
     preprocessing: Preprocessing | None,
     most: int,
     unreadable: Callable[[Picture, Exception], None] | None = None,
+    like: Tensor | None = None,
 ) -> Iterator[tuple[list[T], Tensor]]:
-    """Inputs (N, C, *spatial) of one size, N at most so many, with what each picture came with.
+    """Batches of inputs (N, C, *spatial) of one spatial size, N at most ``most``, each with the tags of its pictures.
 
-    A picture that cannot be read is told and left out; where nobody is told, its error is raised: OSError, ValueError.
+    They have the device and the type of ``like``; None leaves them as they are.
+    A picture that cannot be read is left out, and ``unreadable`` is called with it and its error. Raises OSError or
+    ValueError instead where that is None; TypeError for pictures without a preprocessing.
     """
     tags: list[T] = []
     inputs: list[Tensor] = []
@@ -41,12 +42,17 @@ def in_batches(
             unreadable(picture, error)
             continue
         if inputs and (len(inputs) == most or inputs[0].shape != tensor.shape):
-            yield tags, torch.stack(inputs)
+            yield tags, _stacked(inputs, like)
             tags, inputs = [], []
         tags.append(tag)
         inputs.append(tensor)
     if inputs:
-        yield tags, torch.stack(inputs)
+        yield tags, _stacked(inputs, like)
+
+
+def _stacked(inputs: list[Tensor], like: Tensor | None) -> Tensor:
+    batch = torch.stack(inputs)
+    return batch if like is None else batch.to(like.device, like.dtype)
 
 
 def _prepared(picture: Picture, preprocessing: Preprocessing | None) -> Tensor:

@@ -1,16 +1,21 @@
-"""Files become pictures and inputs; nothing a file claims is believed before it is checked."""
+"""Reading pictures and inputs from files, and writing results into them.
+
+Nothing that a file claims is believed before it is checked; a file is written whole or not at all.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import stat
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,10 +35,10 @@ _filters = threading.Lock()  # warning filters belong to the whole process
 def find_pictures(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Files in the order given; a folder stands for the pictures and .npy files right inside, sorted by name.
 
-    Hidden files are left out of folders, and a file met twice is listed once.
+    Hidden files are left out of folders, and a file named twice is listed once.
     Raises FileNotFoundError for what is not there or a folder without pictures, ValueError for no paths.
     """
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for path in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
         inside = sorted(_pictures_in(path)) if path.is_dir() else [path]
         if not inside:
@@ -42,16 +47,16 @@ def find_pictures(paths: str | Path | Iterable[str | Path]) -> list[Path]:
             )
         if not path.exists():
             raise FileNotFoundError(f"no file or folder '{path}'")
-        found |= dict.fromkeys(inside)
-    if not found:
+        files |= dict.fromkeys(inside)
+    if not files:
         raise ValueError("no pictures given; name at least one file or folder")
-    return list(found)
+    return list(files)
 
 
 def read_picture(path: str | Path, limit: int = LIMIT) -> Image.Image:
     """The picture in an RGB file, upright, 8 bits: the first frame of many, transparency over white.
 
-    Raises ValueError for a file that is no picture, is damaged or has more pixels than `limit` (or than
+    Raises ValueError for a file that is no picture, is damaged or has more pixels than ``limit`` (or than
     Pillow finds safe), which is checked before anything is decoded; FileNotFoundError or IsADirectoryError
     for a path that is no file.
     """
@@ -62,7 +67,7 @@ def read_input(path: str | Path, preprocessing: Preprocessing, limit: int = LIMI
     """A file as the network takes it, (C, *spatial) float32: a picture prepared, or a ready array in .npy.
 
     An array is (C, *spatial) or (1, C, *spatial) with as many channels as the preprocessing, of any rank.
-    Raises ValueError as `read_picture` does, or for an array that has other channels, NaN or infinity.
+    Raises ValueError as ``read_picture`` does, or for an array that has other channels, NaN or infinity.
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":
@@ -102,7 +107,7 @@ def _decoded(path: Path, mode: str, limit: int) -> Image.Image:
         except UnidentifiedImageError as reason:
             raise ValueError(f"'{path}' is not a picture that can be read ({', '.join(FORMATS)})") from reason
         except Exception as reason:  # Pillow raises nearly anything on a hostile file
-            raise ValueError(f"picture '{path}' is damaged: {_one_line(reason)}") from reason
+            raise ValueError(f"picture '{path}' is damaged: {one_line(reason)}") from reason
         width, height = opened.size
         if width * height > limit:
             raise ValueError(
@@ -115,7 +120,7 @@ def _decoded(path: Path, mode: str, limit: int) -> Image.Image:
                 opened.getexif()  # never before the limit is checked: for PNG it decodes everything
             picture = ImageOps.exif_transpose(opened)
         except Exception as reason:
-            raise ValueError(f"picture '{path}' is damaged: {_one_line(reason)}") from reason
+            raise ValueError(f"picture '{path}' is damaged: {one_line(reason)}") from reason
     try:
         return in_mode(picture, mode)
     except ValueError as reason:
@@ -131,29 +136,32 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _array(path: Path, channels: int) -> Tensor:
-    import numpy as np
-
-    _check_file(path)
+def open_array(path: Path, name: str) -> NDArray[Any]:
+    """The array in a .npy file, of any shape and type. Raises ValueError, which begins with ``name``, for no array."""
     try:
         # mapped, so that a header which promises more than the file holds is found before memory is taken
-        array = np.lib.format.open_memmap(path, mode="r")
-    except Exception as reason:  # the header is text that numpy evaluates: it may fail in any way
-        raise ValueError(f"'{path}' is not an array of numbers in .npy: {_one_line(reason)}") from reason
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception as reason:  # the header is text that NumPy evaluates: it may fail in any way
+        raise ValueError(f"{name} is not an array of numbers in .npy: {one_line(reason)}") from reason
+
+
+def _array(path: Path, channels: int) -> Tensor:
+    _check_file(path)
+    array = open_array(path, f"'{path}'")
     if array.dtype.kind != "f":
         raise ValueError(
             f"array '{path}' holds {array.dtype}; an array is what the model takes, normalized floating point, "
             "and pictures come as .png"
         )
-    found = array.shape
-    if len(found) >= 3 and found[0] == 1 and found[1] == channels:
+    shape = array.shape
+    if len(shape) >= 3 and shape[0] == 1 and shape[1] == channels:
         array = array[0]
     if array.ndim < 2 or array.shape[0] != channels:
         raise ValueError(
-            f"array '{path}' is {found} where ({channels}, ...) or (1, {channels}, ...) is needed; "
+            f"array '{path}' is {shape} where ({channels}, ...) or (1, {channels}, ...) is needed; "
             f"the preprocessing's mean and std have {channels} values"
         )
-    with np.errstate(over="ignore"):  # becomes infinite, which is told below
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused below
         values = torch.from_numpy(np.array(array, np.float32))
     broken = ~torch.isfinite(values)
     if broken.any():
@@ -162,7 +170,8 @@ def _array(path: Path, channels: int) -> Tensor:
     return values
 
 
-def _one_line(reason: BaseException) -> str:
+def one_line(reason: BaseException) -> str:
+    """The message of an error on one line, or the name of its type where it has no message."""
     return " ".join(str(reason).split()) or type(reason).__name__
 
 
@@ -199,9 +208,43 @@ def picture_suffix(path: str | Path) -> str:
 
 
 def encoded(picture: NDArray[np.uint8], suffix: str) -> bytes:
-    """The picture (H, W, 3) as a file with that suffix holds it."""
-    from PIL import Image
-
+    """A picture, uint8 (H, W, 3) or gray (H, W), in the file format of that suffix."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, Image.registered_extensions()[suffix.lower()])
     return stream.getvalue()
+
+
+def packed(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
+    """Tensors by name in the format ``.safetensors``, with a description in JSON as the metadata ``cnnviz``."""
+    from safetensors.torch import save
+
+    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(arrays, {"cnnviz": json.dumps(description)})
+
+
+def write_pictures(path: str | Path, pictures: Sequence[NDArray[np.uint8]]) -> list[Path]:
+    """Write pictures, uint8 (H, W, 3) or gray (H, W); several become ``name-0.png``, ``name-1.png``, ...
+
+    Returns the files written.
+    """
+    path = Path(path)
+    paths = [path] if len(pictures) == 1 else [path.with_stem(f"{path.stem}-{n}") for n in range(len(pictures))]
+    for file, picture in zip(paths, pictures, strict=True):
+        write(file, encoded(picture, file.suffix))
+    return paths
+
+
+def write_result(
+    path: str | Path, pack: Callable[[], bytes], draw: Callable[[], Sequence[NDArray[np.uint8]]]
+) -> list[Path]:
+    """Write what ``pack`` gives into a ``.safetensors`` file, or else what ``draw`` gives as pictures.
+
+    Returns the files written. Raises ValueError for a suffix that is neither, before anything is drawn.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        write(path, pack())
+        return [path]
+    if path.suffix.lower() not in PICTURES:
+        raise ValueError(f"{path} has no suffix that can be written; use .safetensors or {', '.join(PICTURES)}")
+    return write_pictures(path, draw())

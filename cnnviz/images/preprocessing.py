@@ -22,8 +22,8 @@ INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "lanczos", 
 class Preprocessing:
     """Resize, crop the centre, scale to 0..1, subtract the mean, divide by the standard deviation.
 
-    `mean` and `std` have a value per channel, on values in 0..1, so they say how many channels the network
-    takes. `resize` is the length of the shorter side in pixels before cropping and `crop` the (height, width)
+    ``mean`` and ``std`` have a value per channel, on values in 0..1, so they say how many channels the network
+    takes. ``resize`` is the length of the shorter side in pixels before cropping and ``crop`` the (height, width)
     kept of the centre; None leaves a picture as it is. A crop beyond the picture is filled up with black.
     Raises ValueError for settings that cannot be meant.
     """
@@ -55,7 +55,7 @@ class Preprocessing:
 
     @classmethod
     def from_torchvision(cls, transforms: Any) -> Preprocessing:
-        """The same settings as the preset that torchvision's `Weights.X.transforms()` gives."""
+        """The same settings as the preset that torchvision's ``Weights.X.transforms()`` gives."""
         if type(transforms).__name__ == "ObjectDetection":  # only scales to 0..1
             return cls((0.0,) * 3, (1.0,) * 3)
         if not hasattr(transforms, "mean") or not hasattr(transforms, "std"):
@@ -75,7 +75,7 @@ class Preprocessing:
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> Preprocessing:
-        """The same settings as timm makes of its `resolve_model_data_config(model)`."""
+        """The same settings as timm makes of its ``resolve_model_data_config(model)``."""
         height, width = config["input_size"][-2:]
         if config.get("crop_mode", "center") != "center" or height != width:
             raise ValueError(
@@ -88,7 +88,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Preprocessing:
-        """The preprocessing whose `as_dict()` this is."""
+        """The preprocessing whose ``as_dict()`` this is."""
         return cls(**settings)
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,11 +105,8 @@ class Preprocessing:
 
         The shorter side before cropping grows with the size, so that the same part of a picture is seen.
         """
-        changes: dict[str, Any] = {}
-        if mean is not None:
-            changes["mean"] = tuple(mean)
-        if std is not None:
-            changes["std"] = tuple(std)
+        given = {"mean": mean, "std": std}
+        changes: dict[str, Any] = {name: tuple(values) for name, values in given.items() if values is not None}
         if size is not None:
             crop = (size, size) if isinstance(size, int) else tuple(size)
             if len(crop) != 2 or not all(map(_is_length, crop)):

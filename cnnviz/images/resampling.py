@@ -1,31 +1,40 @@
-"""Resizing and blurring of tensors (N, C, *spatial), whatever the rank."""
+"""Resizing and blurring of tensors (N, C, *spatial) of any spatial rank."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def resize(values: Tensor, size: torch.Size, mode: str = "linear") -> Tensor:
-    """(N, C, *spatial) at another spatial size, whatever the rank; "corners" is linear with aligned corners."""
+def resize(values: Tensor, size: Sequence[int], mode: str = "linear", antialias: bool = False) -> Tensor:
+    """Interpolate ``values`` (N, C, *spatial), of one to three spatial dimensions, at the spatial size ``size``.
+
+    ``mode`` is "linear", "nearest", or "corners": linear with aligned corners. ``antialias`` smooths images that are
+    reduced; signals and volumes are never smoothed. Raises ValueError for another mode.
+    """
     modes = {"linear": ("linear", "bilinear", "trilinear"), "nearest": ("nearest",) * 3}
     modes["corners"] = modes["linear"]
     if mode not in modes:
         raise ValueError(f"there is no interpolation {mode!r}; it is {', '.join(modes)}")
-    if values.shape[2:] == size:
+    if values.shape[2:] == tuple(size):
         return values
     corners = None if mode == "nearest" else mode == "corners"
-    return F.interpolate(values, size, mode=modes[mode][len(size) - 1], align_corners=corners)
+    smooth = antialias and len(size) == 2 and size[0] < values.shape[2]
+    return F.interpolate(values, tuple(size), mode=modes[mode][len(size) - 1], align_corners=corners, antialias=smooth)
 
 
 def blurred(inputs: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur of (N, C, *spatial), whatever the rank; the border is continued. ``sigma`` in pixels."""
+    """Blur ``inputs`` (N, C, *spatial) with a Gaussian of the standard deviation ``sigma`` in pixels, above 0.
+
+    The kernel ends at 3 sigma; beyond the border, the values of the border go on.
+    """
     radius = math.ceil(3 * sigma)
-    places = torch.arange(-radius, radius + 1, device=inputs.device, dtype=torch.float32)
-    kernel = torch.softmax(-0.5 * (places / sigma) ** 2, 0).to(inputs.dtype)
+    offsets = torch.arange(-radius, radius + 1, device=inputs.device, dtype=torch.float32)
+    kernel = torch.softmax(-0.5 * (offsets / sigma) ** 2, 0).to(inputs.dtype)
     for dim in range(2, inputs.ndim):
         lines = inputs.movedim(dim, -1)
         flat = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (radius, radius), mode="replicate")

@@ -1,4 +1,4 @@
-"""A model is found by its name, and brings the preprocessing and the class names it was trained with."""
+"""Loading models by name, with the preprocessing and the class names they were trained with."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from cnnviz.images.files import one_line
 from cnnviz.images.preprocessing import IMAGENET, Preprocessing
 from cnnviz.models.weights import fill, load_weights, read_module, read_weights
 
@@ -24,12 +25,8 @@ BUNDLED = "cnnviz.demo"
 """Imported by its name: the networks there are made of the segmentation network here."""
 UNTRAINED = ("random", "none")
 FILE_SUFFIXES = (".pt", ".pth", ".pt2", ".pkl", ".bin", ".ckpt", ".safetensors", ".torchscript")
-AUXILIARY = (
-    "aux1.",
-    "aux2.",
-    "AuxLogits.",
-    "aux_classifier.",
-)  # heads for training alone, not built from a file
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")
+"""Prefixes of heads for training alone, which are not built for weights of a file."""
 KINDS = "a model is 'demo', a name of torchvision or timm, or 'package.module:factory'"
 
 
@@ -55,17 +52,17 @@ def load_model(
 ) -> LoadedModel:
     """The model of that name: bundled, torchvision's or timm's, of your own code, or in a trusted file.
 
-    `name`: 'demo', 'demo-shortcut' or 'demo-segmentation'; 'resnet50' or 'resnet50:IMAGENET1K_V1';
+    ``name``: 'demo', 'demo-shortcut' or 'demo-segmentation'; 'resnet50' or 'resnet50:IMAGENET1K_V1';
     'timm:resnet50.a1_in1k'; 'package.module:factory', which is imported and called; or a file that holds a whole
     network.
-    `weights`: a file; torchvision's by name, 'IMAGENET1K_V1'; 'random' for none; by default the published.
-    `mean` and `std` (on values in 0..1), `size` (pixels) and `categories` (names in the order of the outputs,
+    ``weights``: a file; torchvision's by name, 'IMAGENET1K_V1'; 'random' for none; by default the published.
+    ``mean`` and ``std`` (on values in 0..1), ``size`` (pixels) and ``categories`` (names in the order of the outputs,
     or a text file with one per line) override what comes with the model.
 
     Raises LookupError for an unknown name, ConnectionError for weights that cannot be downloaded, and what
-    `load_weights` raises.
+    ``load_weights`` raises.
     """
-    loaded = _found(name, weights, trust_model, size)
+    loaded = _by_name(name, weights, trust_model, size)
     try:
         loaded.module.eval()
     except NotImplementedError:  # an exported program is what it was exported as; the flag only says so
@@ -78,10 +75,10 @@ def load_model(
     )
 
 
-def _found(name: str, weights: str | Path | None, trust: bool, size: object) -> LoadedModel:
+def _by_name(name: str, weights: str | Path | None, trust: bool, size: object) -> LoadedModel:
     bundled = importlib.import_module(BUNDLED)
     if name in (*bundled.NETWORKS, bundled.SEGMENTATION):
-        module = _filled(bundled.network(name), weights, trust)
+        module = _with_weights(bundled.network(name), weights, trust)
         return LoadedModel(name, module, bundled.preprocessing(), bundled.categories(name))
     if name.startswith("timm:"):
         return _of_timm(name, weights, trust, size)
@@ -91,10 +88,10 @@ def _found(name: str, weights: str | Path | None, trust: bool, size: object) -> 
     if known.lower() in zoo.list_models():
         return _of_torchvision(known.lower(), published, weights, trust)
     if Path(name).is_file() or Path(name).suffix in FILE_SUFFIXES:
-        module = _filled(read_module(name, trust), weights, trust)
+        module = _with_weights(read_module(name, trust), weights, trust)
         return LoadedModel(name, module, _guessed(module), None)
     if ":" in name:
-        module = _filled(_made(name), weights, trust)
+        module = _with_weights(_from_factory(name), weights, trust)
         return LoadedModel(name, module, _guessed(module), None)
     known_to_zoo = [known for known in zoo.list_models() if not known.startswith("quantized_")]
     names = [*bundled.NETWORKS, bundled.SEGMENTATION, *known_to_zoo]
@@ -103,7 +100,7 @@ def _found(name: str, weights: str | Path | None, trust: bool, size: object) -> 
         if timm.is_model(name):
             return _of_timm(name, weights, trust, size)
         names += timm.list_models()
-    raise LookupError(f"no model {name!r}{_near(name, names)}; {KINDS}")
+    raise LookupError(f"no model {name!r}{_suggestion(name, names)}; {KINDS}")
 
 
 def _of_torchvision(name: str, published: str, weights: str | Path | None, trust: bool) -> LoadedModel:
@@ -125,7 +122,7 @@ def _of_torchvision(name: str, published: str, weights: str | Path | None, trust
             module = zoo.get_model(name, weights=chosen, progress=sys.stderr is not None and sys.stderr.isatty())
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as reason:
             raise ConnectionError(
-                f"the weights {chosen} of {name} did not arrive from {chosen.url} ({_one_line(reason)}); "
+                f"the weights {chosen} of {name} did not arrive from {chosen.url} ({one_line(reason)}); "
                 "get that file in another way and pass it with --weights FILE (in Python weights=)"
             ) from reason
         return LoadedModel(name, module, preprocessing, categories)
@@ -167,12 +164,12 @@ def _of_timm(name: str, weights: str | Path | None, trust: bool, size: object) -
     timm = importlib.import_module("timm")
     bare = name.removeprefix("timm:")
     if not timm.is_model(bare):
-        raise LookupError(f"timm has no model {bare!r}{_near(bare, timm.list_models())}")
+        raise LookupError(f"timm has no model {bare!r}{_suggestion(bare, timm.list_models())}")
     try:
         module = timm.create_model(bare, pretrained=weights is None)
     except Exception as reason:  # the hub's client has errors of its own for being offline
         raise ConnectionError(
-            f"timm could not load {bare!r} ({_one_line(reason)}); if its weights did not arrive, get them in "
+            f"timm could not load {bare!r} ({one_line(reason)}); if its weights did not arrive, get them in "
             "another way and pass --weights FILE (in Python weights=)"
         ) from reason
     config = importlib.import_module("timm.data").resolve_model_data_config(module)
@@ -180,26 +177,26 @@ def _of_timm(name: str, weights: str | Path | None, trust: bool, size: object) -
         side = min(config["input_size"][-2:])
         config |= {"crop_mode": "center", "input_size": (len(config["mean"]), side, side)}
     preprocessing = Preprocessing.from_timm(config)
-    module = _filled(module, weights, trust)
+    module = _with_weights(module, weights, trust)
     named = module.num_classes == 1000 and str(weights) not in UNTRAINED  # timm's thousand are ImageNet's
     return LoadedModel(name, module, preprocessing, _imagenet_names() if named else None)
 
 
-def _made(name: str) -> nn.Module:
+def _from_factory(name: str) -> nn.Module:
     """What a factory in the user's own code makes; the working directory is searched, as by python -m."""
     place, _, attribute = name.partition(":")
     with _working_directory_importable():
         try:
-            found: Any = importlib.import_module(place)
+            value: Any = importlib.import_module(place)
         except ModuleNotFoundError as reason:
             if not reason.name or not f"{place}.".startswith(f"{reason.name}."):
                 raise  # the module is there, and something it imports is not
             raise ModuleNotFoundError(f"no module {reason.name!r} for model {name!r}; {KINDS}") from reason
         for part in attribute.split("."):
-            if not hasattr(found, part):
-                raise LookupError(f"{place} has no {attribute!r}{_near(part, dir(found))} for model {name!r}")
-            found = getattr(found, part)
-        made = found if isinstance(found, nn.Module) or not callable(found) else found()
+            if not hasattr(value, part):
+                raise LookupError(f"{place} has no {attribute!r}{_suggestion(part, dir(value))} for model {name!r}")
+            value = getattr(value, part)
+        made = value if isinstance(value, nn.Module) or not callable(value) else value()
     if not isinstance(made, nn.Module):
         raise TypeError(f"model {name!r} gives {type(made).__name__}; the factory must return a torch.nn.Module")
     return made
@@ -215,7 +212,7 @@ def _working_directory_importable() -> Iterator[None]:
         sys.path.remove(here)
 
 
-def _filled(module: nn.Module, weights: str | Path | None, trust: bool) -> nn.Module:
+def _with_weights(module: nn.Module, weights: str | Path | None, trust: bool) -> nn.Module:
     if weights is not None and str(weights) not in UNTRAINED:
         load_weights(module, weights, trust)
     return module
@@ -251,10 +248,6 @@ def _names(categories: str | Path | Sequence[str]) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines)
 
 
-def _near(name: str, names: Sequence[str]) -> str:
+def _suggestion(name: str, names: Sequence[str]) -> str:
     near = get_close_matches(name, names, 1)
     return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def _one_line(reason: BaseException) -> str:
-    return " ".join(str(reason).split()) or type(reason).__name__

@@ -1,6 +1,6 @@
 """Semantic segmentation with deconvolutions: a convolutional trunk, and its mirror image that brings the pixels back.
 
-Every size the trunk met is met again on the way back, in reverse and exactly. The trunk is used as it is, never edited.
+The decoder restores every size of the trunk exactly, in reverse order. The trunk is used as it is, never edited.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Deconvolution(nn.Module):
         rank = len(mirrored.kernel_size)
         whole = [step * (width - 1) for step, width in zip(mirrored.dilation, mirrored.kernel_size, strict=True)]
         if isinstance(mirrored.padding, str):
-            padding = [0] * rank if mirrored.padding == "valid" else [each // 2 for each in whole]
+            padding = [0] * rank if mirrored.padding == "valid" else [width // 2 for width in whole]
             # "same" pads an even kernel once more at the end
-            self.surplus = [each % 2 if mirrored.padding == "same" else 0 for each in whole]
+            self.surplus = [width % 2 if mirrored.padding == "same" else 0 for width in whole]
         else:
             padding, self.surplus = list(mirrored.padding), [0] * rank
         place: dict[str, Any] = {"device": mirrored.weight.device, "dtype": mirrored.weight.dtype}
@@ -62,12 +62,12 @@ class Deconvolution(nn.Module):
         wide: Tensor = self.transposed(maps, [length + more for length, more in zip(size, self.surplus, strict=True)])
         for axis, length in enumerate(size, start=2):
             wide = wide.narrow(axis, 0, length)
-        found: Tensor = self.relu(self.norm(wide))
-        return found
+        output: Tensor = self.relu(self.norm(wide))
+        return output
 
 
 class Unpooling(nn.Module):
-    """Puts each value back where max-pooling took it from, and zero elsewhere; what meets at one place adds up."""
+    """Puts each value back where max-pooling took it from, and zero elsewhere; values for one place add up."""
 
     def forward(self, maps: Tensor, size: Sequence[int], switches: Tensor) -> Tensor:
         empty = maps.new_zeros(*maps.shape[:2], math.prod(size))
@@ -84,11 +84,12 @@ class Stretching(nn.Module):
 class SegmentationNet(nn.Module):
     """Scores of classes for every pixel, by a trunk and its mirror (Noh, Hong and Han, 2015, arXiv:1505.04366).
 
-    `trunk`: (nested) nn.Sequential of convolutions, norms, activations, pools, dropouts, for inputs (N, C, *spatial) of
-    any rank. `decoder` mirrors it from the coarsest layer to the finest: a transposed convolution with batch norm and
-    ReLU for each convolution, unpooling with the recorded switches for each max-pool; `scores` is a 1 x 1 convolution.
-    The trunk is shared, not copied: to train the rest alone, give an optimizer what is not in `net.trunk`, and keep
-    `net.trunk.eval()`.
+    ``trunk``: (nested) nn.Sequential of convolutions, norms, activations, pools, dropouts, for inputs (N, C, *spatial)
+    of any rank. ``decoder`` mirrors it from the coarsest layer to the finest: a transposed convolution with batch norm
+    and ReLU for each convolution, unpooling with the recorded switches for each max-pool; ``scores`` is a 1 x 1
+    convolution.
+    The trunk is shared, not copied: to train the rest alone, give an optimizer what is not in ``net.trunk``, and keep
+    ``net.trunk.eval()``.
 
     Raises TypeError for a layer that has no mirror, ValueError for a trunk without convolutions or no classes.
     """
@@ -123,12 +124,12 @@ class SegmentationNet(nn.Module):
         rank = len(self.scores.kernel_size)
         if inputs.ndim != rank + 2:
             raise ValueError(f"the input is {tuple(inputs.shape)}; a trunk of Conv{rank}d takes N, C and {rank} sizes")
-        maps, met = inputs, []
+        maps, resized = inputs, []
         for _, layer in layers_of(self.trunk):
             if not isinstance(layer, PASSED):
-                met.append((maps.shape[2:], *switches_of(layer, maps)))
+                resized.append((maps.shape[2:], *switches_of(layer, maps)))
             maps = layer(maps)
-        for number, (stage, (size, *switches)) in enumerate(zip(self.decoder, reversed(met), strict=True)):
+        for number, (stage, (size, *switches)) in enumerate(zip(self.decoder, reversed(resized), strict=True)):
             maps = stage(maps, size, *switches)
             yield f"decoder.{number}", maps
 
@@ -167,9 +168,10 @@ def switches_of(layer: nn.Module, maps: Tensor) -> tuple[Tensor, ...]:
 
 
 def intersection_over_union(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
-    """For each class the pixels in both maps over those in either, (classes,) in 0..1; NaN for a class in neither.
+    """Intersection over union of each class, (classes,) in 0..1; NaN for a class that is in neither map.
 
-    Both maps hold class numbers, (N, *spatial), and all pixels of all pictures count together. Mean IoU is the mean.
+    ``predicted`` and ``truth`` hold class numbers (N, *spatial), below ``classes``; the pixels of all pictures count
+    together. The mean is the mean IoU.
     Raises ValueError for maps of different shapes.
     """
     if predicted.shape != truth.shape:

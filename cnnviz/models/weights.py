@@ -1,6 +1,6 @@
-"""Trained numbers go from a file into a network: all of them or none, and no code of the file's runs unasked.
+"""Loading weights from files into networks: all of them or none, and no code in the file runs unless it is trusted.
 
-What a file is, its first bytes say, not its suffix. A file that can run code is opened only on trust.
+The first bytes of a file say what it is, not its suffix.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cnnviz.images.files import one_line
+
 Kind = Literal["safetensors", "checkpoint", "TorchScript", "exported program"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # what training scripts save the weights under
@@ -27,7 +29,7 @@ def load_weights(module: nn.Module, path: str | Path, trust_model: bool = False)
     """Copies the weights in a .safetensors, .pth or .pt file into the module, in the module's own precision.
 
     Raises ValueError, and leaves the module as it was, when a weight is missing, left over, of another shape
-    or not finite, when the file is damaged, and for a file that can run code unless `trust_model` is set.
+    or not finite, when the file is damaged, and for a file that can run code unless ``trust_model`` is set.
     """
     fill(module, read_weights(path, trust_model), path)
 
@@ -54,7 +56,7 @@ def kind_of(path: str | Path) -> Kind:
             names = [name.partition("/")[2] for name in archive.namelist()]
             grows = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as reason:
-        raise ValueError(f"weights '{path}' are damaged or cut short: {_one_line(reason)}") from reason
+        raise ValueError(f"weights '{path}' are damaged or cut short: {one_line(reason)}") from reason
     if "constants.pkl" in names:
         return "TorchScript"
     if "archive_format" in names or "archive_version" in names:
@@ -72,32 +74,32 @@ def read_weights(path: str | Path, trust_model: bool = False) -> Mapping[str, An
         from safetensors.torch import load_file
 
         try:
-            found: Any = load_file(path)
+            content: Any = load_file(path)
         except (SafetensorError, KeyError, ValueError, OSError) as reason:
-            raise ValueError(f"weights '{path}' are damaged or cut short: {_one_line(reason)}") from reason
+            raise ValueError(f"weights '{path}' are damaged or cut short: {one_line(reason)}") from reason
     elif kind == "checkpoint":
-        found = _unpickled(path, trust_model)
+        content = _unpickled(path, trust_model)
     else:
-        found = read_module(path, trust_model)
+        content = read_module(path, trust_model)
     while True:
-        if isinstance(found, nn.Module):
-            found = found.state_dict()
-        if not isinstance(found, Mapping):
-            what = type(found).__name__
+        if isinstance(content, nn.Module):
+            content = content.state_dict()
+        if not isinstance(content, Mapping):
+            what = type(content).__name__
             raise ValueError(f"weights '{path}' hold a {what}, not a state dict; save model.state_dict()")
-        wrapped = [found[key] for key in WRAPPERS if isinstance(found.get(key), (Mapping, nn.Module))]
+        wrapped = [content[key] for key in WRAPPERS if isinstance(content.get(key), (Mapping, nn.Module))]
         if not wrapped:
-            return found
-        found = wrapped[0]
+            return content
+        content = wrapped[0]
 
 
 def read_module(path: str | Path, trust_model: bool = False) -> nn.Module:
     """The whole network in a TorchScript, exported (.pt2) or pickled file, which runs code when opened."""
     path, kind = Path(path), kind_of(path)
     if kind == "safetensors":
-        found: Any = None
+        content: Any = None
     elif kind == "checkpoint":
-        found = _unpickled(path, trust_model)
+        content = _unpickled(path, trust_model)
     else:
         if not trust_model:
             raise ValueError(_untrusted(path, f"is a program ({kind})"))
@@ -105,21 +107,21 @@ def read_module(path: str | Path, trust_model: bool = False) -> nn.Module:
             warnings.simplefilter("ignore")  # torch.jit is deprecated, which the file cannot help
             try:
                 script: Any = torch.jit.load  # which has no types
-                found = script(path, "cpu") if kind == "TorchScript" else torch.export.load(path).module()
+                content = script(path, "cpu") if kind == "TorchScript" else torch.export.load(path).module()
             except Exception as reason:  # code of the file's own can fail in any way
-                raise ValueError(f"model '{path}' does not load: {_one_line(reason)}") from reason
-    if not isinstance(found, nn.Module):
+                raise ValueError(f"model '{path}' does not load: {one_line(reason)}") from reason
+    if not isinstance(content, nn.Module):
         raise ValueError(
             f"'{path}' holds weights without a network; name the network, and give the file as its weights "
             "(--weights FILE)"
         )
-    return found
+    return content
 
 
 def fill(module: nn.Module, weights: Mapping[str, Any], source: str | Path, spare: tuple[str, ...] = ()) -> None:
     """Copies weights by name into the module, or raises ValueError about the source and changes nothing.
 
-    Weights whose names start with one of `spare` may be left over.
+    Weights whose names start with one of ``spare`` may be left over.
     """
     expected = module.state_dict()
     fitting = _as_named_in(expected, weights)
@@ -131,7 +133,7 @@ def fill(module: nn.Module, weights: Mapping[str, Any], source: str | Path, spar
     }
     for name in others:
         del fitting[name]
-    kept = {name: tensor.clone() for name, tensor in expected.items() if isinstance(tensor, Tensor)}
+    before = {name: tensor.clone() for name, tensor in expected.items() if isinstance(tensor, Tensor)}
     try:
         keys = module.load_state_dict(fitting, strict=False)  # here modules rename what older versions wrote
         # the count of batches is for training alone, and older files lack it
@@ -141,11 +143,11 @@ def fill(module: nn.Module, weights: Mapping[str, Any], source: str | Path, spar
             raise ValueError(_mismatch(module, source, missing, unexpected, others, list(expected)))
     except BaseException as reason:
         with torch.no_grad():
-            for name, tensor in kept.items():
+            for name, tensor in before.items():
                 expected[name].copy_(tensor)  # shares its memory with the module
         if isinstance(reason, RuntimeError):  # torch tells it on many lines
             network = type(module).__name__
-            raise ValueError(f"weights '{source}' do not fit {network}: {_one_line(reason)}") from reason
+            raise ValueError(f"weights '{source}' do not fit {network}: {one_line(reason)}") from reason
         raise
 
 
@@ -163,13 +165,13 @@ def _unpickled(path: Path, trust_model: bool) -> Any:
                 what = f"code ({code[1]}), not only numbers" if code else "more than numbers"
                 raise ValueError(_untrusted(path, f"holds {what}")) from reason
         except Exception as reason:  # torch.load fails on a broken file in many ways
-            short = _one_line(reason)[:200]
+            short = one_line(reason)[:200]
             raise ValueError(f"weights '{path}' are damaged or cut short: {short}") from reason
         try:
             with path.open("rb") as file:
                 return torch.load(file, "cpu", weights_only=False)
         except Exception as reason:
-            raise ValueError(f"model '{path}' does not load: {_one_line(reason)}") from reason
+            raise ValueError(f"model '{path}' does not load: {one_line(reason)}") from reason
 
 
 def _untrusted(path: Path, fact: str) -> str:
@@ -199,13 +201,13 @@ def _as_named_in(expected: Mapping[str, Any], weights: Mapping[str, Any]) -> Ord
 
 def _check_numbers(weights: Mapping[str, Any], expected: Mapping[str, Any], source: str | Path) -> None:
     for name, tensor in weights.items():
-        wanted = expected.get(name)
+        present = expected.get(name)
         if not isinstance(tensor, Tensor):
-            if isinstance(wanted, Tensor):
+            if isinstance(present, Tensor):
                 raise ValueError(f"weights '{source}' have {name} as {type(tensor).__name__}, not a tensor")
             continue
         plain = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
-        real = isinstance(wanted, Tensor) and wanted.is_floating_point()
+        real = isinstance(present, Tensor) and present.is_floating_point()
         if not plain or (real and not tensor.is_floating_point()):
             raise ValueError(
                 f"weights '{source}' have {name} as {tensor.dtype} ({tensor.layout}) where the network "
@@ -236,16 +238,12 @@ def _mismatch(
             "package.module:factory"
         )
     counted = [
-        f"{len(found)} {what} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
-        for what, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        if found
+        f"{len(faults)} {what} ({', '.join(faults[:3])}{', ...' if len(faults) > 3 else ''})"
+        for what, faults in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if faults
     ]
     return f"weights '{source}' do not fit {network}: {', '.join(counted)}; use weights of the same network"
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "scalar"
-
-
-def _one_line(reason: BaseException) -> str:
-    return " ".join(str(reason).split()) or type(reason).__name__

@@ -1,1 +1,1 @@
-"""What is built on all of it: confusion matrices, top activations, segmentation, receptive fields. No command line."""
+"""Applications of explanations: confusion matrices, top activations, segmentation, receptive fields. No commands."""

@@ -1,6 +1,6 @@
-"""Which classes are taken for which, and what the network looked at in each cell of that matrix.
+"""Confusion matrices: which classes are taken for which, with an explained picture in each cell.
 
-Two passes over the pictures: the first asks only for predictions, the second explains what is drawn. So memory holds
+Two passes over the pictures: the first only predicts, the second explains the pictures that are drawn. So memory holds
 a number for each picture, one batch, and one picture for each cell that is drawn.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +24,10 @@ from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation, joined
 from cnnviz.formulas import terms
 from cnnviz.images.batches import Picture, in_batches
-from cnnviz.images.files import encoded, picture_suffix, write
+from cnnviz.images.files import picture_suffix, write_pictures
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
-from cnnviz.registry.protocols import Attribution
-
-if TYPE_CHECKING:
-    from cnnviz.registry.protocols import Renderer
+from cnnviz.registry.protocols import Attribution, Renderer
 
 CELLS = {
     "typical": "the picture whose score is the median of its cell",
@@ -40,12 +38,12 @@ TOWARD = {"prediction": "the predicted class", "truth": "the true class"}
 
 
 @dataclass(frozen=True, eq=False)
-class Confusions:
+class ConfusionMatrix:
     """A confusion matrix, and an explanation for each of its cells that is drawn."""
 
     counts: Mapping[Place, int]
     """How many pictures each cell (true class, predicted class) holds; of all classes, those that occur."""
-    places: tuple[Place, ...]
+    cells: tuple[Place, ...]
     """The cells that are drawn, in the order of ``explanation``."""
     explanation: Explanation
     """One item for each cell: a picture, or the mean of its pictures, with its map."""
@@ -53,16 +51,16 @@ class Confusions:
     """Which picture each cell shows, counted from 0; its first, where it shows their mean."""
     classes: tuple[int, ...]
     """The classes that are drawn."""
-    says: tuple[str, ...] = ()
-    """What the matrix is told to be, in lines."""
+    caption: tuple[str, ...] = ()
+    """Lines above the matrix: how many pictures were named right, what the cells show."""
 
     def __len__(self) -> int:
         return sum(self.counts.values())
 
     @property
     def accuracy(self) -> float:
-        """Which share of the pictures was named right."""
-        return sum(count for (truth, guess), count in self.counts.items() if truth == guess) / len(self)
+        """The share of the pictures that were named right, 0 to 1."""
+        return sum(count for (truth, predicted), count in self.counts.items() if truth == predicted) / len(self)
 
     def name_of(self, index: int) -> str:
         """The class's name, or ``class 7`` where names are not known."""
@@ -74,27 +72,27 @@ class Confusions:
         totals: Counter[int] = Counter()
         for (truth, _), count in self.counts.items():
             totals[truth] += count
-        names = {each: self.name_of(each) for each in self.classes}
+        names = {index: self.name_of(index) for index in self.classes}
         return draw_confusion_matrix(
-            dict(zip(self.places, pictures, strict=True)), self.counts, names, totals, self.says
+            dict(zip(self.cells, pictures, strict=True)), self.counts, names, totals, self.caption
         )
 
     def save(self, path: str | Path, renderer: str | Renderer | None = None, **settings: Any) -> None:
         """Write the matrix as a picture, whole or not at all. Raises ValueError for a suffix that is none."""
-        suffix = picture_suffix(path)
-        write(Path(path), encoded(self.render(renderer, **settings), suffix))
+        picture_suffix(path)
+        write_pictures(path, [self.render(renderer, **settings)])
 
     def table(self) -> str:
         """The counts as CSV, a line for each cell that occurs: true class, predicted class, count."""
         stream = io.StringIO()
-        write = csv.writer(stream, lineterminator="\n")
-        write.writerow(["true", "predicted", "count"])
-        for (truth, guess), count in sorted(self.counts.items()):
-            write.writerow([self.name_of(truth), self.name_of(guess), count])
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["true", "predicted", "count"])
+        for (truth, predicted), count in sorted(self.counts.items()):
+            writer.writerow([self.name_of(truth), self.name_of(predicted), count])
         return stream.getvalue()
 
 
-def find_confusions(
+def confusion_matrix(
     model: nn.Module | LoadedModel,
     pictures: Sequence[tuple[Picture, int]],
     attribution: str | Attribution = "grad_cam",
@@ -111,7 +109,7 @@ def find_confusions(
     unreadable: Callable[[Picture, Exception], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     **settings: Any,
-) -> Confusions:
+) -> ConfusionMatrix:
     """The saliency confusion matrix of many pictures (after prasannals' neural_viz, which has it of one).
 
     Args:
@@ -125,8 +123,10 @@ def find_confusions(
         most: how many classes are drawn, 2 or more. If more occur, those of the most frequent confusions.
         preprocessing, categories, seed, memory, before_softmax: as for :func:`cnnviz.explain`.
         batch: how many pictures are looked at together.
-        unreadable: told each file that cannot be read, which is then left out; None raises its error.
-        progress: told how many looks at a picture are done, of how many.
+        unreadable: called with each picture that cannot be read, and the error; the picture is left out. None raises
+            the error.
+        progress: called with how many pictures were looked at, and how many looks there will be: one to predict, and
+            one more for each picture that is explained.
         settings: of a method given by name.
 
     Raises:
@@ -141,144 +141,123 @@ def find_confusions(
     if isinstance(model, LoadedModel):
         preprocessing, categories = preprocessing or model.preprocessing, categories or model.categories
         model = model.module
-    how = {"seed": seed, "memory": memory, "before_softmax": before_softmax}
-    ask = _Asking(model, pictures, preprocessing, categories, batch, how)
+    options = {"seed": seed, "memory": memory, "before_softmax": before_softmax}
+    ask = partial(explain, model, preprocessing=preprocessing, categories=categories, **options)
+    batches = partial(in_batches, preprocessing=preprocessing, most=batch, like=next(model.parameters(), None))
     tell = progress or (lambda done, of: None)
-    judged = _judged(ask, unreadable, lambda done: tell(done, len(pictures)))
-    if not judged:
+    # a data set may read a picture when it is asked for it, so it is asked once
+    numbered = (((number, label), picture) for number, (picture, label) in enumerate(pictures))
+    predictions = _predictions(ask, batches(numbered, unreadable=unreadable), lambda done: tell(done, len(pictures)))
+    if not predictions:
         raise ValueError("there are no pictures that can be read; name at least one")
-    cells: dict[Place, list[int]] = {}
-    for number, each in judged.items():
-        cells.setdefault((each.label, each.guess), []).append(number)
-    counts = {place: len(numbers) for place, numbers in sorted(cells.items())}
-    classes = _drawn(counts, most)
-    shown = {place: cells[place] for place in counts if set(place) <= set(classes)}
+    members: dict[Place, list[int]] = {}
+    for number, prediction in predictions.items():
+        members.setdefault((prediction.label, prediction.predicted), []).append(number)
+    counts = {place: len(numbers) for place, numbers in sorted(members.items())}
+    classes = most_confused(counts, most)
+    drawn = {place: members[place] for place in counts if set(place) <= set(classes)}
     if cell != "mean":
-        shown = {place: [_chosen(numbers, judged, cell)] for place, numbers in shown.items()}
-    targets = {number: place[toward == "prediction"] for place, numbers in shown.items() for number in numbers}
-    every = len(pictures) + len(targets)
-    means = _means(ask, shown, targets, attribution, settings, lambda done: tell(len(pictures) + done, every))
-    explanation = joined([means[place] for place in shown])
-    says = _told(counts, classes), f"{explanation.recipe} of {TOWARD[toward]}; each cell: {CELLS[cell]}"
-    examples = tuple(numbers[0] for numbers in shown.values())
-    return Confusions(counts, tuple(shown), explanation, examples, tuple(classes), says)
+        drawn = {place: [_example(numbers, predictions, cell)] for place, numbers in drawn.items()}
+    targets = {number: place[toward == "prediction"] for place, numbers in drawn.items() for number in numbers}
+    looks = len(pictures) + len(targets)
+    means = _means(
+        lambda inputs, numbers: ask(inputs, attribution, target=[targets[number] for number in numbers], **settings),
+        batches((number, pictures[number][0]) for number in targets),
+        {number: place for place, numbers in drawn.items() for number in numbers},
+        lambda done: tell(len(pictures) + done, looks),
+    )
+    explanation = joined([means[place] for place in drawn])
+    caption = _summary(counts, classes), f"{explanation.recipe} of {TOWARD[toward]}; each cell: {CELLS[cell]}"
+    examples = tuple(numbers[0] for numbers in drawn.values())
+    return ConfusionMatrix(counts, tuple(drawn), explanation, examples, tuple(classes), caption)
 
 
-def _told(counts: Mapping[Place, int], classes: Sequence[int]) -> str:
-    right = sum(count for (truth, guess), count in counts.items() if truth == guess)
-    every, occurring = sum(counts.values()), len({each for place in counts for each in place})
+def most_confused(counts: Mapping[Place, int], most: int) -> list[int]:
+    """The classes that occur or, of more than ``most``, those most often confused, then those of most pictures."""
+    occurring = sorted({index for place in counts for index in place})
+    if len(occurring) <= most:
+        return occurring
+    classes: set[int] = set()
+    for place in sorted(counts, key=lambda place: (place[0] == place[1], -counts[place], place)):
+        if len(classes | set(place)) <= most:
+            classes |= set(place)
+    return sorted(classes)
+
+
+def _summary(counts: Mapping[Place, int], classes: Sequence[int]) -> str:
+    right = sum(count for (truth, predicted), count in counts.items() if truth == predicted)
+    pictures, occurring = sum(counts.values()), len({index for place in counts for index in place})
     drawn = f"; {len(classes)} of {occurring} classes drawn, the most confused" if len(classes) < occurring else ""
-    return f"{right} of {every} pictures named right ({right / every:.1%}){drawn}"
-
-
-@dataclass(frozen=True, eq=False)
-class _Asking:
-    """How pictures are read and asked about, batch by batch."""
-
-    model: nn.Module
-    pictures: Sequence[tuple[Picture, int]]
-    preprocessing: Preprocessing | None
-    categories: Sequence[str] | None
-    batch: int
-    how: Mapping[str, Any]
-    """What else ``explain`` is told: seed, memory, before_softmax."""
-
-    def __call__(self, inputs: Tensor, attribution: Any, target: list[int], settings: Any) -> Explanation:
-        told: Any = {"preprocessing": self.preprocessing, "categories": self.categories, **self.how, **settings}
-        weight = next(self.model.parameters(), None)
-        inputs = inputs if weight is None else inputs.to(weight.device, weight.dtype)
-        found: Explanation = explain(self.model, inputs, attribution, target=target, **told)
-        return found
+    return f"{right} of {pictures} pictures named right ({right / pictures:.1%}){drawn}"
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """What a picture is, what it is taken for, and the score of that."""
+class _Prediction:
+    """The true class of a picture, the predicted class, and the score of that."""
 
     label: int
-    guess: int
+    predicted: int
     score: float
 
 
-def _judged(
-    ask: _Asking, unreadable: Callable[[Picture, Exception], None] | None, tell: Callable[[int], None]
-) -> dict[int, _Judged]:
-    """Of each picture that can be read."""
+def _predictions(
+    ask: Callable[..., Explanation],
+    batches: Iterable[tuple[Sequence[tuple[int, int]], Tensor]],
+    tell: Callable[[int], None],
+) -> dict[int, _Prediction]:
+    """The prediction for each picture that can be read, by the picture's number; batches come with number and label."""
     guess = terms.prediction()
-    asked = terms.noted(terms.image(), "guess", guess)
-    asked = terms.noted(asked, "score", terms.toward(terms.score(), guess))
-    judged: dict[int, _Judged] = {}
-    # a data set may read a picture when it is asked for it, so it is asked once
-    labelled = (((number, label), picture) for number, (picture, label) in enumerate(ask.pictures))
-    for tags, inputs in in_batches(labelled, ask.preprocessing, ask.batch, unreadable):
-        numbers, labels = zip(*tags, strict=True)
-        notes = ask(inputs, asked, list(labels), {}).notes
-        each = zip(labels, notes["guess"].tolist(), notes["score"].tolist(), strict=True)
-        judged.update(zip(numbers, (_Judged(*found) for found in each), strict=True))
-        tell(numbers[-1] + 1)
-    return judged
+    formula = terms.noted(terms.noted(terms.image(), "guess", guess), "score", terms.toward(terms.score(), guess))
+    predictions: dict[int, _Prediction] = {}
+    for tags, inputs in batches:
+        notes = ask(inputs, formula, target=[label for _, label in tags]).notes
+        rows = zip(tags, notes["guess"].tolist(), notes["score"].tolist(), strict=True)
+        predictions |= {number: _Prediction(label, predicted, score) for (number, label), predicted, score in rows}
+        tell(tags[-1][0] + 1)
+    return predictions
 
 
 def _means(
-    ask: _Asking,
-    shown: Mapping[Place, Sequence[int]],
-    targets: Mapping[int, int],
-    attribution: str | Attribution,
-    settings: Mapping[str, Any],
+    ask: Callable[[Tensor, Sequence[int]], Explanation],
+    batches: Iterable[tuple[Sequence[int], Tensor]],
+    cell_of: Mapping[int, Place],
     tell: Callable[[int], None],
 ) -> dict[Place, Explanation]:
-    """For each cell the mean of the pictures it shows; of a single one itself, with all that was noted of it."""
-    cell_of = {number: place for place, numbers in shown.items() for number in numbers}
+    """For each cell the mean of the pictures it shows; a single picture is itself, with its notes."""
     means: dict[Place, Explanation] = {}
-    met: Counter[Place] = Counter()
-    chosen = ((number, ask.pictures[number][0]) for number in targets)
-    for numbers, inputs in in_batches(chosen, ask.preprocessing, ask.batch):
-        answer = ask(inputs, attribution, [targets[number] for number in numbers], settings)
-        for number, each in zip(numbers, answer, strict=True):
-            place = cell_of[number]
-            met[place] += 1
-            means[place] = _moved(means[place], each, 1 / met[place]) if place in means else _alone(each)
-        tell(met.total())
-    if max(met.values()) > 1:  # what was noted of one picture has no mean
+    members: Counter[Place] = Counter()
+    for numbers, inputs in batches:
+        for number, explanation in zip(numbers, ask(inputs, numbers), strict=True):
+            place, alone = cell_of[number], _in_main_memory(explanation)
+            members[place] += 1
+            means[place] = _updated(means[place], alone, 1 / members[place]) if place in means else alone
+        tell(members.total())
+    if max(members.values()) > 1:  # what was noted of one picture has no mean
         means = {place: replace(mean, notes={}) for place, mean in means.items()}
     return means
 
 
-def _alone(each: Explanation) -> Explanation:
+def _in_main_memory(part: Explanation) -> Explanation:
     """A copy, for a part of a batch keeps the whole of it; in main memory, which is larger."""
-    values, inputs = (tensor.detach().to("cpu", copy=True) for tensor in (each.values, each.inputs))
-    target = None if each.target is None else each.target.cpu()
-    notes = {name: note.cpu() for name, note in each.notes.items()}
-    return replace(each, values=values, inputs=inputs, target=target, score=each.score.cpu(), notes=notes)
+    values, inputs, score = (tensor.detach().to("cpu", copy=True) for tensor in (part.values, part.inputs, part.score))
+    target = None if part.target is None else part.target.cpu()
+    notes = {name: note.cpu() for name, note in part.notes.items()}
+    return replace(part, values=values, inputs=inputs, target=target, score=score, notes=notes)
 
 
-def _moved(mean: Explanation, each: Explanation, share: float) -> Explanation:
-    """The mean with one more in it."""
-    if mean.inputs.shape != each.inputs.shape or mean.values.shape != each.values.shape:
+def _updated(mean: Explanation, new: Explanation, share: float) -> Explanation:
+    """The mean with one more explanation in it."""
+    if mean.inputs.shape != new.inputs.shape or mean.values.shape != new.values.shape:
         raise ValueError("the pictures reach the model in different sizes, and have no mean; give them one size")
     return replace(
         mean,
-        values=mean.values + share * (each.values.cpu() - mean.values),
-        inputs=mean.inputs + share * (each.inputs.cpu() - mean.inputs),
-        score=mean.score + share * (each.score.cpu() - mean.score),
+        values=mean.values + share * (new.values - mean.values),
+        inputs=mean.inputs + share * (new.inputs - mean.inputs),
+        score=mean.score + share * (new.score - mean.score),
     )
 
 
-def _chosen(numbers: Sequence[int], judged: Mapping[int, _Judged], cell: str) -> int:
-    ranked = sorted(numbers, key=lambda number: (judged[number].score, -number))
+def _example(numbers: Sequence[int], predictions: Mapping[int, _Prediction], cell: str) -> int:
+    """The picture of the cell with the highest or, for "typical", the median score."""
+    ranked = sorted(numbers, key=lambda number: (predictions[number].score, -number))
     return ranked[-1] if cell == "surest" else ranked[(len(ranked) - 1) // 2]
-
-
-def _drawn(counts: Mapping[Place, int], most: int) -> list[int]:
-    """The classes that occur or, of more than so many, those of the most frequent confusions, then of most pictures."""
-    occurring = sorted({each for place in counts for each in place})
-    if len(occurring) <= most:
-        return occurring
-    found: set[int] = set()
-    wrong = [place for place in counts if place[0] != place[1]]
-    right = [place for place in counts if place[0] == place[1]]
-    for places in (wrong, right):
-        for place in sorted(places, key=lambda place: (-counts[place], place)):
-            if len(found | set(place)) <= most:
-                found |= set(place)
-    return sorted(found)

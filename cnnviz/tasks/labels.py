@@ -1,4 +1,4 @@
-"""Which class each picture of a folder is of: the folder it lies in says it, or a table.
+"""Labels of pictures: the class of each picture in a folder is the name of its folder, or stands in a table.
 
 A class is given by number, or by a name that the network knows; folders may write spaces as underscores.
 """
@@ -32,16 +32,16 @@ def labelled_pictures(
     if table is not None:
         return [(folder / file, _number(label, names, where)) for file, label, where in _rows(Path(table))]
     inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found: list[tuple[Path, int]] = []
-    for each in inside:
-        number = _number(each.name, names, f"folder '{each}'")
+    pictures: list[tuple[Path, int]] = []
+    for class_folder in inside:
+        number = _number(class_folder.name, names, f"folder '{class_folder}'")
         try:
-            found += [(picture, number) for picture in find_pictures(each)]
+            pictures += [(picture, number) for picture in find_pictures(class_folder)]
         except FileNotFoundError:
             continue  # a class of which there is no picture
-    if not found:
+    if not pictures:
         raise ValueError(f"folder '{folder}' has no folders of pictures, one for each class; or give a table of labels")
-    return found
+    return pictures
 
 
 def _rows(table: Path) -> list[tuple[str, str, str]]:
@@ -55,16 +55,16 @@ def _rows(table: Path) -> list[tuple[str, str, str]]:
     head = [cell.strip().lower() for cell in lines[0]] if lines else []
     named = any(name in head for name in FILE)
     file, label = (_column(head, names, table) for names in (FILE, LABEL)) if named else (0, 1)
-    found = []
+    rows = []
     for number, cells in enumerate(lines[named:], 1 + named):
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) <= max(file, label) or not cells[file].strip() or not cells[label].strip():
             raise ValueError(f"table '{table}', line {number}: it needs a file and a label, such as cat.jpg,tabby")
-        found.append((cells[file].strip(), cells[label].strip(), f"table '{table}', line {number}"))
-    if not found:
+        rows.append((cells[file].strip(), cells[label].strip(), f"table '{table}', line {number}"))
+    if not rows:
         raise ValueError(f"table '{table}' has no rows; write a line such as cat.jpg,tabby for each picture")
-    return found
+    return rows
 
 
 def _column(head: Sequence[str], names: Sequence[str], table: Path) -> int:

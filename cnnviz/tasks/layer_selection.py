@@ -1,4 +1,4 @@
-"""Layers evenly through the depth of a network."""
+"""Layer selection: layers at even distances through the depth of a network."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from cnnviz.engine.feature_extraction import View
 from cnnviz.engine.layers import check_spatial
 
 
-def depths(model: nn.Module, inputs: Tensor, count: int) -> list[str]:
-    """Names of at most ``count`` layers with spatial extent, evenly from the first to the last.
+def evenly_spaced_layers(model: nn.Module, inputs: Tensor, count: int) -> list[str]:
+    """Names of at most ``count`` layers with spatial extent, at even distances from the first to the last.
 
-    Counted are the parts of the network and those of its sequences, such as ``features.0`` or ``layer1.0``.
-    Raises ValueError for a count below 1, LookupError where no part has spatial extent for such inputs.
+    Layers are the parts of the network and those of its sequences, such as ``features.0`` or ``layer1.0``. The first of
+    ``inputs`` (N, C, *spatial) is passed through the network once. Raises ValueError for a count below 1, LookupError
+    where no part has spatial extent for such inputs.
     """
     if count < 1:
         raise ValueError(f"{count} layers show nothing; use 1 or more")

@@ -1,4 +1,4 @@
-"""The object that a map points at, cut out of its picture by its colours."""
+"""Weakly supervised segmentation: the object that a map points at, cut out of its picture by its colours."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 
 from cnnviz.explanations.evidence import Sign, evidence, input_pictures
 from cnnviz.explanations.explanation import Explanation
-from cnnviz.images.files import encoded, write
+from cnnviz.images.files import write_pictures
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """For each input the object that its map points at."""
+    """The object that the map points at, for each of N inputs."""
 
     masks: Tensor
-    """(N, H, W) bool, the pixels of the object. Nothing where the map is blank."""
+    """(N, H, W) bool: the pixels of the object; none where the map is blank."""
     boxes: Tensor
     """(N, 4) int64: left, top, right, bottom in pixels, right and bottom just outside; zeros for no object."""
     explanation: Explanation
@@ -32,7 +32,7 @@ class Segmentation:
         return len(self.masks)
 
     def __getitem__(self, item: int) -> Segmentation:
-        """That of one input, still a batch (of one)."""
+        """The segmentation of one input, still a batch (of one)."""
         return Segmentation(self.masks[item][None], self.boxes[item][None], self.explanation[item])
 
     def save(self, path: str | Path) -> list[Path]:
@@ -43,10 +43,7 @@ class Segmentation:
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path} is no .png; masks are written so, for others would blur their edges")
-        paths = [path] if len(self) == 1 else [path.with_stem(f"{path.stem}-{item}") for item in range(len(self))]
-        for each, mask in zip(paths, self.masks.cpu().numpy(), strict=True):
-            write(each, encoded(mask.astype(np.uint8) * 255, ".png"))
-        return paths
+        return write_pictures(path, list(self.masks.cpu().numpy().astype(np.uint8) * 255))
 
 
 def segment(
@@ -57,7 +54,7 @@ def segment(
     sign: Sign = "auto",
     seed: int = 0,
 ) -> Segmentation:
-    """Cut out what the map points at: weakly supervised segmentation (Simonyan et al., 2014, arXiv:1312.6034, 3.2).
+    """Segment what the map points at: weakly supervised segmentation (Simonyan et al., 2014, arXiv:1312.6034, 3.2).
 
     The strongest places of the map tell the colours of the object, the weakest those of what is behind it; each is
     learned as a mixture of five Gaussians. A graph cut gives every pixel to one of them, neighbours of like colour to
@@ -92,26 +89,33 @@ def segment(
         )
     if iterations < 1:
         raise ValueError(f"iterations={iterations} cuts nothing; use 1 or more")
+    from torchvision.ops import masks_to_boxes
+
     maps = evidence(explanation, sign).cpu().numpy()
     pictures = (input_pictures(explanation) * 255).round().byte().movedim(1, -1).contiguous().cpu().numpy()
 
     def cut(item: int) -> NDArray[np.bool_]:
-        object_, rest = _examples(maps[item], foreground, background)
+        object_, rest = example_pixels(maps[item], foreground, background)
         if not object_.any() or not rest.any():
             return np.zeros_like(object_)
         return _largest_part(_cut(pictures[item], object_, rest, iterations, seed))
 
-    with ThreadPoolExecutor(1) as apart:  # OpenCV's random numbers belong to a thread; the caller's stay as they were
-        masks = np.stack(list(apart.map(cut, range(len(maps)))))
+    with ThreadPoolExecutor(1) as thread:  # OpenCV's random numbers belong to a thread; the caller's stay as they were
+        masks = torch.from_numpy(np.stack(list(thread.map(cut, range(len(maps))))))
+    boxes = torch.zeros(len(masks), 4, dtype=torch.int64)
+    filled = masks.flatten(1).any(1)
+    boxes[filled] = masks_to_boxes(masks[filled]).long() + torch.tensor([0, 0, 1, 1])
     device = explanation.values.device
-    boxes = torch.tensor([_box(mask) for mask in masks], device=device)
-    return Segmentation(torch.from_numpy(masks).to(device), boxes, explanation)
+    return Segmentation(masks.to(device), boxes.to(device), explanation)
 
 
-def _examples(
+def example_pixels(
     strengths: NDArray[np.floating[Any]], foreground: float, background: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Where the object's colours and where the others are learned; nowhere of a map without contrast."""
+    """The pixels (H, W) of a map (H, W) from which the colours of the object and of the rest are learned.
+
+    ``foreground`` and ``background`` are percentiles of the map. A map without contrast has no pixels for the rest.
+    """
     high, low = np.percentile(strengths, (foreground, background))
     # where more places than asked for share the highest value, they are the examples
     strong = strengths > high if high < strengths.max() else strengths == high
@@ -127,17 +131,17 @@ def _cut(
     if (picture == picture[0, 0]).all():
         return object_
     cv2.setRNGSeed(seed)
-    nowhere = (0, 0, 0, 0)  # the rectangle of a mode that is not used
-    behind, before = np.zeros((1, 65)), np.zeros((1, 65))  # the mixtures of both sides, which OpenCV fills
-    known = object_ | rest
+    no_rectangle = (0, 0, 0, 0)
+    mixtures = np.zeros((1, 65)), np.zeros((1, 65))  # of the background and the foreground; OpenCV fills them
+    examples = object_ | rest
     sides = np.where(object_, cv2.GC_FGD, cv2.GC_BGD).astype(np.uint8)
-    examples, told = picture[known][None], sides[known][None]  # a picture of one row
-    cv2.grabCut(examples, told, nowhere, behind, before, 0, cv2.GC_INIT_WITH_MASK)
-    found = np.full(picture.shape[:2], cv2.GC_PR_BGD, np.uint8)
-    cv2.grabCut(picture, found, nowhere, behind, before, 1, cv2.GC_EVAL_FREEZE_MODEL)
+    # the examples as a picture of one row
+    cv2.grabCut(picture[examples][None], sides[examples][None], no_rectangle, *mixtures, 0, cv2.GC_INIT_WITH_MASK)
+    labels = np.full(picture.shape[:2], cv2.GC_PR_BGD, np.uint8)
+    cv2.grabCut(picture, labels, no_rectangle, *mixtures, 1, cv2.GC_EVAL_FREEZE_MODEL)
     if iterations > 1:
-        cv2.grabCut(picture, found, nowhere, behind, before, iterations - 1, cv2.GC_EVAL)
-    return np.equal(found, cv2.GC_PR_FGD)
+        cv2.grabCut(picture, labels, no_rectangle, *mixtures, iterations - 1, cv2.GC_EVAL)
+    return np.equal(labels, cv2.GC_PR_FGD)
 
 
 def _largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -146,10 +150,3 @@ def _largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     parts: NDArray[np.int64] = label(mask, connectivity=mask.ndim)  # type: ignore[no-untyped-call]  # skimage has none
     sizes = np.bincount(parts.ravel())[1:]
     return parts == sizes.argmax() + 1 if len(sizes) else mask
-
-
-def _box(mask: NDArray[np.bool_]) -> list[int]:
-    if not mask.any():
-        return [0, 0, 0, 0]
-    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]

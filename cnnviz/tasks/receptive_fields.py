@@ -1,7 +1,7 @@
-"""Receptive fields, asked of the network itself: a NaN in the input makes NaN of every unit that reads it.
+"""Receptive fields, measured on the network: a NaN in the input becomes NaN in every unit that depends on it.
 
-No layer is known by its type, so residual, functional and hand-written networks of any rank are asked alike. Which part
-of the input is NaN is halved again and again, for all units, axes and both ends at once.
+Layers are not known by type, so residual, functional and hand-written networks of any rank are measured alike. The part
+of the input that is NaN is halved again and again (binary search), for all units, axes and both ends at once.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def receptive_field(
 ) -> tuple[slice, ...]:
     """The part of the input that a unit can depend on: a slice for each spatial dimension.
 
-    It is the smallest box that holds all those places, within the input: what a larger input would have beyond the
-    border is not in it. Weights of zero count. ``inputs`` (N, C, *spatial) say the size, ``at`` is the unit's place in
+    It is the smallest box within the input that holds all those places; it does not reach beyond the border. Weights of
+    zero count. ``inputs`` (N, C, *spatial) say the size, ``at`` is the unit's place in
     the layer, (*spatial), or () where the layer has no spatial extent; ``channel`` None is all channels together.
     Costs 2 * rank * log2(size) evaluations up to the layer. Raises ValueError for a unit there is not, or one that
     reads nothing of the input, or only through operations that turn NaN into numbers.
@@ -51,7 +51,7 @@ def receptive_field(
 def receptive_fields(
     model: nn.Module | LoadedModel, inputs: Tensor, layer: Layer, units: Sequence[Unit]
 ) -> list[tuple[slice, ...]]:
-    """Of several units of one layer, sooner than one by one; see :func:`receptive_field`."""
+    """The receptive fields of several units of one layer, faster than one by one; see :func:`receptive_field`."""
     network = unwrap(model.module if isinstance(model, LoadedModel) else model)
     check_model(network)
     check_inputs(network, (inputs,))
@@ -61,7 +61,7 @@ def receptive_fields(
 
 
 class _Probe:
-    """Units of one layer, and what of the input makes them NaN."""
+    """Which parts of one input make the units of a layer NaN."""
 
     def __init__(self, view: View, layer: Layer, input: Tensor, units: Sequence[Unit]):
         self.view, self.layer, self.input, self.units = view, layer, input, units
@@ -79,28 +79,29 @@ class _Probe:
                     "nothing of the input, or the model turns NaN into numbers; choose a layer before it does"
                 )
         begins, ends = self._ends(last=False), self._ends(last=True)
-        found = [tuple(map(slice, *both)) for both in zip(begins, ends, strict=True)]
-        self._check(found)
-        return found
+        fields = [tuple(map(slice, *bounds)) for bounds in zip(begins, ends, strict=True)]
+        self._check(fields)
+        return fields
 
     def _ends(self, last: bool) -> list[list[int]]:
-        """For each unit where along every axis what it reads begins, or with ``last`` where it has ended."""
-        # of what is before `some` the unit reads something, of what is before `none` nothing; if last, of what follows
-        none = [[length if last else 0 for length in self.size] for _ in self.units]
-        some = [[0 if last else length for length in self.size] for _ in self.units]
+        """For each unit the place along every axis where its field begins, or with ``last`` where it has ended."""
+        # the unit depends on the half of the input before `inside`, and not on that before `outside`; last: on the
+        # half that follows
+        outside = [[length if last else 0 for length in self.size] for _ in self.units]
+        inside = [[0 if last else length for length in self.size] for _ in self.units]
         while True:
-            left = [
-                (unit, axis, (none[unit][axis] + some[unit][axis]) // 2)
+            middles = [
+                (unit, axis, (outside[unit][axis] + inside[unit][axis]) // 2)
                 for unit in range(len(self.units))
                 for axis in range(len(self.size))
-                if abs(none[unit][axis] - some[unit][axis]) > 1
+                if abs(outside[unit][axis] - inside[unit][axis]) > 1
             ]
-            if not left:
-                return none
-            asked = list(dict.fromkeys((axis, middle) for _, axis, middle in left))
-            reads = self._reads([self._half(axis, middle, last) for axis, middle in asked])
-            for unit, axis, middle in left:
-                (some if reads[unit][asked.index((axis, middle))] else none)[unit][axis] = middle
+            if not middles:
+                return outside
+            halves = list(dict.fromkeys((axis, middle) for _, axis, middle in middles))
+            reads = self._reads([self._half(axis, middle, last) for axis, middle in halves])
+            for unit, axis, middle in middles:
+                (inside if reads[unit][halves.index((axis, middle))] else outside)[unit][axis] = middle
 
     def _half(self, axis: int, middle: int, last: bool) -> Tensor:
         """The places before the middle of an axis, or with ``last`` from there on."""
@@ -109,7 +110,7 @@ class _Probe:
         return places
 
     def _reads(self, masks: Sequence[Tensor]) -> list[list[bool]]:
-        """For each unit whether it reads something of each mask."""
+        """For each unit whether it depends on the input inside of each mask (*spatial)."""
         inputs = [self.input.masked_fill(mask.to(self.input.device), torch.nan) for mask in masks]
         return [values.isnan().any(1).tolist() for values in self._values(inputs)]
 
@@ -130,15 +131,15 @@ class _Probe:
                 )
 
     def _values(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """For each unit its values, (inputs, channels)."""
-        found: list[list[Tensor]] = [[] for _ in self.units]
+        """For each unit its activations, (inputs, channels)."""
+        activations: list[list[Tensor]] = [[] for _ in self.units]
         for start in range(0, len(inputs), AT_ONCE):
-            shown = self.view(torch.stack(list(inputs[start : start + AT_ONCE]))).layer(self.layer)
-            for unit, values in zip(self.units, found, strict=True):
+            output = self.view(torch.stack(list(inputs[start : start + AT_ONCE]))).layer(self.layer)
+            for unit, values in zip(self.units, activations, strict=True):
                 channels = slice(None) if unit.channel is None else slice(unit.channel, unit.channel + 1)
                 place: tuple[slice | int, ...] = (slice(None), channels, *unit.at)
-                values.append(shown[place])
-        return [torch.cat(values) for values in found]
+                values.append(output[place])
+        return [torch.cat(values) for values in activations]
 
 
 @contextmanager

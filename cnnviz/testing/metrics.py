@@ -1,4 +1,4 @@
-"""What a metric owes: one number for each input, whatever is beside it, and everything left as it was."""
+"""The promises of a metric: one number for each input, whatever is beside it, and everything stays as it was."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from cnnviz import Explanation, Metric, evaluate, explain, gradient, metrics
 from cnnviz.registry.registry import Method
 from cnnviz.testing.nets import SmallNet
-from cnnviz.testing.state_snapshot import state
-from cnnviz.testing.subject import built, close, equal
+from cnnviz.testing.state_snapshot import state, unchanged
+from cnnviz.testing.subject import Subject, close
 
 
 def check_metric(method: str | Metric | Method[Any], **settings: Any) -> None:
@@ -32,69 +32,64 @@ def check_metric(method: str | Metric | Method[Any], **settings: Any) -> None:
     Raises:
         AssertionError: naming what is broken.
     """
-    name, score = built(metrics, method, settings)
+    subject = Subject.of(metrics, method, settings)
     scored, depends = 0, False
-    for model, explained, masks in _explained():
-        what = f"inputs {tuple(explained.inputs.shape)}"
-        found = _scores(name, score, explained, masks, model, what)
-        if found is None:
+    for model, explanation, masks in _explained():
+        what = f"inputs {tuple(explanation.inputs.shape)}"
+        scores = _scores(subject, explanation, masks, model, what)
+        if scores is None:
             continue
         scored += 1
-        again = _scores(name, score, explained, masks, model, what)
-        if again is None or not close(again, found):
-            raise AssertionError(f"{name} scores one explanation in two ways; draw from trial.run.generator")
-        for item in range(len(explained)):
-            alone = _scores(name, score, explained[item], masks[item][None], model, f"{what}, one alone")
-            if alone is None or not close(alone, found[item][None]):
-                raise AssertionError(f"{name} gives another score for an input alone than in a batch")
-        shapes = [places[:, None].expand_as(explained.values).float() for places in (masks, ~masks, masks | ~masks)]
-        scores = [_scores(name, score, replace(explained, values=each), masks, model, what) for each in shapes]
-        depends |= not all(each is not None and close(each, found) for each in scores)
-        blank = replace(explained, values=torch.zeros_like(explained.values))
-        _scores(name, score, blank, masks, model, f"{what}, a blank map")
-        _scores(name, score, replace(explained, values=explained.values.bfloat16()), masks, model, "bfloat16 values")
-        _scores(name, score, explained, None, model, "no masks")
-        _scores(name, score, explained, masks, None, "no model")
-    if not scored:
-        raise AssertionError(f"{name} refuses everything: signals, images and volumes")
-    if not depends:
-        raise AssertionError(f"{name} gives the same score whatever the values")
+
+        def same(other: Tensor | None, item: slice = slice(None), scores: Tensor = scores) -> bool:
+            return other is not None and close(other, scores[item])
+
+        again = _scores(subject, explanation, masks, model, what)
+        subject.demand(same(again), "scores one explanation in two ways; draw from trial.run.generator")
+        for item in range(len(explanation)):
+            alone = _scores(subject, explanation[item], masks[item][None], model, f"{what}, one alone")
+            subject.demand(same(alone, slice(item, item + 1)), "gives another score for an input alone than in a batch")
+        maps = [places[:, None].expand_as(explanation.values).float() for places in (masks, ~masks, masks | ~masks)]
+        depends |= not all(
+            [same(_scores(subject, replace(explanation, values=values), masks, model, what)) for values in maps]
+        )
+        blank = replace(explanation, values=torch.zeros_like(explanation.values))
+        half = replace(explanation, values=explanation.values.bfloat16())
+        _scores(subject, blank, masks, model, f"{what}, a blank map")
+        _scores(subject, half, masks, model, "bfloat16 values")
+        _scores(subject, explanation, None, model, "no masks")
+        _scores(subject, explanation, masks, None, "no model")
+    subject.demand(scored > 0, "refuses everything: signals, images and volumes")
+    subject.demand(depends, "gives the same score whatever the values")
 
 
 def _explained() -> Iterator[tuple[SmallNet, Explanation, Tensor]]:
-    """A network, three inputs explained, and where their evidence is said to be; of every rank."""
+    """For every rank a network, three inputs explained, and masks (N, *spatial) of evidence."""
     for rank, size in ((1, (22,)), (2, (14, 22)), (3, (6, 10, 14))):
         model = SmallNet(rank)
         inputs = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(5))
-        explained = explain(model, inputs, gradient(), target=torch.tensor([0, 1, 2]))
+        explanation = explain(model, inputs, gradient(), target=torch.tensor([0, 1, 2]))
         masks = torch.zeros(3, *size, dtype=torch.bool)
         for item, mask in enumerate(masks):
             mask[tuple(slice(item, item + length // 2) for length in size)] = True
-        yield model, explained, masks
+        yield model, explanation, masks
 
 
 def _scores(
-    name: str, score: Metric, explained: Explanation, masks: Tensor | None, model: SmallNet | None, what: str
+    subject: Subject, explanation: Explanation, masks: Tensor | None, model: SmallNet | None, what: str
 ) -> Tensor | None:
-    """What the metric gives; None where it refuses as it should."""
-    asked = model if model is not None else SmallNet(explained.inputs.ndim - 2)
-    watched = masks if masks is not None else torch.zeros(())
-    before, kept = state(asked, explained.inputs), (explained.values.clone(), watched.clone())
-    try:
-        found = evaluate(explained, score, masks=masks, model=model, attribution=gradient())
-    except ValueError as error:
-        if not str(error) or "\n" in str(error):
-            raise AssertionError(f"{name} refuses {what} without saying why in one line: {error!r}") from error
-        if "a metric gives" in str(error) or "not finite" in str(error):  # said of what it gave, not by it
-            raise AssertionError(f"{name} on {what}: {error}") from error
-        found = None
-    except Exception as error:
-        raise AssertionError(f"{name} fails on {what}: {type(error).__name__}: {error}") from error
-    after = state(asked, explained.inputs)
-    for trace, old in before.items():
-        if not equal(old, after.get(trace)):
-            raise AssertionError(f"{name} {trace}")
-    for trace, old, new in (("values", kept[0], explained.values), ("masks", kept[1], watched)):
-        if not torch.equal(old, new):
-            raise AssertionError(f"{name} writes into the {trace}")
-    return found
+    """The scores, (N,); None where the metric refuses as it should."""
+    watched = model if model is not None else SmallNet(explanation.inputs.ndim - 2)
+
+    def read() -> dict[str, Any]:
+        return state(watched, explanation.inputs) | {
+            "writes into the values": explanation.values.clone(),
+            "writes into the masks": None if masks is None else masks.clone(),
+        }
+
+    with unchanged(subject.name, read):
+        return subject.answer_or_refusal(
+            lambda: evaluate(explanation, subject.method, masks=masks, model=model, attribution=gradient()),
+            what,
+            faults=("a metric gives", "not finite"),  # said of the scores, not by the metric
+        )

@@ -1,4 +1,4 @@
-"""What a renderer owes: a picture that shows the values, and nothing where there are none."""
+"""The promises of a renderer: the picture shows the values, and nothing where there are none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from cnnviz import Explanation, Renderer, renderers
 from cnnviz.registry.registry import Method
-from cnnviz.testing.subject import built, equal
+from cnnviz.testing.state_snapshot import unchanged
+from cnnviz.testing.subject import Subject
 
 
 def check_renderer(method: str | Renderer | Method[Any], **settings: Any) -> None:
@@ -33,20 +34,18 @@ def check_renderer(method: str | Renderer | Method[Any], **settings: Any) -> Non
         AssertionError: naming what is broken.
     """
     import_module("matplotlib")  # else a renderer that is the first to load it seems to change its rcParams
-    name, draw = built(renderers, method, settings)
+    subject = Subject.of(renderers, method, settings)
     drawn = 0
-    for shown in _explanations():
-        picture = _picture(name, draw, shown)
+    for explanation in _explanations():
+        picture = _picture(subject, explanation)
         if picture is None:
             continue
         drawn += 1
-        again = _picture(name, draw, shown)
-        if again is None or not np.array_equal(picture, again):
-            raise AssertionError(f"{name} draws one explanation in two ways")
+        again = _picture(subject, explanation)
+        subject.demand(again is not None and np.array_equal(picture, again), "draws one explanation in two ways")
         if drawn == 1:
-            _check_blank(name, draw, shown)
-    if not drawn:
-        raise AssertionError(f"{name} refuses everything: signals, images and volumes")
+            _check_blank(subject, explanation)
+    subject.demand(drawn > 0, "refuses everything: signals, images and volumes")
 
 
 def _explanations() -> Iterator[Explanation]:
@@ -71,64 +70,59 @@ def _explanation(
     return Explanation(values if signed else values.abs(), inputs, target, torch.ones(2), "checked()")
 
 
-def _picture(name: str, draw: Renderer, shown: Explanation) -> NDArray[np.uint8] | None:
-    """What the renderer draws; None where it refuses as it should."""
-    what = f"values {tuple(shown.values.shape)} over inputs {tuple(shown.inputs.shape)} ({shown.values.dtype})"
-    before = _drawing_state(shown)
-    try:
+def _picture(subject: Subject, explanation: Explanation) -> NDArray[np.uint8] | None:
+    """The picture (N, H, W, 3), uint8; None where the renderer refuses as it should."""
+    values, inputs = explanation.values, explanation.inputs
+    what = f"values {tuple(values.shape)} over inputs {tuple(inputs.shape)} ({values.dtype})"
+
+    def draw() -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            picture = draw(shown)
-    except ValueError as error:
-        if not str(error) or "\n" in str(error):
-            raise AssertionError(f"{name} refuses {what} without saying why in one line: {error!r}") from error
-        picture = None
-    except Exception as error:
-        raise AssertionError(f"{name} fails on {what}: {type(error).__name__}: {error}") from error
-    for broken, kept in _drawing_state(shown).items():
-        if not equal(before[broken], kept):
-            raise AssertionError(f"{name} {broken}")
+            return subject.method(explanation)
+
+    with unchanged(subject.name, lambda: _drawing_state(explanation)):
+        picture = subject.answer_or_refusal(draw, what)
     if picture is None:
         return None
-    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
-        kind = picture.dtype if isinstance(picture, np.ndarray) else type(picture).__name__
-        raise AssertionError(f"{name} gives {kind} for {what}, not a uint8 array")
-    if picture.ndim != 4 or picture.shape[-1] != 3 or len(picture) != len(shown) or not picture.size:
-        raise AssertionError(f"{name} gives {picture.shape} for {what}, not ({len(shown)}, H, W, 3)")
-    return picture
+    kind = picture.dtype if isinstance(picture, np.ndarray) else type(picture).__name__
+    subject.demand(isinstance(picture, np.ndarray) and kind == np.uint8, f"gives {kind} for {what}, not a uint8 array")
+    fits = picture.ndim == 4 and picture.shape[-1] == 3 and len(picture) == len(explanation) and picture.size > 0
+    subject.demand(fits, f"gives {picture.shape} for {what}, not ({len(explanation)}, H, W, 3)")
+    drawn: NDArray[np.uint8] = picture
+    return drawn
 
 
-def _drawing_state(shown: Explanation) -> dict[str, Any]:
+def _drawing_state(explanation: Explanation) -> dict[str, Any]:
     pyplot, matplotlib = sys.modules.get("matplotlib.pyplot"), sys.modules.get("matplotlib")
     return {
-        "writes into the values": shown.values.clone(),
-        "writes into the inputs": shown.inputs.clone(),
+        "writes into the values": explanation.values.clone(),
+        "writes into the inputs": explanation.inputs.clone(),
         "leaves a pyplot figure open; draw on a Figure of its own": pyplot.get_fignums() if pyplot else [],
         "changes matplotlib's rcParams": repr(matplotlib.rcParams) if matplotlib else None,
         "uses NumPy's global random numbers": repr(np.random.get_state()),
     }
 
 
-def _check_blank(name: str, draw: Renderer, like: Explanation) -> None:
+def _check_blank(subject: Subject, like: Explanation) -> None:
     """Where a map holds nothing, its picture looks as that of a map with its evidence elsewhere."""
     flat, nothing = torch.full_like(like.inputs, 0.5), torch.zeros_like(like.values)
 
     def drawn(place: int, evidence: float) -> NDArray[np.int64]:
         values = nothing.clone()
         values.flatten(2)[:, :, place] = evidence
-        picture = _picture(name, draw, Explanation(values, flat, like.target, like.score, like.recipe))
+        picture = _picture(subject, Explanation(values, flat, like.target, like.score, like.recipe))
         if picture is None:
-            raise AssertionError(f"{name} refuses {'a map of one point' if evidence else 'a blank map'}")
+            raise AssertionError(f"{subject.name} refuses {'a map of one point' if evidence else 'a blank map'}")
         return picture.astype(np.int64)
 
     blank, middle = drawn(0, 0), nothing[0, 0].numel() // 2
     for evidence in (1.0,) if like.values.min() >= 0 else (1.0, -1.0):
         here, there, elsewhere = (drawn(place, evidence) for place in (0, -1, middle))
-        shown = (here != elsewhere) & (there == elsewhere)
-        if shown.any():
-            if np.abs(blank - elsewhere)[shown].mean() >= np.abs(blank - here)[shown].mean():
-                raise AssertionError(
-                    f"{name} shows evidence on a blank map; where all values are zero, nothing may be drawn"
-                )
+        point = (here != elsewhere) & (there == elsewhere)
+        if point.any():
+            subject.demand(
+                np.abs(blank - elsewhere)[point].mean() < np.abs(blank - here)[point].mean(),
+                "shows evidence on a blank map; where all values are zero, nothing may be drawn",
+            )
             return
-    raise AssertionError(f"{name} draws the same picture whatever the values")
+    raise AssertionError(f"{subject.name} draws the same picture whatever the values")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -130,15 +130,14 @@ def test_an_interruption_writes_what_there_is(
 ) -> None:
     from cnnviz.feature_visualization.ascent import Ascent
 
-    told, steps = Ascent._told, []
+    ascend, steps = Ascent.ascend, []
 
-    def impatient(self: Any, *args: Any) -> None:
-        told(self, *args)
-        steps.append(1)
-        if len(steps) == 3:
+    def impatient(step: int) -> None:
+        steps.append(step)
+        if len(steps) == 4:  # the second step of the second image, before it is counted
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Ascent, "_told", impatient)
+    monkeypatch.setattr(Ascent, "ascend", partialmethod(ascend, after=impatient))
     assert main([*FEATURE, "--channel", "5,7,9", "-o", "made.png"]) == 130
     said = capsys.readouterr()
     assert said.err == "cnnviz: interrupted; the files written so far are whole\n"

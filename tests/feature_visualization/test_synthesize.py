@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import cnnviz
 from cnnviz import Ascent, FreeCanvas, Preprocessing, Synthesized, channel, l2, syntheses, synthesize
-from cnnviz.tasks.layer_selection import depths
+from cnnviz.tasks.layer_selection import evenly_spaced_layers
 from cnnviz.testing import SmallNet, check_synthesis
 
 PLAIN = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -104,7 +104,7 @@ def test_each_regularization_of_yosinski_does_what_it_says() -> None:
 
 
 def gaussian_by_hand(image: Tensor, sigma: float) -> Tensor:
-    reach = round(4 * sigma)
+    reach = math.ceil(3 * sigma)
     for dim in (1, 2):
         length, smooth = image.shape[dim], torch.zeros_like(image)
         weights = {away: math.exp(-(away**2) / (2 * sigma**2)) for away in range(-reach, reach + 1)}
@@ -302,8 +302,22 @@ def test_the_kit_finds_what_is_wrong() -> None:
     def makes_no_steps(ascent: Ascent) -> Tensor:
         return ascent.seen(torch.ones(ascent.shape()), "first").output[:, :3, None, None].expand(-1, -1, 14, 12)
 
+    def swallows(ascent: Ascent) -> Tensor:
+        try:
+            return climbed(ascent)
+        except Exception:
+            return torch.randn(ascent.shape(), generator=ascent.generator)
+
+    def goes_on(ascent: Ascent) -> Tensor:
+        try:
+            return climbed(ascent)
+        except KeyboardInterrupt:
+            return torch.randn(ascent.shape(), generator=ascent.generator)
+
     check_synthesis(climbed)
     for wrong, says in (
+        (swallows, "swallows gives inputs even when SimulatedError is raised in forward pass 1"),
+        (goes_on, "goes_on says it is finished when KeyboardInterrupt is raised in forward pass 1"),
         (leaves_traces, "leaves_traces changes the gradient kept in first.weight"),
         (draws_elsewhere, "draws_elsewhere seeds or uses torch's global generator"),
         (ignores_weights, "ignores_weights ignores the model's weights"),
@@ -387,12 +401,12 @@ def test_recipes_are_calls_that_make_the_same() -> None:
 
 def test_layers_are_found_evenly_through_the_depth() -> None:
     model = Deep()
-    assert depths(model, torch.zeros(1, 3, 12, 12), 3) == ["features.0", "features.2", "features.4"]
-    assert depths(model, torch.zeros(1, 3, 12, 12), 1) == ["features.0"]
-    assert depths(model, torch.zeros(1, 3, 12, 12), 9) == [f"features.{n}" for n in range(5)]
-    assert depths(SmallNet(1), torch.zeros(1, 3, 12), 2) == ["first", "between"]
+    assert evenly_spaced_layers(model, torch.zeros(1, 3, 12, 12), 3) == ["features.0", "features.2", "features.4"]
+    assert evenly_spaced_layers(model, torch.zeros(1, 3, 12, 12), 1) == ["features.0"]
+    assert evenly_spaced_layers(model, torch.zeros(1, 3, 12, 12), 9) == [f"features.{n}" for n in range(5)]
+    assert evenly_spaced_layers(SmallNet(1), torch.zeros(1, 3, 12), 2) == ["first", "between"]
     with pytest.raises(ValueError, match="0 layers show nothing; use 1 or more"):
-        depths(model, torch.zeros(1, 3, 12, 12), 0)
+        evenly_spaced_layers(model, torch.zeros(1, 3, 12, 12), 0)
 
 
 NONE: dict[str, Any] = {"layer": "features.4", "channel": 1, "size": 8, "steps": 1}
@@ -458,6 +472,8 @@ def test_other_refusals() -> None:
         synthesize(Deep(), "inversion", of=torch.zeros(2, 3, 8, 8), count=3)
     with pytest.raises(ValueError, match="is not finite after 1 steps; take smaller ones, such as half the lr"):
         synthesize(Deep(), "inversion", of=torch.ones(3, 8, 8), layer=1, canvas="pixels", lr=1e30, steps=9)
+    with pytest.raises(ValueError, match=r"blur is -1\.0; it is 0 or more, and below inf"):
+        synthesize(Deep(), "class_image", target=1, blur=-1.0)
     unknown = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
     with pytest.raises(ValueError, match="Sequential has no convolution that tells how many channels it takes; give a"):
         synthesize(unknown, "class_image", target=1, size=(2, 2))

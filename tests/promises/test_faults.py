@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cnnviz import attributions, explain
+from cnnviz.testing.faults import FailingLayer, SimulatedError
+from cnnviz.testing.state_snapshot import state, unchanged
 
 NAMES = list(attributions)
 LAYERED = [name for name in NAMES if "layer" in attributions[name].settings]
@@ -92,38 +94,11 @@ def put(inputs: Tensor, value: float) -> Tensor:
     return inputs
 
 
-def state(model: nn.Module) -> dict[str, Any]:
-    return {
-        "tensors": {key: value.clone() for key, value in model.state_dict(keep_vars=True).items()},
-        "objects": [id(each) for each in (*model.modules(), *model.parameters(), *model.buffers())],
-        "grads": [None if each.grad is None else each.grad.clone() for each in model.parameters()],
-        "flags": [each.requires_grad for each in model.parameters()] + [each.training for each in model.modules()],
-        "hooks": [
-            (name, key, list(kept))
-            for name, module in model.named_modules()
-            for key, kept in vars(module).items()
-            if key.endswith("_hooks") and kept
-        ],
-        "attributes": [sorted(vars(module)) for module in model.modules()],
-        "modes": (torch.is_grad_enabled(), torch._C._len_torch_function_stack(), torch.is_autocast_enabled("cpu")),
-        "rng": torch.get_rng_state(),
-    }
-
-
 @contextmanager
 def untouched(model: nn.Module, inputs: Tensor | None = None) -> Iterator[None]:
-    before, kept = state(model), None if inputs is None else (inputs.detach().clone(), inputs.requires_grad)
-    yield
-    after = state(model)
-    torch.testing.assert_close(after.pop("tensors"), before.pop("tensors"), rtol=0, atol=0, equal_nan=True)
-    torch.testing.assert_close(after.pop("rng"), before.pop("rng"))
-    for old, new in zip(before.pop("grads"), after.pop("grads"), strict=True):
-        assert (old is None) == (new is None)
-        assert old is None or torch.equal(old, new)
-    assert after == before
-    if inputs is not None and kept is not None:
-        torch.testing.assert_close(inputs.detach(), kept[0], rtol=0, atol=0, equal_nan=True)
-        assert inputs.requires_grad == kept[1]
+    watched = torch.zeros(0) if inputs is None else inputs
+    with unchanged("the call", lambda: state(model, watched)):
+        yield
 
 
 # Refused, in words that say what to do
@@ -315,23 +290,12 @@ def test_a_graph_cut_before_the_layer_is_no_matter_behind_it(name: str) -> None:
 # Failures of the model: they come through as they are, and leave nothing behind
 
 
-class Boom(Exception):
-    pass
-
-
-class Fails(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, error: BaseException) -> Tensor:
-        ctx.error = error
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        raise ctx.error
-
-
 ERRORS = [
-    *(Boom("oh"), IndexError("oh"), RuntimeError("oh"), KeyboardInterrupt("oh"), torch.OutOfMemoryError("oh")),
+    SimulatedError("oh"),
+    IndexError("oh"),
+    RuntimeError("oh"),
+    KeyboardInterrupt("oh"),
+    torch.OutOfMemoryError("oh"),
 ]
 
 
@@ -344,7 +308,7 @@ def test_an_exception_passes_and_leaves_nothing(name: str, error: BaseException,
     def head(self: Net, x: Tensor) -> Tensor:
         passes[0] += 1
         if armed[0] and place == "way back":
-            x = Fails.apply(x, error)
+            x = FailingLayer(error, backward=1)(x)
         elif armed[0] and passes[0] == (1 if place == "first pass" else expected):
             raise error
         return Net.head(self, x)
@@ -737,22 +701,20 @@ def new_tensors() -> Iterator[Callable[[], int]]:
 def test_nothing_grows_in_twenty_calls(name: str) -> None:
     model, x = Net(), batch()
     ask(name, model, x)
-    before = state(model)["hooks"]
-    with new_tensors() as count:
+    with untouched(model), new_tensors() as count:
         for _ in range(20):
             ask(name, model, x)
         assert count() == 0
-    assert state(model)["hooks"] == before
 
 
 @every
 def test_tensors_are_freed_after_a_failure(name: str) -> None:
     def head(self: Net, x: Tensor) -> Tensor:
-        raise Boom
+        raise SimulatedError
 
     model, x = variant(head=head), batch()
     with new_tensors() as count:
         for _ in range(5):
-            with pytest.raises(Boom):
+            with pytest.raises(SimulatedError):
                 ask(name, model, x)
         assert count() == 0

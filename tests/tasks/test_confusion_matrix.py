@@ -17,11 +17,11 @@ from nets import AveragingNet, tiny_inputs
 from PIL import Image
 from torch import Tensor
 
-from cnnviz import demo, explain, find_confusions, labelled_pictures, load_model
+from cnnviz import confusion_matrix, demo, explain, labelled_pictures, load_model
 from cnnviz.__main__ import main
 from cnnviz.demo.drawing import draw
 from cnnviz.drawing.confusion_matrix import draw_confusion_matrix
-from cnnviz.tasks.confusion_matrix import _drawn
+from cnnviz.tasks.confusion_matrix import most_confused
 
 CLASSES = demo.CATEGORIES[:3]
 
@@ -72,10 +72,10 @@ def test_each_cell_shows_its_picture_with_its_own_map(rank: int, cell: Any, towa
     cells = by_hand(model, pictures)
     assert len(cells) > 4
     assert max(map(len, cells.values())) > 2
-    found = find_confusions(model, pictures, cell=cell, toward=toward, batch=3, layer="second")
+    found = confusion_matrix(model, pictures, cell=cell, toward=toward, batch=3, layer="second")
     assert dict(found.counts) == {place: len(each) for place, each in cells.items()}
-    assert set(found.places) == set(cells)
-    for place, each, example in zip(found.places, found.explanation, found.examples, strict=True):
+    assert set(found.cells) == set(cells)
+    for place, each, example in zip(found.cells, found.explanation, found.examples, strict=True):
         ranked = sorted(cells[place])
         assert example == (ranked[-1] if cell == "surest" else ranked[(len(ranked) - 1) // 2])[1]
         truth, guess = place
@@ -90,8 +90,8 @@ def test_each_cell_shows_its_picture_with_its_own_map(rank: int, cell: Any, towa
 def test_a_mean_is_of_all_pictures_of_the_cell_and_of_their_maps(rank: int) -> None:
     model, pictures = confused(rank), labelled(rank)
     cells = by_hand(model, pictures)
-    found = find_confusions(model, pictures, "integrated_gradients", cell="mean", batch=4, steps=3)
-    for (truth, guess), each in zip(found.places, found.explanation, strict=True):
+    found = confusion_matrix(model, pictures, "integrated_gradients", cell="mean", batch=4, steps=3)
+    for (truth, guess), each in zip(found.cells, found.explanation, strict=True):
         inputs, values, score = 0, 0, 0.0
         for one, number in cells[truth, guess]:
             alone = explain(model, pictures[number][0][None], "integrated_gradients", target=guess, steps=3)
@@ -103,12 +103,12 @@ def test_a_mean_is_of_all_pictures_of_the_cell_and_of_their_maps(rank: int) -> N
 
 
 def test_signals_and_volumes_are_drawn_too(rank: int) -> None:
-    found = find_confusions(confused(rank), labelled(rank))
+    found = confusion_matrix(confused(rank), labelled(rank))
     assert found.render().shape[-1] == 3
     assert len(found) == 14
     right = sum(count for (truth, guess), count in found.counts.items() if truth == guess)
     assert found.accuracy == right / 14
-    assert found.says[0] == f"{right} of 14 pictures named right ({right / 14:.1%})"
+    assert found.caption[0] == f"{right} of 14 pictures named right ({right / 14:.1%})"
 
 
 def test_memory_holds_a_batch_and_a_picture_for_each_cell() -> None:
@@ -131,41 +131,41 @@ def test_memory_holds_a_batch_and_a_picture_for_each_cell() -> None:
             return made, number % 3
 
     lazy: Any = Lazy()
-    found = find_confusions(confused(), lazy, batch=4)
+    found = confusion_matrix(confused(), lazy, batch=4)
     assert most[0] <= 6  # those of a batch, the next, and one that a loop still names
-    assert asked[0] == 60 + len(found.places)
+    assert asked[0] == 60 + len(found.cells)
     storage = found.explanation.inputs.untyped_storage().nbytes()
-    assert storage == len(found.places) * values[0].numel() * 8
-    means = find_confusions(confused(), lazy, batch=4, cell="mean")
+    assert storage == len(found.cells) * values[0].numel() * 8
+    means = confusion_matrix(confused(), lazy, batch=4, cell="mean")
     assert most[0] <= 6
-    assert asked[0] == 60 + len(found.places) + 120
+    assert asked[0] == 60 + len(found.cells) + 120
     assert means.counts == found.counts
 
 
 def test_progress_is_told_and_ends() -> None:
     told: list[tuple[int, int]] = []
-    found = find_confusions(confused(), labelled(), batch=5, progress=lambda done, of: told.append((done, of)))
+    found = confusion_matrix(confused(), labelled(), batch=5, progress=lambda done, of: told.append((done, of)))
     assert told[:3] == [(5, 14), (10, 14), (14, 14)]
-    assert told[-1] == (14 + len(found.places),) * 2
+    assert told[-1] == (14 + len(found.cells),) * 2
     assert told == sorted(told)
 
 
-def test_of_many_classes_the_most_confused_are_drawn() -> None:
+def test_of_many_classes_the_most_confused_aremost_confused() -> None:
     counts = {(0, 0): 90, (1, 2): 5, (2, 2): 1, (3, 4): 7, (5, 1): 4, (6, 7): 2, (8, 8): 80}
-    assert _drawn(counts, 12) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
-    assert _drawn(counts, 2) == [3, 4]
-    assert _drawn(counts, 5) == [1, 2, 3, 4, 5]
-    assert _drawn(counts, 3) == [0, 3, 4]  # no second pair fits; a class of many pictures does
-    assert _drawn({(0, 0): 1, (1, 1): 2, (2, 2): 3}, 2) == [1, 2]
+    assert most_confused(counts, 12) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert most_confused(counts, 2) == [3, 4]
+    assert most_confused(counts, 5) == [1, 2, 3, 4, 5]
+    assert most_confused(counts, 3) == [0, 3, 4]  # no second pair fits; a class of many pictures does
+    assert most_confused({(0, 0): 1, (1, 1): 2, (2, 2): 3}, 2) == [1, 2]
 
 
 def test_what_is_not_drawn_is_told_and_counted() -> None:
     pictures = labelled()
-    found = find_confusions(confused(), pictures, most=2)
+    found = confusion_matrix(confused(), pictures, most=2)
     assert len(found.classes) == 2
     assert sum(found.counts.values()) == 14
-    assert all(set(place) <= set(found.classes) for place in found.places)
-    assert found.says[0].endswith("2 of 3 classes drawn, the most confused")
+    assert all(set(place) <= set(found.classes) for place in found.cells)
+    assert found.caption[0].endswith("2 of 3 classes drawn, the most confused")
 
 
 # The drawing
@@ -294,15 +294,15 @@ def test_a_table_in_another_encoding_is_told(tmp_path: Path) -> None:
 def test_what_cannot_be_meant_is_told(how: dict[str, Any], error: type[Exception], message: str) -> None:
     asked = {"pictures": labelled(items=3)} | how
     with pytest.raises(error, match=re.escape(message)):
-        find_confusions(AveragingNet(), **asked)
+        confusion_matrix(AveragingNet(), **asked)
 
 
 def test_pictures_of_different_sizes_have_no_matrix() -> None:
     pictures = [(torch.rand(2, 5 + label, 6, dtype=torch.float64), label) for label in (0, 1, 2) * 2]
     with pytest.raises(ValueError, match="different sizes"):
-        find_confusions(AveragingNet(), pictures)
+        confusion_matrix(AveragingNet(), pictures)
     with pytest.raises(ValueError, match="different sizes, and have no mean; give them one size"):
-        find_confusions(AveragingNet(), [(each, 0) for each, _ in pictures], cell="mean")
+        confusion_matrix(AveragingNet(), [(each, 0) for each, _ in pictures], cell="mean")
 
 
 # The command
@@ -320,10 +320,10 @@ def test_the_command_draws_what_python_finds(folder: Path, here: Path, capsys: p
     model = load_model("demo-shortcut")
     pictures = labelled_pictures(folder, categories=model.categories)
     assert [path.parent.name for path, _ in pictures] == sorted(path.parent.name for path, _ in pictures)
-    found = find_confusions(model, pictures, layer="layer2", most=5)
+    found = confusion_matrix(model, pictures, layer="layer2", most=5)
     said = capsys.readouterr()
     assert said.err == ""
-    assert said.out == f"matrix.png: {found.says[0]}\n"
+    assert said.out == f"matrix.png: {found.caption[0]}\n"
     with Image.open("matrix.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), found.render("overlay", opacity=0.4))
     with open("counts.csv", newline="") as file:
@@ -406,13 +406,13 @@ def test_a_network_in_float64_and_without_class_names_is_taken(folder: Path) -> 
     model = load_model("demo")
     bare = replace(model, module=model.module.double(), categories=None)
     pictures = [(path, demo.CATEGORIES.index(path.parent.name)) for path in sorted(folder.rglob("*.png"))[:3]]
-    found = find_confusions(bare, pictures)
+    found = confusion_matrix(bare, pictures)
     assert found.explanation.values.dtype == torch.float64
     assert found.table().splitlines()[1].startswith("class 0,class ")
 
 
 def test_a_matrix_is_saved_whole_or_not_at_all(here: Path) -> None:
-    found = find_confusions(confused(), labelled())
+    found = confusion_matrix(confused(), labelled())
     found.save("matrix.png", "heatmap", bar=True)
     with Image.open("matrix.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), found.render("heatmap", bar=True))

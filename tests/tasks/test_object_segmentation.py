@@ -17,7 +17,7 @@ from benchmarks import segmentation
 from cnnviz import Explanation, demo, explain, load_model, segment
 from cnnviz.__main__ import main
 from cnnviz.demo import drawing
-from cnnviz.tasks.object_segmentation import _examples
+from cnnviz.tasks.object_segmentation import example_pixels
 
 RED, BLUE = (0.9, 0.1, 0.1), (0.1, 0.2, 0.8)
 
@@ -82,7 +82,7 @@ def slow_examples(strengths: NDArray[Any], foreground: float, background: float)
 def test_examples_are_the_strongest_and_the_weakest_places(foreground: float, background: float) -> None:
     rng = np.random.default_rng(3)
     for strengths in (rng.random((7, 9)), rng.integers(0, 3, (7, 9)).astype(float), np.eye(8), np.ones((4, 4))):
-        strong, weak = _examples(strengths, foreground, background)
+        strong, weak = example_pixels(strengths, foreground, background)
         told = slow_examples(strengths, foreground, background)
         assert (set(np.flatnonzero(strong)), set(np.flatnonzero(weak))) == told
 
@@ -91,8 +91,8 @@ def test_a_sparse_map_has_fewer_examples_and_a_saturated_one_more() -> None:
     sparse, saturated = np.zeros((10, 10)), np.zeros((10, 10))
     sparse[2, 3] = 1
     saturated[:4] = 1  # 40 of 100 share the highest value
-    assert _examples(sparse, 95, 30)[0].sum() == 1
-    assert _examples(saturated, 95, 30)[0].sum() == 40
+    assert example_pixels(sparse, 95, 30)[0].sum() == 1
+    assert example_pixels(saturated, 95, 30)[0].sum() == 40
 
 
 @pytest.mark.parametrize("values", [torch.zeros(12, 14), torch.ones(12, 14), -torch.rand(12, 14)])

@@ -13,16 +13,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cnnviz import (
-    Excited,
     Preprocessing,
+    TopActivation,
     attributions,
     demo,
     explain,
-    find_exciting,
     load_model,
     patch_sheet,
     receptive_field,
     strongest,
+    top_activations,
 )
 from cnnviz.__main__ import main
 from cnnviz.tasks.activation_crops import GRAY, TILE
@@ -51,20 +51,20 @@ def test_the_best_of_all_batches_are_found_whatever_their_sizes(net: nn.Module) 
                 value, at = max(places, key=lambda each: each[0])
                 found.append((value, number, at))
             number += 1
-    found = find_exciting(net, iter(batches), "4", [2, 0], count=4)
+    found = top_activations(net, iter(batches), "4", [2, 0], count=4)
     inputs = [x for batch in batches for x in batch]
     assert list(found) == [2, 0]
     for channel, best in found.items():
         right = sorted(expected[channel], key=lambda each: -each[0])[:4]
         assert [(each.number, each.at) for each in best] == [(number, at) for _, number, at in right]
-        assert [each.strength for each in best] == pytest.approx([value for value, _, _ in right], rel=1e-5)
+        assert [each.activation for each in best] == pytest.approx([value for value, _, _ in right], rel=1e-5)
         assert all(torch.equal(each.input, inputs[each.number]) for each in best)
 
 
 def test_passes_end_at_the_layer(net: nn.Module) -> None:
     met: list[int] = []
     net[7].register_forward_hook(lambda module, args, output: met.append(len(output)))
-    found = find_exciting(net, [noise(2, 8, 8), noise(3, 8, 8), noise(4, 8, 8)], "1", [0])
+    found = top_activations(net, [noise(2, 8, 8), noise(3, 8, 8), noise(4, 8, 8)], "1", [0])
     assert met == [2]  # the first pass counts the layer's calls
     assert len(found[0]) == 9
 
@@ -72,17 +72,17 @@ def test_passes_end_at_the_layer(net: nn.Module) -> None:
 def test_what_stays_at_zero_is_not_excited(net: nn.Module) -> None:
     with torch.no_grad():
         net[3].weight[1], net[3].bias[1] = 0.0, -1.0
-    assert find_exciting(net, [noise(3, 8, 8)], "4", [1, 2])[1] == []
-    assert find_exciting(net, [], "4", [1]) == {1: []}
+    assert top_activations(net, [noise(3, 8, 8)], "4", [1, 2])[1] == []
+    assert top_activations(net, [], "4", [1]) == {1: []}
 
 
 def test_signals_volumes_and_features_are_searched_too() -> None:
     net = nn.Sequential(nn.Conv1d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4)).eval()
     x = torch.randn(5, 2, 12, generator=torch.Generator().manual_seed(0))
     scores = net(x).detach()
-    best = find_exciting(net, [x], "3", [1], count=1)[1]
+    best = top_activations(net, [x], "3", [1], count=1)[1]
     assert [(each.number, each.at) for each in best] == [(int(scores[:, 1].argmax()), ())]
-    found = find_exciting(net, [x], "1", [2], count=2)
+    found = top_activations(net, [x], "1", [2], count=2)
     assert all(len(each.at) == 1 for each in found[2])
     with pytest.raises(ValueError, match=r"patch_sheet draws images, and the inputs are \(2, 12\); crop signals"):
         patch_sheet(net, "1", found)
@@ -90,12 +90,12 @@ def test_signals_volumes_and_features_are_searched_too() -> None:
 
 def test_what_there_is_not_is_told(net: nn.Module) -> None:
     with pytest.raises(ValueError, match="there is no channel 4 in layer '4'; it has 4, numbered 0 to 3"):
-        find_exciting(net, [noise(1, 8, 8)], "4", [4])
+        top_activations(net, [noise(1, 8, 8)], "4", [4])
     with pytest.raises(LookupError, match="Sequential has no layer 'conv'; it starts with 0, 1"):
-        find_exciting(net, [noise(1, 8, 8)], "conv", [0])
+        top_activations(net, [noise(1, 8, 8)], "conv", [0])
     for channels, count in (([], 9), ([0], 0)):
         with pytest.raises(ValueError, match=f"{count} inputs of {len(channels)} channels are asked for"):
-            find_exciting(net, [noise(1, 8, 8)], "4", channels, count)
+            top_activations(net, [noise(1, 8, 8)], "4", channels, count)
 
 
 # The figure
@@ -123,7 +123,7 @@ def test_crops_are_what_the_unit_sees_filled_up_with_gray_at_the_border(net: nn.
     corner = receptive_field(net, x, "4", (0, 11), 1)
     assert field == (slice(9, 17), slice(9, 17))
     assert corner == (slice(0, 5), slice(19, 24))
-    found = {1: [Excited(0, x[0], (6, 6), 2.0), Excited(1, x[1], (0, 11), 1.0)]}
+    found = {1: [TopActivation(0, x[0], (6, 6), 2.0), TopActivation(1, x[1], (0, 11), 1.0)]}
     inner, outer, *_ = tiles(patch_sheet(net, "4", found, preprocessing=PLAIN), 4)
     pixels = (x.movedim(1, -1) * 255).round().numpy().astype(np.uint8)
     factor = TILE // 8
@@ -137,7 +137,7 @@ def test_crops_are_what_the_unit_sees_filled_up_with_gray_at_the_border(net: nn.
 
 def test_projections_are_cropped_alike(net: nn.Module) -> None:
     x = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * 0.9
-    best = find_exciting(net, [x], "4", [1], count=1)
+    best = top_activations(net, [x], "4", [1], count=1)
     (one,) = best[1]
     field = receptive_field(net, x, "4", one.at, 1)
     values = explain(net, x, "deconvnet", target=strongest("4", 1)).values[(0, slice(None), *field)]
@@ -153,7 +153,7 @@ def test_projections_are_cropped_alike(net: nn.Module) -> None:
 
 
 def test_channels_stand_below_each_other_in_squares(net: nn.Module) -> None:
-    found = find_exciting(net, [noise(9, 24, 24)], "4", [0, 2], count=9)
+    found = top_activations(net, [noise(9, 24, 24)], "4", [0, 2], count=9)
     one, both = patch_sheet(net, "4", {0: found[0]}), patch_sheet(net, "4", found)
     assert one.shape[1] > 6 * 100  # three crops and three projections
     assert both.shape[0] == pytest.approx(2 * one.shape[0], rel=0.05)
@@ -162,7 +162,7 @@ def test_channels_stand_below_each_other_in_squares(net: nn.Module) -> None:
 
 
 def test_coarse_maps_are_refused(net: nn.Module) -> None:
-    found = find_exciting(net, [noise(2, 24, 24)], "4", [0])
+    found = top_activations(net, [noise(2, 24, 24)], "4", [0])
     said = "grad_cam(layer='2') gives a map of (12, 12) for (24, 24), too coarse to be cropped"
     with pytest.raises(ValueError, match=re.escape(said)):
         patch_sheet(net, "4", found, attributions["grad_cam"](layer="2"))
@@ -209,8 +209,8 @@ def test_excite_draws_a_row_for_each_channel_and_names_the_pictures(
     files = sorted(folder.iterdir())
     model = load_model("demo")
     inputs = torch.stack([prepared(file, model.preprocessing) for file in files])
-    found = find_exciting(model, [inputs], "layer2", [3, 7], 4)
-    expected = [", ".join(f"{files[each.number].name} {each.strength:.4g}" for each in row) for row in found.values()]
+    found = top_activations(model, [inputs], "layer2", [3, 7], 4)
+    expected = [", ".join(f"{files[each.number].name} {each.activation:.4g}" for each in row) for row in found.values()]
     assert said.out.splitlines() == [f"out.png: f:3 {expected[0]}", f"out.png: f:7 {expected[1]}"]
     assert said.err == ""
     drawn = patch_sheet(model, "layer2", found)

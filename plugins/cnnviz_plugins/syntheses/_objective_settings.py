@@ -1,4 +1,4 @@
-"""What a synthesis is to show, from the settings that several of them have."""
+"""The objective of a synthesis, from the settings that several of them have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cnnviz import Ascent, Layer, Objective, channel, class_score, neuron
 At = str | int | Sequence[int] | None
 
 
-def wanted(
+def objective_of(
     ascent: Ascent,
     layer: Layer = None,
     index: int | None = None,
@@ -23,11 +23,11 @@ def wanted(
     """
     if at is not None and index is None:
         raise ValueError("at is the place of a unit in a channel; say which channel too")
-    given = {"channel": index, "target": target, "objective": objective}
-    asked = [name for name, value in given.items() if value is not None]
-    if len(asked) != 1:
-        found = f"{' and '.join(asked)} are asked for together" if asked else "nothing is asked for"
-        raise ValueError(f"{found}; say one of channel (of a layer), target (a class), objective")
+    values = {"channel": index, "target": target, "objective": objective}
+    names = [name for name, value in values.items() if value is not None]
+    if len(names) != 1:
+        reason = f"{' and '.join(names)} are asked for together" if names else "nothing is asked for"
+        raise ValueError(f"{reason}; say one of channel (of a layer), target (a class), objective")
     if objective is not None:
         if not isinstance(objective, Objective):
             raise TypeError(f"objective is {objective!r}; give one such as cnnviz.channel('layer', 5), or say channel")
@@ -44,6 +44,6 @@ def _place(at: str | int | Sequence[int]) -> tuple[int, ...] | None:
     if at == "middle":
         return None
     try:
-        return tuple(int(each) for each in at.split(","))
+        return tuple(map(int, at.split(",")))
     except ValueError:
         raise ValueError(f"at is 'middle' or a place in the layer such as 6,6, not {at!r}") from None

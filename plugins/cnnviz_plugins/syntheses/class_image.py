@@ -1,15 +1,15 @@
-"""What a network holds for the ideal of a class."""
+"""The image with the highest score of a class, under regularizers."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Ascent, Bounds, FreeCanvas, Objective, Synthesis, class_score, l2, synthesis
-from cnnviz_plugins.syntheses._optimizers import EvenSteps, let_through
+from cnnviz import Ascent, Bounds, FreeCanvas, Objective, Synthesis, blurred, class_score, l2, synthesis
+from cnnviz_plugins.syntheses._optimizers import NormalizedGradient, pass_positive
 
 
 @synthesis
@@ -35,11 +35,13 @@ def class_image(
     (``small_norms``) or contribute least to the score (``small_contributions``).
 
     It begins with the mean image (``zero``) or with noise over all that pictures can be. Steps are ``lr`` long on
-    average, or with ``even`` off ``lr`` times the gradient. ``bounded`` keeps values among those of pictures.
+    average, or with ``even`` off ``lr`` times the gradient. ``bounded`` keeps values within the range of pictures.
+    Gives inputs (N, C, *spatial). Raises ValueError for settings out of their range.
     """
     _check(steps=steps, blur_every=blur_every)
     for name, share, most in (
         ("decay", decay, 1.0),
+        ("blur", blur, math.inf),
         ("small_norms", small_norms, 100.0),
         ("small_contributions", small_contributions, 100.0),
     ):
@@ -51,8 +53,8 @@ def class_image(
         shares = torch.rand(shape, generator=ascent.generator, device=ascent.device, dtype=bounds.low.dtype)
         canvas = FreeCanvas(bounds.inputs(shares) if start == "noise" else torch.zeros_like(shares))
         score = class_score(ascent.class_index(target))
-        wish: Objective = score - penalty * shares[0].numel() * l2() if penalty else score
-        optimizer = EvenSteps(canvas.parameters, lr) if even else torch.optim.SGD(canvas.parameters, lr)
+        goal: Objective = score - penalty * shares[0].numel() * l2() if penalty else score
+        optimizer = NormalizedGradient(canvas.parameters, lr) if even else torch.optim.SGD(canvas.parameters, lr)
 
         def regularize(step: int) -> None:
             image = canvas.values
@@ -67,7 +69,7 @@ def class_image(
             if bounded:
                 bounds_kept(image, bounds)
 
-        return ascent.ascend(canvas, wish, optimizer, steps, where_flat=let_through, after=regularize)
+        return ascent.ascend(canvas, goal, optimizer, steps, where_flat=pass_positive, after=regularize)
 
     return make
 
@@ -75,19 +77,6 @@ def class_image(
 def bounds_kept(image: Tensor, bounds: Bounds) -> None:
     """Bring values beyond the bounds back to them, in place."""
     image.copy_(bounds.inputs(bounds.shares(image).clamp(0, 1)))
-
-
-def blurred(image: Tensor, sigma: float) -> Tensor:
-    """Smoothed along each dimension with a Gaussian; what is at the border counts for what is beyond."""
-    reach = max(1, round(4 * sigma))
-    places = torch.arange(-reach, reach + 1, device=image.device, dtype=image.dtype)
-    weights = torch.exp(-places.square() / (2 * sigma**2))
-    weights = weights / weights.sum()
-    for dim in range(2, image.ndim):
-        lines = image.movedim(dim, -1)
-        flat = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (reach, reach), mode="replicate")
-        image = F.conv1d(flat, weights.view(1, 1, -1)).reshape(lines.shape).movedim(-1, dim)
-    return image
 
 
 def _silence(image: Tensor, weights: Tensor, percent: float) -> None:

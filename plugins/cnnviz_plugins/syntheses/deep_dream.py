@@ -1,20 +1,18 @@
-"""More of what a layer sees in a picture."""
+"""DeepDream: a picture changed so that the activations of a layer grow."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Ascent, FreeCanvas, Layer, Objective, Synthesis, Transformation, layer_energy, synthesis
-from cnnviz_plugins.syntheses._objective_settings import wanted
-from cnnviz_plugins.syntheses._optimizers import EvenSteps, let_through
+from cnnviz import Ascent, FreeCanvas, Layer, Objective, Synthesis, Transformation, layer_energy, resize, synthesis
+from cnnviz_plugins.syntheses._objective_settings import objective_of
+from cnnviz_plugins.syntheses._optimizers import NormalizedGradient, pass_positive
 from cnnviz_plugins.syntheses.class_image import bounds_kept
 
 NOISE = 0.05  # of the range, about its middle, where no picture is given
-MODES = ("linear", "bilinear", "trilinear")
 
 
 @synthesis
@@ -31,42 +29,44 @@ def deep_dream(
     even: bool = True,
     decay: float = 0.0,
 ) -> Synthesis:
-    """A picture in which a layer sees more of what it sees there (DeepDream; Mordvintsev et al., 2015).
+    """A picture changed so that the activations of a layer grow (DeepDream; Mordvintsev et al., 2015).
 
-    The layer's mean square is raised, or a channel's mean, or any objective. ``start`` is a picture; without one it is
-    noise. It is worked on at ``octaves`` sizes, each ``factor`` times the last, and what was found at one is taken to
-    the next; ``steps`` at each size, on average ``lr`` of the range of pictures long, or with ``even`` off ``lr`` times
-    the gradient and a weight ``decay``. The picture is shifted around its edges by up to ``jitter`` pixels before each.
+    The mean square of the layer is maximized, or the mean of a channel, or any objective. ``start`` is a picture;
+    without one it is noise. It is changed at ``octaves`` sizes, each ``factor`` times the last, and the change at one
+    is carried to the next; ``steps`` at each size, on average ``lr`` of the range of pictures long, or with ``even``
+    off ``lr`` times the gradient and a weight ``decay``. The picture is shifted around its edges by up to ``jitter``
+    pixels before each. Gives inputs (N, C, *spatial) within the range of pictures. Raises ValueError for settings below
+    their least.
     """
     if octaves < 1 or factor < 1 or jitter < 0:
         raise ValueError(f"octaves={octaves}, factor={factor}, jitter={jitter} can't be; use 1, 1 and 0, or more")
 
     def make(ascent: Ascent) -> Tensor:
-        picture = _noise(ascent) if start is None else ascent.given(start)
-        asked = channel is not None or objective is not None
-        wish = wanted(ascent, layer, channel, objective=objective) if asked else layer_energy(layer)
+        picture = _noise(ascent) if start is None else ascent.inputs_from(start)
+        default = channel is None and objective is None
+        goal = layer_energy(layer) if default else objective_of(ascent, layer, channel, objective=objective)
         bounds = ascent.bounds
         span = float((bounds.high - bounds.low).mean())
-        found = torch.zeros_like(picture)
+        change = torch.zeros_like(picture)
         dream = picture
         ascent.expect(octaves * steps)
         for octave in reversed(range(octaves)):
             size = tuple(max(1, round(length / factor**octave)) for length in picture.shape[2:])
-            below = resized(picture, size)
-            canvas = FreeCanvas(below + resized(found, size))
-            optimizer: Any = EvenSteps(canvas.parameters, lr * span)
+            below = resize(picture, size, antialias=True)
+            canvas = FreeCanvas(below + resize(change, size, antialias=True))
+            optimizer: Any = NormalizedGradient(canvas.parameters, lr * span)
             if not even:
                 optimizer = torch.optim.SGD(canvas.parameters, lr, weight_decay=decay)
             dream = ascent.ascend(
                 canvas,
-                wish,
+                goal,
                 optimizer,
                 steps,
                 transform=rolled(jitter),
-                where_flat=let_through,
+                where_flat=pass_positive,
                 after=lambda step, canvas=canvas: bounds_kept(canvas.values, bounds),  # type: ignore[misc]
             )
-            found = dream - below
+            change = dream - below
         return dream
 
     return make
@@ -81,15 +81,6 @@ def rolled(most: int) -> Transformation:
         return inputs.roll(drawn.tolist(), dims)
 
     return transform
-
-
-def resized(inputs: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(N, C, *spatial) at another spatial size, without aliasing."""
-    if inputs.shape[2:] == size:
-        return inputs
-    mode = MODES[len(size) - 1]
-    smooth = len(size) == 2 and size[0] < inputs.shape[2]
-    return F.interpolate(inputs, size, mode=mode, align_corners=False, antialias=smooth)
 
 
 def _noise(ascent: Ascent) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a layer kept of a picture: another input that it answers alike."""
+"""Inversion: an input with the same features in a layer shows what the layer keeps of a picture."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from cnnviz import (
     synthesis,
     total_variation,
 )
-from cnnviz_plugins.syntheses._optimizers import let_through
+from cnnviz_plugins.syntheses._optimizers import pass_positive
 
 NOISE = 0.1  # standard deviation of the start, where it has no bounds
-WAKING = 16  # steps, before anything is asked of the image itself
+WARM_UP = 16  # steps before the image itself is regularized
 EVERY, LESS = 40, 0.1  # with momentum, steps get shorter after so many by this factor
 
 
@@ -37,33 +37,33 @@ def inversion(
     variation_weight: float = 0.05,
     beta: float = 2.0,
 ) -> Synthesis:
-    """An input that a layer answers like the picture ``of`` (Mahendran & Vedaldi, 2014, arXiv:1412.0035).
+    """An input whose features in a layer are those of the picture ``of`` (Mahendran & Vedaldi, 2014, arXiv:1412.0035).
 
     The squared distance of the layer's features over their squared norm is made small, plus ``norm_weight`` times the
     mean of the input's values to the power ``alpha``, plus ``variation_weight`` times the mean of its squared steps
     from place to place to the power ``beta`` / 2. On ``waves``, between the values of pictures, by Adam (``lr`` 0.1);
-    on ``pixels``, as published, by momentum whose steps get shorter (``lr`` 1000). The note ``relative_error`` is the
-    distance over the norm.
+    on ``pixels``, as published, by momentum whose steps get shorter (``lr`` 1000). Gives inputs (N, C, *spatial). The
+    note ``relative_error`` (N,) is the distance over the norm.
     """
 
     def make(ascent: Ascent) -> Tensor:
-        picture = ascent.given(of)
+        picture = ascent.inputs_from(of)
         features = ascent.seen(picture, layer).layer(layer)
         distance = feature_distance(layer, features)
-        wish = -(distance + norm_weight * alpha_norm(alpha) + variation_weight * total_variation(beta))
+        goal = -(distance + norm_weight * alpha_norm(alpha) + variation_weight * total_variation(beta))
         if canvas == "waves":
             waves = FourierCanvas(picture.shape, ascent.bounds, ascent.generator)
             adam = torch.optim.Adam(waves.parameters, 0.1 if lr is None else lr)
             ascent.expect(steps)
-            ascent.ascend(waves, -distance, adam, min(WAKING, steps), where_flat=let_through)
-            made = ascent.ascend(waves, wish, adam, steps - min(WAKING, steps))
+            ascent.ascend(waves, -distance, adam, min(WARM_UP, steps), where_flat=pass_positive)
+            made = ascent.ascend(waves, goal, adam, steps - min(WARM_UP, steps))
         else:
             drawn = torch.randn(picture.shape, generator=ascent.generator, device=picture.device, dtype=picture.dtype)
             pixels = FreeCanvas(NOISE * drawn)
             momentum = torch.optim.SGD(pixels.parameters, 1000.0 if lr is None else lr, momentum=0.9)
             shorter = torch.optim.lr_scheduler.StepLR(momentum, EVERY, LESS)
-            made = ascent.ascend(pixels, wish, momentum, steps, after=lambda step: shorter.step())
-        ascent.notes["relative_error"] = distance(ascent.seen(made, layer)).sqrt()
+            made = ascent.ascend(pixels, goal, momentum, steps, after=lambda step: shorter.step())
+        ascent.note("relative_error", distance(ascent.seen(made, layer)).sqrt())
         return made
 
     return make

@@ -1,4 +1,4 @@
-"""What a filter looks for, drawn small and enlarged step by step."""
+"""Multi-scale activation maximization of a channel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnviz import Ascent, FreeCanvas, Layer, Synthesis, synthesis
-from cnnviz_plugins.syntheses._objective_settings import wanted
+from cnnviz_plugins.syntheses._objective_settings import objective_of
 
 GRAYS = (150, 180)  # of 255, of the noise it begins with
 DECAY = 1e-6
@@ -29,7 +29,8 @@ def multiscale_ascent(
 
     At each of ``scales`` sizes, the first ``start`` pixels and each ``factor`` times the last, Adam takes ``steps``;
     then the image is enlarged, and smoothed over ``blur`` pixels. With a size asked for, that is the last one. Name a
-    convolution, not its ReLU: where that is shut nothing can be climbed.
+    convolution, not its ReLU: where that is zero, there is no gradient. Gives inputs (N, C, *spatial). Raises
+    ValueError for settings below their least.
     """
     if scales < 1 or factor < 1 or start < 1:
         raise ValueError(f"scales={scales}, factor={factor}, start={start} can't be; each is 1 or more")
@@ -37,7 +38,7 @@ def multiscale_ascent(
         raise ValueError(f"blur={blur} pixels can't be averaged; use 1 or more, or none")
 
     def make(ascent: Ascent) -> Tensor:
-        wish = wanted(ascent, layer, channel)
+        goal = objective_of(ascent, layer, channel)
         sizes = _sizes(ascent, start, scales, factor)
         bounds = ascent.bounds
         shape = ascent.shape(sizes[0])
@@ -50,7 +51,7 @@ def multiscale_ascent(
                 inputs = inputs if blur is None else averaged(inputs, blur)
             canvas = FreeCanvas(inputs)
             adam = torch.optim.Adam(canvas.parameters, lr, weight_decay=DECAY)
-            inputs = ascent.ascend(canvas, wish, adam, steps)
+            inputs = ascent.ascend(canvas, goal, adam, steps)
         return inputs
 
     return make
@@ -66,10 +67,10 @@ def averaged(inputs: Tensor, width: int) -> Tensor:
 
 
 def _sizes(ascent: Ascent, start: int, scales: int, factor: float) -> list[tuple[int, ...]]:
-    if ascent.asked_size is None:
+    if ascent.requested_size is None:
         lengths = [start]
         while len(lengths) < scales:
             lengths.append(int(factor * lengths[-1]))
         return [(length,) * ascent.rank for length in lengths]
     shrinking = [factor**-left for left in reversed(range(scales))]
-    return [tuple(max(1, round(length * share)) for length in ascent.asked_size) for share in shrinking]
+    return [tuple(max(1, round(length * share)) for length in ascent.requested_size) for share in shrinking]
