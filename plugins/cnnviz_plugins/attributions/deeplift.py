@@ -28,9 +28,9 @@ def _total(values: Tensor) -> Tensor:
     return values.flatten(1).double().sum(1)
 
 
-def _with_gap(values: Expr, baselines: backgrounds) -> Expr:
+def _with_gap(values: Expr, baseline_score: Expr) -> Expr:
     """The values, and by how much their sum misses the score minus the baselines' mean score."""
-    return noted(values, "completeness_gap", _total(values) - (score() - over(score(), baselines)))
+    return noted(values, "completeness_gap", _total(values) - (score() - baseline_score))
 
 
 @attribution(renderer="grayscale")
@@ -58,7 +58,8 @@ def deeplift_shap(baselines: Baselines = 0.0) -> Expr:
 
 
 def _compared(baselines: backgrounds) -> Expr:
-    return _with_gap(compared(rescale, baselines), baselines)
+    values = compared(rescale, baselines)
+    return _with_gap(values, values.baseline_score())
 
 
 @attribution(renderer="grayscale")
@@ -72,7 +73,7 @@ def gradient_shap(baselines: Baselines = 0.0, samples: int = 50, sigma: float = 
     input.
     """
     known = backgrounds(baselines)
-    return _with_gap(along(gradient(), between(known, samples, "random", sigma)), known)
+    return _with_gap(along(gradient(), between(known, samples, "random", sigma)), over(score(), known))
 
 
 @attribution(renderer="grayscale")
@@ -85,4 +86,4 @@ def expected_gradients(baselines: Baselines = 0.0, samples: int = 100) -> Expr:
     baselines of another shape than the input.
     """
     known = backgrounds(baselines)
-    return _with_gap(along(gradient(), between(known, samples, "even")), known)
+    return _with_gap(along(gradient(), between(known, samples, "even")), over(score(), known))
