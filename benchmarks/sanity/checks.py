@@ -82,7 +82,7 @@ class Case:
             scores["labels"] = self._labels
         masks = None if self.masks is None else self.masks[part]
         return {
-            name: evaluate(answer, score, masks=masks, model=self.model, attribution=attribution).tolist()
+            name: evaluate(answer, score, masks=masks, model=self.model).tolist()
             for name, score in scores.items()
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from cnnviz.engine.validation import check_inputs, check_model, unwrap
 from cnnviz.explanations.evidence import evidence
-from cnnviz.explanations.explain import answered, methods_asked, recipe_of
+from cnnviz.explanations.explain import answered, recipe_of
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.formulas.expr import Expr
 from cnnviz.models.loading import LoadedModel
@@ -21,8 +20,6 @@ from cnnviz.run.run import Run
 
 if TYPE_CHECKING:
     from cnnviz.registry.protocols import Attribution
-
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a callable without a name, as Python writes it
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +32,7 @@ class Trial:
     question: Callable[[], Run] | None = None
     """Puts the question to the model that was given, once a metric asks :attr:`run`."""
     attribution: Attribution | None = None
-    """What made the explanation; a metric asks :meth:`again`."""
+    """What computed the explanation, where that does not know it; a metric asks :meth:`again`."""
 
     def __len__(self) -> int:
         return len(self.explanation)
@@ -69,31 +66,35 @@ class Trial:
         one of the explanation.
         """
         run, method = self.run, self._method
-        network = run.model if model is None else unwrap(model.module if isinstance(model, LoadedModel) else model)
-        check_model(network)
-        asked = (run.inputs if inputs is None else inputs, *run.others)
-        check_inputs(network, asked)
-        # a layer that was found, or given as a module, stays the one of that name
-        names: dict[Any, str] = {module: name for name, module in run.model.named_modules()}
+        # a layer that was chosen automatically, or given as a module, stays the one of that name
+        names = {module: name for name, module in run.model.named_modules()} | dict(run.options.names)
         names |= {None: run.layer_name(None)} if isinstance(method, Expr) and method.automatic() else {}
-        options = replace(run.options, names=names)
-        return answered(network, asked, run.question.target, {"again": method}, options)["again"].values
+        network, options = run.model, replace(run.options, names=names)
+        if model is not None:
+            network = unwrap(model.module if isinstance(model, LoadedModel) else model)
+            options = replace(options, folded=None, compiled=None)  # these stand for the model explained
+        check_model(network)
+        all_inputs = (run.inputs if inputs is None else inputs, *run.others)
+        check_inputs(network, all_inputs)
+        return answered(network, all_inputs, run.question.target, {"again": method}, options)["again"].values
 
     @cached_property
     def _method(self) -> Attribution:
-        """What made the explanation. Raises ValueError where it is not known, or another was given."""
+        """What computed the explanation. Raises ValueError where it is not known, or another was given."""
         if self.attribution is None:
+            if self.explanation.attribution is None:
+                raise ValueError(
+                    "the metric explains again, and the attribution is not known; give evaluate(..., attribution=...), "
+                    "such as cnnviz.attributions['grad_cam']()"
+                )
+            return self.explanation.attribution
+        recipe = recipe_of(self.attribution, self.run)
+        if recipe != self.explanation.recipe:
             raise ValueError(
-                "the metric explains again, and the attribution is not known; give evaluate(..., attribution=...), "
-                "such as cnnviz.attributions['grad_cam']()"
+                f"the explanation is of {self.explanation.recipe}, and the attribution given is {recipe}; "
+                "give the one that was used"
             )
-        (method,) = methods_asked([self.attribution], {}).values()
-        told, given = (_ADDRESS.sub("", each) for each in (self.explanation.recipe, recipe_of(method, self.run)))
-        if told != given:
-            raise ValueError(
-                f"the explanation is of {told}, and the attribution given is {given}; give the one that was used"
-            )
-        return method
+        return self.attribution
 
 
 def checked_masks(masks: Any, explanation: Explanation) -> Tensor:

@@ -6,17 +6,15 @@ Any PyTorch function takes a formula where it takes a tensor.
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, dataclass, field, fields, replace
-from functools import update_wrapper, wraps
-from typing import Annotated, Any, TypeAlias, overload
+from dataclasses import MISSING, dataclass, field, fields
+from functools import update_wrapper
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cnnviz.registry.registry import Method, attributions
+from cnnviz.registry.configured import code
 from cnnviz.run.plan import Plan
 from cnnviz.run.run import Run
 
@@ -50,10 +48,10 @@ class Expr:
     def recipe(self, run: Run) -> str:
         """The formula as a user would write it, with the layers that were chosen for it."""
 
-        return self.text(_writer(run))
+        return self.text(writer(run))
 
     def __repr__(self) -> str:
-        return self.text(lambda value: f"<{type(value).__name__}>" if isinstance(value, nn.Module) else repr(value))
+        return self.text(code)
 
     def text(self, write: Callable[[Any], str]) -> str:
         """The formula as code; ``write`` turns its parts into text."""
@@ -107,9 +105,6 @@ class Expr:
         return Apply(torch.relu, (self,))
 
 
-Formula: TypeAlias = Annotated[Any, "Formula"]
-"""For settings: a formula, or the name of a method, which is put in its place."""
-
 _INFIX = {
     torch.add: ("+", 1),
     torch.sub: ("-", 1),
@@ -152,39 +147,6 @@ class Apply(Expr):
         return f"{name}({', '.join(settings)})"
 
 
-@dataclass(frozen=True, repr=False)
-class Named(Expr):
-    """A method with its settings: computes its formula, prints as its call."""
-
-    of: Callable[[Run], Tensor]
-    name: str
-    settings: tuple[tuple[str, Any], ...]
-    renderer: str | None = None
-    takes_layer: bool = False
-    formulas: tuple[tuple[str, Expr], ...] = ()
-    """Settings that are formulas, as they were built of methods' names."""
-
-    def compute(self, run: Run) -> Tensor:
-        return self.of(run)
-
-    def plan(self) -> Plan:
-        return plan(self.of)
-
-    def parts(self) -> Iterator[Expr]:
-        yield from _formulas(self.of)
-
-    def text(self, write: Callable[[Any], str]) -> str:
-        return f"{self.name}({', '.join(f'{name}={write(value)}' for name, value in self.settings)})"
-
-    def recipe(self, run: Run) -> str:
-        """As the call that gives the same answer on any network: what was found automatically is said."""
-        told = dict(self.settings)
-        if self.takes_layer and "layer" not in told and self.automatic():
-            told = {"layer": run.layer_name(None)} | told
-        told |= {name: formula for name, formula in self.formulas if name in told or formula.automatic()}
-        return replace(self, settings=tuple(told.items()), takes_layer=False, formulas=()).text(_writer(run))
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Constant(Expr):
     """A tensor in a formula; equal to itself only."""
@@ -210,51 +172,6 @@ def lift(func: Callable[..., Tensor]) -> Callable[..., Expr]:
         return func(*args, **kwargs)
 
     return update_wrapper(lifted, func)
-
-
-@overload
-def attribution(build: Callable[..., Any], /) -> Method[Named]: ...
-
-
-@overload
-def attribution(*, renderer: str) -> Callable[[Callable[..., Any]], Method[Named]]: ...
-
-
-def attribution(build: Callable[..., Any] | None = None, /, *, renderer: str | None = None) -> Any:
-    """Make a method of a function from settings to a formula (or to any callable of a run).
-
-    The function's name is the method's, its docstring the method's page. ``renderer`` names how its values are drawn
-    when nobody says otherwise. A setting annotated ``Formula`` also takes a method's name.
-    """
-    if build is None:
-        return lambda build: _method(build, renderer)
-    return _method(build, None)
-
-
-def _method(build: Callable[..., Any], renderer: str | None) -> Method[Named]:
-    parameters = inspect.signature(build).parameters
-    formulas = {
-        name: each.default for name, each in parameters.items() if "Formula" in re.split(r"\W+", str(each.annotation))
-    }
-
-    @wraps(build)
-    def build_formula(**settings: Any) -> Any:
-        for name, default in formulas.items():
-            chosen = settings.get(name, default)
-            if isinstance(chosen, str):
-                settings[name] = attributions[chosen]()
-        return build(**settings)
-
-    def finish(name: str, result: Any, settings: dict[str, Any]) -> Named:
-        if not callable(result):
-            raise TypeError(f"{name} returned {result!r}; an attribution is a formula or a callable of a run")
-        kept = tuple((key, frozen(value)) for key, value in settings.items())
-        built = {key: settings.get(key, default) for key, default in formulas.items()}
-        built = {key: attributions[value]() if isinstance(value, str) else value for key, value in built.items()}
-        found = tuple((key, value) for key, value in built.items() if isinstance(value, Expr))
-        return Named(result, name, kept, renderer, "layer" in parameters, found)
-
-    return Method(build_formula, finish)
 
 
 def plan(*attributions: Any) -> Plan:
@@ -297,11 +214,13 @@ def _value(value: Any, run: Run) -> Any:
     return type(value)([_value(each, run) for each in value]) if isinstance(value, tuple | list) else value
 
 
-def _writer(run: Run) -> Callable[[Any], str]:
+def writer(run: Run) -> Callable[[Any], str]:
+    """Turns parts of a formula into code, with the layers that were chosen for it in this run."""
+
     def write(value: Any) -> str:
-        if isinstance(value, nn.Module):
-            return repr(run.layer_name(value))
-        return value.recipe(run) if isinstance(value, Expr) else repr(value)
+        if isinstance(value, Expr):
+            return value.recipe(run)
+        return code(value, lambda module: repr(run.layer_name(module)))
 
     return write
 

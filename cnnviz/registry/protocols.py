@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cnnviz.explanations.explanation import Explanation
     from cnnviz.explanations.metric_context import Trial
     from cnnviz.feature_visualization.ascent import Ascent
+    from cnnviz.formulas.attribution import ConfiguredAttribution as ConfiguredAttribution
     from cnnviz.run.run import Run
 
 

@@ -12,19 +12,20 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from functools import update_wrapper
+from functools import cached_property, update_wrapper
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints, overload
 
 import pluggy
 
-from cnnviz.registry.configured import NamedMetric, NamedSynthesis
+from cnnviz.registry.configured import ConfiguredMethod
 
 if TYPE_CHECKING:
-    from cnnviz.formulas.expr import Named
-    from cnnviz.registry.protocols import Metric, Renderer, Synthesis
+    from cnnviz.registry.protocols import ConfiguredAttribution, Metric, Renderer, Synthesis
 
 T = TypeVar("T", covariant=True)
+M = TypeVar("M", bound="Method[Any]", covariant=True)
 HOME = "cnnviz"
 _SINGULAR = {"cnnviz.syntheses": "synthesis"}
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -46,26 +47,41 @@ class Hooks:
 
 
 class Method(Generic[T]):
-    """A function from settings to something that can be run; also the pluggy plugin that offers it."""
+    """A function from settings to a callable; also the pluggy plugin that offers it."""
 
-    def __init__(self, build: Callable[..., Any], finish: Callable[[str, Any, dict[str, Any]], T] | None = None):
+    def __init__(self, build: Callable[..., Any], finish: Callable[[ConfiguredMethod], T]):
         update_wrapper(self, build)
         self.build = build
         self.finish = finish
         self.name: str = build.__name__
-        self.ranks: tuple[int, ...] = (2,)
-        """Of a renderer: the numbers of spatial dimensions it draws."""
 
     def __call__(self, *args: Any, **settings: Any) -> T:
-        """What the method is with these settings; an unknown setting is a TypeError that knows the right ones."""
+        """The method with these settings. Raises TypeError for one it does not have, with the nearest name."""
         chosen = self.bind(*args, **settings)
-        result: Any = self.build(**chosen)
-        return result if self.finish is None else self.finish(self.name, result, self._changed(chosen))
+        changed = {name: value for name, value in chosen.items() if not _same(value, self.settings[name].default)}
+        return self.finish(ConfiguredMethod(self.name, self.build(**chosen), tuple(changed.items())))
 
     @property
     def settings(self) -> Mapping[str, inspect.Parameter]:
         """The settings by name, with their annotations and defaults."""
         return inspect.signature(self.build).parameters
+
+    @cached_property
+    def types(self) -> Mapping[str, Any]:
+        """The types of the settings by name, with their ``Annotated`` metadata.
+
+        A setting without annotation is left out, and one whose annotation holds names that are not defined at run time.
+        """
+        types: dict[str, Any] = {}
+        defined = getattr(inspect.unwrap(self.build), "__globals__", {})
+        for name, parameter in self.settings.items():
+            if parameter.annotation is not inspect.Parameter.empty:
+                holder: Any = SimpleNamespace(__annotations__={name: parameter.annotation})
+                try:
+                    types |= get_type_hints(holder, defined, include_extras=True)
+                except Exception:  # an annotation may be any text, and says nothing then
+                    continue
+        return types
 
     @property
     def summary(self) -> str:
@@ -82,9 +98,6 @@ class Method(Generic[T]):
         except TypeError as error:
             raise TypeError(f"{self.name}: {error}; it takes {', '.join(self.settings) or 'no settings'}") from None
 
-    def _changed(self, chosen: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in chosen.items() if not _same(value, self.settings[name].default)}
-
     def __repr__(self) -> str:
         return f"<method {self.name} from {self.__module__}>"
 
@@ -93,13 +106,22 @@ class Method(Generic[T]):
         registry.add(self)
 
 
-class Registry(Mapping[str, "Method[T]"]):
+class RendererMethod(Method[ConfiguredMethod]):
+    """A renderer's function from settings, and the inputs it is for."""
+
+    def __init__(self, build: Callable[..., Renderer], ranks: Sequence[int]):
+        super().__init__(build, _as_it_is)
+        self.ranks = tuple(ranks)
+        """The numbers of spatial dimensions that it draws."""
+
+
+class Registry(Mapping[str, M]):
     """Methods of one kind by name."""
 
     def __init__(self, group: str):
         self.group = group
         self.kind = _SINGULAR.get(group, group.rpartition(".")[2].removesuffix("s"))
-        self._methods: dict[str, Method[T]] = {}
+        self._methods: dict[str, Method[Any]] = {}
         self._origins: dict[str, str] = {}
         self._found: dict[str, EntryPoint] | None = None
         self._loading: tuple[str, object, str] | None = None
@@ -144,11 +166,12 @@ class Registry(Mapping[str, "Method[T]"]):
             method.name = name
         self._methods[name], self._origins[name] = method, origin
 
-    def __getitem__(self, name: str) -> Method[T]:
+    def __getitem__(self, name: str) -> M:
         with self._lock:
-            return self._loaded(name)
+            method: M = self._loaded(name)
+            return method
 
-    def _loaded(self, name: str) -> Method[T]:
+    def _loaded(self, name: str) -> Any:
         if name not in self._methods:
             offer = self._offers().get(name)
             if offer is None:
@@ -235,11 +258,11 @@ class Registry(Mapping[str, "Method[T]"]):
 
 
 @overload
-def renderer(build: Callable[..., Renderer], /) -> Method[Renderer]: ...
+def renderer(build: Callable[..., Renderer], /) -> RendererMethod: ...
 
 
 @overload
-def renderer(*, ranks: Sequence[int]) -> Callable[[Callable[..., Renderer]], Method[Renderer]]: ...
+def renderer(*, ranks: Sequence[int]) -> Callable[[Callable[..., Renderer]], RendererMethod]: ...
 
 
 def renderer(build: Callable[..., Renderer] | None = None, /, *, ranks: Sequence[int] = (2,)) -> Any:
@@ -248,29 +271,27 @@ def renderer(build: Callable[..., Renderer] | None = None, /, *, ranks: Sequence
     That callable takes an :class:`~cnnviz.Explanation` and returns uint8 pictures (N, H, W, 3). ``ranks`` are the
     numbers of spatial dimensions it draws: a method that names this renderer for its values gets it for those inputs.
     """
-
-    def make(build: Callable[..., Renderer]) -> Method[Renderer]:
-        method: Method[Renderer] = Method(build)
-        method.ranks = tuple(ranks)
-        return method
-
-    return make if build is None else make(build)
+    return (lambda build: RendererMethod(build, ranks)) if build is None else RendererMethod(build, ranks)
 
 
-def synthesis(build: Callable[..., Synthesis]) -> Method[NamedSynthesis]:
+def synthesis(build: Callable[..., Synthesis]) -> Method[ConfiguredMethod]:
     """Make a synthesis of a function from settings to a callable that makes inputs.
 
     That callable takes an :class:`~cnnviz.Ascent` and returns inputs (N, C, *spatial).
     """
-    return Method(build, NamedSynthesis)
+    return Method(build, _as_it_is)
 
 
-def metric(build: Callable[..., Metric]) -> Method[NamedMetric]:
+def metric(build: Callable[..., Metric]) -> Method[ConfiguredMethod]:
     """Make a metric of a function from settings to a callable that scores explanations.
 
     That callable takes a :class:`~cnnviz.Trial` and returns a number for each input, (N,).
     """
-    return Method(build, NamedMetric)
+    return Method(build, _as_it_is)
+
+
+def _as_it_is(method: ConfiguredMethod) -> ConfiguredMethod:
+    return method
 
 
 def _hint(name: str, known: Mapping[str, Any], introduction: str) -> str:
@@ -291,8 +312,8 @@ def _origin(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "unknown"
 
 
-attributions: Registry[Named] = Registry("cnnviz.attributions")
-metrics: Registry[NamedMetric] = Registry("cnnviz.metrics")
-renderers: Registry[Renderer] = Registry("cnnviz.renderers")
-syntheses: Registry[NamedSynthesis] = Registry("cnnviz.syntheses")
+attributions: Registry[Method[ConfiguredAttribution]] = Registry("cnnviz.attributions")
+metrics: Registry[Method[ConfiguredMethod]] = Registry("cnnviz.metrics")
+renderers: Registry[RendererMethod] = Registry("cnnviz.renderers")
+syntheses: Registry[Method[ConfiguredMethod]] = Registry("cnnviz.syntheses")
 registries: tuple[Registry[Any], ...] = (attributions, syntheses, renderers, metrics)

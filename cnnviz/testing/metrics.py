@@ -81,7 +81,7 @@ def _scores(
     watched = masks if masks is not None else torch.zeros(())
     before, kept = state(asked, explained.inputs), (explained.values.clone(), watched.clone())
     try:
-        found = evaluate(explained, score, masks=masks, model=model, attribution=gradient())
+        found = evaluate(explained, score, masks=masks, model=model)
     except ValueError as error:
         if not str(error) or "\n" in str(error):
             raise AssertionError(f"{name} refuses {what} without saying why in one line: {error!r}") from error
