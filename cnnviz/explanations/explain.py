@@ -216,12 +216,12 @@ def _tensors(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None)
 
 def _notes(run: Run, method: Any) -> dict[str, Tensor]:
     """What the parts of a method measured, by name; a second one of a name is numbered."""
-    found: dict[str, Tensor] = {}
+    notes: dict[str, Tensor] = {}
     for part in _noted(method):
         if part in run.notes:
-            alike = sum(re.fullmatch(rf"{part.name}(_\d+)?", name) is not None for name in found)
-            found[f"{part.name}_{alike + 1}" if alike else part.name] = run.notes[part]
-    return found
+            alike = sum(re.fullmatch(rf"{part.name}(_\d+)?", name) is not None for name in notes)
+            notes[f"{part.name}_{alike + 1}" if alike else part.name] = run.notes[part]
+    return notes
 
 
 def _noted(method: Any) -> Iterable[noted]:

@@ -98,9 +98,9 @@ class Explanation:
     @property
     def usual_renderer(self) -> str:
         """Draws it when nobody says otherwise: what the method asks for, if it draws so many dimensions."""
-        rank, asked = self.inputs.ndim - 2, self.renderer
-        if asked is not None and (rank == 2 or (asked in renderers and rank in renderers[asked].ranks)):
-            return asked
+        rank, preferred = self.inputs.ndim - 2, self.renderer
+        if preferred is not None and (rank == 2 or (preferred in renderers and rank in renderers[preferred].ranks)):
+            return preferred
         of_images = "grayscale" if self.values.shape == self.inputs.shape else "overlay"
         return {2: of_images, 3: "slices"}.get(rank, "line")
 
@@ -156,7 +156,7 @@ class Explanation:
                 recipe=about["recipe"],
                 preprocessing=Preprocessing.from_dict(about["preprocessing"]) if about["preprocessing"] else None,
                 categories=tuple(about["categories"]) if about["categories"] else None,
-                notes={name.removeprefix(NOTE): kept for name, kept in tensors.items() if name.startswith(NOTE)},
+                notes={name.removeprefix(NOTE): tensor for name, tensor in tensors.items() if name.startswith(NOTE)},
                 renderer=about["renderer"],
                 objective=about.get("objective"),
                 options=ExplainOptions(**about["options"]),

@@ -1,4 +1,4 @@
-"""An explanation put to the test: what a metric is handed, and all that it may ask."""
+"""What a metric is handed: the explanation, annotated places, and the model that was explained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """An explanation put to the test. What a metric asks and nobody gave is an error that says how to give it."""
+    """An explanation with all that a metric may need; reading what was not given raises an error that says how to.
+
+    One of ``len(trial)`` inputs is scored by one number.
+    """
 
     explanation: Explanation
     annotation: Tensor | None = None
@@ -99,10 +102,10 @@ class Trial:
 
 def checked_masks(masks: Any, explanation: Explanation) -> Tensor:
     """Masks as bool on the explanation's device. Raises ValueError for another shape, or numbers that are no mask."""
-    found = torch.as_tensor(masks).to(explanation.values.device)
+    tensor = torch.as_tensor(masks).to(explanation.values.device)
     expected = (len(explanation), *explanation.inputs.shape[2:])
-    if tuple(found.shape) != expected:
-        raise ValueError(f"masks are {tuple(found.shape)} where {expected} is needed: one for each input, of its size")
-    if found.dtype != torch.bool and not bool(((found == 0) | (found == 1)).all()):
+    if tuple(tensor.shape) != expected:
+        raise ValueError(f"masks are {tuple(tensor.shape)} where {expected} is needed: one for each input, of its size")
+    if tensor.dtype != torch.bool and not bool(((tensor == 0) | (tensor == 1)).all()):
         raise ValueError("masks hold other numbers than 0 and 1; compare them first, such as masks > 127")
-    return found.bool()
+    return tensor.bool()

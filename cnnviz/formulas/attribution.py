@@ -100,5 +100,5 @@ def _method(build: Callable[..., Any], renderer: str | None) -> Method[Configure
             tuple((key, value) for key, value in formulas.items() if isinstance(value, Expr)),
         )
 
-    method = Method(build_formula, finish)
+    method: Method[ConfiguredAttribution] = Method(build_formula, finish)
     return method

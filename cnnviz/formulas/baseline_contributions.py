@@ -17,7 +17,7 @@ from cnnviz.engine import batching
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.layers import INPUT
 from cnnviz.formulas.expectation import Points, RunningMean, by_variant
-from cnnviz.formulas.expr import Expr, plan
+from cnnviz.formulas.expr import Expr, lift, plan
 from cnnviz.run.plan import Plan
 from cnnviz.run.run import Run
 
@@ -73,16 +73,12 @@ class compared(Expr):
 
     def baseline_score(self) -> Expr:
         """The mean score of the baselines, (N,), which the same passes give."""
-        return _baseline_score(self.rule, self.baselines)
+        return _first_column(_comparison(self.rule, self.baselines))
 
 
-@dataclass(frozen=True, repr=False)
-class _baseline_score(Expr):
-    rule: Callable[[int], Rule]
-    baselines: Points
-
-    def compute(self, run: Run) -> Tensor:
-        return _comparison(self.rule, self.baselines)(run)[:, 0]
+@lift
+def _first_column(rows: Tensor) -> Tensor:
+    return rows[:, 0]
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,4 +1,4 @@
-"""Formulas over what a run offers.
+"""Formulas: expressions of scores, activations and gradients of a run.
 
 A formula is data: equal parts are computed once, one forward pass serves all of them, and it prints as it was written.
 Any PyTorch function takes a formula where it takes a tensor.
@@ -6,7 +6,7 @@ Any PyTorch function takes a formula where it takes a tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import update_wrapper
 from typing import Any
@@ -20,7 +20,7 @@ from cnnviz.run.run import Run
 
 
 class Expr:
-    """An attribution that can be computed with."""
+    """A formula: an attribution that takes part in arithmetic and in PyTorch functions."""
 
     def __call__(self, run: Run, /) -> Tensor:
         if self not in run.answers:
@@ -28,21 +28,20 @@ class Expr:
         return run.answers[self]
 
     def compute(self, run: Run) -> Tensor:
+        """The formula's value for the inputs of the run, (N, ...); it is computed once for each run."""
         raise NotImplementedError
 
     def plan(self) -> Plan:
-        """What computing this needs of the forward pass."""
-        found = Plan()
-        for part in self.parts():
-            found |= part.plan()
-        return found
+        """What the forward pass must keep so that this can be computed."""
+        return plan(*self.parts())
 
     def parts(self) -> Iterator[Expr]:
-        for each in fields(self):  # type: ignore[arg-type]  # every formula is a dataclass
-            yield from _formulas(getattr(self, each.name))
+        """The formulas that this one is made of."""
+        for part in fields(self):  # type: ignore[arg-type]  # every formula is a dataclass
+            yield from _formulas(getattr(self, part.name))
 
     def automatic(self) -> bool:
-        """Whether some part of it leaves the layer to be found."""
+        """True if a part of it names no layer, so that the last one with spatial extent is chosen."""
         return any(part.automatic() for part in self.parts())
 
     def recipe(self, run: Run) -> str:
@@ -54,45 +53,44 @@ class Expr:
         return self.text(code)
 
     def text(self, write: Callable[[Any], str]) -> str:
-        """The formula as code; ``write`` turns its parts into text."""
-        said: list[str] = []
-        for place, each in enumerate(fields(self)):  # type: ignore[arg-type]  # every formula is a dataclass
-            value = getattr(self, each.name)
-            if value is not each.default and (each.default is MISSING or value != each.default):
-                said.append(write(value) if place == len(said) else f"{each.name}={write(value)}")
-        return f"{type(self).__name__}({', '.join(said)})"
+        """The formula as code; ``write`` turns its parts into code."""
+        arguments: list[str] = []
+        for place, part in enumerate(fields(self)):  # type: ignore[arg-type]  # every formula is a dataclass
+            value = getattr(self, part.name)
+            if value is not part.default and (part.default is MISSING or value != part.default):
+                arguments.append(write(value) if place == len(arguments) else f"{part.name}={write(value)}")
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Expr:
-        named = tuple((name, frozen(value)) for name, value in sorted((kwargs or {}).items()))
-        return Apply(func, tuple(frozen(arg) for arg in args), named)
+        return applied(func, args, kwargs)
 
     def __add__(self, other: Any) -> Expr:
-        return Apply(torch.add, (self, frozen(other)))
+        return applied(torch.add, (self, other))
 
     def __radd__(self, other: Any) -> Expr:
-        return Apply(torch.add, (frozen(other), self))
+        return applied(torch.add, (other, self))
 
     def __sub__(self, other: Any) -> Expr:
-        return Apply(torch.sub, (self, frozen(other)))
+        return applied(torch.sub, (self, other))
 
     def __rsub__(self, other: Any) -> Expr:
-        return Apply(torch.rsub, (self, frozen(other)))
+        return applied(torch.rsub, (self, other))
 
     def __mul__(self, other: Any) -> Expr:
-        return Apply(torch.mul, (self, frozen(other)))
+        return applied(torch.mul, (self, other))
 
     def __rmul__(self, other: Any) -> Expr:
-        return Apply(torch.mul, (frozen(other), self))
+        return applied(torch.mul, (other, self))
 
     def __truediv__(self, other: Any) -> Expr:
-        return Apply(torch.div, (self, frozen(other)))
+        return applied(torch.div, (self, other))
 
     def __rtruediv__(self, other: Any) -> Expr:
-        return Apply(torch.true_divide, (frozen(other), self))
+        return applied(torch.true_divide, (other, self))
 
     def __pow__(self, other: Any) -> Expr:
-        return Apply(torch.pow, (self, frozen(other)))
+        return applied(torch.pow, (self, other))
 
     def __neg__(self) -> Expr:
         return Apply(torch.neg, (self,))
@@ -101,7 +99,7 @@ class Expr:
         return Apply(torch.abs, (self,))
 
     def relu(self) -> Expr:
-        """What is positive of it."""
+        """The positive part of the values."""
         return Apply(torch.relu, (self,))
 
 
@@ -162,24 +160,29 @@ class Constant(Expr):
         return f"tensor{tuple(self.value.shape)}" if self.value.ndim else repr(self.value.item())
 
 
+def applied(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Expr:
+    """The formula of a function's value; the arguments may be formulas, tensors, and whatever can be hashed."""
+    named = tuple((name, frozen(value)) for name, value in sorted((kwargs or {}).items()))
+    return Apply(func, tuple(map(frozen, args)), named)
+
+
 def lift(func: Callable[..., Tensor]) -> Callable[..., Expr]:
-    """Make a function of tensors take formulas as well; then it is a formula itself."""
+    """Let a function of tensors also take formulas; called with one, it returns a formula."""
 
     def lifted(*args: Any, **kwargs: Any) -> Any:
         if any(True for value in (*args, *kwargs.values()) for _ in _formulas(value)):
-            named = tuple((name, frozen(value)) for name, value in sorted(kwargs.items()))
-            return Apply(func, tuple(frozen(arg) for arg in args), named)
+            return applied(func, args, kwargs)
         return func(*args, **kwargs)
 
     return update_wrapper(lifted, func)
 
 
 def plan(*attributions: Any) -> Plan:
-    """What a forward pass must leave behind for all of them."""
-    found = Plan()
-    for each in attributions:
-        found |= each.plan() if isinstance(each, Expr) else Plan(again=True)  # who knows what it asks for
-    return found
+    """What one forward pass must keep so that all of these attributions can be computed."""
+    union = Plan()
+    for method in attributions:
+        union |= method.plan() if isinstance(method, Expr) else Plan(again=True)  # what a callable needs is unknown
+    return union
 
 
 def frozen(value: Any) -> Any:
@@ -187,7 +190,7 @@ def frozen(value: Any) -> Any:
     if isinstance(value, Tensor):
         return Constant(value)
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return tuple(frozen(each) for each in value)
+        return tuple(map(frozen, value))
     try:
         hash(value)
     except TypeError:
@@ -200,8 +203,8 @@ def _formulas(value: Any) -> Iterator[Expr]:
     if isinstance(value, Expr):
         yield value
     elif isinstance(value, tuple | list):
-        for each in value:
-            yield from _formulas(each)
+        for part in value:
+            yield from _formulas(part)
 
 
 def _kinds(value: Any) -> Any:
@@ -211,7 +214,7 @@ def _kinds(value: Any) -> Any:
 def _value(value: Any, run: Run) -> Any:
     if isinstance(value, Expr):
         return value(run)
-    return type(value)([_value(each, run) for each in value]) if isinstance(value, tuple | list) else value
+    return type(value)([_value(part, run) for part in value]) if isinstance(value, tuple | list) else value
 
 
 def writer(run: Run) -> Callable[[Any], str]:

@@ -1,4 +1,4 @@
-"""Where methods come from: installed entry points, each loaded when it is first named.
+"""Methods by name: offered by installed entry points, each of them loaded when it is first asked for.
 
 Listing names reads package metadata and imports nothing; a plugin that does not load hurts only who asks for it.
 """
@@ -35,7 +35,7 @@ hookimpl = pluggy.HookimplMarker(HOME)
 
 
 class PluginError(RuntimeError):
-    """A plugin cannot be used. Says who ships it and how to go on without it."""
+    """A plugin does not load; the message names its package and how to go on without it."""
 
 
 class Hooks:
@@ -49,7 +49,9 @@ class Hooks:
 class Method(Generic[T]):
     """A function from settings to a callable; also the pluggy plugin that offers it."""
 
-    def __init__(self, build: Callable[..., Any], finish: Callable[[ConfiguredMethod], T]):
+    def __init__(
+        self, build: Callable[..., Any], finish: Callable[[ConfiguredMethod], Any] = lambda configured: configured
+    ):
         update_wrapper(self, build)
         self.build = build
         self.finish = finish
@@ -59,7 +61,8 @@ class Method(Generic[T]):
         """The method with these settings. Raises TypeError for one it does not have, with the nearest name."""
         chosen = self.bind(*args, **settings)
         changed = {name: value for name, value in chosen.items() if not _same(value, self.settings[name].default)}
-        return self.finish(ConfiguredMethod(self.name, self.build(**chosen), tuple(changed.items())))
+        method: T = self.finish(ConfiguredMethod(self.name, self.build(**chosen), tuple(changed.items())))
+        return method
 
     @property
     def settings(self) -> Mapping[str, inspect.Parameter]:
@@ -89,7 +92,7 @@ class Method(Generic[T]):
         return " ".join((inspect.getdoc(self.build) or "").split("\n\n")[0].split())
 
     def bind(self, *args: Any, **settings: Any) -> dict[str, Any]:
-        """Settings by name. Raises TypeError for one the method does not have."""
+        """The settings by name, positional ones too. Raises TypeError for one that the method does not have."""
         for name in settings:
             if name not in self.settings:
                 raise TypeError(f"{self.name} has no setting {name!r}{_hint(name, self.settings, 'it takes')}")
@@ -110,7 +113,7 @@ class RendererMethod(Method[ConfiguredMethod]):
     """A renderer's function from settings, and the inputs it is for."""
 
     def __init__(self, build: Callable[..., Renderer], ranks: Sequence[int]):
-        super().__init__(build, _as_it_is)
+        super().__init__(build)
         self.ranks = tuple(ranks)
         """The numbers of spatial dimensions that it draws."""
 
@@ -121,9 +124,9 @@ class Registry(Mapping[str, M]):
     def __init__(self, group: str):
         self.group = group
         self.kind = _SINGULAR.get(group, group.rpartition(".")[2].removesuffix("s"))
-        self._methods: dict[str, Method[Any]] = {}
+        self._methods: dict[str, M] = {}
         self._origins: dict[str, str] = {}
-        self._found: dict[str, EntryPoint] | None = None
+        self._entries: dict[str, EntryPoint] | None = None
         self._loading: tuple[str, object, str] | None = None
         self._lock = threading.RLock()  # a plugin may look up others while it loads
         self.plugins = pluggy.PluginManager(HOME)
@@ -133,22 +136,24 @@ class Registry(Mapping[str, M]):
             self.plugins.set_blocked(name)
 
     def register(self, plugin: object, name: str | None = None, *, replace: bool = False) -> None:
-        """Offer a method, or a module with a hook, in this process only, as a notebook or a test would.
+        """Register a method, or a module with a hook, in this process only, as a notebook or a test does.
 
-        A taken name is a ValueError, unless ``replace`` is said; names that cnnviz ships stay its own.
+        Raises ValueError for a name that is taken; ``replace=True`` takes it from an earlier registration in this
+        process, never from an installed package.
         """
         name = name or str(getattr(plugin, "__name__", repr(plugin)))
         with self._lock:
-            self._register(plugin, name, replace)
+            if replace and self._origins.get(name) == "this process":
+                self.plugins.unregister(name=name)
+                del self._methods[name], self._origins[name]
+            self._enlist(plugin, name, "this process")
 
-    def _register(self, plugin: object, name: str, replace: bool) -> None:
-        if replace and self._origins.get(name) == "this process":
-            self.plugins.unregister(name=name)
-            del self._methods[name], self._origins[name]
-        self._enlist(plugin, name, "this process")
+    def add(self, method: Any, name: str | None = None) -> None:
+        """Add a method under its name or another; plugins call it in ``cnnviz_register``, once for each method.
 
-    def add(self, method: Method[Any], name: str | None = None) -> None:
-        """Called by plugins from ``cnnviz_register``, once for each method."""
+        Raises RuntimeError outside of that hook, TypeError for what is no method, ValueError for a name that is taken
+        or not made of lower-case letters, digits and underscores.
+        """
         if self._loading is None:
             raise RuntimeError("Registry.add is for plugins while they register; call register(method) instead")
         entry, plugin, origin = self._loading
@@ -168,21 +173,17 @@ class Registry(Mapping[str, M]):
 
     def __getitem__(self, name: str) -> M:
         with self._lock:
-            method: M = self._loaded(name)
-            return method
-
-    def _loaded(self, name: str) -> Any:
-        if name not in self._methods:
-            offer = self._offers().get(name)
-            if offer is None:
-                raise LookupError(f"there is no {self.kind} {name!r}{self._absence(name)}")
-            try:
-                self._enlist(offer.load(), name, _origin(offer))
-            except Exception as error:
-                raise PluginError(
-                    f"{name!r} from {_origin(offer)} does not load: {error}. Set CNNVIZ_BLOCK={name} to hide it."
-                ) from error
-        return self._methods[name]
+            if name not in self._methods:
+                offer = self._offers().get(name)
+                if offer is None:
+                    raise LookupError(f"there is no {self.kind} {name!r}{self._absence(name)}")
+                try:
+                    self._enlist(offer.load(), name, _origin(offer))
+                except Exception as error:
+                    raise PluginError(
+                        f"{name!r} from {_origin(offer)} does not load: {error}. Set CNNVIZ_BLOCK={name} to hide it."
+                    ) from error
+            return self._methods[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._methods or name in self._offers()
@@ -194,11 +195,11 @@ class Registry(Mapping[str, M]):
         return len(self._methods.keys() | self._offers().keys())
 
     def origin(self, name: str) -> str:
-        """Which distribution and version offers the name."""
+        """The distribution that offers the name, with its version: ``cnnviz 0.3.0``."""
         return self._origins.get(name) or _origin(self._offers()[name])
 
     def faults(self) -> dict[str, PluginError]:
-        """Loads everything there is; what does not load, by name."""
+        """Load every method; the errors of those that do not load, by name."""
         faults = {}
         for name in self:
             try:
@@ -208,12 +209,12 @@ class Registry(Mapping[str, M]):
         return faults
 
     def refresh(self) -> None:
-        """Look again at what is installed, for a process that installs packages while it runs."""
-        self._found = None
+        """Read the entry points anew, for a process that installs packages while it runs."""
+        self._entries = None
 
     def _offers(self) -> dict[str, EntryPoint]:
-        """Entry points by the name they answer to; a contested name is cnnviz's or nobody's."""
-        if self._found is None:
+        """Entry points by method name; a name that several packages claim is cnnviz's, or only ``package:name``."""
+        if self._entries is None:
             rivals: dict[str, list[EntryPoint]] = {}
             for entry in entry_points(group=self.group):
                 rivals.setdefault(entry.name, []).append(entry)
@@ -222,8 +223,8 @@ class Registry(Mapping[str, M]):
                 owners = [entry for entry in entries if _dist(entry) == HOME] or entries
                 for entry in entries:
                     offers[name if [entry] == owners else f"{_dist(entry)}:{name}"] = entry
-            self._found = {name: entry for name, entry in offers.items() if not self.plugins.is_blocked(name)}
-        return self._found
+            self._entries = {name: entry for name, entry in offers.items() if not self.plugins.is_blocked(name)}
+        return self._entries
 
     def _enlist(self, plugin: object, name: str, origin: str) -> None:
         if self.plugins.is_blocked(name):
@@ -279,7 +280,7 @@ def synthesis(build: Callable[..., Synthesis]) -> Method[ConfiguredMethod]:
 
     That callable takes an :class:`~cnnviz.Ascent` and returns inputs (N, C, *spatial).
     """
-    return Method(build, _as_it_is)
+    return Method(build)
 
 
 def metric(build: Callable[..., Metric]) -> Method[ConfiguredMethod]:
@@ -287,11 +288,7 @@ def metric(build: Callable[..., Metric]) -> Method[ConfiguredMethod]:
 
     That callable takes a :class:`~cnnviz.Trial` and returns a number for each input, (N,).
     """
-    return Method(build, _as_it_is)
-
-
-def _as_it_is(method: ConfiguredMethod) -> ConfiguredMethod:
-    return method
+    return Method(build)
 
 
 def _hint(name: str, known: Mapping[str, Any], introduction: str) -> str:
