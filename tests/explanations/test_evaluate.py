@@ -423,7 +423,7 @@ def test_metrics_ask_the_model_with_the_options_of_the_explanation() -> None:
 
     plain = explain(model, inputs, gradient(), target=0)
     assert float(evaluate(plain, doubled, model=model)) == pytest.approx(2.0078125 / math.sqrt(1 + 1e-5))
-    half = explain(model, inputs, gradient(), target=0, precision="bfloat16")
+    half = explain(model, inputs, cnnviz.image(), target=0, precision="bfloat16")
     assert float(evaluate(half, doubled, model=model)) == pytest.approx(2 / math.sqrt(1 + 1e-5), rel=1e-4)
     options: list[Any] = []
 
