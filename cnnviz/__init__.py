@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cnnviz.explanations.explain import explain as explain
     from cnnviz.explanations.explanation import Explanation as Explanation
     from cnnviz.explanations.metric_context import Trial as Trial
+    from cnnviz.explanations.options import ExplainOptions as ExplainOptions
     from cnnviz.feature_visualization.ascent import Ascent as Ascent
     from cnnviz.feature_visualization.parameterizations import Canvas as Canvas
     from cnnviz.feature_visualization.parameterizations import FourierCanvas as FourierCanvas
@@ -44,20 +45,20 @@ if TYPE_CHECKING:
     from cnnviz.feature_visualization.robustness import rotated as rotated
     from cnnviz.feature_visualization.robustness import scaled as scaled
     from cnnviz.feature_visualization.synthesize import synthesize as synthesize
+    from cnnviz.formulas.attribution import Formula as Formula
+    from cnnviz.formulas.attribution import attribution as attribution
     from cnnviz.formulas.baseline_contributions import along as along
     from cnnviz.formulas.baseline_contributions import compared as compared
-    from cnnviz.formulas.baseline_sets import Baselines as Baselines
-    from cnnviz.formulas.baseline_sets import backgrounds as backgrounds
-    from cnnviz.formulas.baseline_sets import between as between
     from cnnviz.formulas.baselines import Baseline as Baseline
+    from cnnviz.formulas.baselines import Baselines as Baselines
+    from cnnviz.formulas.baselines import backgrounds as backgrounds
     from cnnviz.formulas.baselines import baseline_input as baseline_input
     from cnnviz.formulas.expectation import over as over
     from cnnviz.formulas.expr import Expr as Expr
-    from cnnviz.formulas.expr import Formula as Formula
-    from cnnviz.formulas.expr import attribution as attribution
     from cnnviz.formulas.expr import lift as lift
     from cnnviz.formulas.learned_mask import learned_mask as learned_mask
     from cnnviz.formulas.sample_points import Quadrature as Quadrature
+    from cnnviz.formulas.sample_points import between as between
     from cnnviz.formulas.sample_points import noisy as noisy
     from cnnviz.formulas.sample_points import path as path
     from cnnviz.formulas.terms import activation as activation
@@ -129,14 +130,15 @@ _HOME = {
     "Ascent": "feature_visualization.ascent",
     "Attribution": "registry.protocols",
     "Baseline": "formulas.baselines",
-    "Baselines": "formulas.baseline_sets",
+    "Baselines": "formulas.baselines",
     "Bounds": "images.bounds",
     "Call": "engine.backward_rules",
     "Canvas": "feature_visualization.parameterizations",
     "ConfusionMatrix": "tasks.confusion_matrix",
+    "ExplainOptions": "explanations.options",
     "Explanation": "explanations.explanation",
     "Expr": "formulas.expr",
-    "Formula": "formulas.expr",
+    "Formula": "formulas.attribution",
     "FourierCanvas": "feature_visualization.parameterizations",
     "FreeCanvas": "feature_visualization.parameterizations",
     "INPUT": "engine.layers",
@@ -168,11 +170,11 @@ _HOME = {
     "along": "formulas.baseline_contributions",
     "alpha_norm": "run.regularizers",
     "at": "formulas.terms",
-    "attribution": "formulas.expr",
+    "attribution": "formulas.attribution",
     "attributions": "registry.registry",
-    "backgrounds": "formulas.baseline_sets",
+    "backgrounds": "formulas.baselines",
     "baseline_input": "formulas.baselines",
-    "between": "formulas.baseline_sets",
+    "between": "formulas.sample_points",
     "bias_maps": "formulas.terms",
     "bias_share": "formulas.terms",
     "blurred": "images.resampling",

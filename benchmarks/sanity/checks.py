@@ -81,10 +81,7 @@ class Case:
         if self.other is not None:
             scores["labels"] = self._labels
         masks = None if self.masks is None else self.masks[part]
-        return {
-            name: evaluate(answer, score, masks=masks, model=self.model, attribution=attribution).tolist()
-            for name, score in scores.items()
-        }
+        return {name: evaluate(answer, score, masks=masks, model=self.model).tolist() for name, score in scores.items()}
 
     def _labels(self, trial: Trial) -> Tensor:
         """How alike the map is to that of the network that learned random labels: Spearman's correlation."""

@@ -14,7 +14,7 @@ from cnnviz.cli.outputs import Destination, RequestedRenderer, file_names, open_
 from cnnviz.cli.progress import progress
 from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation
-from cnnviz.formulas.expr import Named
+from cnnviz.formulas.attribution import ConfiguredAttribution
 from cnnviz.images.batches import Picture, in_batches
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.targets import Target
@@ -27,7 +27,7 @@ class Explainer:
     """Explains inputs by several methods, each under a name of its own."""
 
     model: LoadedModel
-    attributions: Mapping[str, Named]
+    attributions: Mapping[str, ConfiguredAttribution]
     """By the name of their explanations; a method that stands under several names is computed once."""
     target: Target
     options: Mapping[str, Any]
@@ -38,10 +38,10 @@ class Explainer:
     def __call__(self, inputs: Tensor) -> dict[str, Explanation]:
         """The explanations of inputs (N, C, *spatial), by name."""
         inputs = like_weights(inputs, self.model.module)
-        methods = {attribution.name: attribution for attribution in self.attributions.values()}
+        methods = {attribution.method.name: attribution for attribution in self.attributions.values()}
         results = explain(self.model, inputs, list(methods.values()), target=self.target, **self.options)
         by_method = dict(zip(methods, results.values(), strict=True))
-        explanations = {name: by_method[attribution.name] for name, attribution in self.attributions.items()}
+        explanations = {name: by_method[attribution.method.name] for name, attribution in self.attributions.items()}
         return explanations | {name: replace(explanations[name], renderer=own) for name, own in self.renderers.items()}
 
 

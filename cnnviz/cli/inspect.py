@@ -118,7 +118,7 @@ def _page(method: Method[Any], registry: Registry[Any], name: str, plain: bool) 
     rows = []
     for setting, parameter in method.settings.items():
         default = "" if parameter.default is inspect.Parameter.empty else str(parameter.default)
-        rows.append((f"--{setting.replace('_', '-')}", annotation(parameter), default))
+        rows.append((f"--{setting.replace('_', '-')}", annotation(method, setting), default))
     if rows:
         _table(("setting", "type", "default"), rows, plain)
     else:

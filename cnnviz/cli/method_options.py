@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+import click
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cnnviz.formulas.expr import Named
+    from cnnviz.formulas.attribution import ConfiguredAttribution
     from cnnviz.registry.registry import Method
 
 Read = Callable[[Path], "Tensor"]
-TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-ALIASES = {
-    "Layer": ("int", "str", "None"),
-    "Baseline": ("float", "Tensor", "str"),
-    "Baselines": ("float", "Tensors", "str"),
-    "Formula": ("str",),
-    "Quadrature": ("str",),
+PLAIN = {
+    bool: (click.BOOL, "true or false"),
+    int: (click.INT, "a whole number"),
+    float: (click.FLOAT, "a number"),
+    NoneType: (click.Choice(["none"], case_sensitive=False), "none"),
 }
-PLAIN = ("bool", "int", "float", "str")
+"""How types are read from text, in this order, and what is said where none of them fits."""
 
 
-def named_methods(names: Iterable[str], tokens: Sequence[str]) -> list[Method[Named]]:
+def named_methods(names: Iterable[str], tokens: Sequence[str]) -> list[Method[ConfiguredAttribution]]:
     """The methods asked for, and after them those which their formula settings name. Raises LookupError."""
     from cnnviz.registry.registry import attributions
 
-    found: dict[str, Method[Named]] = {}
+    found: dict[str, Method[ConfiguredAttribution]] = {}
     waiting = list(names)
     while waiting:
         name = waiting.pop(0)
         if name in found:
             continue
         found[name] = attributions[name]
-        for setting, parameter in found[name].settings.items():
-            if _is_formula(parameter):
-                inner = _peek(tokens, setting) or parameter.default
-                waiting += [inner] if isinstance(inner, str) else []
+        for setting, default in formula_settings(found[name]).items():
+            inner = _peek(tokens, setting) or default
+            waiting += [inner] if isinstance(inner, str) else []
     return list(found.values())
 
 
@@ -54,11 +51,11 @@ def separated(
 
     Raises TypeError for a setting that nobody has, with the nearest name; ValueError for one without value.
     """
-    known: dict[str, list[Parameter]] = {}
+    known: dict[str, list[Sequence[Any]]] = {}
     for method in (*methods, *renderers):
-        for setting, parameter in method.settings.items():
-            known.setdefault(setting, []).append(parameter)
-    switches = {name for name, found in known.items() if all("bool" in _kinds(each) for each in found)}
+        for setting in method.settings:
+            known.setdefault(setting, []).append(_types(method, setting))
+    switches = {name for name, types in known.items() if all(bool in each for each in types)}
     pictures: list[str] = []
     given: dict[str, str] = {}
     rest = iter(tokens)
@@ -81,64 +78,97 @@ def separated(
     return pictures, given
 
 
-def formula(name: str, given: Mapping[str, str], read: Read) -> Named:
+def formula(name: str, given: Mapping[str, str], read: Read) -> ConfiguredAttribution:
     """The method with those of the settings that it knows; the others go to the formula inside it, as far as known."""
     from cnnviz.registry.registry import attributions
 
     method = attributions[name]
     settings = converted(method, given, read)
     others = {setting: text for setting, text in given.items() if setting not in method.settings}
-    for setting, parameter in method.settings.items():
-        inner = settings.get(setting, parameter.default)
-        if _is_formula(parameter) and isinstance(inner, str) and others:
+    for setting, default in formula_settings(method).items():
+        inner = settings.get(setting, default)
+        if isinstance(inner, str) and others:
             made = formula(inner, others, read)
-            settings |= {setting: made} if made.settings else {}
+            settings |= {setting: made} if made.method.settings else {}
     return method(**settings)
 
 
 def converted(method: Method[Any], given: Mapping[str, str], read: Read | None = None) -> dict[str, Any]:
-    """Those of the settings that the method has, each as what its annotation or default says. Raises ValueError."""
+    """Those of the settings that the method has, each as its type or default says. Raises ValueError."""
     return {
-        name: _convert(f"--{name.replace('_', '-')} of {method.name}", text, method.settings[name], read)
+        name: _convert(f"--{name.replace('_', '-')} of {method.name}", text, _types(method, name), read)
         for name, text in given.items()
         if name in method.settings
     }
 
 
-def annotation(parameter: Parameter) -> str:
+def formula_settings(method: Method[Any]) -> dict[str, Any]:
+    """The settings that take a formula, with their defaults."""
+    from cnnviz.formulas.attribution import takes_formula
+
+    return {name: method.settings[name].default for name, kind in method.types.items() if takes_formula(kind)}
+
+
+def annotation(method: Method[Any], setting: str) -> str:
     """A setting's type as text."""
-    written = parameter.annotation
-    if written is Parameter.empty:
-        return "" if parameter.default in (None, Parameter.empty) else type(parameter.default).__name__
-    if _is_formula(parameter):
+    parameter = method.settings[setting]
+    if setting in formula_settings(method):
         return "Formula"
+    written = parameter.annotation
+    if written is inspect.Parameter.empty:
+        return "" if parameter.default in (None, inspect.Parameter.empty) else type(parameter.default).__name__
     return written if isinstance(written, str) else inspect.formatannotation(written)
 
 
-def _convert(what: str, text: str, parameter: Parameter, read: Read | None) -> Any:
-    kinds = _kinds(parameter)
-    choices = [each for kind in kinds for each in _choices(kind)]
-    if text in map(str, choices):
-        return next(each for each in choices if str(each) == text)
-    if "None" in kinds and text.lower() == "none":
-        return None
-    if "bool" in kinds and text.lower() in TRUTHS:
-        return TRUTHS[text.lower()]
-    for kind, read_number in (("int", int), ("float", float)):
-        if kind in kinds:
-            try:
-                return read_number(text)
-            except ValueError:
-                pass
+def _types(method: Method[Any], setting: str) -> list[Any]:
+    """The types that a setting's value may have; where only the default tells, that of the default."""
+    from torch import Tensor
+
+    from cnnviz.formulas.baselines import Stack
+
+    default = method.settings[setting].default
+    types = [*_members(method.types.get(setting)), *([NoneType] if default is None else [])]
+    if any(kind in (bool, int, float, str, Tensor, Stack) or get_origin(kind) is Literal for kind in types):
+        return types
+    return [*types, *([type(default)] if type(default) in (bool, int, float, str) else [int, float, str])]
+
+
+def _members(kind: Any) -> list[Any]:
+    """The types of a union, also where they stand behind an alias; a formula is named by text."""
+    from cnnviz.formulas.attribution import takes_formula
+    from cnnviz.formulas.baselines import Stack
+
+    kind = getattr(kind, "__value__", kind)  # of an alias made by a type statement
+    if get_origin(kind) in (Union, UnionType):
+        return [member for part in get_args(kind) for member in _members(part)]
+    if get_origin(kind) is Annotated and kind != Stack:
+        return [str] if takes_formula(kind) else _members(get_args(kind)[0])
+    return [kind]
+
+
+def _convert(what: str, text: str, types: Sequence[Any], read: Read | None) -> Any:
+    from torch import Tensor
+
+    from cnnviz.formulas.baselines import Stack
+
+    choices = {str(value): value for kind in types if get_origin(kind) is Literal for value in get_args(kind)}
+    if text in choices:
+        return choices[text]
+    plain = [(kind, *PLAIN[kind]) for kind in PLAIN if kind in types]
+    for kind, param_type, _ in plain:
+        try:
+            value = param_type.convert(text, None, None)
+            return None if kind is NoneType else value
+        except click.BadParameter:
+            continue
     if read is not None and (Path(text).suffix or Path(text).exists()):
-        if "Tensor" in kinds:
+        if Tensor in types:
             return read(Path(text))
-        if "Tensors" in kinds:
+        if Stack in types:
             return _several(what, Path(text), read)
-    if "str" in kinds:
+    if str in types:
         return text
-    says = {"bool": "true or false", "int": "a whole number", "float": "a number", "None": "none"}
-    expected = [*map(str, choices), *(said for kind, said in says.items() if kind in kinds)]
+    expected = [*choices, *(description for _, _, description in plain)]
     raise ValueError(f"{what} is {' or '.join(expected)}, not {text!r}")
 
 
@@ -156,29 +186,6 @@ def _several(what: str, path: Path, read: Read) -> Tensor:
                 f"{what} needs inputs of one size: {files[0]} is {tuple(found[0].shape)}, {file} is {tuple(each.shape)}"
             )
     return torch.stack(found)
-
-
-def _kinds(parameter: Parameter) -> tuple[str, ...]:
-    """The types that a value may have, by name; where only the default tells, that of the default."""
-    found: list[str] = []
-    for part in annotation(parameter).split("|"):
-        name = part.strip().strip("'\"")
-        name = name if "[" in name else name.rpartition(".")[2]
-        found += ALIASES.get(name, (name,))
-    found += ["None"] if parameter.default is None else []
-    if any(kind in (*PLAIN, "Tensor", "Tensors") or _choices(kind) for kind in found):
-        return tuple(found)
-    default = type(parameter.default).__name__
-    return (*found, *((default,) if default in PLAIN else PLAIN[1:]))
-
-
-def _choices(kind: str) -> tuple[Any, ...]:
-    inside = re.fullmatch(r"(?:typing\.)?Literal\[(.*)\]", kind)
-    return tuple(ast.literal_eval(f"[{inside[1]}]")) if inside else ()
-
-
-def _is_formula(parameter: Parameter) -> bool:
-    return "Formula" in str(parameter.annotation)
 
 
 def _peek(tokens: Sequence[str], setting: str) -> str | None:

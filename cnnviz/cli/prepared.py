@@ -19,11 +19,10 @@ from cnnviz.cli.method_options import formula, separated
 from cnnviz.cli.options import DTYPES
 from cnnviz.cli.outputs import RequestedRenderer
 from cnnviz.cli.targets import read_target
-from cnnviz.formulas.expr import Named
+from cnnviz.formulas.attribution import ConfiguredAttribution
 from cnnviz.images.files import find_pictures, read_input
 from cnnviz.models.loading import LoadedModel, load_model
-from cnnviz.registry.protocols import Renderer
-from cnnviz.registry.registry import Method, PluginError, renderers
+from cnnviz.registry.registry import Method, PluginError, RendererMethod, renderers
 
 PASSED_ON = ("seed", "memory", "before_softmax", "precision", "fold", "compile")
 """Those which :func:`cnnviz.explain` takes under the same names."""
@@ -62,7 +61,7 @@ class PreparedCommand:
         """The picture as an input (C, *spatial) of the network."""
         return read_input(path, self.model.preprocessing)
 
-    def attributions(self, names: Iterable[str]) -> dict[str, Named]:
+    def attributions(self, names: Iterable[str]) -> dict[str, ConfiguredAttribution]:
         """The methods of these names with their settings."""
         return {name: formula(name, self.settings, self.read) for name in names}
 
@@ -72,7 +71,7 @@ class PreparedCommand:
         options = {name: self.options[name] for name in PASSED_ON if name in self.options}
         return options | {"memory": value_parsing.byte_count(options["memory"])}
 
-    def explainer(self, attributions: Mapping[str, Named], target: str | None) -> Explainer:
+    def explainer(self, attributions: Mapping[str, ConfiguredAttribution], target: str | None) -> Explainer:
         """Explains batches of inputs by these methods, as the options say."""
         options = self.explain_options  # first, so that a wrong one is reported before the network loads
         return Explainer(self.model, attributions, read_target(target), options)
@@ -89,7 +88,7 @@ def prepared(
     words: Sequence[str],
     methods: Sequence[Method[Any]],
     options: Mapping[str, Any],
-    offered: Sequence[Method[Renderer]] = (),
+    offered: Sequence[RendererMethod] = (),
 ) -> PreparedCommand:
     """Tell arguments and settings apart; ``offered`` are the renderers that may draw.
 
@@ -105,7 +104,7 @@ def with_settings(words: Sequence[str], **settings: str | None) -> list[str]:
     return [*words, *(part for name, text in settings.items() if text is not None for part in (f"--{name}", text))]
 
 
-def offered_renderers(name: str | None) -> list[Method[Renderer]]:
+def offered_renderers(name: str | None) -> list[RendererMethod]:
     """The renderer of that name; without a name all that load, since only the explanation says which one draws it."""
     if name is not None:
         return [renderers[name]]

@@ -59,20 +59,18 @@ class Scorer:
         for place, (item, mask) in enumerate(masks.items()):
             result: Result
             try:
-                result = {name: self._score(name, part[place], mask) for name, part in explanations.items()}
+                result = {name: self._score(part[place], mask) for name, part in explanations.items()}
             except Exception as error:
                 result = error
             yield item, result
 
-    def _score(self, method: str, explanation: Explanation, mask: Tensor | None) -> Score:
+    def _score(self, explanation: Explanation, mask: Tensor | None) -> Score:
         values = evaluate(
             explanation,
             list(self.metrics.values()),
             masks=None if mask is None else mask[None],
             model=self.explainer.model,
-            attribution=self.explainer.attributions[method],
             target=self.explainer.target,
-            **self.explainer.options,
         )
         metrics = dict(zip(self.metrics, map(float, values.values()), strict=True))
         return Score(metrics, blank=not bool(explanation.values.any()))

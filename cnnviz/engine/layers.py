@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from cnnviz.engine.forward import ForwardHook, forward
 from cnnviz.engine.model_facts import facts_of
 
-Layer: TypeAlias = "str | int | Sequence[str] | nn.Module | None"
+Layer: TypeAlias = str | int | Sequence[str] | nn.Module | None
 """None means the last layer with spatial extent."""
 
 

@@ -70,10 +70,10 @@ def draw(
     name = renderer or answer.usual_renderer
     drawn = renderers[name].settings if isinstance(name, str) else {}
     rest = {name: value for name, value in settings.items() if name in drawn or name not in known}
-    shown = answer.render(name, **rest)
+    pictures = answer.render(name, **rest)
     if path is not None and suffix is not None:
-        write(Path(path), encoded(shown[0], suffix))
-    return Image.fromarray(shown[0])
+        write(Path(path), encoded(pictures[0], suffix))
+    return Image.fromarray(pictures[0])
 
 
 @lru_cache(maxsize=2)

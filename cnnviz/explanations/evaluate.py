@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from cnnviz.engine.validation import check_finite, check_model, unwrap
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.metric_context import Trial, checked_masks
+from cnnviz.explanations.options import ExplainOptions
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Metric
-from cnnviz.registry.registry import Method, metrics
-from cnnviz.run.options import RunOptions
+from cnnviz.registry.registry import metrics
+from cnnviz.registry.resolve import resolve
 from cnnviz.run.run import Run
 from cnnviz.run.targets import Target
 
@@ -33,9 +35,7 @@ def evaluate(
     attribution: Attribution | None = ...,
     target: Target = ...,
     others: Sequence[Tensor] = ...,
-    seed: int = ...,
-    memory: int | None = ...,
-    before_softmax: bool = ...,
+    options: ExplainOptions | None = ...,
     **settings: Any,
 ) -> Tensor: ...
 
@@ -50,9 +50,7 @@ def evaluate(
     attribution: Attribution | None = ...,
     target: Target = ...,
     others: Sequence[Tensor] = ...,
-    seed: int = ...,
-    memory: int | None = ...,
-    before_softmax: bool = ...,
+    options: ExplainOptions | None = ...,
     **settings: Any,
 ) -> dict[str, Tensor]: ...
 
@@ -66,9 +64,7 @@ def evaluate(
     attribution: Attribution | None = None,
     target: Target = None,
     others: Sequence[Tensor] = (),
-    seed: int = 0,
-    memory: int | None = None,
-    before_softmax: bool = False,
+    options: ExplainOptions | None = None,
     **settings: Any,
 ) -> Tensor | dict[str, Tensor]:
     """How good is an explanation?
@@ -78,9 +74,11 @@ def evaluate(
         metric: a metric's name, or any callable of a :class:`~cnnviz.Trial`; or a sequence of them.
         masks: (N, *spatial) of the inputs' size, True or 1 where the annotated evidence is; a tensor or an array.
         model: for metrics that ask it again: the one that was explained.
-        attribution: for metrics that explain again: the one that was used, such as ``attributions["grad_cam"]()``.
-        target, others, seed, memory, before_softmax: with a model, as :func:`cnnviz.explain` was given them; the target
-            only where it was a function of the output.
+        attribution: for metrics that explain again: the one that was used, such as ``attributions["grad_cam"]()``;
+            needed only for an explanation that was read from a file.
+        target, others: with a model, as :func:`cnnviz.explain` was given them; the target only where it was a function
+            of the output.
+        options: how the model is asked; None: as the explanation was computed.
         settings: for metrics given by name. With several names each takes those it knows.
 
     Returns:
@@ -91,13 +89,19 @@ def evaluate(
         LookupError, TypeError: for a metric or setting that does not exist.
     """
     single = isinstance(metric, str) or callable(metric)
-    asked = _metrics([metric] if single else metric, settings)  # type: ignore[list-item, arg-type]
+    scorers = resolve(
+        metrics,
+        metric,
+        settings,
+        forms="a metric's name, or a callable of a trial",
+        configured="a callable of a trial",
+    )
     annotation = None if masks is None else checked_masks(masks, explanation)
-    options = RunOptions(explanation.preprocessing, explanation.categories, seed, memory, before_softmax)
     with torch.inference_mode(False), torch.no_grad():
-        question = None if model is None else partial(_run, explanation, model, target, others, options)
+        explained = explanation if options is None else replace(explanation, options=options)
+        question = None if model is None else partial(_run, explained, model, target, others)
         trial = Trial(explanation, annotation, question, attribution)
-        scores = {name: _scored(name, each, trial) for name, each in asked.items()}
+        scores = {name: _scored(name, scorer, trial) for name, scorer in scorers.items()}
     return next(iter(scores.values())) if single else scores
 
 
@@ -113,51 +117,22 @@ def _scored(name: str, metric: Metric, trial: Trial) -> Tensor:
     return scores
 
 
-def _run(
-    explanation: Explanation,
-    model: nn.Module | LoadedModel,
-    target: Target,
-    others: Sequence[Tensor],
-    options: RunOptions,
-) -> Run:
+def _run(explanation: Explanation, model: nn.Module | LoadedModel, target: Target, others: Sequence[Tensor]) -> Run:
+    """The question that was answered, put to the model in the same way. Raises ValueError if its scores are others."""
     network = unwrap(model.module if isinstance(model, LoadedModel) else model)
     check_model(network)
-    asked: Any = explanation.target
-    if asked is None:
+    question: Any = explanation.target
+    if question is None:
         if not callable(target):
             raise ValueError("what was explained is a function of the output; give it again, as target=...")
-        asked = target
-    run = Run(network, explanation.inputs, asked, others=others, options=options)
-    score, told = run.score, explanation.score
-    if not torch.allclose(score, told.to(score), rtol=1e-2, atol=1e-2 * float(told.abs().max())):
+        question = target
+    inputs = (explanation.inputs, *others)
+    network, options = explanation.options.prepare(network, inputs, explanation.preprocessing, explanation.categories)
+    run = Run(network, explanation.inputs, question, others=others, options=options)
+    score, expected = run.score, explanation.score
+    if not torch.allclose(score, expected.to(score), rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
         raise ValueError(
             "the model gives these inputs other scores than the explanation tells of; "
             "give the model, target and before_softmax that it was made with"
         )
     return run
-
-
-def _metrics(asked: Iterable[str | Metric], settings: dict[str, Any]) -> dict[str, Metric]:
-    named = {each: metrics[each] for each in asked if isinstance(each, str)}
-    named |= {each.name: each for each in asked if isinstance(each, Method)}
-    for setting in settings:
-        if not any(setting in method.settings for method in named.values()):
-            if len(named) == 1:
-                next(iter(named.values())).bind(**{setting: None})  # raises, and knows the nearest name
-            raise TypeError(f"there is no setting {setting!r} in {', '.join(named) or 'a callable of a trial'}")
-    found: dict[str, Metric] = {}
-    for each in asked:
-        if isinstance(each, str | Method):
-            name = each if isinstance(each, str) else each.name
-            method = named[name]
-            found[name] = method(**{key: value for key, value in settings.items() if key in method.settings})
-        elif callable(each):
-            name = getattr(each, "__name__", repr(each))
-            if found.get(name, each) is not each:
-                raise ValueError(f"two metrics are called {name!r}; ask for them one by one")
-            found[name] = each
-        else:
-            raise TypeError(f"{each!r} is no metric; give a metric's name, or a callable of a trial")
-    if not found:
-        raise ValueError("no metric was asked for; name at least one")
-    return found

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.speed import conv_bn_folding
-from cnnviz.engine.speed.autocast import Precision, converted_once, lower
-from cnnviz.engine.speed.compilation import compiled
+from cnnviz.engine.speed.autocast import Precision, converted_once
 from cnnviz.engine.validation import check_finite, check_inputs, check_model, unwrap
 from cnnviz.explanations.explanation import Explanation
-from cnnviz.formulas.expr import Expr, Named, plan
+from cnnviz.explanations.options import ExplainOptions
+from cnnviz.formulas.attribution import ConfiguredAttribution
+from cnnviz.formulas.expr import Expr, plan
 from cnnviz.formulas.terms import noted
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
+from cnnviz.registry.configured import name_of
 from cnnviz.registry.protocols import Attribution
-from cnnviz.registry.registry import Method, attributions
+from cnnviz.registry.registry import attributions
+from cnnviz.registry.resolve import resolve
 from cnnviz.run.options import RunOptions
 from cnnviz.run.run import Run
 from cnnviz.run.targets import Target, class_indices
@@ -130,43 +133,41 @@ def explain(
     first, *others = _tensors(network, inputs, preprocessing)
     check_inputs(network, (first, *others))
     with torch.inference_mode(False):  # a graph cannot keep tensors made in it
-        asked: Any = target if _is_function(target) else class_indices(target, len(first), names)
-        asked = asked.to(first.device) if isinstance(asked, Tensor) else asked
-    lower_precision = lower(precision, network, first)
-    with torch.inference_mode(False):  # nor pass by weights made in it
-        folded = conv_bn_folding.fold(network, (first, *others)) if fold else None
-    network = folded.model if folded else network
+        question: Any = target if _is_function(target) else class_indices(target, len(first), names)
+        question = question.to(first.device) if isinstance(question, Tensor) else question
     single = isinstance(attribution, str) or callable(attribution)
-    methods = methods_asked([attribution] if single else attribution, settings)  # type: ignore[list-item, arg-type]
-    options = RunOptions(
-        preprocessing,
-        names,
-        seed,
-        memory,
-        before_softmax,
-        precision=lower_precision,
-        folded=folded,
-        names=folded.names if folded else {},
-        compiled=compiled(network, (first, *others), compile),
+    methods = resolve(
+        attributions,
+        attribution,
+        settings,
+        forms="a method's name, a formula, or a callable of a run",
+        configured="a formula, which has its settings in it",
     )
-    answers = answered(network, (first, *others), asked, methods, options)
+    options = ExplainOptions(seed, memory, before_softmax, precision, fold, compile)
+    network, run_options = options.prepare(network, (first, *others), preprocessing, names)
+    answers = answered(network, (first, *others), question, methods, run_options)
+    answers = {name: replace(answer, options=options) for name, answer in answers.items()}
     return next(iter(answers.values())) if single else answers
 
 
 def answered(
-    model: nn.Module, inputs: Sequence[Tensor], asked: Any, methods: Mapping[str, Attribution], options: RunOptions
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    target: Any,
+    methods: Mapping[str, Attribution],
+    options: RunOptions,
 ) -> dict[str, Explanation]:
-    """What each of several methods answers to one question."""
+    """The explanations that several methods give of one score, by the names of the methods."""
     first, *others = inputs
-    run = Run(model, first, asked, others=others, plan=plan(*methods.values()), options=options)
+    run = Run(model, first, target, others=others, plan=plan(*methods.values()), options=options)
     with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, options.precision):
         score = run.score  # asked first: what is wrong with the model, its input or the target shows here
         return {name: _answer(run, score, method) for name, method in methods.items()}
 
 
 def recipe_of(method: Attribution, run: Run) -> str:
-    """What an answer says that it is: a formula as it is written, anything else by its name."""
-    return method.recipe(run) if isinstance(method, Expr) else getattr(method, "__name__", repr(method))
+    """How a method is written in its explanation: a formula as code, any other callable by its name."""
+    return method.recipe(run) if isinstance(method, Expr) else name_of(method)
 
 
 def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
@@ -187,38 +188,10 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
         preprocessing=run.options.preprocessing,
         categories=run.options.categories,
         notes=_notes(run, method),
-        renderer=method.renderer if isinstance(method, Named) else None,
+        renderer=method.renderer if isinstance(method, ConfiguredAttribution) else None,
         objective=run.objective,
+        attribution=method,
     )
-
-
-def methods_asked(asked: Iterable[str | Attribution], settings: dict[str, Any]) -> dict[str, Attribution]:
-    """The methods by the names their answers get, each with those of the settings that it knows. Raises for others."""
-    named = {each: attributions[each] for each in asked if isinstance(each, str)}
-    named |= {each.name: each for each in asked if isinstance(each, Method)}
-    for setting in settings:
-        if not any(setting in method.settings for method in named.values()):
-            if len(named) == 1:
-                next(iter(named.values())).bind(**{setting: None})  # raises, and knows the nearest name
-            methods = ", ".join(named) or "a formula, which has its settings in it"
-            raise TypeError(f"there is no setting {setting!r} in {methods}")
-    found: dict[str, Attribution] = {}
-    for each in asked:
-        if isinstance(each, str):
-            method = named[each]
-            found[each] = method(**{name: value for name, value in settings.items() if name in method.settings})
-        elif isinstance(each, Method):
-            found[each.name] = each(**{name: value for name, value in settings.items() if name in each.settings})
-        elif callable(each):
-            name = repr(each) if isinstance(each, Expr) else getattr(each, "__name__", repr(each))
-            if found.get(name, each) != each:
-                raise ValueError(f"two attributions are called {name!r}; ask for them one by one")
-            found[name] = each
-        else:
-            raise TypeError(f"{each!r} is no attribution; give a method's name, a formula, or a callable of a run")
-    if not found:
-        raise ValueError("no attribution was asked for; name at least one")
-    return found
 
 
 def _tensors(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None) -> list[Tensor]:
@@ -243,12 +216,12 @@ def _tensors(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None)
 
 def _notes(run: Run, method: Any) -> dict[str, Tensor]:
     """What the parts of a method measured, by name; a second one of a name is numbered."""
-    found: dict[str, Tensor] = {}
+    notes: dict[str, Tensor] = {}
     for part in _noted(method):
         if part in run.notes:
-            alike = sum(re.fullmatch(rf"{part.name}(_\d+)?", name) is not None for name in found)
-            found[f"{part.name}_{alike + 1}" if alike else part.name] = run.notes[part]
-    return found
+            alike = sum(re.fullmatch(rf"{part.name}(_\d+)?", name) is not None for name in notes)
+            notes[f"{part.name}_{alike + 1}" if alike else part.name] = run.notes[part]
+    return notes
 
 
 def _noted(method: Any) -> Iterable[noted]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cnnviz.explanations.options import ExplainOptions
 from cnnviz.images.files import encoded, packed, write_result
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.registry.default_renderer import default_renderer
 from cnnviz.registry.registry import renderers
 
 if TYPE_CHECKING:
-    from cnnviz.registry.protocols import Renderer
+    from cnnviz.registry.protocols import Attribution, Renderer
 
 NOTE = "note."
 
@@ -53,6 +54,10 @@ class Explanation:
 
     objective: str | None = None
     """What the score is, where the target is an objective, such as ``channel(layer='features.3', index=5)``."""
+    options: ExplainOptions = field(default_factory=ExplainOptions)
+    """How it was computed; metrics that ask the model again ask it so."""
+    attribution: Attribution | None = field(default=None, repr=False)
+    """What computed the values; None for an explanation read from a file."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -147,11 +152,12 @@ class Explanation:
                 recipe=about["recipe"],
                 preprocessing=Preprocessing.from_dict(about["preprocessing"]) if about["preprocessing"] else None,
                 categories=tuple(about["categories"]) if about["categories"] else None,
-                notes={name.removeprefix(NOTE): kept for name, kept in tensors.items() if name.startswith(NOTE)},
+                notes={name.removeprefix(NOTE): tensor for name, tensor in tensors.items() if name.startswith(NOTE)},
                 renderer=about["renderer"],
                 objective=about.get("objective"),
+                options=ExplainOptions(**about["options"]),
             )
-        except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+        except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not an explanation that cnnviz saved: {error}") from error
 
     def _packed(self) -> bytes:
@@ -164,6 +170,7 @@ class Explanation:
             "categories": self.categories,
             "renderer": self.renderer,
             "objective": self.objective,
+            "options": asdict(self.options),
             "versions": {name: version(name) for name in ("cnnviz", "torch")},
         }
         return packed(tensors, about)

@@ -1,8 +1,7 @@
-"""An explanation put to the test: what a metric is handed, and all that it may ask."""
+"""What a metric is handed: the explanation, annotated places, and the model that was explained."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from cnnviz.engine.validation import check_inputs, check_model, unwrap
 from cnnviz.explanations.evidence import evidence
-from cnnviz.explanations.explain import answered, methods_asked, recipe_of
+from cnnviz.explanations.explain import answered, recipe_of
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.formulas.expr import Expr
 from cnnviz.models.loading import LoadedModel
@@ -22,12 +21,13 @@ from cnnviz.run.run import Run
 if TYPE_CHECKING:
     from cnnviz.registry.protocols import Attribution
 
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a callable without a name, as Python writes it
-
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """An explanation put to the test. What a metric asks and nobody gave is an error that says how to give it."""
+    """An explanation with all that a metric may need; reading what was not given raises an error that says how to.
+
+    One of ``len(trial)`` inputs is scored by one number.
+    """
 
     explanation: Explanation
     annotation: Tensor | None = None
@@ -35,7 +35,7 @@ class Trial:
     question: Callable[[], Run] | None = None
     """Puts the question to the model that was given, once a metric asks :attr:`run`."""
     attribution: Attribution | None = None
-    """What made the explanation; a metric asks :meth:`again`."""
+    """What computed the explanation, where that does not know it; a metric asks :meth:`again`."""
 
     def __len__(self) -> int:
         return len(self.explanation)
@@ -69,39 +69,43 @@ class Trial:
         one of the explanation.
         """
         run, method = self.run, self._method
-        network = run.model if model is None else unwrap(model.module if isinstance(model, LoadedModel) else model)
-        check_model(network)
-        asked = (run.inputs if inputs is None else inputs, *run.others)
-        check_inputs(network, asked)
-        # a layer that was found, or given as a module, stays the one of that name
-        names: dict[Any, str] = {module: name for name, module in run.model.named_modules()}
+        # a layer that was chosen automatically, or given as a module, stays the one of that name
+        names = {module: name for name, module in run.model.named_modules()} | dict(run.options.names)
         names |= {None: run.layer_name(None)} if isinstance(method, Expr) and method.automatic() else {}
-        options = replace(run.options, names=names)
-        return answered(network, asked, run.question.target, {"again": method}, options)["again"].values
+        network, options = run.model, replace(run.options, names=names)
+        if model is not None:
+            network = unwrap(model.module if isinstance(model, LoadedModel) else model)
+            options = replace(options, folded=None, compiled=None)  # these stand for the model explained
+        check_model(network)
+        all_inputs = (run.inputs if inputs is None else inputs, *run.others)
+        check_inputs(network, all_inputs)
+        return answered(network, all_inputs, run.question.target, {"again": method}, options)["again"].values
 
     @cached_property
     def _method(self) -> Attribution:
-        """What made the explanation. Raises ValueError where it is not known, or another was given."""
+        """What computed the explanation. Raises ValueError where it is not known, or another was given."""
         if self.attribution is None:
+            if self.explanation.attribution is None:
+                raise ValueError(
+                    "the metric explains again, and the attribution is not known; give evaluate(..., attribution=...), "
+                    "such as cnnviz.attributions['grad_cam']()"
+                )
+            return self.explanation.attribution
+        recipe = recipe_of(self.attribution, self.run)
+        if recipe != self.explanation.recipe:
             raise ValueError(
-                "the metric explains again, and the attribution is not known; give evaluate(..., attribution=...), "
-                "such as cnnviz.attributions['grad_cam']()"
+                f"the explanation is of {self.explanation.recipe}, and the attribution given is {recipe}; "
+                "give the one that was used"
             )
-        (method,) = methods_asked([self.attribution], {}).values()
-        told, given = (_ADDRESS.sub("", each) for each in (self.explanation.recipe, recipe_of(method, self.run)))
-        if told != given:
-            raise ValueError(
-                f"the explanation is of {told}, and the attribution given is {given}; give the one that was used"
-            )
-        return method
+        return self.attribution
 
 
 def checked_masks(masks: Any, explanation: Explanation) -> Tensor:
     """Masks as bool on the explanation's device. Raises ValueError for another shape, or numbers that are no mask."""
-    found = torch.as_tensor(masks).to(explanation.values.device)
+    tensor = torch.as_tensor(masks).to(explanation.values.device)
     expected = (len(explanation), *explanation.inputs.shape[2:])
-    if tuple(found.shape) != expected:
-        raise ValueError(f"masks are {tuple(found.shape)} where {expected} is needed: one for each input, of its size")
-    if found.dtype != torch.bool and not bool(((found == 0) | (found == 1)).all()):
+    if tuple(tensor.shape) != expected:
+        raise ValueError(f"masks are {tuple(tensor.shape)} where {expected} is needed: one for each input, of its size")
+    if tensor.dtype != torch.bool and not bool(((tensor == 0) | (tensor == 1)).all()):
         raise ValueError("masks hold other numbers than 0 and 1; compare them first, such as masks > 127")
-    return found.bool()
+    return tensor.bool()

@@ -13,9 +13,10 @@ from cnnviz.feature_visualization.ascent import Ascent
 from cnnviz.feature_visualization.result import Synthesized
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
-from cnnviz.registry.configured import NamedSynthesis
+from cnnviz.registry.configured import ConfiguredMethod, code, name_of
 from cnnviz.registry.protocols import Synthesis
-from cnnviz.registry.registry import Method, syntheses
+from cnnviz.registry.registry import syntheses
+from cnnviz.registry.resolve import resolve
 
 
 def synthesize(
@@ -63,7 +64,8 @@ def synthesize(
     check_model(network)
     if count < 1 or snapshots < 0:
         raise ValueError(f"count={count} and snapshots={snapshots} can't be; use 1 or more, and 0 or more")
-    made_by = _built(synthesis, settings)
+    forms, configured = "a name, or a callable of an ascent", f"{synthesis!r}, which has its settings in it"
+    (make,) = resolve(syntheses, [synthesis], settings, forms=forms, configured=configured).values()
     with torch.inference_mode(False), torch.enable_grad():  # a graph cannot keep tensors made in it
         ascent = Ascent(
             network,
@@ -76,13 +78,12 @@ def synthesize(
             snapshots=snapshots,
         )
         try:
-            made, finished = made_by(ascent), True
+            made, finished = make(ascent), True
         except KeyboardInterrupt:
             if ascent.latest is None:
                 raise
             made, finished = ascent.latest, False
-    recipe = made_by.recipe(ascent) if isinstance(made_by, NamedSynthesis) else getattr(made_by, "__name__", "")
-    recipe = recipe or repr(made_by)
+    recipe = _recipe(make, ascent)
     expected = f"a synthesis gives (N, C, *spatial), with {ascent.rank + 2} dimensions as the model takes it"
     if not isinstance(made, Tensor):
         raise TypeError(f"{recipe} gave a {type(made).__name__}; {expected}")
@@ -95,13 +96,9 @@ def synthesize(
     )
 
 
-def _built(synthesis: str | Synthesis, settings: dict[str, Any]) -> Synthesis:
-    if isinstance(synthesis, str):
-        return syntheses[synthesis](**settings)
-    if isinstance(synthesis, Method):
-        return synthesis(**settings)  # type: ignore[no-any-return]  # a method of any registry
-    if not callable(synthesis):
-        raise TypeError(f"{synthesis!r} is no synthesis; give a name, or a callable of an ascent")
-    if settings:
-        raise TypeError(f"there is no setting {next(iter(settings))!r} in {synthesis!r}, which has its settings in it")
-    return synthesis
+def _recipe(synthesis: Synthesis, ascent: Ascent) -> str:
+    """The call that makes the same for any network: a layer that was chosen automatically is named."""
+    if not isinstance(synthesis, ConfiguredMethod):
+        return name_of(synthesis)
+    located = synthesis.at_layer(ascent.names[None]) if None in ascent.names else synthesis
+    return located.text(lambda value: code(value, lambda module: repr(ascent.layer_name(module))))

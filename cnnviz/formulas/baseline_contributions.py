@@ -1,7 +1,7 @@
-"""What each input value adds on the way from other inputs: the difference between them, times a slope.
+"""Baseline attributions: (input - baseline) * gradient, averaged over baselines.
 
-The others are folded into batches that fit the memory budget, and added up as they come, so that memory does not grow
-with their number.
+Baselines are put into batches that fit the memory budget, and added up as they come, so that memory does not grow with
+their number.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from torch import Tensor
 from cnnviz.engine import batching
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.layers import INPUT
-from cnnviz.formulas.expectation import Points, RunningMean, by_variant, over
-from cnnviz.formulas.expr import Expr, plan
-from cnnviz.formulas.terms import score
+from cnnviz.formulas.expectation import Points, RunningMean, by_variant
+from cnnviz.formulas.expr import Expr, lift, plan
 from cnnviz.run.plan import Plan
 from cnnviz.run.run import Run
 
@@ -42,18 +41,18 @@ class along(Expr):
     ways: Ways
 
     def compute(self, run: Run) -> Tensor:
-        items, needed, found = len(run.inputs), plan(self.of), RunningMean()
+        items, needed, mean = len(run.inputs), plan(self.of), RunningMean()
 
         def step(start: int, stop: int) -> int:
-            nonlocal found
+            nonlocal mean
             begins, points = self.ways.draw(run, start, stop)
             folded = run.at(points.flatten(0, 1), needed, size=start == 0)
             values = by_variant(self.of(folded), items) * (run.inputs - begins)
-            found = found.plus(values, [1 / self.ways.count] * (stop - start))
+            mean = mean.plus(values, [1 / self.ways.count] * (stop - start))
             return folded.variants_at_once(items) if start == 0 else 0
 
         batching.in_chunks(self.ways.count, step)
-        return found.result()
+        return mean.result()
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,19 +68,39 @@ class compared(Expr):
     baselines: Points
 
     def compute(self, run: Run) -> Tensor:
+        values = _comparison(self.rule, self.baselines)(run)[:, 1:].reshape(run.inputs.shape)
+        return values.to(torch.promote_types(run.inputs.dtype, torch.float32))
+
+    def baseline_score(self) -> Expr:
+        """The mean score of the baselines, (N,), which the same passes give."""
+        return _first_column(_comparison(self.rule, self.baselines))
+
+
+@lift
+def _first_column(rows: Tensor) -> Tensor:
+    return rows[:, 0]
+
+
+@dataclass(frozen=True, repr=False)
+class _comparison(Expr):
+    """What passes of inputs beside their baselines give, (N, 1 + values): the baselines' score, then contributions."""
+
+    rule: Callable[[int], Rule]
+    baselines: Points
+
+    def compute(self, run: Run) -> Tensor:
         items, weights = len(run.inputs), self.baselines.weights(run).tolist()
-        found, scores = RunningMean(), RunningMean()
+        mean = RunningMean()
 
         def step(start: int, stop: int) -> int:
-            nonlocal found, scores
+            nonlocal mean
             begins, rule = self.baselines.draw(run, start, stop), self.rule(1 + stop - start)
             slots = torch.cat([run.inputs, begins.flatten(0, 1)])
             both = run.at(slots, Plan(gradients=frozenset({(rule, INPUT)})), size=start == 0)
             values = by_variant(both.gradient(INPUT, rule)[items:], items) * (run.inputs - begins)
-            known, part = by_variant(both.score[items:], items), weights[start:stop]
-            found, scores = found.plus(values, part), scores.plus(known, part)
+            scores = by_variant(both.score[items:], items)
+            mean = mean.plus(torch.cat([scores[..., None], values.flatten(2)], 2), weights[start:stop])
             return max(1, both.variants_at_once(items) - 1) if start == 0 else 0
 
         batching.in_chunks(self.baselines.count, step)
-        run.answers[over(score(), self.baselines)] = scores.result()  # met on the way, for whoever asks next
-        return found.result()
+        return mean.result()

@@ -1,7 +1,7 @@
-"""Formulas evaluated at many other inputs: along a path, under noise.
+"""Expectations: the mean or variance of a formula over sampled inputs, such as points of a path or draws of noise.
 
-The inputs are folded into batches that fit the memory budget, and gathered as they come, so that memory does not grow
-with their number. Formulas that ask for the same inputs share their forward passes.
+Samples are put into batches that fit the memory budget, and accumulated as they come, so that memory does not grow with
+their number. Formulas over the same samples share their forward passes.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ Reduction = Literal["mean", "variance"]
 
 
 class Points(Protocol):
-    """Other inputs at which a formula is evaluated. Hashable; each point is the same however they are chunked."""
+    """Inputs at which a formula is evaluated. Hashable; a point does not depend on how points are chunked."""
 
     @property
     def count(self) -> int:
-        """How many there are, K."""
+        """The number of points, K."""
 
     def draw(self, run: Run, start: int, stop: int) -> Tensor:
         """Points ``start`` to ``stop``, (stop - start, N, C, *spatial)."""
 
     def weights(self, run: Run) -> Tensor:
-        """What each counts for in a mean, (K,)."""
+        """The weight of each in a mean, (K,) float64."""
 
 
 @dataclass(frozen=True, repr=False)
 class over(Expr):
-    """A formula's weighted mean, or variance, over other inputs; accumulated in at least float32."""
+    """A formula's weighted mean, or variance, over points; accumulated in at least float32.
+
+    Raises ValueError for another reduction, and for no points.
+    """
 
     of: Expr
     points: Points
@@ -60,18 +63,18 @@ class over(Expr):
         items = len(run.inputs)
         weights = self.points.weights(run).tolist()
         gathered: dict[over, RunningMean | RunningVariance]
-        gathered = {each: RunningVariance() if each.reduce == "variance" else RunningMean() for each in together}
-        needed = plan(*(each.of for each in together))
+        gathered = {other: RunningVariance() if other.reduce == "variance" else RunningMean() for other in together}
+        needed = plan(*(other.of for other in together))
 
         def step(start: int, stop: int) -> int:
             folded = run.at(self.points.draw(run, start, stop).flatten(0, 1), needed, size=start == 0)
-            values = {each: by_variant(each.of(folded), items) for each in together}
+            values = {other: by_variant(other.of(folded), items) for other in together}
             # all of them or, where memory runs out, none: the chunk is taken again then
-            gathered.update({each: gathered[each].plus(found, weights[start:stop]) for each, found in values.items()})
+            gathered.update({other: gathered[other].plus(part, weights[start:stop]) for other, part in values.items()})
             return folded.variants_at_once(items) if start == 0 else 0
 
         batching.in_chunks(self.points.count, step)
-        run.answers.update((each, gathered[each].result()) for each in together)
+        run.answers.update((other, gathered[other].result()) for other in together)
         return run.answers[self]
 
 

@@ -1,4 +1,4 @@
-"""Formulas over what a run offers.
+"""Formulas: expressions of scores, activations and gradients of a run.
 
 A formula is data: equal parts are computed once, one forward pass serves all of them, and it prints as it was written.
 Any PyTorch function takes a formula where it takes a tensor.
@@ -6,23 +6,21 @@ Any PyTorch function takes a formula where it takes a tensor.
 
 from __future__ import annotations
 
-import inspect
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import MISSING, dataclass, field, fields, replace
-from functools import update_wrapper, wraps
-from typing import Annotated, Any, TypeAlias, overload
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from functools import update_wrapper
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cnnviz.registry.registry import Method, attributions
+from cnnviz.registry.configured import code
 from cnnviz.run.plan import Plan
 from cnnviz.run.run import Run
 
 
 class Expr:
-    """An attribution that can be computed with."""
+    """A formula: an attribution that takes part in arithmetic and in PyTorch functions."""
 
     def __call__(self, run: Run, /) -> Tensor:
         if self not in run.answers:
@@ -30,71 +28,69 @@ class Expr:
         return run.answers[self]
 
     def compute(self, run: Run) -> Tensor:
+        """The formula's value for the inputs of the run, (N, ...); it is computed once for each run."""
         raise NotImplementedError
 
     def plan(self) -> Plan:
-        """What computing this needs of the forward pass."""
-        found = Plan()
-        for part in self.parts():
-            found |= part.plan()
-        return found
+        """What the forward pass must keep so that this can be computed."""
+        return plan(*self.parts())
 
     def parts(self) -> Iterator[Expr]:
-        for each in fields(self):  # type: ignore[arg-type]  # every formula is a dataclass
-            yield from _formulas(getattr(self, each.name))
+        """The formulas that this one is made of."""
+        for part in fields(self):  # type: ignore[arg-type]  # every formula is a dataclass
+            yield from _formulas(getattr(self, part.name))
 
     def automatic(self) -> bool:
-        """Whether some part of it leaves the layer to be found."""
+        """True if a part of it names no layer, so that the last one with spatial extent is chosen."""
         return any(part.automatic() for part in self.parts())
 
     def recipe(self, run: Run) -> str:
         """The formula as a user would write it, with the layers that were chosen for it."""
 
-        return self.text(_writer(run))
+        return self.text(writer(run))
 
     def __repr__(self) -> str:
-        return self.text(lambda value: f"<{type(value).__name__}>" if isinstance(value, nn.Module) else repr(value))
+        return self.text(code)
 
     def text(self, write: Callable[[Any], str]) -> str:
-        """The formula as code; ``write`` turns its parts into text."""
-        said: list[str] = []
-        for place, each in enumerate(fields(self)):  # type: ignore[arg-type]  # every formula is a dataclass
-            value = getattr(self, each.name)
-            if value is not each.default and (each.default is MISSING or value != each.default):
-                said.append(write(value) if place == len(said) else f"{each.name}={write(value)}")
-        return f"{type(self).__name__}({', '.join(said)})"
+        """The formula as code; ``write`` turns its parts into code."""
+        arguments: list[str] = []
+        for place, part in enumerate(fields(self)):  # type: ignore[arg-type]  # every formula is a dataclass
+            value = getattr(self, part.name)
+            if value is not part.default and (part.default is MISSING or value != part.default):
+                arguments.append(write(value) if place == len(arguments) else f"{part.name}={write(value)}")
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Expr:
-        named = tuple((name, frozen(value)) for name, value in sorted((kwargs or {}).items()))
-        return Apply(func, tuple(frozen(arg) for arg in args), named)
+        return applied(func, args, kwargs)
 
     def __add__(self, other: Any) -> Expr:
-        return Apply(torch.add, (self, frozen(other)))
+        return applied(torch.add, (self, other))
 
     def __radd__(self, other: Any) -> Expr:
-        return Apply(torch.add, (frozen(other), self))
+        return applied(torch.add, (other, self))
 
     def __sub__(self, other: Any) -> Expr:
-        return Apply(torch.sub, (self, frozen(other)))
+        return applied(torch.sub, (self, other))
 
     def __rsub__(self, other: Any) -> Expr:
-        return Apply(torch.rsub, (self, frozen(other)))
+        return applied(torch.rsub, (self, other))
 
     def __mul__(self, other: Any) -> Expr:
-        return Apply(torch.mul, (self, frozen(other)))
+        return applied(torch.mul, (self, other))
 
     def __rmul__(self, other: Any) -> Expr:
-        return Apply(torch.mul, (frozen(other), self))
+        return applied(torch.mul, (other, self))
 
     def __truediv__(self, other: Any) -> Expr:
-        return Apply(torch.div, (self, frozen(other)))
+        return applied(torch.div, (self, other))
 
     def __rtruediv__(self, other: Any) -> Expr:
-        return Apply(torch.true_divide, (frozen(other), self))
+        return applied(torch.true_divide, (other, self))
 
     def __pow__(self, other: Any) -> Expr:
-        return Apply(torch.pow, (self, frozen(other)))
+        return applied(torch.pow, (self, other))
 
     def __neg__(self) -> Expr:
         return Apply(torch.neg, (self,))
@@ -103,12 +99,9 @@ class Expr:
         return Apply(torch.abs, (self,))
 
     def relu(self) -> Expr:
-        """What is positive of it."""
+        """The positive part of the values."""
         return Apply(torch.relu, (self,))
 
-
-Formula: TypeAlias = Annotated[Any, "Formula"]
-"""For settings: a formula, or the name of a method, which is put in its place."""
 
 _INFIX = {
     torch.add: ("+", 1),
@@ -152,39 +145,6 @@ class Apply(Expr):
         return f"{name}({', '.join(settings)})"
 
 
-@dataclass(frozen=True, repr=False)
-class Named(Expr):
-    """A method with its settings: computes its formula, prints as its call."""
-
-    of: Callable[[Run], Tensor]
-    name: str
-    settings: tuple[tuple[str, Any], ...]
-    renderer: str | None = None
-    takes_layer: bool = False
-    formulas: tuple[tuple[str, Expr], ...] = ()
-    """Settings that are formulas, as they were built of methods' names."""
-
-    def compute(self, run: Run) -> Tensor:
-        return self.of(run)
-
-    def plan(self) -> Plan:
-        return plan(self.of)
-
-    def parts(self) -> Iterator[Expr]:
-        yield from _formulas(self.of)
-
-    def text(self, write: Callable[[Any], str]) -> str:
-        return f"{self.name}({', '.join(f'{name}={write(value)}' for name, value in self.settings)})"
-
-    def recipe(self, run: Run) -> str:
-        """As the call that gives the same answer on any network: what was found automatically is said."""
-        told = dict(self.settings)
-        if self.takes_layer and "layer" not in told and self.automatic():
-            told = {"layer": run.layer_name(None)} | told
-        told |= {name: formula for name, formula in self.formulas if name in told or formula.automatic()}
-        return replace(self, settings=tuple(told.items()), takes_layer=False, formulas=()).text(_writer(run))
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Constant(Expr):
     """A tensor in a formula; equal to itself only."""
@@ -200,69 +160,29 @@ class Constant(Expr):
         return f"tensor{tuple(self.value.shape)}" if self.value.ndim else repr(self.value.item())
 
 
+def applied(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Expr:
+    """The formula of a function's value; the arguments may be formulas, tensors, and whatever can be hashed."""
+    named = tuple((name, frozen(value)) for name, value in sorted((kwargs or {}).items()))
+    return Apply(func, tuple(map(frozen, args)), named)
+
+
 def lift(func: Callable[..., Tensor]) -> Callable[..., Expr]:
-    """Make a function of tensors take formulas as well; then it is a formula itself."""
+    """Let a function of tensors also take formulas; called with one, it returns a formula."""
 
     def lifted(*args: Any, **kwargs: Any) -> Any:
         if any(True for value in (*args, *kwargs.values()) for _ in _formulas(value)):
-            named = tuple((name, frozen(value)) for name, value in sorted(kwargs.items()))
-            return Apply(func, tuple(frozen(arg) for arg in args), named)
+            return applied(func, args, kwargs)
         return func(*args, **kwargs)
 
     return update_wrapper(lifted, func)
 
 
-@overload
-def attribution(build: Callable[..., Any], /) -> Method[Named]: ...
-
-
-@overload
-def attribution(*, renderer: str) -> Callable[[Callable[..., Any]], Method[Named]]: ...
-
-
-def attribution(build: Callable[..., Any] | None = None, /, *, renderer: str | None = None) -> Any:
-    """Make a method of a function from settings to a formula (or to any callable of a run).
-
-    The function's name is the method's, its docstring the method's page. ``renderer`` names how its values are drawn
-    when nobody says otherwise. A setting annotated ``Formula`` also takes a method's name.
-    """
-    if build is None:
-        return lambda build: _method(build, renderer)
-    return _method(build, None)
-
-
-def _method(build: Callable[..., Any], renderer: str | None) -> Method[Named]:
-    parameters = inspect.signature(build).parameters
-    formulas = {
-        name: each.default for name, each in parameters.items() if "Formula" in re.split(r"\W+", str(each.annotation))
-    }
-
-    @wraps(build)
-    def build_formula(**settings: Any) -> Any:
-        for name, default in formulas.items():
-            chosen = settings.get(name, default)
-            if isinstance(chosen, str):
-                settings[name] = attributions[chosen]()
-        return build(**settings)
-
-    def finish(name: str, result: Any, settings: dict[str, Any]) -> Named:
-        if not callable(result):
-            raise TypeError(f"{name} returned {result!r}; an attribution is a formula or a callable of a run")
-        kept = tuple((key, frozen(value)) for key, value in settings.items())
-        built = {key: settings.get(key, default) for key, default in formulas.items()}
-        built = {key: attributions[value]() if isinstance(value, str) else value for key, value in built.items()}
-        found = tuple((key, value) for key, value in built.items() if isinstance(value, Expr))
-        return Named(result, name, kept, renderer, "layer" in parameters, found)
-
-    return Method(build_formula, finish)
-
-
 def plan(*attributions: Any) -> Plan:
-    """What a forward pass must leave behind for all of them."""
-    found = Plan()
-    for each in attributions:
-        found |= each.plan() if isinstance(each, Expr) else Plan(again=True)  # who knows what it asks for
-    return found
+    """What one forward pass must keep so that all of these attributions can be computed."""
+    union = Plan()
+    for method in attributions:
+        union |= method.plan() if isinstance(method, Expr) else Plan(again=True)  # what a callable needs is unknown
+    return union
 
 
 def frozen(value: Any) -> Any:
@@ -270,7 +190,7 @@ def frozen(value: Any) -> Any:
     if isinstance(value, Tensor):
         return Constant(value)
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return tuple(frozen(each) for each in value)
+        return tuple(map(frozen, value))
     try:
         hash(value)
     except TypeError:
@@ -283,8 +203,8 @@ def _formulas(value: Any) -> Iterator[Expr]:
     if isinstance(value, Expr):
         yield value
     elif isinstance(value, tuple | list):
-        for each in value:
-            yield from _formulas(each)
+        for part in value:
+            yield from _formulas(part)
 
 
 def _kinds(value: Any) -> Any:
@@ -294,14 +214,16 @@ def _kinds(value: Any) -> Any:
 def _value(value: Any, run: Run) -> Any:
     if isinstance(value, Expr):
         return value(run)
-    return type(value)([_value(each, run) for each in value]) if isinstance(value, tuple | list) else value
+    return type(value)([_value(part, run) for part in value]) if isinstance(value, tuple | list) else value
 
 
-def _writer(run: Run) -> Callable[[Any], str]:
+def writer(run: Run) -> Callable[[Any], str]:
+    """Turns parts of a formula into code, with the layers that were chosen for it in this run."""
+
     def write(value: Any) -> str:
-        if isinstance(value, nn.Module):
-            return repr(run.layer_name(value))
-        return value.recipe(run) if isinstance(value, Expr) else repr(value)
+        if isinstance(value, Expr):
+            return value.recipe(run)
+        return code(value, lambda module: repr(run.layer_name(module)))
 
     return write
 

@@ -1,4 +1,4 @@
-"""A mask that is learned: stepwise, by what the model's score gains from changing it."""
+"""A mask optimized by gradient steps, so that the score of the masked input rises and the mask's cost falls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cnnviz.run.run import Run
 def learned_mask(
     run: Run,
     mask: Tensor,
-    shown: Callable[[Tensor, int], Tensor],
+    masked: Callable[[Tensor, int], Tensor],
     cost: Callable[[Tensor, int], Tensor],
     optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
     steps: int,
@@ -27,7 +27,7 @@ def learned_mask(
     Args:
         run: whose score is asked for.
         mask: to begin with, (N, ...), from 0 to 1; it is not changed.
-        shown: from a mask and the step's number, from 0, to the inputs (N, C, *spatial) that the model sees.
+        masked: from a mask and the step's number, from 0, to the inputs (N, C, *spatial) that the model sees.
         cost: from a mask and the step's number to what it costs, (N,).
         optimizer: of a list of tensors, such as ``lambda each: torch.optim.Adam(each, 0.1)``.
         steps: how many.
@@ -46,10 +46,10 @@ def learned_mask(
         descent = optimizer([mask])
         for step in range(steps):
             with torch.enable_grad():
-                inputs = shown(mask, step)
+                inputs = masked(mask, step)
                 slope = run.at(inputs.detach().to(run.inputs.dtype)).gradient()
-                paid = cost(mask, step) - worth * (inputs * slope).flatten(1).sum(1)
-                (mask.grad,) = slopes(paid.sum(), [mask])
+                loss = cost(mask, step) - worth * (inputs * slope).flatten(1).sum(1)
+                (mask.grad,) = slopes(loss.sum(), [mask])
             descent.step()
             with torch.no_grad():
                 mask.clamp_(0, 1)

@@ -1,4 +1,4 @@
-"""Other inputs for ``over``: along the straight path from a baseline, or under noise."""
+"""Inputs at which formulas are evaluated: along the straight paths from baselines, or under noise."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnviz.formulas.baselines import Baseline, baseline_input
+from cnnviz.formulas.baselines import Baseline, backgrounds, baseline_input
 from cnnviz.run.run import Run
 
 Quadrature = Literal["gauss-legendre", "left", "right", "middle", "trapezoid", "captum-trapezoid"]
+Spread = Literal["random", "even"]
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,49 @@ class noisy:
 
     def weights(self, run: Run) -> Tensor:
         return torch.full((self.samples,), 1 / self.samples, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class between:
+    """Points drawn on the straight ways from baselines to the input. Ways of ``along``.
+
+    "random": baseline and place are independent draws. "even": all baselines are met equally often, and the places on
+    the ways from each are spread evenly, one drawn in each of as many equal parts. ``sigma`` is the standard deviation
+    of noise put on the input, as a share of each input's range; the differences are those to the input without noise.
+    """
+
+    baselines: backgrounds
+    samples: int
+    spread: Spread = "random"
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.spread not in get_args(Spread):
+            raise ValueError(f"there is no spread {self.spread!r}; there are {', '.join(get_args(Spread))}")
+        if self.samples < 1:
+            raise ValueError(f"an expectation needs at least 1 sample, not {self.samples}")
+        noisy(self.samples, self.sigma)  # raises for noise that can't be
+
+    @property
+    def count(self) -> int:
+        return self.samples
+
+    def draw(self, run: Run, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        drawn = [self._place(run, number) for number in range(start, stop)]
+        begins = torch.cat([self.baselines.draw(run, which, which + 1) for which, _ in drawn])
+        ends = noisy(self.samples, self.sigma).draw(run, start, stop) if self.sigma else run.inputs
+        parts = run.inputs.new_tensor([part for _, part in drawn])
+        return begins, begins + parts.view(-1, *(1,) * run.inputs.ndim) * (ends - begins)
+
+    def _place(self, run: Run, number: int) -> tuple[int, float]:
+        """Which baseline draw ``number`` begins at, and where on its way the point is, from 0 to 1."""
+        known, device = self.baselines.count, run.inputs.device
+        generator = run.generator_of(run.copies, number, 1)  # apart from that of the noise
+        first, second = torch.rand(2, generator=generator, device=device).tolist()
+        if self.spread == "random":
+            return int(first * known), second
+        turn, place = divmod(number, known)
+        # where samples are no multiple of the baselines, chance decides which of them are met once more
+        order = torch.randperm(known, generator=run.generator_of(run.copies), device=device)
+        turns = -(-(self.samples - place) // known)
+        return int(order[place]), (turn + second) / turns

@@ -1,63 +1,54 @@
-"""A synthesis or a metric with its settings, which prints as its call."""
+"""A method with its settings: does what its function does, and prints as its call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from cnnviz.explanations.metric_context import Trial
-    from cnnviz.feature_visualization.ascent import Ascent
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class NamedSynthesis:
-    """What a synthesis is with its settings: makes inputs, and tells how."""
-
-    name: str
-    make: Callable[[Ascent], Tensor]
-    settings: Mapping[str, Any]
-    """Those that are not the defaults."""
-
-    def __call__(self, ascent: Ascent, /) -> Tensor:
-        return self.make(ascent)
-
-    def __repr__(self) -> str:
-        return self._call(self.settings, lambda module: f"<{type(module).__name__}>")
-
-    def recipe(self, ascent: Ascent) -> str:
-        """As the call that makes the same for any network: a layer that was found automatically is said."""
-        told = dict(self.settings)
-        if told.get("layer") is None and None in ascent.names:
-            told = {"layer": ascent.names[None]} | {name: value for name, value in told.items() if name != "layer"}
-        return self._call(told, lambda module: repr(ascent.layer_name(module)))
-
-    def _call(self, settings: Mapping[str, Any], layer: Callable[[Any], str]) -> str:
-        return f"{self.name}({', '.join(f'{name}={_written(value, layer)}' for name, value in settings.items())})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class NamedMetric:
-    """What a metric is with its settings: scores explanations, and tells how."""
-
-    name: str
-    score: Callable[[Trial], Tensor]
-    settings: Mapping[str, Any]
-    """Those that are not the defaults."""
-
-    def __call__(self, trial: Trial, /) -> Tensor:
-        return self.score(trial)
-
-    def __repr__(self) -> str:
-        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.settings.items())})"
-
-
-def _written(value: Any, layer: Callable[[Any], str]) -> str:
-    if hasattr(value, "named_modules"):
+def code(value: Any, layer: Callable[[Any], str] = lambda module: f"<{type(module).__name__}>") -> str:
+    """A setting's value as code; ``layer`` names a module, and a tensor is told by its shape alone."""
+    if hasattr(value, "named_modules"):  # asked by attributes: listing methods loads neither torch nor Pillow
         return layer(value)
     if hasattr(value, "requires_grad"):
         return f"tensor{tuple(value.shape)}"
     return str(value) if hasattr(value, "getbands") else repr(value)
+
+
+def name_of(method: Any) -> str:
+    """How a callable is called: by its name, else as it prints, else by its type, for an address tells nothing."""
+    name = getattr(method, "__name__", "") or repr(method)
+    return type(method).__name__ if name == object.__repr__(method) else name
+
+
+@dataclass(frozen=True, repr=False)
+class ConfiguredMethod:
+    """A registered method with its settings: called as the callable that its function returned, printed as its call.
+
+    Two of them are equal if name, settings and callable are.
+    """
+
+    name: str
+    function: Callable[[Any], Any]
+    """What the method is with these settings: takes a run, an explanation, an ascent or a trial."""
+    settings: tuple[tuple[str, Any], ...] = ()
+    """Name and value of those that are not the defaults, in the order given."""
+
+    def __call__(self, subject: Any, /) -> Any:
+        return self.function(subject)
+
+    def __repr__(self) -> str:
+        return self.text(code)
+
+    def text(self, write: Callable[[Any], str]) -> str:
+        """The call as code; ``write`` turns the values of settings into code."""
+        return f"{self.name}({', '.join(f'{name}={write(value)}' for name, value in self.settings)})"
+
+    def at_layer(self, layer: str) -> ConfiguredMethod:
+        """The same call with the layer that was chosen automatically as its first setting, if it names none itself."""
+        settings = dict(self.settings)
+        if settings.get("layer") is not None:
+            return self
+        settings.pop("layer", None)
+        return replace(self, settings=(("layer", layer), *settings.items()))

@@ -1,6 +1,6 @@
-"""What strangers implement.
+"""The four protocols that plugins implement: attributions, renderers, syntheses and metrics.
 
-An attribution answers a run, a renderer draws an explanation, a synthesis makes inputs, a metric scores explanations.
+This file alone imports types of rooms above its own, since they are the protocols' arguments and results.
 """
 
 from __future__ import annotations
@@ -15,36 +15,37 @@ if TYPE_CHECKING:
     from cnnviz.explanations.explanation import Explanation
     from cnnviz.explanations.metric_context import Trial
     from cnnviz.feature_visualization.ascent import Ascent
+    from cnnviz.formulas.attribution import ConfiguredAttribution as ConfiguredAttribution
     from cnnviz.run.run import Run
 
 
 @runtime_checkable
 class Attribution(Protocol):
-    """Answers a question put to a model."""
+    """Computes why a model gives an input its score."""
 
     def __call__(self, run: Run, /) -> Tensor:
-        """Values (N, C, *spatial), raw and signed: what speaks for the target is positive."""
+        """Values (N, C, *spatial), raw and signed: positive for the target, negative against it."""
 
 
 @runtime_checkable
 class Renderer(Protocol):
-    """Draws an explanation; reads nothing but its argument."""
+    """Draws an explanation, from nothing but the explanation."""
 
     def __call__(self, explanation: Explanation, /) -> NDArray[np.uint8]:
-        """Pictures (N, H, W, 3), one for each input."""
+        """Pictures (N, H, W, 3), uint8 RGB, one for each input."""
 
 
 @runtime_checkable
 class Synthesis(Protocol):
-    """Makes inputs that a model answers strongly, or in a way that was asked for."""
+    """Makes inputs that maximize an objective of a model."""
 
     def __call__(self, ascent: Ascent, /) -> Tensor:
-        """Inputs (N, C, *spatial), as the model takes them."""
+        """Inputs (N, C, *spatial), normalized as the model takes them."""
 
 
 @runtime_checkable
 class Metric(Protocol):
-    """Scores explanations."""
+    """Measures explanations."""
 
     def __call__(self, trial: Trial, /) -> Tensor:
         """One number for each input, (N,)."""

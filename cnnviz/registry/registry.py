@@ -1,4 +1,4 @@
-"""Where methods come from: installed entry points, each loaded when it is first named.
+"""Methods by name: offered by installed entry points, each of them loaded when it is first asked for.
 
 Listing names reads package metadata and imports nothing; a plugin that does not load hurts only who asks for it.
 """
@@ -12,20 +12,21 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from functools import update_wrapper
+from functools import cached_property, update_wrapper
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints, overload
 
 import pluggy
 
-from cnnviz.registry.configured import NamedMetric, NamedSynthesis
+from cnnviz.registry.configured import ConfiguredMethod
 
 if TYPE_CHECKING:
-    from cnnviz.formulas.expr import Named
-    from cnnviz.registry.protocols import Metric, Renderer, Synthesis
+    from cnnviz.registry.protocols import ConfiguredAttribution, Metric, Renderer, Synthesis
 
 T = TypeVar("T", covariant=True)
 DefaultFor = Literal["coarse", "fine", "all"]
+M = TypeVar("M", bound="Method[Any]", covariant=True)
 HOME = "cnnviz"
 _SINGULAR = {"cnnviz.syntheses": "synthesis"}
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -35,7 +36,7 @@ hookimpl = pluggy.HookimplMarker(HOME)
 
 
 class PluginError(RuntimeError):
-    """A plugin cannot be used. Says who ships it and how to go on without it."""
+    """A plugin does not load; the message names its package and how to go on without it."""
 
 
 class Hooks:
@@ -47,28 +48,44 @@ class Hooks:
 
 
 class Method(Generic[T]):
-    """A function from settings to something that can be run; also the pluggy plugin that offers it."""
+    """A function from settings to a callable; also the pluggy plugin that offers it."""
 
-    def __init__(self, build: Callable[..., Any], finish: Callable[[str, Any, dict[str, Any]], T] | None = None):
+    def __init__(
+        self, build: Callable[..., Any], finish: Callable[[ConfiguredMethod], Any] = lambda configured: configured
+    ):
         update_wrapper(self, build)
         self.build = build
         self.finish = finish
         self.name: str = build.__name__
-        self.ranks: tuple[int, ...] = (2,)
-        """Of a renderer: the numbers of spatial dimensions it draws."""
-        self.default_for: DefaultFor | None = None
-        """Of a renderer: the values that it draws if no renderer is named."""
 
     def __call__(self, *args: Any, **settings: Any) -> T:
-        """What the method is with these settings; an unknown setting is a TypeError that knows the right ones."""
+        """The method with these settings. Raises TypeError for one it does not have, with the nearest name."""
         chosen = self.bind(*args, **settings)
-        result: Any = self.build(**chosen)
-        return result if self.finish is None else self.finish(self.name, result, self._changed(chosen))
+        changed = {name: value for name, value in chosen.items() if not _same(value, self.settings[name].default)}
+        method: T = self.finish(ConfiguredMethod(self.name, self.build(**chosen), tuple(changed.items())))
+        return method
 
     @property
     def settings(self) -> Mapping[str, inspect.Parameter]:
         """The settings by name, with their annotations and defaults."""
         return inspect.signature(self.build).parameters
+
+    @cached_property
+    def types(self) -> Mapping[str, Any]:
+        """The types of the settings by name, with their ``Annotated`` metadata.
+
+        A setting without annotation is left out, and one whose annotation holds names that are not defined at run time.
+        """
+        types: dict[str, Any] = {}
+        defined = getattr(inspect.unwrap(self.build), "__globals__", {})
+        for name, parameter in self.settings.items():
+            if parameter.annotation is not inspect.Parameter.empty:
+                holder: Any = SimpleNamespace(__annotations__={name: parameter.annotation})
+                try:
+                    types |= get_type_hints(holder, defined, include_extras=True)
+                except Exception:  # an annotation may be any text, and says nothing then
+                    continue
+        return types
 
     @property
     def summary(self) -> str:
@@ -76,7 +93,7 @@ class Method(Generic[T]):
         return " ".join((inspect.getdoc(self.build) or "").split("\n\n")[0].split())
 
     def bind(self, *args: Any, **settings: Any) -> dict[str, Any]:
-        """Settings by name. Raises TypeError for one the method does not have."""
+        """The settings by name, positional ones too. Raises TypeError for one that the method does not have."""
         for name in settings:
             if name not in self.settings:
                 raise TypeError(f"{self.name} has no setting {name!r}{_hint(name, self.settings, 'it takes')}")
@@ -84,9 +101,6 @@ class Method(Generic[T]):
             return dict(inspect.signature(self.build).bind(*args, **settings).arguments)
         except TypeError as error:
             raise TypeError(f"{self.name}: {error}; it takes {', '.join(self.settings) or 'no settings'}") from None
-
-    def _changed(self, chosen: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in chosen.items() if not _same(value, self.settings[name].default)}
 
     def __repr__(self) -> str:
         return f"<method {self.name} from {self.__module__}>"
@@ -96,15 +110,26 @@ class Method(Generic[T]):
         registry.add(self)
 
 
-class Registry(Mapping[str, "Method[T]"]):
+class RendererMethod(Method[ConfiguredMethod]):
+    """A renderer's function from settings, and the inputs it is for."""
+
+    def __init__(self, build: Callable[..., Renderer], ranks: Sequence[int], default_for: DefaultFor | None = None):
+        super().__init__(build)
+        self.ranks = tuple(ranks)
+        """The numbers of spatial dimensions that it draws."""
+        self.default_for = default_for
+        """The values that it draws if no renderer is named."""
+
+
+class Registry(Mapping[str, M]):
     """Methods of one kind by name."""
 
     def __init__(self, group: str):
         self.group = group
         self.kind = _SINGULAR.get(group, group.rpartition(".")[2].removesuffix("s"))
-        self._methods: dict[str, Method[T]] = {}
+        self._methods: dict[str, M] = {}
         self._origins: dict[str, str] = {}
-        self._found: dict[str, EntryPoint] | None = None
+        self._entries: dict[str, EntryPoint] | None = None
         self._loading: tuple[str, object, str] | None = None
         self._lock = threading.RLock()  # a plugin may look up others while it loads
         self.plugins = pluggy.PluginManager(HOME)
@@ -114,22 +139,24 @@ class Registry(Mapping[str, "Method[T]"]):
             self.plugins.set_blocked(name)
 
     def register(self, plugin: object, name: str | None = None, *, replace: bool = False) -> None:
-        """Offer a method, or a module with a hook, in this process only, as a notebook or a test would.
+        """Register a method, or a module with a hook, in this process only, as a notebook or a test does.
 
-        A taken name is a ValueError, unless ``replace`` is said; names that cnnviz ships stay its own.
+        Raises ValueError for a name that is taken; ``replace=True`` takes it from an earlier registration in this
+        process, never from an installed package.
         """
         name = name or str(getattr(plugin, "__name__", repr(plugin)))
         with self._lock:
-            self._register(plugin, name, replace)
+            if replace and self._origins.get(name) == "this process":
+                self.plugins.unregister(name=name)
+                del self._methods[name], self._origins[name]
+            self._enlist(plugin, name, "this process")
 
-    def _register(self, plugin: object, name: str, replace: bool) -> None:
-        if replace and self._origins.get(name) == "this process":
-            self.plugins.unregister(name=name)
-            del self._methods[name], self._origins[name]
-        self._enlist(plugin, name, "this process")
+    def add(self, method: Any, name: str | None = None) -> None:
+        """Add a method under its name or another; plugins call it in ``cnnviz_register``, once for each method.
 
-    def add(self, method: Method[Any], name: str | None = None) -> None:
-        """Called by plugins from ``cnnviz_register``, once for each method."""
+        Raises RuntimeError outside of that hook, TypeError for what is no method, ValueError for a name that is taken
+        or not made of lower-case letters, digits and underscores.
+        """
         if self._loading is None:
             raise RuntimeError("Registry.add is for plugins while they register; call register(method) instead")
         entry, plugin, origin = self._loading
@@ -147,22 +174,19 @@ class Registry(Mapping[str, "Method[T]"]):
             method.name = name
         self._methods[name], self._origins[name] = method, origin
 
-    def __getitem__(self, name: str) -> Method[T]:
+    def __getitem__(self, name: str) -> M:
         with self._lock:
-            return self._loaded(name)
-
-    def _loaded(self, name: str) -> Method[T]:
-        if name not in self._methods:
-            offer = self._offers().get(name)
-            if offer is None:
-                raise LookupError(f"there is no {self.kind} {name!r}{self._absence(name)}")
-            try:
-                self._enlist(offer.load(), name, _origin(offer))
-            except Exception as error:
-                raise PluginError(
-                    f"{name!r} from {_origin(offer)} does not load: {error}. Set CNNVIZ_BLOCK={name} to hide it."
-                ) from error
-        return self._methods[name]
+            if name not in self._methods:
+                offer = self._offers().get(name)
+                if offer is None:
+                    raise LookupError(f"there is no {self.kind} {name!r}{self._absence(name)}")
+                try:
+                    self._enlist(offer.load(), name, _origin(offer))
+                except Exception as error:
+                    raise PluginError(
+                        f"{name!r} from {_origin(offer)} does not load: {error}. Set CNNVIZ_BLOCK={name} to hide it."
+                    ) from error
+            return self._methods[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._methods or name in self._offers()
@@ -174,11 +198,11 @@ class Registry(Mapping[str, "Method[T]"]):
         return len(self._methods.keys() | self._offers().keys())
 
     def origin(self, name: str) -> str:
-        """Which distribution and version offers the name."""
+        """The distribution that offers the name, with its version: ``cnnviz 0.3.0``."""
         return self._origins.get(name) or _origin(self._offers()[name])
 
     def faults(self) -> dict[str, PluginError]:
-        """Loads everything there is; what does not load, by name."""
+        """Load every method; the errors of those that do not load, by name."""
         faults = {}
         for name in self:
             try:
@@ -188,12 +212,12 @@ class Registry(Mapping[str, "Method[T]"]):
         return faults
 
     def refresh(self) -> None:
-        """Look again at what is installed, for a process that installs packages while it runs."""
-        self._found = None
+        """Read the entry points anew, for a process that installs packages while it runs."""
+        self._entries = None
 
     def _offers(self) -> dict[str, EntryPoint]:
-        """Entry points by the name they answer to; a contested name is cnnviz's or nobody's."""
-        if self._found is None:
+        """Entry points by method name; a name that several packages claim is cnnviz's, or only ``package:name``."""
+        if self._entries is None:
             rivals: dict[str, list[EntryPoint]] = {}
             for entry in entry_points(group=self.group):
                 rivals.setdefault(entry.name, []).append(entry)
@@ -202,8 +226,8 @@ class Registry(Mapping[str, "Method[T]"]):
                 owners = [entry for entry in entries if _dist(entry) == HOME] or entries
                 for entry in entries:
                     offers[name if [entry] == owners else f"{_dist(entry)}:{name}"] = entry
-            self._found = {name: entry for name, entry in offers.items() if not self.plugins.is_blocked(name)}
-        return self._found
+            self._entries = {name: entry for name, entry in offers.items() if not self.plugins.is_blocked(name)}
+        return self._entries
 
     def _enlist(self, plugin: object, name: str, origin: str) -> None:
         if self.plugins.is_blocked(name):
@@ -238,13 +262,13 @@ class Registry(Mapping[str, "Method[T]"]):
 
 
 @overload
-def renderer(build: Callable[..., Renderer], /) -> Method[Renderer]: ...
+def renderer(build: Callable[..., Renderer], /) -> RendererMethod: ...
 
 
 @overload
 def renderer(
     *, ranks: Sequence[int] = (2,), default_for: DefaultFor | None = None
-) -> Callable[[Callable[..., Renderer]], Method[Renderer]]: ...
+) -> Callable[[Callable[..., Renderer]], RendererMethod]: ...
 
 
 def renderer(
@@ -262,28 +286,26 @@ def renderer(
     shape, "coarse" ones, of any other, or "all". A default that cnnviz ships comes before a plugin's.
     """
 
-    def make(build: Callable[..., Renderer]) -> Method[Renderer]:
-        method: Method[Renderer] = Method(build)
-        method.ranks, method.default_for = tuple(ranks), default_for
-        return method
+    def make(build: Callable[..., Renderer]) -> RendererMethod:
+        return RendererMethod(build, ranks, default_for)
 
     return make if build is None else make(build)
 
 
-def synthesis(build: Callable[..., Synthesis]) -> Method[NamedSynthesis]:
+def synthesis(build: Callable[..., Synthesis]) -> Method[ConfiguredMethod]:
     """Make a synthesis of a function from settings to a callable that makes inputs.
 
     That callable takes an :class:`~cnnviz.Ascent` and returns inputs (N, C, *spatial).
     """
-    return Method(build, NamedSynthesis)
+    return Method(build)
 
 
-def metric(build: Callable[..., Metric]) -> Method[NamedMetric]:
+def metric(build: Callable[..., Metric]) -> Method[ConfiguredMethod]:
     """Make a metric of a function from settings to a callable that scores explanations.
 
     That callable takes a :class:`~cnnviz.Trial` and returns a number for each input, (N,).
     """
-    return Method(build, NamedMetric)
+    return Method(build)
 
 
 def _hint(name: str, known: Mapping[str, Any], introduction: str) -> str:
@@ -304,8 +326,8 @@ def _origin(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "unknown"
 
 
-attributions: Registry[Named] = Registry("cnnviz.attributions")
-metrics: Registry[NamedMetric] = Registry("cnnviz.metrics")
-renderers: Registry[Renderer] = Registry("cnnviz.renderers")
-syntheses: Registry[NamedSynthesis] = Registry("cnnviz.syntheses")
+attributions: Registry[Method[ConfiguredAttribution]] = Registry("cnnviz.attributions")
+metrics: Registry[Method[ConfiguredMethod]] = Registry("cnnviz.metrics")
+renderers: Registry[RendererMethod] = Registry("cnnviz.renderers")
+syntheses: Registry[Method[ConfiguredMethod]] = Registry("cnnviz.syntheses")
 registries: tuple[Registry[Any], ...] = (attributions, syntheses, renderers, metrics)

@@ -89,7 +89,7 @@ def _page(name: str, method: Method[Any]) -> Iterator[str]:
         return
     yield from (".. list-table::", "   :header-rows: 1", "")
     rows = [("setting", "type", "default")]
-    rows += [(each, annotation(found), _default(found)) for each, found in method.settings.items()]
+    rows += [(name, annotation(method, name), _default(setting)) for name, setting in method.settings.items()]
     for number, row in enumerate(rows):
         for place, cell in enumerate(row):
             written = f"``{cell}``" if number and cell else cell

@@ -10,17 +10,23 @@ import warnings
 from html.parser import HTMLParser
 from inspect import Parameter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Optional, TypeAlias  # noqa: F401  # cases name them as text
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cnnviz import Explanation, attributions, demo, explain, load_model, renderers
+import cnnviz
+from cnnviz import Explanation, attribution, attributions, demo, explain, load_model, renderers
+from cnnviz import Formula as F  # noqa: F401  # cases name it as text
+from cnnviz import Layer as Layer
 from cnnviz.__main__ import main
 from cnnviz.cli import batch_explain, method_options, value_parsing
-from cnnviz.registry.registry import registries
+from cnnviz.registry.registry import Method, registries
+
+Kind: TypeAlias = Literal["mean", "max"]
+NoFormula: TypeAlias = str
 
 SIGNAL_NET = """
 from torch import nn
@@ -233,7 +239,7 @@ def test_a_baseline_is_a_number_a_name_or_a_file(
         ("cnnviz.Layer", None, "features.3", "features.3"),
         ("Layer", None, "none", None),
         ("int | None", None, "3", 3),
-        ("Formula", "gradient", "grad_cam", "grad_cam"),
+        ("F", "gradient", "grad_cam", "grad_cam"),
         ('Literal["linear", "nearest"]', "linear", "nearest", "nearest"),
         ("Literal[1, 2]", 1, "2", 2),
         (int, 5, "12", 12),
@@ -246,10 +252,49 @@ def test_a_baseline_is_a_number_a_name_or_a_file(
 def test_a_setting_is_read_as_its_annotation_or_default_says(
     annotation: Any, default: Any, text: str, expected: Any
 ) -> None:
-    parameter = Parameter("x", Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-    found = method_options._convert("--x of method", text, parameter, None)
+    found = method_options.converted(method_of(annotation, default), {"x": text})["x"]
     assert found == expected
     assert type(found) is type(expected)
+
+
+def method_of(annotation: Any, default: Any) -> Method[Any]:
+    """A method with one setting x."""
+
+    def build(x: Any = default) -> Any:
+        return lambda run: run.inputs
+
+    if annotation is Parameter.empty:
+        del build.__annotations__["x"]
+    else:
+        build.__annotations__["x"] = annotation
+    return attribution(build)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "text", "told"),
+    [
+        ("Kind", "mean", "zzz", "mean or max, not 'zzz'"),
+        ("Kind | None", None, "zzz", "mean or max or none, not 'zzz'"),
+        ("Optional[int]", None, "five", "a whole number or none, not 'five'"),
+        ("Annotated[int, 'positive']", 1, "five", "a whole number, not 'five'"),
+        ("bool", False, "perhaps", "true or false, not 'perhaps'"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused_also_behind_an_alias(
+    annotation: str, default: Any, text: str, told: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^--x of build is {told}$"):
+        method_options.converted(method_of(annotation, default), {"x": text})
+
+
+def test_a_formula_setting_is_known_by_its_type_whatever_it_is_called() -> None:
+    for annotation in ("F", "F | None", "cnnviz.Formula"):
+        method = method_of(annotation, "gradient")
+        assert method_options.formula_settings(method) == {"x": "gradient"}
+        assert method_options.annotation(method, "x") == "Formula"
+        (built,) = method(x="grad_cam").formulas
+        assert built == ("x", cnnviz.attributions["grad_cam"]())
+    assert not method_options.formula_settings(method_of("NoFormula", "gradient"))
 
 
 def test_sizes_numbers_and_memory_as_people_type_them() -> None:

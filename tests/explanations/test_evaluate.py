@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -20,6 +21,7 @@ from torch import Tensor
 
 import cnnviz
 from cnnviz import (
+    ExplainOptions,
     Explanation,
     Preprocessing,
     Run,
@@ -329,7 +331,7 @@ def test_a_trial_explains_again_elsewhere_and_with_another_model() -> None:
             return trial.explanation.score
 
         how: dict[str, Any] = {"target": target} if answer.target is None else {}
-        evaluate(answer, again, model=model, attribution=formula, **how)
+        evaluate(answer, again, model=model, **how)
         same = target if answer.target is None else answer.target
         torch.testing.assert_close(kept[0], answer.values)
         torch.testing.assert_close(kept[1], explain(model, inputs + 1, formula, target=same).values)
@@ -337,7 +339,7 @@ def test_a_trial_explains_again_elsewhere_and_with_another_model() -> None:
     with pytest.raises(ValueError, match="what was explained is a function of the output; give it again, as target="):
         evaluate(answer, again, model=model, attribution=formula)
     with pytest.raises(ValueError, match="the metric explains again, and the attribution is not known; give evaluate"):
-        evaluate(explain(model, inputs, formula), again, model=model)
+        evaluate(replace(explain(model, inputs, formula), attribution=None), again, model=model)
 
 
 @pytest.mark.parametrize("name", ["feature_ablation", "lime", "occlusion"])
@@ -394,10 +396,64 @@ def test_a_model_that_ends_in_softmax_is_asked_as_it_was() -> None:
     model = torch.nn.Sequential(SmallNet(2), torch.nn.Softmax(1)).eval()
     inputs = torch.randn(2, 3, 8, 9, generator=torch.Generator().manual_seed(1))
     answer = explain(model, inputs, gradient(), before_softmax=True)
-    found = evaluate(answer, lambda trial: trial.run.scores(trial.run.inputs), model=model, before_softmax=True)
+    found = evaluate(answer, lambda trial: trial.run.scores(trial.run.inputs), model=model)
     torch.testing.assert_close(found, answer.score)
     with pytest.raises(ValueError, match="other scores than the explanation tells of"):
-        evaluate(answer, lambda trial: trial.run.score, model=model)
+        evaluate(answer, lambda trial: trial.run.score, model=model, options=ExplainOptions())
+
+
+class NormedNet(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = torch.nn.Conv2d(1, 2, 1, bias=False), torch.nn.BatchNorm2d(2)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.tensor([1.00390625, 1.0]).view(2, 1, 1, 1))  # 1 + 2**-8: 1 in bfloat16
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)).mean((2, 3))
+
+
+def test_metrics_ask_the_model_with_the_options_of_the_explanation() -> None:
+    """In bfloat16 the first weight is 1; folded, there is no batch norm; compiled, another module is called."""
+    model, inputs = NormedNet(), torch.ones(1, 1, 2, 2)
+
+    def doubled(trial: Trial) -> Tensor:
+        return trial.run.scores(2 * trial.run.inputs)
+
+    plain = explain(model, inputs, gradient(), target=0)
+    assert float(evaluate(plain, doubled, model=model)) == pytest.approx(2.0078125 / math.sqrt(1 + 1e-5))
+    half = explain(model, inputs, cnnviz.image(), target=0, precision="bfloat16")
+    assert float(evaluate(half, doubled, model=model)) == pytest.approx(2 / math.sqrt(1 + 1e-5), rel=1e-4)
+    options: list[Any] = []
+
+    def asked(trial: Trial) -> Tensor:
+        run, values = trial.run, [trial.again(), trial.again(model=NormedNet())]
+        options.append((run.options.folded is not None, run.options.compiled is not None))
+        torch.testing.assert_close(values[0], values[1])
+        return doubled(trial)
+
+    for given in ({}, {"fold": True}, {"compile": "eager"}, {"fold": True, "compile": "eager"}):
+        answer = explain(model, inputs, attributions["grad_cam"](layer=model.norm), target=0, **given)
+        torch.testing.assert_close(evaluate(answer, asked, model=model), evaluate(plain, doubled, model=model))
+    assert options == [(False, False), (True, False), (False, True), (True, True)]
+
+
+def test_options_are_kept_in_files_and_the_attribution_is_not(tmp_path: Path) -> None:
+    model, inputs = SmallNet(2), torch.randn(2, 3, 8, 9, generator=torch.Generator().manual_seed(1))
+    answer = explain(model, inputs, "smoothgrad", samples=2, seed=3, memory=10**6)
+    (file,) = answer.save(tmp_path / "a.safetensors")
+    loaded = Explanation.load(file)
+    assert loaded.options == answer.options == ExplainOptions(seed=3, memory=10**6)
+    assert (answer.attribution, loaded.attribution) == (attributions["smoothgrad"](samples=2), None)
+
+    def distance(trial: Trial) -> Tensor:
+        return (trial.again() - trial.explanation.values).flatten(1).norm(dim=1)
+
+    expected = torch.zeros(2)
+    assert torch.equal(evaluate(answer, distance, model=model), expected)
+    assert torch.equal(evaluate(loaded, distance, model=model, attribution=answer.attribution), expected)
+    assert evaluate(answer, distance, model=model, options=replace(answer.options, seed=4)).min() > 1e-3
 
 
 # The kit

@@ -19,7 +19,7 @@ from skimage.feature import hog
 from torch import Tensor, nn
 
 import cnnviz
-from cnnviz import Explanation, Run, attributions, demo, evaluate, explain, gradient
+from cnnviz import ExplainOptions, Explanation, Run, attributions, demo, evaluate, explain, gradient
 from cnnviz.__main__ import main
 from cnnviz.testing import SmallNet
 
@@ -102,7 +102,9 @@ def test_chance_orders_a_blank_map_the_same_for_every_input() -> None:
     twice = replace(answer, inputs=answer.inputs[:1].repeat(2, 1, 1, 1), target=answer.target[:1].repeat(2))  # type: ignore[index]
     twice = replace(blank(twice), score=answer.score[:1].repeat(2))
     for name in ("insertion", "deletion", "road"):
-        found, other = (evaluate(twice, name, model=model, scale="score", seed=seed) for seed in (0, 1))
+        found, other = (
+            evaluate(twice, name, model=model, scale="score", options=ExplainOptions(seed=seed)) for seed in (0, 1)
+        )
         assert bool(found.isfinite().all())
         assert found[0] == found[1]
         assert not torch.equal(found, other)
@@ -392,7 +394,7 @@ def test_random_weights_are_those_of_he_and_seeded() -> None:
     answer = explain(model, inputs, gradient(), target=lambda output: output.flatten(1).sum(1))
     answer = replace(answer, recipe="keeping")
     for seed in (0, 0, 1):
-        how: dict[str, Any] = {"model": model, "attribution": keeping, "stops": 1, "seed": seed}
+        how: dict[str, Any] = {"model": model, "attribution": keeping, "stops": 1, "options": ExplainOptions(seed=seed)}
         evaluate(answer, "randomization", target=lambda output: output.flatten(1).sum(1), **how)
     first, again, other = ([each.detach().clone() for each in model.parameters()] for model in kept)
     assert float(first[0].std()) == pytest.approx(math.sqrt(2 / (8 * 25)), rel=0.02)
@@ -536,9 +538,9 @@ def test_scores_are_asked_in_chunks_of_the_budget() -> None:
     inputs = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     answer = explain(model, inputs, gradient(), target=1)
     model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
-    small = evaluate(answer, ["insertion", "road", "infidelity"], model=model, memory=1)
+    small = evaluate(answer, ["insertion", "road", "infidelity"], model=model, options=ExplainOptions(memory=1))
     assert max(sizes) == len(inputs)
-    large = evaluate(answer, ["insertion", "road", "infidelity"], model=model, memory=2**30)
+    large = evaluate(answer, ["insertion", "road", "infidelity"], model=model, options=ExplainOptions(memory=2**30))
     assert max(sizes) > len(inputs)
     for name, each in small.items():
         torch.testing.assert_close(each, large[name], rtol=1e-4, atol=1e-6)

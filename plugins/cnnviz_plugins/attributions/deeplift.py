@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnnviz import Baseline, Baselines, Expr, attribution, backgrounds, baseline_input, compared, over, score
+from cnnviz import Baseline, Baselines, Expr, attribution, backgrounds, baseline_input, compared, score
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
 from cnnviz_plugins.attributions._deeplift_rule import rescale
 
@@ -33,4 +33,5 @@ def deeplift_shap(baselines: Baselines = 0.0) -> Expr:
 
 
 def _mean_deeplift(baselines: backgrounds) -> Expr:
-    return with_completeness_gap(compared(rescale, baselines), score() - over(score(), baselines))
+    values = compared(rescale, baselines)
+    return with_completeness_gap(values, score() - values.baseline_score())

@@ -1,0 +1,56 @@
+"""How an explanation was computed: the options that travel with it, so that metrics ask the model in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.engine.speed import conv_bn_folding
+from cnnviz.engine.speed.autocast import Precision, lower
+from cnnviz.engine.speed.compilation import compiled
+from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.run.options import RunOptions
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    """Options of :func:`cnnviz.explain` that do not change what is explained; named and meant as there."""
+
+    seed: int = 0
+    memory: int | None = None
+    """Bytes that inputs evaluated together may take; None for a share of what is free."""
+    before_softmax: bool = False
+    precision: Precision = "float32"
+    fold: bool = False
+    compile: bool | str = False
+
+    def prepare(
+        self,
+        model: nn.Module,
+        inputs: Sequence[Tensor],
+        preprocessing: Preprocessing | None,
+        categories: tuple[str, ...] | None,
+    ) -> tuple[nn.Module, RunOptions]:
+        """The network that is asked, a private copy if batch norms are folded, and the options of runs on it.
+
+        ``inputs`` are all inputs of the model, (N, ...) each. Raises ValueError where precision or folding can't be
+        had, LookupError for a compiler that does not exist.
+        """
+        precision = lower(self.precision, model, inputs[0])
+        with torch.inference_mode(False):  # a graph cannot be passed by weights made in it
+            folded = conv_bn_folding.fold(model, inputs) if self.fold else None
+        network = folded.model if folded else model
+        return network, RunOptions(
+            preprocessing,
+            categories,
+            self.seed,
+            self.memory,
+            self.before_softmax,
+            precision=precision,
+            folded=folded,
+            names=folded.names if folded else {},
+            compiled=compiled(network, inputs, self.compile),
+        )
