@@ -504,7 +504,7 @@ def test_a_plugin_that_does_not_load_harms_nobody(
     offers = dict(attributions._offers()), dict(renderers._offers())
     for found, reg in zip(offers, (attributions, renderers), strict=True):
         found["broken"] = EntryPoint("broken", "no_such_module_at_all:broken", reg.group)
-        monkeypatch.setattr(reg, "_found", found)
+        monkeypatch.setattr(reg, "_entries", found)
     rows = [line.split("\t") for line in works(capsys, "methods", "--plain")]
     fault = "does not load: No module named 'no_such_module_at_all'"
     assert [row[2] for row in rows if row[1] == "broken"] == [fault, fault]
