@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -113,12 +114,13 @@ class Passes:
             self._score = score
         return self._score
 
-    def unchecked_score(self) -> Tensor:
-        """The score as :meth:`score`, finite or not."""
+    def unchecked_score(self, at_once: bool | None = None) -> Tensor:
+        """The score as :meth:`score`, finite or not. ``at_once`` as of ``Question.read``; None: where there are rules."""
         trace = self.trace
         with trace.following():
-            layers = self.by_layer(trace.score_layers)
-            score = self.question.read(trace.output, len(trace.input), lambda: trace.ordinary(trace.input), layers)
+            layers, at_once = self.by_layer(trace.score_layers), bool(trace.rules) if at_once is None else at_once
+            inputs = partial(trace.ordinary, trace.input)
+            score = self.question.read(trace.output, len(trace.input), inputs, layers, at_once)
         return score.to(self.inputs[0].dtype) if score.dtype is self.question.options.precision else score
 
     def by_layer(self, outputs: Mapping[str, Tensor]) -> dict[Layer, Tensor]:

@@ -102,6 +102,8 @@ def variants_at_once(passes: Passes, items: int) -> int:
 def is_independent(passes: Passes) -> bool:
     """True if the scores of these inputs stay the same where others are passed beside them."""
     first, options = passes.inputs[0], passes.question.options
+    # a function that a rule reads with several batches at once may mix what the model does not
+    at_once = passes.question.is_function and bool(passes.trace.rules)
 
     def beside() -> Tensor:
         reach = first.abs().max()
@@ -109,10 +111,12 @@ def is_independent(passes: Passes) -> bool:
         noise = torch.rand(first.shape, generator=generator, device=first.device)
         unlike = (noise * reach.where(reach > 0, 1)).to(first)  # the inputs may be a baseline, all alike
         both = passes.at(torch.cat([first, unlike]), compiled=False)  # of another size, it would be compiled anew
-        return both.unchecked_score().detach()[: len(first)]
+        return both.unchecked_score(at_once).detach()[: len(first)]
 
     key = first.shape[1:], first.dtype, options.precision
     try:
+        if at_once:
+            return unchanged(passes.score().detach(), beside, options.precision)
         return independent(passes.model, key, passes.score().detach(), beside, options.precision)
     except Exception as error:
         if batching.is_out_of_memory(error):

@@ -56,7 +56,14 @@ class Question:
         """About so many variants of the batch, one whole batch after the other."""
         return replace(self, target=self.target.repeat(copies)) if isinstance(self.target, Tensor) else self
 
-    def read(self, output: Any, count: int, inputs: Callable[[], Tensor], layers: Mapping[Layer, Tensor]) -> Tensor:
+    def read(
+        self,
+        output: Any,
+        count: int,
+        inputs: Callable[[], Tensor],
+        layers: Mapping[Layer, Tensor],
+        at_once: bool = False,
+    ) -> Tensor:
         """The scores of ``count`` inputs, (count,), with their graph.
 
         Args:
@@ -64,6 +71,7 @@ class Question:
             count: how many rows it has.
             inputs: draws what the model saw, (count, C, *spatial).
             layers: the layers of :attr:`layers`.
+            at_once: call a function of the output with all whole batches in a row, where a rule compares them.
 
         Raises:
             TypeError, ValueError: for outputs that the target can't be read from, or classes that are not there.
@@ -73,7 +81,7 @@ class Question:
             if isinstance(target, Objective):
                 return read_score(target, Seen(inputs(), output, layers), count)
             if self.is_function:
-                return self._by_function(output, count)
+                return self._by_function(output, count, at_once)
             scores = as_probabilities(class_scores(output, count), self.options.probabilities)
             if not isinstance(target, Tensor):
                 target = scores.detach().argmax(1)
@@ -83,13 +91,13 @@ class Question:
             check_classes(target, count, scores.shape[1], self.options.categories)
             return scores.gather(1, target[:, None])[:, 0]
 
-    def _by_function(self, output: Any, count: int) -> Tensor:
+    def _by_function(self, output: Any, count: int, at_once: bool) -> Tensor:
         target: Any = self.target
         rows = self.items if self.part is None else len(range(*self.part.indices(self.items)))
         if isinstance(target, list | tuple):
             inputs = (target[row % rows] for row in range(count))
             return torch.cat([read_score(of, _rows(output, row, 1, count), 1) for row, of in enumerate(inputs)])
-        if not splits_by_rows(output, count):
+        if at_once or not splits_by_rows(output, count):
             return read_score(target, output, count)
         starts = range(0, count, rows)
         return torch.cat([self._of_batch(target, _rows(output, start, rows, count)) for start in starts])
