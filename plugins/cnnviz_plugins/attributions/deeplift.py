@@ -26,8 +26,8 @@ def deeplift_shap(baselines: Baselines = 0.0) -> Expr:
     """Mean of DeepLIFT over a set of baselines, near to SHAP values (Lundberg & Lee, 2017, arXiv:1705.07874).
 
     Values (N, C, *spatial), in units of the score, sum to the score minus the mean score of the baselines; the note
-    ``completeness_gap`` (N,) is the sum of the values minus that difference. ``baselines`` is a tensor (K, C,
-    *spatial), or one baseline as for ``deeplift``. Raises ValueError for baselines that do not fit the input.
+    ``completeness_gap`` (N,) is the sum of the values minus that difference. ``baselines`` is a tensor
+    (K, C, *spatial), or one baseline as for ``deeplift``. Raises ValueError for baselines that do not fit the input.
     """
     return _mean_deeplift(backgrounds(baselines))
 

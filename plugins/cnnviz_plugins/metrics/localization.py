@@ -30,7 +30,8 @@ def roc_auc(per: Literal["pixel", "section", "interval"] = "pixel", sign: Sign =
     def score(trial: Trial) -> Tensor:
         maps = evidence(trial.explanation, sign).double()
         _check_annotated(trial)
-        _refuse(trial.masks.flatten(1).all(1), "is annotated everywhere, with nothing to compare")
+        everywhere = trial.masks.flatten(1).all(1)
+        _refuse(everywhere, "input {} is annotated everywhere, with nothing to compare; leave it out")
         areas = []
         for values, mask in zip(maps, trial.masks, strict=True):
             if per == "section":
@@ -112,15 +113,15 @@ def mask_iou(by: Literal["threshold", "segmentation"] = "threshold", threshold: 
 
 
 def _check_annotated(trial: Trial) -> None:
-    _refuse(~trial.masks.flatten(1).any(1), "has no annotated place, and can't be scored")
+    _refuse(~trial.masks.flatten(1).any(1), "input {} has no annotated place, and can't be scored; leave it out")
 
 
-def _refuse(wrong: Tensor, reason: str) -> None:
-    """Raises ValueError that names the first inputs for which ``wrong`` (N,) is True."""
+def _refuse(wrong: Tensor, message: str) -> None:
+    """Raises ValueError with the numbers of the first inputs for which ``wrong`` (N,) is True put into the message."""
     items = wrong.nonzero()[:, 0].tolist()
     if items:
         listed = ", ".join(map(str, items[:5])) + (", ..." if len(items) > 5 else "")
-        raise ValueError(f"input {listed} {reason}; leave it out")
+        raise ValueError(message.format(listed))
 
 
 def _area_under_curve(strengths: Tensor, inside: Tensor) -> Tensor:
