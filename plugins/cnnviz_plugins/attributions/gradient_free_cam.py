@@ -10,13 +10,10 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Expr, Layer, Run, activation, attribution, procedure
+from cnnviz import Expr, Layer, Run, activation, attribution, procedure, resize
 from cnnviz_plugins.attributions._normalization import min_max
-
-MODES = ("linear", "bilinear", "trilinear")
 
 
 @attribution
@@ -53,8 +50,7 @@ def score_cam(
             # one channel for each item of a batch: interpolation of several at once depends on their number by rounding
             masks = maps[items, order[:, start:stop]].transpose(0, 1).flatten(0, 1)[:, None]
             masks = min_max(masks) if norm_before else masks
-            mode = MODES[maps.ndim - 3]
-            masks = F.interpolate(masks, run.inputs.shape[2:], mode=mode, align_corners=align_corners)
+            masks = resize(masks, run.inputs.shape[2:], "corners" if align_corners else "linear")
             masks = masks if norm_before else min_max(masks)
             return masks.view(-1, len(maps), *masks.shape[1:]) * run.inputs  # (K, N, C, *spatial)
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Baseline, Expr, Run, attribution, baseline_input, blurred, learned_mask, noted, procedure
+from cnnviz import Baseline, Expr, Run, attribution, baseline_input, blurred, learned_mask, noted, procedure, resize
 
 FINE_NODES = (64, 32, 12)  # on the shorter side, of signals, images and volumes
 COARSE_NODES = (56, 28, 14)  # of a mask whose roughness has a cost
@@ -24,7 +24,6 @@ WIDEST_BLUR, BLUR_LEVELS = 20 / 224, 8  # of the shorter side
 TEMPERATURE = 1 / 20  # of the smooth maximum
 AREA_COST = (10.0, 160.0)  # of the squared deviation from the area at the first and the last step, in score spans
 SPAN_MASKS, SPAN_CELLS = 16, 5  # random masks that measure the span of scores, of so many cells along each side
-MODES = ("linear", "bilinear", "trilinear")
 
 MaskedInputs = Callable[[Tensor], Tensor]
 """From a mask (N, 1, *nodes) to the inputs (N, C, *spatial) that it leaves."""
@@ -133,10 +132,6 @@ def _precise(run: Run) -> torch.dtype:
     return torch.promote_types(run.inputs.dtype, torch.float32)
 
 
-def _interpolated(values: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(values, size, mode=MODES[len(size) - 1], align_corners=False)
-
-
 def _masking(run: Run, baseline: Baseline | None) -> MaskedInputs:
     """The function that keeps inputs where a mask is 1 and replaces them where it is 0, by a blur or the baseline."""
     inputs = run.inputs.to(_precise(run)).clone()  # a graph can't hold tensors made in inference mode
@@ -148,7 +143,7 @@ def _masking(run: Run, baseline: Baseline | None) -> MaskedInputs:
     levels.append(inputs)
 
     def masked(mask: Tensor) -> Tensor:
-        place = _interpolated(mask, inputs.shape[2:]) * (len(levels) - 1)
+        place = resize(mask, inputs.shape[2:]) * (len(levels) - 1)
         shares = [(1 - (place - number).abs()).clamp(min=0) for number in range(len(levels))]
         return torch.stack([share * level for share, level in zip(shares, levels, strict=True)]).sum(0)
 
@@ -189,7 +184,7 @@ def _score_span(run: Run, masked: MaskedInputs, nodes: Sequence[int], area: floa
         for number in range(start, stop):
             shape = (1, 1, *[min(SPAN_CELLS, side) for side in nodes])
             cells = torch.rand(shape, generator=run.generator_of(number), device=run.inputs.device)
-            field = _interpolated(cells, nodes)
+            field = resize(cells, nodes)
             # the first two are the baseline and the whole input
             mask = (field >= field.flatten().quantile(1 - area)) if number > 1 else torch.full_like(field, number)
             variants.append(masked(mask.to(_precise(run)).expand(len(run.inputs), 1, *nodes)).to(run.inputs.dtype))

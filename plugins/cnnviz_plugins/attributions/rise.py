@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Baseline, Expr, Run, attribution, baseline_input
+from cnnviz import Baseline, Expr, Run, attribution, baseline_input, resize
 from cnnviz_plugins.attributions._monte_carlo import estimate
 
 CHUNK_PLACES = 2**22  # places of the masks that are summed at once
-MODES = ("linear", "bilinear", "trilinear")
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,7 @@ class Masks:
         shifts = torch.rand(len(size), generator=generator, device=device).tolist()
         lengths = [math.ceil(side / self.cells) for side in size]
         larger = [(self.cells + 1) * length for length in lengths]
-        mode = MODES[len(size) - 1]
-        mask = F.interpolate(grid[None, None].float(), larger, mode=mode, align_corners=False)
+        mask = resize(grid[None, None].float(), larger)
         begins = [int(shift * length) for shift, length in zip(shifts, lengths, strict=True)]
         window = [slice(begin, begin + side) for begin, side in zip(begins, size, strict=True)]
         return mask[0, 0][tuple(window)]

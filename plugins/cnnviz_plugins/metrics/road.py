@@ -8,14 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Metric, Sign, Trial, metric
+from cnnviz import Metric, Sign, Trial, metric, resize
 from cnnviz_plugins.metrics._noise import gaussian_noise
 from cnnviz_plugins.metrics._ranking import foremost, ranks
 from cnnviz_plugins.metrics._settings import Scale, check_choice, check_curve
 
 Order = Literal["difference", "most", "least"]
 POOLS = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
-MODES = ("linear", "bilinear", "trilinear")
 
 
 @metric
@@ -118,5 +117,5 @@ def _coarse(values: Tensor, known: Tensor) -> Tensor:
     stride = [2 if length > 1 else 1 for length in size]
     pool = POOLS[len(size) - 1]
     smaller = [pool(each, stride, stride, ceil_mode=True) for each in (values, known)]
-    guess = F.interpolate(_coarse(*smaller), size=size, mode=MODES[len(size) - 1])
+    guess = resize(_coarse(*smaller), size)
     return torch.where(known > 0, mean, guess)
