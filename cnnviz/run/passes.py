@@ -115,7 +115,7 @@ class Passes:
         return self._score
 
     def unchecked_score(self, at_once: bool | None = None) -> Tensor:
-        """The score as :meth:`score`, finite or not. ``at_once`` as of ``Question.read``; None: where there are rules."""
+        """The score, finite or not. ``at_once`` is that of ``Question.read``; None: where there are rules."""
         trace = self.trace
         with trace.following():
             layers, at_once = self.by_layer(trace.score_layers), bool(trace.rules) if at_once is None else at_once

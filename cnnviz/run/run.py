@@ -50,43 +50,23 @@ class Run:
     ):
         question = Question(target, options or RunOptions(), len(inputs))
         plan = (plan or Plan()) | Plan(score_layers=question.layers)
-        self._passes = Passes(model, (inputs, *others), question, plan)
-        self._copies = 1
+        self._begin(Passes(model, (inputs, *others), question, plan), 1)
+
+    def _begin(self, passes: Passes, copies: int) -> None:
+        self._passes = passes
+        self.model, self.inputs, self.others = passes.model, passes.inputs[0], passes.inputs[1:]
+        self.options = passes.question.options
+        self.copies = copies
+        """How many variants of the first question's batch ``inputs`` holds, one whole batch after the other."""
         self.answers: dict[Any, Tensor] = {}
         """Values of formulas that were computed, by formula."""
         self.notes: dict[Any, Tensor] = {}
         """What formulas measured on their way, (N,) each, by formula."""
 
-    @classmethod
-    def _of(cls, passes: Passes, copies: int) -> Run:
-        run = cls.__new__(cls)
-        run._passes, run._copies, run.answers, run.notes = passes, copies, {}, {}
-        return run
-
-    @property
-    def model(self) -> nn.Module:
-        """The model, in eval mode."""
-        return self._passes.model
-
-    @property
-    def inputs(self) -> Tensor:
-        """The inputs explained, (N, C, *spatial)."""
-        return self._passes.inputs[0]
-
-    @property
-    def others(self) -> tuple[Tensor, ...]:
-        """The model's further inputs."""
-        return self._passes.inputs[1:]
-
     @property
     def plan(self) -> Plan:
         """What the forward pass serves."""
         return self._passes.plan
-
-    @property
-    def options(self) -> RunOptions:
-        """Seed, memory budget, preprocessing, class names, and how passes are computed."""
-        return self._passes.question.options
 
     @property
     def question(self) -> Question:
@@ -101,7 +81,7 @@ class Run:
     @property
     def prediction(self) -> Tensor:
         """The class with the highest score, (N,). Raises ValueError where the target is a function or an objective."""
-        if self._by_function:
+        if _no_class(self.question):
             raise ValueError("the predicted class is asked for, and a function of the output has none; give a class")
         return self._passes.prediction()
 
@@ -109,11 +89,6 @@ class Run:
     def objective(self) -> str | None:
         """The objective explained, as it is written; None where a class or a function of the output is."""
         return repr(self.question.target) if isinstance(self.question.target, Objective) else None
-
-    @property
-    def copies(self) -> int:
-        """How many variants of the first question's batch ``inputs`` holds, one whole batch after the other."""
-        return self._copies
 
     @property
     def score(self) -> Tensor:
@@ -207,9 +182,9 @@ class Run:
     def scores_from(self, layer: Layer, count: int, change: Callable[[int, int, int], Tensor]) -> Tensor:
         """Scores with a layer's output changed, (count, N), without gradients; only what follows the layer is computed.
 
-        ``change(start, stop, item)`` gives those variants of the layer's output for one item of the batch, (stop -
-        start, C, *spatial); of its last call, if it is called several times. It may be called again for the same
-        variants, and must give the same. Where the pass can't be replayed, every variant is a whole pass. Raises
+        ``change(start, stop, item)`` gives those variants of the layer's output for one item of the batch,
+        (stop - start, C, *spatial); of its last call, if it is called several times. It may be called again for the
+        same variants, and must give the same. Where the pass can't be replayed, every variant is a whole pass. Raises
         LookupError for a layer that does not exist or never ran.
         """
 
@@ -230,19 +205,19 @@ class Run:
         ``size`` measures the bytes of the pass, for :meth:`variants_at_once`. Raises ValueError for other numbers.
         """
         passes = self._passes.at(inputs, plan, size=size)
-        return Run._of(passes, self._copies * len(inputs) // len(self.inputs))
+        return _derived(passes, self.copies * len(inputs) // len(self.inputs))
 
     def of(self, model: nn.Module) -> Run:
         """The same question put to a changed copy of the model, for the same classes."""
         self.target  # noqa: B018  # the classes predicted by this model stay
-        return Run._of(self._passes.with_model(model), self._copies)
+        return _derived(self._passes.with_model(model), self.copies)
 
     def toward(self, target: Tensor | Objective, plan: Plan | None = None) -> Run:
         """The same inputs asked about other classes, (N,), or another objective; shares this run's forward pass."""
         question = replace(self.question, target=target)
         plan = (plan or self.plan) | Plan(score_layers=question.layers)
         self._passes.require(replace(plan, elsewhere=frozenset()))  # the shared forward pass must serve it
-        return Run._of(self._passes.shared(question, plan), self._copies)
+        return _derived(self._passes.shared(question, plan), self.copies)
 
     def as_probability(self) -> Run:
         """The same question, answered in probabilities: of classes by a softmax over them, of one alone by a sigmoid.
@@ -250,7 +225,7 @@ class Run:
         Where the model gives probabilities already, or the target is a function or an objective, it is as it was. What
         is asked later is answered alike, whatever scores come then.
         """
-        if self._by_function or self.options.probabilities:
+        if _no_class(self.question) or self.options.probabilities:
             return self
         scores = class_scores(self.trace.output, len(self.inputs))
         transform = score_transform(
@@ -260,8 +235,14 @@ class Run:
             return self
         self.target  # noqa: B018  # the classes predicted by this model stay
         question = replace(self.question, options=replace(self.options, probabilities=transform))
-        return Run._of(self._passes.shared(question, self.plan), self._copies)
+        return _derived(self._passes.shared(question, self.plan), self.copies)
 
-    @property
-    def _by_function(self) -> bool:
-        return self.question.is_function or isinstance(self.question.target, Objective)
+
+def _derived(passes: Passes, copies: int) -> Run:
+    run = Run.__new__(Run)
+    run._begin(passes, copies)
+    return run
+
+
+def _no_class(question: Question) -> bool:
+    return question.is_function or isinstance(question.target, Objective)
