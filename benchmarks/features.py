@@ -31,9 +31,10 @@ from torch import Tensor
 
 import cnnviz
 from benchmarks.networks import ASSETS, LAYERS, WEIGHTS, photographs, weights_of
-from cnnviz import Bounds, LoadedModel, Synthesized
+from cnnviz import LoadedModel, Synthesized
 from cnnviz.demo import drawing
 from cnnviz.engine.feature_extraction import View
+from cnnviz.images import Bounds
 
 SCALES = 12  # of seed 003's way
 ENDS = 2  # of 255: what is so near black or white is at an end of the range

@@ -18,8 +18,9 @@ from torchvision.models import SqueezeNet
 
 from benchmarks import networks
 from benchmarks.training import learned_by_heart
-from cnnviz import Attribution, Explanation, Trial, demo, evaluate, evidence, explain, metrics
+from cnnviz import Attribution, Explanation, Trial, demo, evaluate, explain, metrics
 from cnnviz.demo import drawing
+from cnnviz.explanations import evidence
 from cnnviz_plugins.metrics._map_similarity import map_similarity
 
 SEED = 11

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from benchmarks import networks
 from benchmarks.sanity.subjects import FINE, subject
-from cnnviz import Preprocessing, Run, demo, evidence, explain
+from cnnviz import Preprocessing, Run, demo, explain
 from cnnviz.demo import drawing
 from cnnviz.drawing.text import font
+from cnnviz.explanations import evidence
 from cnnviz.images.preprocessing import IMAGENET
 from cnnviz_plugins.metrics.randomization import randomize
 

@@ -74,7 +74,7 @@ def pixel_classes(title: str, model: LoadedModel, inputs: Tensor, stages: bool) 
     """
     if stages and not isinstance(model.module, SegmentationNet):
         raise TypeError(
-            f"--stages draws the decoder of a cnnviz.SegmentationNet, which {model.name} is not; leave it out"
+            f"--stages draws the decoder of a cnnviz.models.SegmentationNet, which {model.name} is not; leave it out"
         )
     output, activations = _forward(model, inputs, stages)
     scores = output["out"] if isinstance(output, Mapping) and "out" in output else output  # as torchvision has it
@@ -82,7 +82,7 @@ def pixel_classes(title: str, model: LoadedModel, inputs: Tensor, stages: bool) 
         result = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise ValueError(
             f"{model.name} gives {result} for an input {tuple(inputs.shape)}, not scores of every pixel; "
-            "use demo-segmentation, or a cnnviz.SegmentationNet of your own"
+            "use demo-segmentation, or a cnnviz.models.SegmentationNet of your own"
         )
     activations = {name: activation.cpu() for name, activation in activations.items()}
     return PixelClasses(title, model, inputs, scores.float().cpu(), activations)

@@ -21,7 +21,10 @@ WIDTH, ROW, INK = 640, 120, 40  # pixels of a signal's picture, and of each of i
 
 
 def pictures_of(explanation: Explanation) -> Floats:
-    """The inputs of an explanation as pictures (N, *spatial, 3), within 0 and 1: see :func:`cnnviz.input_pictures`."""
+    """The inputs of an explanation as pictures (N, *spatial, 3), within 0 and 1.
+
+    See :func:`cnnviz.explanations.input_pictures`.
+    """
     pictures: Floats = input_pictures(explanation).cpu().double().numpy()
     return np.moveaxis(pictures, 1, -1)
 

@@ -42,7 +42,10 @@ class Trial:
 
     @cached_property
     def evidence(self) -> Tensor:
-        """How much each place speaks for the target, (N, *spatial), not negative; see :func:`cnnviz.evidence`."""
+        """How much each place speaks for the target, (N, *spatial), not negative.
+
+        See :func:`cnnviz.explanations.evidence`.
+        """
         return evidence(self.explanation)
 
     @property

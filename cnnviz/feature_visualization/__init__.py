@@ -1,1 +1,5 @@
 """Inputs made for a model: ascent, parameterizations, robustness. Objectives belong to the room run."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

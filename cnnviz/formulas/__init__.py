@@ -1,1 +1,5 @@
 """Methods as data: terms, arithmetic, expectations, baselines. Nothing here draws or reads files."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
 """Applications of explanations: confusion matrices, top activations, segmentation, receptive fields. No commands."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

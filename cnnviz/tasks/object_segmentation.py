@@ -62,12 +62,13 @@ def segment(
     The map only gives examples: pixels may change sides.
 
     Args:
-        explanation: of images. Coarse maps are brought to the size of the input, see :func:`cnnviz.evidence`; the paper
-            takes the strongest channel of a gradient where this adds them up.
+        explanation: of images. Coarse maps are brought to the size of the input, see
+            :func:`cnnviz.explanations.evidence`; the paper takes the strongest channel of a gradient where this adds
+            them up.
         foreground: percentile of the map above which places are examples of the object.
         background: percentile up to which places are examples of the rest.
         iterations: 1 is the paper's single cut; more learn the colours of each side again from the last cut.
-        sign: how values become evidence, as for :func:`cnnviz.evidence`.
+        sign: how values become evidence, as for :func:`cnnviz.explanations.evidence`.
         seed: of the mixtures' first guess.
 
     Returns:
@@ -80,7 +81,7 @@ def segment(
     if explanation.inputs.ndim != 4:
         raise ValueError(
             f"inputs {tuple(explanation.inputs.shape)} are no images, and only these are cut by their colours; "
-            "for others take a threshold: cnnviz.evidence(explanation) > limit"
+            "for others take a threshold: cnnviz.explanations.evidence(explanation) > limit"
         )
     if not 0 <= background < foreground <= 100:
         raise ValueError(

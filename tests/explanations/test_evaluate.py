@@ -27,19 +27,18 @@ from cnnviz import (
     Run,
     Trial,
     attributions,
-    class_score,
     demo,
     evaluate,
-    evidence,
     explain,
     gradient,
     load_model,
     metric,
     metrics,
-    read_annotations,
-    read_mask,
 )
 from cnnviz.__main__ import main
+from cnnviz.explanations import evidence
+from cnnviz.images import read_annotations, read_mask
+from cnnviz.objectives import class_score
 from cnnviz.testing import SmallNet, check_metric
 
 SIZES = {1: (17,), 2: (6, 7), 3: (4, 3, 5)}

@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnviz import (
-    Bounds,
+from cnnviz import Preprocessing
+from cnnviz.feature_visualization import (
     FourierCanvas,
     FreeCanvas,
     PixelCanvas,
-    Preprocessing,
     composed,
     jittered,
     middle,
@@ -24,6 +23,7 @@ from cnnviz import (
     rotated,
     scaled,
 )
+from cnnviz.images import Bounds
 
 SIZES = {1: (7,), 2: (4, 5), 3: (3, 2, 4)}
 IMAGES = Preprocessing((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))

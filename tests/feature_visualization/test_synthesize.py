@@ -15,7 +15,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 import cnnviz
-from cnnviz import Ascent, FreeCanvas, Preprocessing, Synthesized, channel, l2, syntheses, synthesize
+from cnnviz import Ascent, Preprocessing, Synthesized, syntheses, synthesize
+from cnnviz.feature_visualization import FreeCanvas
+from cnnviz.objectives import channel, l2
 from cnnviz.tasks.layer_selection import evenly_spaced_layers
 from cnnviz.testing import SmallNet, check_synthesis
 
@@ -435,7 +437,7 @@ NONE: dict[str, Any] = {"layer": "features.4", "channel": 1, "size": 8, "steps":
         (
             TypeError,
             {"channel": None, "objective": "x"},
-            "objective is 'x'; give one such as cnnviz.channel('layer', 5)",
+            "objective is 'x'; give one such as cnnviz.objectives.channel('layer', 5)",
         ),
         (ValueError, {"diversity": 2.0}, "diversity is 2.0; a part is 0 to 1"),
         (TypeError, {"chanel": 2}, "feature_image has no setting 'chanel'; did you mean 'channel'?"),

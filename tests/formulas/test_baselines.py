@@ -15,9 +15,10 @@ from nets import AveragingNet, Cramped, FlatteningNet, LinearNet, PowerNet, rand
 from PIL import Image
 from torch import Tensor, nn
 
-from cnnviz import attributions, backgrounds, between, explain
+from cnnviz import attributions, explain
 from cnnviz.cli.method_options import converted
 from cnnviz.engine import batching
+from cnnviz.formulas import backgrounds, between
 from cnnviz.images.files import read_input
 from cnnviz.images.preprocessing import IMAGENET
 

@@ -14,7 +14,8 @@ from scipy.ndimage import correlate1d
 from torch import Tensor, nn
 
 import cnnviz
-from cnnviz import Preprocessing, Run, explain, noisy, path
+from cnnviz import Preprocessing, Run, explain
+from cnnviz.formulas import noisy, path
 from cnnviz.run.options import RunOptions
 
 TARGET = [2, 0]
@@ -152,7 +153,7 @@ def test_baselines(rank: int, inputs: Tensor, name: str) -> None:
 def test_blur_grows_with_the_input() -> None:
     inputs = torch.randn(1, 1, 60, 80, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     net = nn.Sequential(nn.Flatten(), nn.Linear(4800, 2)).double().eval()
-    found = explain(net, inputs, cnnviz.baseline_input("blur"))
+    found = explain(net, inputs, cnnviz.formulas.baseline_input("blur"))
     torch.testing.assert_close(found.values, blurred(inputs, 3.0), rtol=0, atol=1e-6)
 
 

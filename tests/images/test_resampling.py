@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnviz import blurred, resize
+from cnnviz.images import blurred, resize
 
 RISING = torch.tensor([0.0, 4.0, 8.0, 12.0])
 

@@ -16,11 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import models
 from torchvision.models.convnext import CNBlockConfig
 
-from cnnviz import channel, explain
+from cnnviz import explain
 from cnnviz.engine import batching
 from cnnviz.incremental.evaluator import Evaluator
 from cnnviz.incremental.replay import Replay
 from cnnviz.incremental.single_channel import with_one_channel_changed as added
+from cnnviz.objectives import channel
 from cnnviz.run.options import RunOptions
 from cnnviz.run.run import Run
 

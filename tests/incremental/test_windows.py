@@ -17,6 +17,7 @@ from torchvision import models
 
 import cnnviz
 from cnnviz import Run
+from cnnviz.formulas import baseline_input
 from cnnviz.incremental import region_rules as local
 from cnnviz.incremental.evaluator import Evaluator
 from cnnviz.run.options import RunOptions
@@ -303,7 +304,9 @@ def test_occlusion_is_the_mean_loss_of_the_windows_over_a_place(
     found = cnnviz.explain(flattening, inputs, "occlusion", target=1, **settings).values
     baseline = settings.get("baseline", 0.0)
     replacement = (
-        torch.zeros_like(inputs) if baseline == 0.0 else cnnviz.baseline_input(baseline)(Run(flattening, inputs))
+        torch.zeros_like(inputs)
+        if baseline == 0.0
+        else baseline_input(baseline)(Run(flattening, inputs))
     )
     window, stride = (
         [each] * 2 if isinstance(each, int) else [*each] for each in (settings["window"], settings["stride"])
@@ -354,8 +357,8 @@ def test_boxes_that_cannot_be_are_refused(boxes: Tensor, message: str, flattenin
     "target",
     [
         lambda output: output[:, 0] - output[:, 2],
-        cnnviz.channel("3", 1) + cnnviz.class_score(1),
-        cnnviz.neuron("0", 2, (4, 5)),
+        cnnviz.objectives.channel("3", 1) + cnnviz.objectives.class_score(1),
+        cnnviz.objectives.neuron("0", 2, (4, 5)),
         None,
     ],
 )

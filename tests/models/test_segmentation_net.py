@@ -23,10 +23,11 @@ from torchvision import models as zoo
 from torchvision.models import vgg
 
 from benchmarks import training
-from cnnviz import SegmentationNet, attributions, demo, explain, intersection_over_union, load_model
+from cnnviz import attributions, demo, explain, load_model
 from cnnviz.__main__ import main
 from cnnviz.demo.drawing import draw
 from cnnviz.drawing import class_overlay
+from cnnviz.models import SegmentationNet, intersection_over_union
 from cnnviz.models.segmentation_net import Deconvolution, Stretching, Unpooling, switches_of
 
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -529,10 +530,10 @@ def test_what_cannot_be_segmented_is_told_in_one_line_and_nothing_is_written(
     out = tmp_path / "out"
     assert fails(capsys, pictures, "--model", "demo", "-o", out) == (
         "demo gives (1, 8) for an input (1, 3, 96, 96), not scores of every pixel; "
-        "use demo-segmentation, or a cnnviz.SegmentationNet of your own"
+        "use demo-segmentation, or a cnnviz.models.SegmentationNet of your own"
     )
     assert fails(capsys, pictures, "--model", "demo", "--stages", "-o", out) == (
-        "--stages draws the decoder of a cnnviz.SegmentationNet, which demo is not; leave it out"
+        "--stages draws the decoder of a cnnviz.models.SegmentationNet, which demo is not; leave it out"
     )
     assert "no file or folder" in fails(capsys, tmp_path / "none.png", "-o", out)
     broken = tmp_path / "broken.png"

@@ -235,7 +235,7 @@ def test_completeness_of_torchvisions_networks(name: str) -> None:
 
 def test_bias_maps_of_another_magnitude() -> None:
     net, inputs = AveragingNet(), tiny_inputs()
-    signed = cnnviz.bias_maps(lambda term: term.sum(1, keepdim=True))
+    signed = cnnviz.formulas.bias_maps(lambda term: term.sum(1, keepdim=True))
     found = explain(net, inputs, signed, target=TARGET).values
     shares, _ = shares_by_hand(net, inputs)
     by_hand = sum(stretched(share.sum(1, keepdim=True), inputs.shape[2:]) for share in shares[1:])

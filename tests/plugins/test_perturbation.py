@@ -14,7 +14,9 @@ from nets import AveragingNet, FlatteningNet, LinearNet, randomized, scores, tin
 from quick import LEARNING, PERTURBING, quick
 from torch import Tensor, nn
 
-from cnnviz import Explanation, attributions, backgrounds, between, blurred, demo, explain, noisy, path
+from cnnviz import Explanation, attributions, demo, explain
+from cnnviz.formulas import backgrounds, between, noisy, path
+from cnnviz.images import blurred
 from cnnviz.run.options import RunOptions
 from cnnviz.run.run import Run
 

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from nets import CONV, POOL, randomized
 from torch import Tensor, nn
 
-from cnnviz import Explanation, attributions, channel, explain, feature_map, receptive_field, renderers, strongest
+from cnnviz import Explanation, attributions, explain, renderers
+from cnnviz.objectives import channel, feature_map, strongest
+from cnnviz.tasks import receptive_field
 
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 UNPOOL = {1: F.max_unpool1d, 2: F.max_unpool2d, 3: F.max_unpool3d}

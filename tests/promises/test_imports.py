@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import cnnviz
-from cnnviz import drawing
 
 ROOT = Path(__file__).parents[2]
 ROOMS = [
@@ -29,8 +29,8 @@ ROOMS = [
     {"cli", "testing"},
 ]
 """From the lowest to the highest. A room imports lower ones only; rooms of one level do not know each other."""
-FACES = {"__init__.py", "__main__.py", "lazy_names.py"}
-"""Files of the package that belong to no room."""
+FACES = {"__init__.py", "__main__.py", "objectives.py"}
+"""Files of the package that belong to no room: they define nothing."""
 EXCEPTION = "registry/protocols.py"
 """Names the argument types of its four protocols, which lie above it."""
 
@@ -123,12 +123,23 @@ def test_cnnviz_names_no_plugin() -> None:
         assert not any(name.startswith("cnnviz_plugins") for name in imported(file, everywhere=True)), file
 
 
+def public_names() -> dict[str, str]:
+    """Every public name by its full path, with the file that defines it, as the stubs list them."""
+    names = {}
+    for stub in (ROOT / "cnnviz").rglob("*.pyi"):
+        package = ".".join(stub.parent.relative_to(ROOT).parts)
+        for line in imports_in(ast.parse(stub.read_text())):
+            assert line.level == 1, f"{stub} lists {line.module}, which is not beside it"
+            names |= {f"{package}.{alias.name}": f"{package}.{line.module}" for alias in line.names}
+    face = ast.parse((ROOT / "cnnviz" / "objectives.py").read_text())
+    return names | {f"cnnviz.objectives.{alias.name}": str(x.module) for x in imports_in(face) for alias in x.names}
+
+
 def test_plugins_import_only_public_names() -> None:
-    """Those of ``cnnviz``, and those that a public room lists."""
-    public = {"cnnviz", *(f"{face.__name__}.{name}" for face in (cnnviz, drawing) for name in face.__all__)}
+    """Those that a stub lists: of ``cnnviz``, or of a room."""
     for file in (ROOT / "plugins").rglob("*.py"):
         used = {name for name in imported(file, everywhere=True) if name.partition(".")[0] == "cnnviz"}
-        assert used <= public, f"{file.name} imports {used - public}"
+        assert used <= {"cnnviz", *public_names()}, f"{file.name} imports {used - set(public_names())}"
 
 
 @pytest.mark.parametrize(
@@ -168,16 +179,17 @@ def test_a_public_name_stays_itself_whatever_is_imported_first() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_every_public_name_exists_and_is_told_to_type_checkers() -> None:
-    source = (ROOT / "cnnviz" / "__init__.py").read_text()
-    (told,) = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
-    typed = {f"{line.module}:{each.asname}" for line in imports_in(told) for each in line.names}
-    homes = {f"cnnviz.{home}:{name}" for name, home in cnnviz._HOME.items()}
-    assert typed == homes
-    assert all(hasattr(cnnviz, name) for name in cnnviz.__all__)
-    with pytest.raises(AttributeError, match="module 'cnnviz' has no attribute 'explian'"):
+def test_every_public_name_exists_and_has_one_home() -> None:
+    names = public_names()
+    for name in names:
+        package, _, last = name.rpartition(".")
+        assert hasattr(importlib.import_module(package), last), name
+    assert len({name.rpartition(".")[2] for name in names}) == len(names), "a name is public in one place"
+    assert {f"cnnviz.{name}" for name in cnnviz.__all__} == {name for name in names if name.count(".") == 1}
+    assert len(cnnviz.__all__) <= 60
+    with pytest.raises(AttributeError, match="No cnnviz attribute explian"):
         cnnviz.explian  # noqa: B018  # looking it up is the test
 
 
 def imports_in(node: ast.AST) -> list[ast.ImportFrom]:
-    return [each for each in ast.walk(node) if isinstance(each, ast.ImportFrom)]
+    return [line for line in ast.walk(node) if isinstance(line, ast.ImportFrom)]

@@ -13,7 +13,8 @@ from quick import quick
 from torch import Tensor, nn
 
 import cnnviz
-from cnnviz import attributions, channel, evaluate, explain, metrics, synthesize
+from cnnviz import attributions, evaluate, explain, metrics, synthesize
+from cnnviz.objectives import channel
 
 PACKAGE = Path(cnnviz.__file__).parent
 PLUGINS = PACKAGE.parent / "plugins"

@@ -13,29 +13,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnnviz import (
+from cnnviz import attributions, explain, gradient, toward
+from cnnviz.engine.feature_extraction import View, slopes
+from cnnviz.objectives import (
     Objective,
     Seen,
     alpha_norm,
-    attributions,
     channel,
     class_score,
     closeness,
     direction,
     diversity,
-    explain,
     feature_distance,
     feature_map,
-    gradient,
     l2,
     layer_energy,
     neuron,
     output_of,
     strongest,
     total_variation,
-    toward,
 )
-from cnnviz.engine.feature_extraction import View, slopes
 
 
 class Steps(nn.Module):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import cnnviz
-from cnnviz import Run, activation, bias_share, explain, gradient, image, lift, noisy, over, path, toward
+from cnnviz import Run, activation, explain, gradient, image, lift, over, toward
+from cnnviz.formulas import bias_share, noisy, path
 from cnnviz.formulas.expr import Constant
 from cnnviz.registry.registry import Registry
 from cnnviz.run.options import RunOptions

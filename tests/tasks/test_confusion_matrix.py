@@ -17,10 +17,11 @@ from nets import AveragingNet, tiny_inputs
 from PIL import Image
 from torch import Tensor
 
-from cnnviz import confusion_matrix, demo, explain, labelled_pictures, load_model
+from cnnviz import confusion_matrix, demo, explain, load_model
 from cnnviz.__main__ import main
 from cnnviz.demo.drawing import draw
 from cnnviz.drawing.confusion_matrix import draw_confusion_matrix
+from cnnviz.tasks import labelled_pictures
 from cnnviz.tasks.confusion_matrix import most_confused
 
 CLASSES = demo.CATEGORIES[:3]

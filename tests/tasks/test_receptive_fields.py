@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from nets import CONV, POOL
 from torch import Tensor, nn
 
-from cnnviz import receptive_field
+from cnnviz.tasks import receptive_field
 from cnnviz.tasks.receptive_fields import Unit, receptive_fields
 
 Steps = list[tuple[int, int, int, int]]  # kernel, stride, padding, dilation

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from cnnviz import Baseline, Expr, Run, lift, noted, procedure
+from cnnviz import Expr, Run, lift, noted, procedure
+from cnnviz.formulas import Baseline
 from cnnviz_plugins.attributions._superpixels import Segments
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnviz import Baseline, Explanation, Run, baseline_input, input_pictures
+from cnnviz import Explanation, Run
+from cnnviz.explanations import input_pictures
+from cnnviz.formulas import Baseline, baseline_input
 
 WAYS = ("auto", "slic", "quickshift", "equal")
 QUICKSHIFT = {"kernel_size": 4, "max_dist": 200, "ratio": 0.2}  # as in the LIME authors' program

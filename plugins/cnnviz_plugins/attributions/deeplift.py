@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cnnviz import Baseline, Baselines, Expr, attribution, backgrounds, baseline_input, compared, score
+from cnnviz import Expr, attribution, score
+from cnnviz.formulas import Baseline, Baselines, backgrounds, baseline_input, compared
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
 from cnnviz_plugins.attributions._deeplift_rule import rescale
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cnnviz import Baseline, Expr, Run, attribution, procedure
+from cnnviz import Expr, Run, attribution, procedure
+from cnnviz.formulas import Baseline
 from cnnviz_plugins.attributions._superpixels import segmented
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 import cnnviz
-from cnnviz import Expr, attribution, bias_maps, bias_share, image, lift, score
+from cnnviz import Expr, attribution, image, lift, score
+from cnnviz.formulas import bias_maps, bias_share
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
 from cnnviz_plugins.attributions._normalization import min_max
 

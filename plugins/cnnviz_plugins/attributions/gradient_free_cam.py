@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cnnviz import Expr, Layer, Run, activation, attribution, procedure, resize
+from cnnviz import Expr, Layer, Run, activation, attribution, procedure
+from cnnviz.images import resize
 from cnnviz_plugins.attributions._normalization import min_max
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cnnviz import Baselines, Expr, along, attribution, backgrounds, between, gradient, over, score
+from cnnviz import Expr, attribution, gradient, over, score
+from cnnviz.formulas import Baselines, along, backgrounds, between
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
 
 

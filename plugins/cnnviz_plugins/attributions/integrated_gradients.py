@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import cnnviz
-from cnnviz import Baseline, Expr, Quadrature, at, attribution, baseline_input, image, over, path, score
+from cnnviz import Expr, at, attribution, image, over, score
+from cnnviz.formulas import Baseline, Quadrature, baseline_input, path
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
 
 

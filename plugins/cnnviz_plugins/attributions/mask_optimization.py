@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Baseline, Expr, Run, attribution, baseline_input, blurred, learned_mask, noted, procedure, resize
+from cnnviz import Expr, Run, attribution, noted, procedure
+from cnnviz.formulas import Baseline, baseline_input, learned_mask
+from cnnviz.images import blurred, resize
 
 FINE_NODES = (64, 32, 12)  # on the shorter side, of signals, images and volumes
 COARSE_NODES = (56, 28, 14)  # of a mask whose roughness has a cost

@@ -9,7 +9,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from cnnviz import Baseline, Expr, Run, attribution, baseline_input, procedure
+from cnnviz import Expr, Run, attribution, procedure
+from cnnviz.formulas import Baseline, baseline_input
 
 WINDOWS_PER_SIDE = 7  # of the default size: 32 pixels of 224
 

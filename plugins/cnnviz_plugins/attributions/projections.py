@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cnnviz import Expr, Formula, Layer, Objective, Run, Seen, activation, attribution, lift, noted, procedure, toward
+from cnnviz import Expr, Formula, Layer, Run, activation, attribution, lift, noted, procedure, toward
+from cnnviz.objectives import Objective, Seen
 
 Start = Literal["map", "unit"]
 

@@ -9,7 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cnnviz import Baseline, Expr, Run, attribution, baseline_input, resize
+from cnnviz import Expr, Run, attribution
+from cnnviz.formulas import Baseline, baseline_input
+from cnnviz.images import resize
 from cnnviz_plugins.attributions._monte_carlo import estimate
 
 CHUNK_PLACES = 2**22  # places of the masks that are summed at once

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from cnnviz import Baseline, Expr, Run, attribution
+from cnnviz import Expr, Run, attribution
+from cnnviz.formulas import Baseline
 from cnnviz_plugins.attributions._monte_carlo import estimate, spread_estimates, subset_scores
 from cnnviz_plugins.attributions._superpixels import segmented
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cnnviz import Expr, Formula, attribution, noisy, over
+from cnnviz import Expr, Formula, attribution, over
+from cnnviz.formulas import noisy
 
 
 @attribution(renderer="grayscale")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cnnviz import Sign, Trial, evidence
+from cnnviz import Trial
+from cnnviz.explanations import Sign, evidence
 
 
 def ranks(trial: Trial, sign: Sign) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cnnviz import Baseline, Metric, Sign, Trial, baseline_input, evidence, metric
+from cnnviz import Metric, Trial, metric
+from cnnviz.explanations import Sign, evidence
+from cnnviz.formulas import Baseline, baseline_input
 
 
 @metric

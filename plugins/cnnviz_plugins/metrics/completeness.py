@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cnnviz import Baseline, Metric, Trial, baseline_input, metric
+from cnnviz import Metric, Trial, metric
+from cnnviz.formulas import Baseline, baseline_input
 
 
 @metric

@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from cnnviz import Baseline, Metric, Sign, Trial, baseline_input, metric
+from cnnviz import Metric, Trial, metric
+from cnnviz.explanations import Sign
+from cnnviz.formulas import Baseline, baseline_input
 from cnnviz_plugins.metrics._ranking import foremost, ranks
 from cnnviz_plugins.metrics._settings import Scale, check_curve
 

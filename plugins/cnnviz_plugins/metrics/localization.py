@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cnnviz import Metric, Sign, Trial, evidence, metric, segment
+from cnnviz import Metric, Trial, metric, segment
+from cnnviz.explanations import Sign, evidence
 from cnnviz_plugins.metrics._connected_parts import connected, intervals
 from cnnviz_plugins.metrics._ranking import tied_ranks
 from cnnviz_plugins.metrics._settings import check_choice

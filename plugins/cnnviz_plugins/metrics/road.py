@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Metric, Sign, Trial, metric, resize
+from cnnviz import Metric, Trial, metric
+from cnnviz.explanations import Sign
+from cnnviz.images import resize
 from cnnviz_plugins.metrics._noise import gaussian_noise
 from cnnviz_plugins.metrics._ranking import foremost, ranks
 from cnnviz_plugins.metrics._settings import Scale, check_choice, check_curve

@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cnnviz import Baseline, Metric, Run, Trial, baseline_input, evidence, metric
+from cnnviz import Metric, Run, Trial, metric
+from cnnviz.explanations import evidence
+from cnnviz.formulas import Baseline, baseline_input
 from cnnviz_plugins.metrics._noise import gaussian_noise, input_range
 from cnnviz_plugins.metrics._settings import check_choice
 

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from cnnviz import Metric, Sign, Trial, evidence, metric
+from cnnviz import Metric, Trial, metric
+from cnnviz.explanations import Sign, evidence
 
 
 @metric

@@ -7,8 +7,9 @@ from matplotlib.colors import is_color_like, to_rgb
 from numpy.typing import NDArray
 from skimage.morphology import dilation
 
-from cnnviz import Explanation, Renderer, Sign, renderer, segment
+from cnnviz import Explanation, Renderer, renderer, segment
 from cnnviz.drawing import as_uint8, check_rank, check_share, gray, mixed, pictures_of, values_of
+from cnnviz.explanations import Sign
 
 
 @renderer

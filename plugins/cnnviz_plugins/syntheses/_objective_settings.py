@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cnnviz import Ascent, Layer, Objective, channel, class_score, neuron
+from cnnviz import Ascent, Layer
+from cnnviz.objectives import Objective, channel, class_score, neuron
 
 At = str | int | Sequence[int] | None
 
@@ -30,7 +31,8 @@ def objective_of(
         raise ValueError(f"{reason}; say one of channel (of a layer), target (a class), objective")
     if objective is not None:
         if not isinstance(objective, Objective):
-            raise TypeError(f"objective is {objective!r}; give one such as cnnviz.channel('layer', 5), or say channel")
+            example = "cnnviz.objectives.channel('layer', 5)"
+            raise TypeError(f"objective is {objective!r}; give one such as {example}, or say channel")
         return objective
     if index is not None:
         return channel(layer, index) if at is None else neuron(layer, index, _place(at))

@@ -8,7 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cnnviz import Ascent, Bounds, FreeCanvas, Objective, Synthesis, blurred, class_score, l2, synthesis
+from cnnviz import Ascent, Synthesis, synthesis
+from cnnviz.feature_visualization import FreeCanvas
+from cnnviz.images import Bounds, blurred
+from cnnviz.objectives import Objective, class_score, l2
 from cnnviz_plugins.syntheses._optimizers import NormalizedGradient, pass_positive
 
 

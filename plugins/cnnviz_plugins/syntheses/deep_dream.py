@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnviz import Ascent, FreeCanvas, Layer, Objective, Synthesis, Transformation, layer_energy, resize, synthesis
+from cnnviz import Ascent, Layer, Synthesis, synthesis
+from cnnviz.feature_visualization import FreeCanvas, Transformation
+from cnnviz.images import resize
+from cnnviz.objectives import Objective, layer_energy
 from cnnviz_plugins.syntheses._objective_settings import objective_of
 from cnnviz_plugins.syntheses._optimizers import NormalizedGradient, pass_positive
 from cnnviz_plugins.syntheses.class_image import bounds_kept

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cnnviz import Ascent, FourierCanvas, Layer, Objective, Synthesis, robustness, synthesis
-from cnnviz import diversity as unlikeness
+from cnnviz import Ascent, Layer, Synthesis, synthesis
+from cnnviz.feature_visualization import FourierCanvas, robustness
+from cnnviz.objectives import Objective
+from cnnviz.objectives import diversity as unlikeness
 from cnnviz_plugins.syntheses._objective_settings import At, objective_of
 from cnnviz_plugins.syntheses._optimizers import pass_positive
 

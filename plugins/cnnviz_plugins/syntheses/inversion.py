@@ -7,17 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cnnviz import (
-    Ascent,
-    FourierCanvas,
-    FreeCanvas,
-    Layer,
-    Synthesis,
-    alpha_norm,
-    feature_distance,
-    synthesis,
-    total_variation,
-)
+from cnnviz import Ascent, Layer, Synthesis, synthesis
+from cnnviz.feature_visualization import FourierCanvas, FreeCanvas
+from cnnviz.objectives import alpha_norm, feature_distance, total_variation
 from cnnviz_plugins.syntheses._optimizers import pass_positive
 
 NOISE = 0.1  # standard deviation of the start, where it has no bounds

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Ascent, FreeCanvas, Layer, Synthesis, synthesis
+from cnnviz import Ascent, Layer, Synthesis, synthesis
+from cnnviz.feature_visualization import FreeCanvas
 from cnnviz_plugins.syntheses._objective_settings import objective_of
 
 GRAYS = (150, 180)  # of 255, of the noise it begins with

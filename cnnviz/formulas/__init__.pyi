@@ -1,0 +1,15 @@
+"""The public names of this room, in one list."""
+
+from .baseline_contributions import along as along
+from .baseline_contributions import compared as compared
+from .baselines import Baseline as Baseline
+from .baselines import Baselines as Baselines
+from .baselines import backgrounds as backgrounds
+from .baselines import baseline_input as baseline_input
+from .learned_mask import learned_mask as learned_mask
+from .sample_points import Quadrature as Quadrature
+from .sample_points import between as between
+from .sample_points import noisy as noisy
+from .sample_points import path as path
+from .terms import bias_maps as bias_maps
+from .terms import bias_share as bias_share
