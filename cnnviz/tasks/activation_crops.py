@@ -12,11 +12,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnnviz.drawing.input_images import as_uint8, pictures_of
-from cnnviz.drawing.montage import Cell, fitted, sheet, tiled
+from cnnviz.drawing.montage import Cell, Pixels, fitted, sheet, tiled
 from cnnviz.engine.layers import Layer
 from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation
@@ -27,7 +26,6 @@ from cnnviz.run.objectives import strongest
 from cnnviz.tasks.receptive_fields import Unit, receptive_fields
 from cnnviz.tasks.top_activations import TopActivation
 
-Pixels = NDArray[np.uint8]
 Field = tuple[slice, ...]
 TILE, GAP = 112, 4  # pixels: of a crop's longer side, between crops
 GRAY = 128

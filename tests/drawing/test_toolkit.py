@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -73,8 +74,10 @@ def test_a_renderer_of_the_toolkit_passes_the_kit_where_nothing_was_loaded_befor
     )
 
 
-def ran(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+def ran(code: str, **variables: str) -> str:
+    """What the code prints in a new process."""
+    env = {**os.environ, **variables}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout
 
 
 def test_maps_are_resized_channel_by_channel_whatever_stands_before_space() -> None:
@@ -158,13 +161,18 @@ def test_slices_of_a_volume_lie_nearly_in_a_square() -> None:
     assert drawn[::3, ::3].tolist() == [[0, 64, 128], [191, 255, 255]]
 
 
-def test_the_core_draws_a_grid_where_no_renderer_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
-    explanation = Explanation(torch.ones(1, 1, 2, 2), inputs, torch.zeros(1, dtype=torch.int64), torch.ones(1), "m()")
-    monkeypatch.setattr(cnnviz.renderers, "_found", {})
-    monkeypatch.setattr(cnnviz.renderers, "_methods", {})
-    with pytest.raises(ValueError, match=re.escape("there is no renderer for inputs (1, 3, 160, 160); name one")):
-        explanation.render()
-    drawn = cnnviz.grid({"m": explanation}, lambda shown: gray(160, 160)[None])
-    expected = (inputs[0].movedim(0, -1).double().numpy() * 255).round()
-    np.testing.assert_array_equal(drawn[33:193, 10:170], expected)
+def test_the_core_draws_a_grid_where_no_renderer_is_installed() -> None:
+    code = """
+import cnnviz, numpy as np, torch
+assert list(cnnviz.renderers) == []
+inputs = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+explanation = cnnviz.Explanation(torch.ones(1, 1, 2, 2), inputs, None, torch.ones(1), "m()")
+try:
+    explanation.render()
+except ValueError as error:
+    print(error)
+drawn = cnnviz.grid({"m": explanation}, lambda explanation: np.zeros((1, 160, 160, 3), np.uint8))
+print(np.array_equal(drawn[33:193, 10:170], (inputs[0].movedim(0, -1).double().numpy() * 255).round()))
+"""
+    expected = "there is no renderer for inputs (1, 3, 160, 160); name one\nTrue\n"
+    assert ran(code, CNNVIZ_BLOCK=",".join(cnnviz.renderers)) == expected
