@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnnviz.drawing.intensity import Floats
 from cnnviz.drawing.montage import tiled
-from cnnviz.explanations.evidence import input_pictures
+from cnnviz.explanations.evidence_maps import input_pictures
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.bounds import Bounds
 from cnnviz.images.preprocessing import Preprocessing

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.validation import check_inputs, check_model, unwrap
-from cnnviz.explanations.evidence import evidence
+from cnnviz.explanations.evidence_maps import evidence
 from cnnviz.explanations.explain import answered, recipe_of
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.formulas.expr import Expr

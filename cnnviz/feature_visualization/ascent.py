@@ -17,7 +17,7 @@ from cnnviz.engine.feature_extraction import Seen, View, slopes
 from cnnviz.engine.layers import INPUT, Layer, layer_name
 from cnnviz.engine.validation import check_finite
 from cnnviz.feature_visualization.parameterizations import Canvas
-from cnnviz.feature_visualization.robustness import Transformation
+from cnnviz.feature_visualization.transformation_robustness import Transformation
 from cnnviz.images.batches import Picture
 from cnnviz.images.bounds import Bounds
 from cnnviz.images.files import read_input

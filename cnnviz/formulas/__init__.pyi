@@ -6,7 +6,7 @@ from .baselines import Baseline as Baseline
 from .baselines import Baselines as Baselines
 from .baselines import backgrounds as backgrounds
 from .baselines import baseline_input as baseline_input
-from .learned_mask import learned_mask as learned_mask
+from .mask_learning import learned_mask as learned_mask
 from .sample_points import Quadrature as Quadrature
 from .sample_points import between as between
 from .sample_points import noisy as noisy

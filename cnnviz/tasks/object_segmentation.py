@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnviz.explanations.evidence import Sign, evidence, input_pictures
+from cnnviz.explanations.evidence_maps import Sign, evidence, input_pictures
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.files import write_pictures
 

@@ -9,7 +9,9 @@ import inspect
 import re
 import typing
 from collections.abc import Iterable, Iterator
-from types import FunctionType
+from importlib import import_module
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 from docutils import nodes
@@ -20,13 +22,16 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util.nodes import nested_parse_with_titles
 
 import cnnviz
-from cnnviz import drawing
 from cnnviz.cli.method_options import annotation
 from cnnviz.registry.registry import Method
 
 FOR_PLUGINS = ("cnnviz.testing",)
+PACKAGES = (
+    *("cnnviz.objectives", "cnnviz.formulas", "cnnviz.drawing", "cnnviz.feature_visualization", "cnnviz.images"),
+    *("cnnviz.explanations", "cnnviz.tasks", "cnnviz.models"),
+)
+"""Whose public names are documented after those of ``cnnviz`` itself."""
 SHAPE = re.compile(r"(?<![\w`])\((?:[^()`]*\*spatial|(?:K\*)?N,[^()`]*)\)")  # whose stars are no emphasis
-HEADINGS = {"functions": "Functions", "classes": "Classes", "values": "Values and types"}
 
 
 class _Written(Directive):
@@ -56,28 +61,38 @@ class Methods(_Written):
 
 
 class Api(_Written):
-    """Every name in ``cnnviz.__all__``, by kind, and what plugin authors test with."""
+    """Every public name, by the group or the room that lists it, and what plugin authors test with."""
 
     def lines(self) -> Iterator[str]:
-        kinds: dict[str, list[str]] = {kind: [] for kind in HEADINGS}
-        for name in sorted(cnnviz.__all__, key=str.lower):
-            kinds[_kind(getattr(cnnviz, name))].append(name)
-        for kind, names in kinds.items():
-            yield from _heading(HEADINGS[kind], "-")
+        for group, names in _groups(Path(cnnviz.__file__).with_suffix(".pyi")).items():
+            yield from _heading(group[0].upper() + group[1:], "-")
             for name in names:
-                yield from _documented(kind, name)
-        yield from _heading(drawing.__name__, "-")
-        yield from (f".. automodule:: {drawing.__name__}", "")
-        for name in sorted(drawing.__all__, key=str.lower):
-            kind = _kind(getattr(drawing, name))
-            directive = {"functions": "autofunction", "classes": "autoclass", "values": "py:data"}[kind]
-            members = ["   :members:"] if kind == "classes" else []
-            yield from (f".. {directive}:: {drawing.__name__}.{name}", *members, "")
-        for module in FOR_PLUGINS:
-            yield from _heading(module, "-")
-            yield from (f".. automodule:: {module}", "")
+                yield from _documented("cnnviz", name)
+        for package in PACKAGES:
+            module = import_module(package)
+            yield from (*_heading(package, "-"), f".. automodule:: {package}", "")
+            for name in sorted(_public(module), key=str.lower):
+                yield from _documented(package, name)
+        for package in FOR_PLUGINS:
+            yield from (*_heading(package, "-"), f".. automodule:: {package}", "")
             for name in ("check_attribution", "check_metric", "check_renderer", "check_synthesis"):
-                yield from (f".. autofunction:: {module}.{name}", "")
+                yield from (f".. autofunction:: {package}.{name}", "")
+
+
+def _groups(stub: Path) -> dict[str, list[str]]:
+    """The names that a stub lists below each of its comments."""
+    groups: dict[str, list[str]] = {}
+    for line in stub.read_text().splitlines():
+        if line.startswith("# "):
+            names = groups.setdefault(line.removeprefix("# "), [])
+        elif " import " in line:
+            names.append(line.rpartition(" as ")[2])
+    return groups
+
+
+def _public(module: ModuleType) -> list[str]:
+    listed: list[str] | None = getattr(module, "__all__", None)
+    return [name for name in vars(module) if not name.startswith("_")] if listed is None else listed
 
 
 def _page(name: str, method: Method[Any]) -> Iterator[str]:
@@ -116,20 +131,21 @@ def _kind(found: Any) -> str:
     return "functions" if isinstance(found, FunctionType) else "values"
 
 
-def _documented(kind: str, name: str) -> Iterator[str]:
+def _documented(package: str, name: str) -> Iterator[str]:
+    value = getattr(import_module(package), name)
+    kind = _kind(value)
     if kind == "values":
-        yield from (f".. autodata:: cnnviz.{name}", "   :no-value:", "")
+        if typing.get_origin(value) is None:
+            yield from (f".. autodata:: {package}.{name}", "   :no-value:", "")
+        else:  # the docstring would be that of NumPy's arrays
+            yield from (f".. py:data:: {package}.{name}", "")
     elif kind == "classes":
         # what a part of a formula has beside its settings is the core's business
-        members = [] if cnnviz.Expr in getattr(cnnviz, name).__bases__ else ["   :members:"]
-        yield from (
-            f".. autoclass:: cnnviz.{name}",
-            *members,
-            "   :exclude-members: compute, plan, parts, automatic",
-            "",
-        )
+        members = [] if cnnviz.Expr in value.__bases__ else ["   :members:"]
+        excluded = "   :exclude-members: compute, plan, parts, automatic"
+        yield from (f".. autoclass:: {package}.{name}", *members, excluded, "")
     else:
-        yield from (f".. autofunction:: cnnviz.{name}", "")
+        yield from (f".. autofunction:: {package}.{name}", "")
 
 
 def _process(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 import cnnviz
-from cnnviz import Explanation, drawing
+from cnnviz import Explanation
 from cnnviz.drawing import (
     Layout,
     draw_inputs,
@@ -35,27 +34,6 @@ ROOT = Path(__file__).parents[2]
 
 def gray(height: int, width: int, level: int = 0) -> NDArray[np.uint8]:
     return np.full((height, width, 3), level, np.uint8)
-
-
-def test_every_name_of_the_toolkit_exists_and_is_told_to_type_checkers() -> None:
-    tree = ast.parse((ROOT / "cnnviz" / "drawing" / "__init__.py").read_text())
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    typed = {f"{line.module}:{line.names[0].asname}" for line in block.body if isinstance(line, ast.ImportFrom)}
-    assert typed == {f"cnnviz.drawing.{module}:{name}" for name, module in drawing._HOME.items()}
-    assert all(hasattr(drawing, name) for name in drawing.__all__)
-    assert dir(drawing) == sorted(drawing.__all__)
-    with pytest.raises(AttributeError, match=re.escape("module 'cnnviz.drawing' has no attribute 'heta'")):
-        drawing.heta  # noqa: B018  # looking it up is the test
-
-
-def test_a_name_is_no_module_whatever_is_imported_first() -> None:
-    code = (
-        "import types, cnnviz.drawing, cnnviz.drawing.class_overlay, cnnviz.drawing.confusion_matrix as one; "
-        "import cnnviz.drawing.comparison, cnnviz.drawing.figure, cnnviz.drawing.arrays; "
-        "names = cnnviz.drawing.__all__; "
-        "print([name for name in names if isinstance(getattr(cnnviz.drawing, name), types.ModuleType)])"
-    )
-    assert ran(code) == "[]\n"
 
 
 def test_the_toolkit_loads_nothing_until_a_name_is_used() -> None:

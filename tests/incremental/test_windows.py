@@ -303,11 +303,7 @@ def test_occlusion_is_the_mean_loss_of_the_windows_over_a_place(
     inputs = torch.randn(2, 2, 17, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     found = cnnviz.explain(flattening, inputs, "occlusion", target=1, **settings).values
     baseline = settings.get("baseline", 0.0)
-    replacement = (
-        torch.zeros_like(inputs)
-        if baseline == 0.0
-        else baseline_input(baseline)(Run(flattening, inputs))
-    )
+    replacement = torch.zeros_like(inputs) if baseline == 0.0 else baseline_input(baseline)(Run(flattening, inputs))
     window, stride = (
         [each] * 2 if isinstance(each, int) else [*each] for each in (settings["window"], settings["stride"])
     )
