@@ -30,11 +30,14 @@ class Call:
 
     @property
     def input(self) -> Tensor:
-        """What went in; the first where there are several."""
+        """The operand, of any shape such as (N, C, *spatial); the first where there are several."""
         return self.inputs[0]
 
     def vjp(self, grad: Tensor) -> Tensor:
-        """The operation's ordinary backward: from the gradient of its output to that of its (first) input."""
+        """The operation's ordinary backward: from the gradient of its output, of the same shape, to that of its input.
+
+        That is the first one where there are several.
+        """
         return self.vjps(grad)[0]
 
 

@@ -78,9 +78,11 @@ class backgrounds:
 
     @property
     def count(self) -> int:
+        """How many there are, K."""
         return len(self.baselines.value) if isinstance(self.baselines, Constant) else 1
 
     def draw(self, run: Run, start: int, stop: int) -> Tensor:
+        """Those of these numbers, (stop - start, N, C, *spatial)."""
         inputs = run.inputs
         if not isinstance(self.baselines, Constant):
             assert isinstance(self.baselines, Expr)
@@ -97,4 +99,5 @@ class backgrounds:
         return tensor[start:stop, None].to(inputs).expand(-1, *inputs.shape)
 
     def weights(self, run: Run) -> Tensor:
+        """What each counts for in a mean, (K,)."""
         return torch.full((self.count,), 1 / self.count, dtype=torch.float64)

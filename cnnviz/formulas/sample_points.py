@@ -40,15 +40,18 @@ class path:
 
     @property
     def count(self) -> int:
+        """How many there are, K."""
         return self.steps
 
     def draw(self, run: Run, start: int, stop: int) -> Tensor:
+        """Those of these numbers, (stop - start, N, C, *spatial)."""
         assert isinstance(self.baseline, baseline_input)
         begin = self.baseline(run)
         parts = torch.from_numpy(_rule(self.quadrature, self.steps)[0][start:stop]).to(run.inputs)
         return begin + parts.view(-1, *(1,) * begin.ndim) * (run.inputs - begin)
 
     def weights(self, run: Run) -> Tensor:
+        """What each counts for in a mean, (K,)."""
         return torch.tensor(_rule(self.quadrature, self.steps)[1])
 
 
@@ -87,9 +90,11 @@ class noisy:
 
     @property
     def count(self) -> int:
+        """How many there are, K."""
         return self.samples
 
     def draw(self, run: Run, start: int, stop: int) -> Tensor:
+        """Those of these numbers, (stop - start, N, C, *spatial)."""
         inputs = run.inputs
         draws = []
         for place in range(start, stop):
@@ -100,6 +105,7 @@ class noisy:
         return inputs + self.sigma * reach * torch.stack(draws)[:, None]
 
     def weights(self, run: Run) -> Tensor:
+        """What each counts for in a mean, (K,)."""
         return torch.full((self.samples,), 1 / self.samples, dtype=torch.float64)
 
 
@@ -126,9 +132,11 @@ class between:
 
     @property
     def count(self) -> int:
+        """How many there are, K."""
         return self.samples
 
     def draw(self, run: Run, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Where these ways begin, and a point on each: both (stop - start, N, C, *spatial)."""
         drawn = [self._place(run, number) for number in range(start, stop)]
         begins = torch.cat([self.baselines.draw(run, which, which + 1) for which, _ in drawn])
         ends = noisy(self.samples, self.sigma).draw(run, start, stop) if self.sigma else run.inputs

@@ -113,7 +113,7 @@ def read_annotations(path: str | Path) -> Annotations:
 def read_mask(
     annotations: Annotations, path: str | Path, preprocessing: Preprocessing, size: tuple[int, ...]
 ) -> Tensor:
-    """The mask of the evidence in a file as the network sees the file: bool, of the spatial size ``size``.
+    """The mask of the evidence in a file as the network sees the file: bool (*spatial), of the size ``size``.
 
     A picture's mask is resized and cropped as the picture is. Raises LookupError where it is not annotated, ValueError
     where the annotation is of another size.

@@ -42,7 +42,7 @@ class Bounds:
         return low + shares * (high - low)
 
     def shares(self, inputs: Tensor) -> Tensor:
-        """Of inputs the shares of the range: 0 to 1, and beyond that outside of it."""
+        """Inputs (N, C, *spatial) as shares of the range: 0 to 1, and beyond that outside of it."""
         low, high = self._beside(inputs)
         return (inputs - low) / (high - low)
 

@@ -101,6 +101,7 @@ class Combined(Objective):
 
     @property
     def reads_output(self) -> bool:
+        """Whether it needs the model\'s output."""
         return any(side.reads_output for side in self._sides)
 
     def __repr__(self) -> str:
@@ -215,6 +216,7 @@ class class_score(Objective):
 
     @property
     def reads_output(self) -> bool:
+        """Whether it needs the model\'s output."""
         return True
 
 
@@ -240,6 +242,7 @@ class closeness(Objective):
 
     @property
     def reads_output(self) -> bool:
+        """Whether it needs the model\'s output."""
         return True
 
 
@@ -254,6 +257,7 @@ class output_of(Objective):
 
     @property
     def reads_output(self) -> bool:
+        """Whether it needs the model\'s output."""
         return True
 
 

@@ -131,7 +131,7 @@ class Run:
         return activation
 
     def gradient(self, layer: Layer | InputPlace = INPUT, rule: Rule = PLAIN) -> Tensor:
-        """The score's gradient with respect to the input or to a layer's output, under a rule, of that one's shape.
+        """The score's gradient with respect to the input or to a layer's output, (N, C, *spatial), under a rule.
 
         Raises LookupError for a rule that met none of its operations, ValueError where a detach() or no_grad() in the
         model cuts the way.

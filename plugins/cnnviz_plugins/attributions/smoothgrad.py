@@ -10,7 +10,7 @@ from cnnviz.formulas import noisy
 def smoothgrad(of: Formula = "gradient", samples: int = 25, sigma: float = 0.15) -> Expr:
     """Mean of an attribution over noisy copies of the input (Smilkov et al., 2017, arXiv:1706.03825).
 
-    ``of`` is the attribution, by default the gradient; values have its shape, units and sign. ``sigma`` is the standard
+    ``of`` is the attribution, by default the gradient; values (N, C, *spatial) have its size, units and sign. ``sigma`` is the standard
     deviation of the Gaussian noise, as a share of each input's range (maximum minus minimum). Raises ValueError for
     fewer than 1 sample, or a negative ``sigma``.
     """
@@ -21,9 +21,9 @@ def smoothgrad(of: Formula = "gradient", samples: int = 25, sigma: float = 0.15)
 def smoothgrad_squared(of: Formula = "gradient", samples: int = 25, sigma: float = 0.15) -> Expr:
     """Mean square of an attribution over noisy copies of the input (Hooker et al., 2019, arXiv:1806.10758).
 
-    Values have the shape of ``of`` and are not negative, in the square of its units. ``sigma`` is the standard
-    deviation of the noise, as a share of each input's range. Raises ValueError for fewer than 1 sample, or a negative
-    ``sigma``.
+    Values (N, C, *spatial) have the size of ``of`` and are not negative, in the square of its units. ``sigma`` is the
+    standard deviation of the noise, as a share of each input's range. Raises ValueError for fewer than 1 sample, or a
+    negative ``sigma``.
     """
     return over(of**2, noisy(samples, sigma))
 
@@ -32,8 +32,8 @@ def smoothgrad_squared(of: Formula = "gradient", samples: int = 25, sigma: float
 def vargrad(of: Formula = "gradient", samples: int = 25, sigma: float = 0.15) -> Expr:
     """Variance of an attribution over noisy copies of the input (Adebayo et al., 2018, arXiv:1810.03292).
 
-    Values have the shape of ``of`` and are not negative, in the square of its units: the mean squared deviation,
-    divided by ``samples`` (not ``samples - 1``). ``sigma`` is the standard deviation of the noise, as a share of each
-    input's range. Raises ValueError for fewer than 1 sample, or a negative ``sigma``.
+    Values (N, C, *spatial) have the size of ``of`` and are not negative, in the square of its units: the mean squared
+    deviation, divided by ``samples`` (not ``samples - 1``). ``sigma`` is the standard deviation of the noise, as a
+    share of each input's range. Raises ValueError for fewer than 1 sample, or a negative ``sigma``.
     """
     return over(of, noisy(samples, sigma), "variance")
