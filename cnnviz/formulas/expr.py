@@ -167,7 +167,7 @@ def applied(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[st
 
 
 def lift(func: Callable[..., Tensor]) -> Callable[..., Expr]:
-    """Let a function of tensors, such as (N, C, *spatial), also take formulas; called with one, it returns a formula."""
+    """Let a function of tensors such as (N, C, *spatial) take formulas too; called with one, it returns a formula."""
 
     def lifted(*args: Any, **kwargs: Any) -> Any:
         if any(True for value in (*args, *kwargs.values()) for _ in _formulas(value)):

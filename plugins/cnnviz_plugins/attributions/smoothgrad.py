@@ -10,9 +10,9 @@ from cnnviz.formulas import noisy
 def smoothgrad(of: Formula = "gradient", samples: int = 25, sigma: float = 0.15) -> Expr:
     """Mean of an attribution over noisy copies of the input (Smilkov et al., 2017, arXiv:1706.03825).
 
-    ``of`` is the attribution, by default the gradient; values (N, C, *spatial) have its size, units and sign. ``sigma`` is the standard
-    deviation of the Gaussian noise, as a share of each input's range (maximum minus minimum). Raises ValueError for
-    fewer than 1 sample, or a negative ``sigma``.
+    ``of`` is the attribution, by default the gradient; values (N, C, *spatial) have its size, units and sign. ``sigma``
+    is the standard deviation of the Gaussian noise, as a share of each input's range (maximum minus minimum). Raises
+    ValueError for fewer than 1 sample, or a negative ``sigma``.
     """
     return over(of, noisy(samples, sigma))
 
