@@ -69,7 +69,7 @@ class compared(Expr):
 
     def compute(self, run: Run) -> Tensor:
         values = _comparison(self.rule, self.baselines)(run)[:, 1:].reshape(run.inputs.shape)
-        return values.to(torch.promote_types(run.inputs.dtype, torch.float32))
+        return values.contiguous().to(torch.promote_types(run.inputs.dtype, torch.float32))
 
     def baseline_score(self) -> Expr:
         """The mean score of the baselines, (N,), which the same passes give."""

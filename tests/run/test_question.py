@@ -65,8 +65,8 @@ def test_a_function_that_knows_places_gives_each_input_its_own_map(method: str, 
 @pytest.mark.parametrize("metric", ["deletion", "insertion", "average_drop"])
 def test_metrics_read_whole_batches(metric: str) -> None:
     net, inputs = Dense(), tiny_inputs(2, ITEMS)
-    answer = explain(net, inputs, "gradient", target=by_place)
-    found = evaluate(answer, metric, model=net, target=by_place, memory=1)
+    answer = explain(net, inputs, "gradient", target=by_place, memory=1)
+    found = evaluate(answer, metric, model=net, target=by_place)
     for item, c in enumerate(CLASSES.tolist()):
         of_class = lambda output, c=c: output[:, c].mean((1, 2))  # noqa: E731, a target as users write it
         alone = explain(net, inputs[item : item + 1], "gradient", target=of_class)

@@ -157,7 +157,7 @@ def test_another_class_is_served_beyond_the_plan() -> None:
 def test_seeds_have_nothing_in_common() -> None:
     def drawn(seed: int, copies: int = 1) -> Tensor:
         run = Run(Net(plain), batch(), 0, options=RunOptions(seed=seed))  # type: ignore[arg-type]
-        run._copies = copies
+        run.copies = copies
         return (noisy(5, 1.0).draw(run, 0, 5) - batch()).flatten(1)
 
     pairs = torch.corrcoef(torch.cat([drawn(0), drawn(1), drawn(0, copies=5), drawn(2**64 - 5)]))
