@@ -19,7 +19,7 @@ from cnnviz.registry.protocols import Metric
 from cnnviz.registry.registry import metrics
 from cnnviz.registry.resolve import resolve
 from cnnviz.run.run import Run
-from cnnviz.run.targets import Target
+from cnnviz.run.targets import Target, resolved_target
 
 if TYPE_CHECKING:
     from cnnviz.registry.protocols import Attribution
@@ -123,9 +123,9 @@ def _run(explanation: Explanation, model: nn.Module | LoadedModel, target: Targe
     check_model(network)
     question: Any = explanation.target
     if question is None:
-        if not callable(target):
+        question = resolved_target(target, len(explanation), explanation.categories)
+        if question is None or isinstance(question, Tensor):
             raise ValueError("what was explained is a function of the output; give it again, as target=...")
-        question = target
     inputs = (explanation.inputs, *others)
     network, options = explanation.options.prepare(network, inputs, explanation.preprocessing, explanation.categories)
     run = Run(network, explanation.inputs, question, others=others, options=options)

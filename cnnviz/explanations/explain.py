@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -26,7 +26,7 @@ from cnnviz.registry.registry import attributions
 from cnnviz.registry.resolve import resolve
 from cnnviz.run.options import RunOptions
 from cnnviz.run.run import Run
-from cnnviz.run.targets import Target, class_indices
+from cnnviz.run.targets import Target, resolved_target
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -98,7 +98,8 @@ def explain(
         attribution: a method's name, a formula, or any callable of a :class:`~cnnviz.Run`; or a sequence of them, which
             share their forward and backward passes.
         target: what is explained. None: the predicted class. A class by number or name, or one for each input. Or a
-            function from the model's output to one score for each input, (N,); or an objective, such as
+            function from the model's output to one score for each input, (N,), which is called with outputs of whole
+            batches; a list of functions, one for each input, of that input's output alone; or an objective, such as
             ``channel("features.3", 5)``.
         preprocessing: turns the inputs back into pictures when they are drawn.
         categories: class names by index.
@@ -133,7 +134,7 @@ def explain(
     first, *others = _tensors(network, inputs, preprocessing)
     check_inputs(network, (first, *others))
     with torch.inference_mode(False):  # a graph cannot keep tensors made in it
-        question: Any = target if _is_function(target) else class_indices(target, len(first), names)
+        question: Any = resolved_target(target, len(first), names)
         question = question.to(first.device) if isinstance(question, Tensor) else question
     single = isinstance(attribution, str) or callable(attribution)
     methods = resolve(
@@ -230,7 +231,3 @@ def _noted(method: Any) -> Iterable[noted]:
     if isinstance(method, Expr):
         for part in method.parts():
             yield from _noted(part)
-
-
-def _is_function(target: Any) -> bool:
-    return isinstance(target, Callable) and not isinstance(target, Tensor | str)  # type: ignore[arg-type]

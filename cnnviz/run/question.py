@@ -95,12 +95,19 @@ class Question:
         target: Any = self.target
         rows = self.items if self.part is None else len(range(*self.part.indices(self.items)))
         if isinstance(target, list | tuple):
-            inputs = (target[row % rows] for row in range(count))
-            return torch.cat([read_score(of, _rows(output, row, 1, count), 1) for row, of in enumerate(inputs)])
+            # all variants of an input where a rule compares them, else one by one
+            number = count // rows if at_once else 1
+            scores = [
+                read_score(
+                    target[row % rows], _rows(output, slice(row, None if at_once else row + 1, rows), count), number
+                )
+                for row in range(rows if at_once else count)
+            ]
+            return torch.stack(scores, 1).flatten() if at_once else torch.cat(scores)
         if at_once or not splits_by_rows(output, count):
             return read_score(target, output, count)
-        starts = range(0, count, rows)
-        return torch.cat([self._of_batch(target, _rows(output, start, rows, count)) for start in starts])
+        batches = (_rows(output, slice(start, start + rows), count) for start in range(0, count, rows))
+        return torch.cat([self._of_batch(target, batch) for batch in batches])
 
     def _of_batch(self, function: Callable[[Any], Tensor], output: Any) -> Tensor:
         if self.part is None:
@@ -114,10 +121,9 @@ def splits_by_rows(output: Any, count: int) -> bool:
     return (bool(rows) and all(rows)) or _is_list_of(output, count)
 
 
-def _rows(output: Any, start: int, rows: int, count: int) -> Any:
-    if count == rows:
+def _rows(output: Any, part: slice, count: int) -> Any:
+    if range(*part.indices(count)) == range(count):
         return output
-    part = slice(start, start + rows)
     return output[part] if _is_list_of(output, count) else mapped(lambda tensor: tensor[part], output)
 
 

@@ -9,8 +9,34 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-Target: TypeAlias = "int | str | Sequence[int | str] | Tensor | Callable[[Any], Tensor] | None"
-"""None is the predicted class; a class by number or name, or one for each input; or a function output -> (N,)."""
+Target: TypeAlias = (
+    "int | str | Sequence[int | str] | Tensor | Callable[[Any], Tensor] | Sequence[Callable[[Any], Tensor]] | None"
+)
+"""None is the predicted class; a class by number or name, or one for each input; or a function output -> (N,).
+
+Or a list of functions, one for each input, each of that input's output alone, -> (1,).
+"""
+
+
+def resolved_target(target: Any, items: int, categories: tuple[str, ...] | None) -> Any:
+    """What :class:`~cnnviz.Run` takes as target: classes (N,), a function of the output, or one for each input.
+
+    Raises TypeError, ValueError or LookupError for what is no target, or not one for each input.
+    """
+    if is_function(target):
+        return target
+    if isinstance(target, list | tuple) and any(map(is_function, target)):
+        if not all(map(is_function, target)):
+            raise TypeError("some targets are functions and some are not; give a function for each input, or a class")
+        if len(target) != items:
+            raise ValueError(f"there are {len(target)} targets for {items} inputs; give one, or one for each")
+        return tuple(target)
+    return class_indices(target, items, categories)
+
+
+def is_function(target: Any) -> bool:
+    """True for a function of the output, and for an objective."""
+    return callable(target) and not isinstance(target, Tensor | str)
 
 
 def class_indices(target: Target, items: int, categories: tuple[str, ...] | None) -> Tensor | None:

@@ -125,3 +125,75 @@ def test_a_part_of_a_batch_is_read_at_its_place() -> None:
         variants = torch.stack([inputs, inputs * 0.5])
         expected = torch.stack([by_place(net(variant)) for variant in variants])
         torch.testing.assert_close(run.scores_of(2, lambda start, stop: variants[start:stop]), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_function_for_each_input_reads_that_inputs_output(method: str) -> None:
+    net, inputs = Dense(), tiny_inputs(2, ITEMS)
+    settings = quick(method) | ({"score": "logit"} if method == "score_cam" else {})
+    settings |= {"segments": "equal"} if "pieces" in settings else {}
+    settings |= {"layer": "layer"} if method.endswith("_cam") else {}
+    functions = [lambda output, c=c: output[:, c].mean((1, 2)) for c in CLASSES.tolist()]
+    found = explain(net, inputs, method, target=functions, **settings).values
+    torch.testing.assert_close(found, one_by_one(net, inputs, method, **settings), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        ([by_place] * 2, ValueError, "there are 2 targets for 3 inputs; give one, or one for each"),
+        ([by_place, 1, 2], TypeError, "some targets are functions and some are not"),
+        ([lambda output: output.mean()] * 3, ValueError, r"the target function gave \(\); it returns one score"),
+    ],
+)
+def test_a_function_for_each_input_must_be_one(target: list[Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        explain(Dense(), tiny_inputs(2, ITEMS), "gradient", target=target)
+
+
+class Curved(nn.Module):
+    """(N, 3), of which a target function takes a product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, 3)
+        randomized(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.mean((2, 3)))
+
+
+def test_deeplift_follows_the_function_of_each_input() -> None:
+    net, inputs = Curved(), tiny_inputs(2, 2)
+    functions = [lambda output: output[:, 0] * output[:, 1], lambda output: output[:, 2] * output[:, 0]]
+    found = explain(net, inputs, "deeplift", target=functions)
+    assert found.notes["completeness_gap"].abs().max() < 1e-12
+    for item, function in enumerate(functions):
+        alone = explain(net, inputs[item : item + 1], "deeplift", target=function).values
+        torch.testing.assert_close(found.values[item : item + 1], alone)
+
+
+# Boxes of a layer
+
+
+@pytest.mark.parametrize("layer", ["first", "layer"])
+def test_boxes_of_a_layer_are_those_of_whole_passes(layer: str) -> None:
+    net, inputs = Dense(), tiny_inputs(2, ITEMS)
+    boxes = torch.tensor([[[0, 2], [0, 2]], [[1, 3], [2, 5]], [[4, 5], [0, 6]], [[0, 5], [3, 4]]])
+    noise = torch.randn(len(boxes), ITEMS, 4, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def place(number: int) -> tuple[slice, ...]:
+        return (slice(None), *(slice(begin, end) for begin, end in boxes[number].tolist()))
+
+    with torch.no_grad():
+        run = Run(net, inputs, by_place)
+        found = run.scores_of_boxes(boxes, lambda number, item: noise[number, item][place(number)], layer)
+        expected = torch.empty_like(found)
+        for number in range(len(boxes)):
+            for item in range(ITEMS):
+                changed = run.activation(layer).clone()
+                changed[item][place(number)] = noise[number, item][place(number)]
+                handle = net.get_submodule(layer).register_forward_hook(lambda *_, changed=changed: changed)
+                expected[number, item] = by_place(net(inputs))[item]
+                handle.remove()
+    torch.testing.assert_close(found, expected)
