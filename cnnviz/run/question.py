@@ -95,15 +95,12 @@ class Question:
         target: Any = self.target
         rows = self.items if self.part is None else len(range(*self.part.indices(self.items)))
         if isinstance(target, list | tuple):
-            # all variants of an input where a rule compares them, else one by one
-            number = count // rows if at_once else 1
-            scores = [
-                read_score(
-                    target[row % rows], _rows(output, slice(row, None if at_once else row + 1, rows), count), number
-                )
-                for row in range(rows if at_once else count)
-            ]
-            return torch.stack(scores, 1).flatten() if at_once else torch.cat(scores)
+            if at_once:  # all variants of an input together
+                parts = [_rows(output, slice(row, None, rows), count) for row in range(rows)]
+                scores = [read_score(of, part, count // rows) for of, part in zip(target, parts, strict=True)]
+                return torch.stack(scores, 1).flatten()
+            parts = [_rows(output, slice(row, row + 1), count) for row in range(count)]
+            return torch.cat([read_score(target[row % rows], part, 1) for row, part in enumerate(parts)])
         if at_once or not splits_by_rows(output, count):
             return read_score(target, output, count)
         batches = (_rows(output, slice(start, start + rows), count) for start in range(0, count, rows))

@@ -549,6 +549,15 @@ def test_compiled_passes_are_compiled_once() -> None:
     assert 1 <= first == len(graphs) <= 4
 
 
+def test_a_compiled_model_that_answers_differently_is_refused() -> None:
+    def wrong(graph: Any, examples: Any) -> Any:
+        return lambda *args: tuple(output * 1.01 for output in graph(*args))
+
+    torch._dynamo.register_backend(wrong, name="wrong_backend")
+    with pytest.raises(ValueError, match="Wide answers differently when compiled by wrong_backend; leave compile out"):
+        explain(Wide(), pictures(), "occlusion", target=1, compile="wrong_backend")
+
+
 def test_settings_that_hasten_go_together() -> None:
     net, inputs = Wide(), pictures()
     expected = explain(net, inputs, "rise", masks=8, cells=2, target=1).values
