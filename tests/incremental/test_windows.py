@@ -549,3 +549,33 @@ def test_another_default_device_is_of_no_matter(flattening: nn.Module, evaluator
         found = run.scores_of_boxes(boxes, lambda number, item: held)
     torch.testing.assert_close(found, expected)
     assert evaluators[1].trusted
+
+
+class TwoParts(nn.Module):
+    """One channel makes large changes, which are seen; the other small ones, which are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(2, 2, 1)
+        randomized(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = self.layer(x).mean((2, 3))
+        return 1000 * means[:, :1] + 3 * unseen_squash(means[:, 1:])
+
+
+@pytest.mark.parametrize("large", [0, 2])
+def test_a_wrong_effect_is_found_out_beside_larger_right_ones(large: int, evaluators: list[Evaluator]) -> None:
+    """The variant that moves the score most is right to a thousandth; that of the middle is not."""
+    net, inputs = TwoParts(), torch.ones(1, 2, 4, 4, dtype=torch.float64)
+    with torch.no_grad():
+        run = Run(net, inputs, torch.tensor([0]))
+        layer = run.activation("layer")
+        variants = torch.stack([layer[0]] * 3)
+        variants[large, 0] += 5
+        variants[:, 1] += torch.tensor([0.1, 0.5, 0.2]).view(3, 1, 1)
+        means = variants.mean((2, 3))
+        expected = 1000 * means[:, 0] + 3 * squash(means[:, 1])
+        found = run.scores_from("layer", 3, lambda start, stop, item: variants[start:stop])
+    torch.testing.assert_close(found[:, 0], expected)
+    assert not evaluators[0].trusted
