@@ -1,6 +1,15 @@
 """The public names. They are listed here once, for type checkers and for the imports at first use."""
 
 # verbs
+# packages of further names
+from . import drawing as drawing
+from . import explanations as explanations
+from . import feature_visualization as feature_visualization
+from . import formulas as formulas
+from . import images as images
+from . import models as models
+from . import objectives as objectives
+from . import tasks as tasks
 from .drawing.comparison import grid as grid
 from .engine.backward_rules import PLAIN as PLAIN
 

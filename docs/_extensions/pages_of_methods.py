@@ -65,6 +65,8 @@ class Api(_Written):
 
     def lines(self) -> Iterator[str]:
         for group, names in _groups(Path(cnnviz.__file__).with_suffix(".pyi")).items():
+            if not names:
+                continue  # packages, which have sections of their own
             yield from _heading(group[0].upper() + group[1:], "-")
             for name in names:
                 yield from _documented("cnnviz", name)
@@ -85,7 +87,7 @@ def _groups(stub: Path) -> dict[str, list[str]]:
     for line in stub.read_text().splitlines():
         if line.startswith("# "):
             names = groups.setdefault(line.removeprefix("# "), [])
-        elif " import " in line:
+        elif " import " in line and not line.startswith("from . "):
             names.append(line.rpartition(" as ")[2])
     return groups
 
