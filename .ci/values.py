@@ -158,7 +158,9 @@ def scored(subject: Subject, attribution: str, name: str, settings: Settings | N
     middle: Any = tuple(slice(length // 4, -(length // 4)) for length in masks.shape[1:])
     masks[(..., *middle)] = 1
     explanation = cnnviz.explain(model, subject.inputs, formula, seed=SEED)
-    scores = cnnviz.evaluate(explanation, metric, masks=masks, model=model, attribution=formula, seed=SEED)
+    # an explanation keeps its seed; before it did, evaluate took it
+    keeps = {} if hasattr(explanation, "options") else {"seed": SEED}
+    scores = cnnviz.evaluate(explanation, metric, masks=masks, model=model, attribution=formula, **keeps)
     return {"scores": scores, "repr": repr(metric)}
 
 
