@@ -1,8 +1,8 @@
-"""Whether the inputs of a batch change each other's scores, as norms without running statistics let them."""
+"""Whether the inputs of a batch change each other's outputs, as norms without running statistics let them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,22 +11,21 @@ from cnnviz.engine.agreement import agrees
 from cnnviz.engine.batching import is_out_of_memory
 from cnnviz.engine.model_facts import facts_of
 
+Values = Sequence[Tensor]
+
 
 def independent(
-    model: nn.Module,
-    key: Hashable,
-    alone: Tensor,
-    beside: Callable[[], Tensor],
-    precision: torch.dtype | None = None,
+    model: nn.Module, key: Hashable, alone: Values, beside: Callable[[], Values], precision: torch.dtype | None = None
 ) -> bool:
-    """True if scores (N,) of a batch stay the same beside other inputs. Found once for each model and key.
+    """True if outputs (N, ...) of a batch stay the same beside other inputs. Found once for each model and key.
 
     Args:
         model: in eval mode.
-        key: what the answer depends on besides the model, such as the shape of the inputs.
-        alone: the scores of the batch.
+        key: what the answer depends on besides the model, such as the shape of the inputs. Not the target: all that
+            a target may read is compared.
+        alone: the outputs for the batch.
         beside: computes them with other inputs beside the batch. Where it fails, the batch is taken to be mixed.
-        precision: what both were computed in, if that is less than the scores have.
+        precision: what both were computed in, if that is less than the outputs have.
     """
     facts, fact = facts_of(model), ("batch independence", key)
     if fact not in facts:
@@ -34,12 +33,19 @@ def independent(
     return bool(facts[fact])
 
 
-def unchanged(alone: Tensor, beside: Callable[[], Tensor], precision: torch.dtype | None = None) -> bool:
-    """True if these scores are those computed otherwise, up to rounding; False where that fails."""
+def unchanged(alone: Values, beside: Callable[[], Values], precision: torch.dtype | None = None) -> bool:
+    """True if these values are those computed otherwise, up to rounding; False where that fails."""
     try:
         together = beside()
     except Exception as error:
         if is_out_of_memory(error):
             raise
         return False
-    return bool(agrees(together, alone, precision=precision))
+    return len(alone) == len(together) and all(map(_same, together, alone, [precision] * len(alone)))
+
+
+def _same(together: Tensor, alone: Tensor, precision: torch.dtype | None) -> bool:
+    finite = alone.isfinite()  # a model may mask scores with minus infinity
+    if together.shape != alone.shape or not torch.equal(together.isfinite(), finite):
+        return False
+    return bool(agrees(together[finite], alone[finite], precision=precision))

@@ -83,9 +83,12 @@ class Passes:
 
     def of(self, part: slice) -> Passes:
         """The same question about a part of the batch."""
-        batch_output = self.trace.output if self.question.is_function else None
         self.target  # noqa: B018  # what is predicted is decided for the batch
-        question = self.question.of(part, batch_output)
+        trace = self.trace
+        batch = self.question.reads(
+            trace.output, partial(trace.ordinary, trace.input), self.by_layer(trace.score_layers)
+        )
+        question = self.question.of(part, batch)
         inputs = tuple(tensor[part] for tensor in self.inputs)
         return Passes(self.model, inputs, question, Plan(score_layers=question.layers))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cnnviz.engine import batching
 from cnnviz.engine.layers import InputPlace
+from cnnviz.engine.nested import tensors
 from cnnviz.engine.validation import check_finite
 from cnnviz.incremental.boxes import Boxes
 from cnnviz.incremental.change import Change, Query
@@ -100,28 +101,37 @@ def variants_at_once(passes: Passes, items: int) -> int:
 
 
 def is_independent(passes: Passes) -> bool:
-    """True if the scores of these inputs stay the same where others are passed beside them."""
+    """True if what the score of these inputs is read from stays the same where others are passed beside them."""
     first, options = passes.inputs[0], passes.question.options
     # a function that a rule reads with several batches at once may mix what the model does not
-    at_once = passes.question.is_function and bool(passes.trace.rules)
+    by_score = passes.question.is_function and bool(passes.trace.rules)
+    alone = [] if by_score else _outputs(passes, len(first))
 
-    def beside() -> Tensor:
+    def beside() -> Sequence[Tensor]:
         reach = first.abs().max()
         generator = torch.Generator(first.device).manual_seed(options.seed)
         noise = torch.rand(first.shape, generator=generator, device=first.device)
         unlike = (noise * reach.where(reach > 0, 1)).to(first)  # the inputs may be a baseline, all alike
         both = passes.at(torch.cat([first, unlike]), compiled=False)  # of another size, it would be compiled anew
-        return both.unchecked_score(at_once).detach()[: len(first)]
+        values = _outputs(both, 2 * len(first)) if alone else [both.unchecked_score(by_score).detach()]
+        return [value[: len(first)] for value in values]
 
-    key = first.shape[1:], first.dtype, options.precision
     try:
-        if at_once:
-            return unchanged(passes.score().detach(), beside, options.precision)
-        return independent(passes.model, key, passes.score().detach(), beside, options.precision)
+        if not alone:
+            return unchanged([passes.score().detach()], beside, options.precision)
+        layers = frozenset(passes.trace.score_layers)
+        key = first.shape[1:], first.dtype, options.precision, options.before_softmax, layers
+        return independent(passes.model, key, alone, beside, options.precision)
     except Exception as error:
         if batching.is_out_of_memory(error):
             return False  # there is no room for two
         raise
+
+
+def _outputs(passes: Passes, count: int) -> list[Tensor]:
+    """What the score may be read from, one row for each input."""
+    values = tensors([passes.trace.output, passes.trace.score_layers])
+    return [value.detach() for value in values if value.is_floating_point() and value.shape[:1] == (count,)]
 
 
 def _independent_at(passes: Passes, variant: Passes, fitting: int) -> bool:
@@ -131,10 +141,10 @@ def _independent_at(passes: Passes, variant: Passes, fitting: int) -> bool:
         return fitting < 2 * items or is_independent(variant)
     part = slice(0, fitting)
 
-    def alone() -> Tensor:
-        return passes.of(part).at(variant.inputs[0][part]).unchecked_score().detach()
+    def alone() -> list[Tensor]:
+        return [passes.of(part).at(variant.inputs[0][part]).unchecked_score().detach()]
 
-    return unchanged(variant.score().detach()[part], alone, passes.question.options.precision)
+    return unchanged([variant.score().detach()[part]], alone, passes.question.options.precision)
 
 
 def _read(one: Passes, output: Any, layers: dict[str, Tensor], count: int, drawn: Callable[[], Tensor]) -> Tensor:

@@ -1,7 +1,7 @@
 """Which number is explained, and how it is read from what a pass gives: a value that is handed down.
 
-A function as target knows its place in the batch: it is called with outputs of whole batches only. Where the output
-holds a part of the batch, its rows are put at their place in the batch's own output.
+A function or an objective may know each input's place in the batch: it reads whole batches only, one at a time. Where a
+pass holds a part of the batch, its rows are put at their place in the batch's own pass.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Question:
     items: int
     part: slice | None = None
     """The inputs of the batch that it is about; None: all."""
-    batch_output: Any = None
-    """The output for the whole batch, where it is about a part of it and a function of the output is the target."""
+    batch: Any = None
+    """What the target reads of the whole batch's own pass, where the question is about a part of it."""
 
     @property
     def is_function(self) -> bool:
@@ -47,10 +47,16 @@ class Question:
         """Layers that the number is read from."""
         return self.target.layers if isinstance(self.target, Objective) else frozenset()
 
-    def of(self, part: slice, batch_output: Any) -> Question:
-        """About a part of the batch."""
+    def of(self, part: slice, batch: Any) -> Question:
+        """About a part of the batch; ``batch`` is what :meth:`reads` gives of the batch's own pass."""
         target = self.target[part] if isinstance(self.target, Tensor | list | tuple) else self.target
-        return replace(self, target=target, part=part, batch_output=batch_output)
+        return replace(self, target=target, part=part, batch=batch)
+
+    def reads(self, output: Any, inputs: Callable[[], Tensor], layers: Mapping[Layer, Tensor]) -> Any:
+        """What the target reads of a pass: the output, or of an objective all that it may look at."""
+        if not isinstance(self.target, Objective):
+            return output if self.is_function else None
+        return {"inputs": inputs(), "output": output if self.target.reads_output else None, "layers": dict(layers)}
 
     def repeated(self, copies: int) -> Question:
         """About so many variants of the batch, one whole batch after the other."""
@@ -78,10 +84,8 @@ class Question:
         """
         with torch.inference_mode(False), torch.set_grad_enabled(True):
             target = self.target
-            if isinstance(target, Objective):
-                return read_score(target, Seen(inputs(), output, layers), count)
-            if self.is_function:
-                return self._by_function(output, count, at_once)
+            if self.is_function or isinstance(target, Objective):
+                return self._by_function(self.reads(output, inputs, layers), count, at_once)
             scores = as_probabilities(class_scores(output, count), self.options.probabilities)
             if not isinstance(target, Tensor):
                 target = scores.detach().argmax(1)
@@ -91,25 +95,29 @@ class Question:
             check_classes(target, count, scores.shape[1], self.options.categories)
             return scores.gather(1, target[:, None])[:, 0]
 
-    def _by_function(self, output: Any, count: int, at_once: bool) -> Tensor:
+    def _by_function(self, value: Any, count: int, at_once: bool) -> Tensor:
         target: Any = self.target
         rows = self.items if self.part is None else len(range(*self.part.indices(self.items)))
         if isinstance(target, list | tuple):
             if at_once:  # all variants of an input together
-                parts = [_rows(output, slice(row, None, rows), count) for row in range(rows)]
+                parts = [_rows(value, slice(row, None, rows), count) for row in range(rows)]
                 scores = [read_score(of, part, count // rows) for of, part in zip(target, parts, strict=True)]
                 return torch.stack(scores, 1).flatten()
-            parts = [_rows(output, slice(row, row + 1), count) for row in range(count)]
+            parts = [_rows(value, slice(row, row + 1), count) for row in range(count)]
             return torch.cat([read_score(target[row % rows], part, 1) for row, part in enumerate(parts)])
-        if at_once or not splits_by_rows(output, count):
-            return read_score(target, output, count)
-        batches = (_rows(output, slice(start, start + rows), count) for start in range(0, count, rows))
-        return torch.cat([self._of_batch(target, batch) for batch in batches])
+        if at_once or not splits_by_rows(value, count):
+            return self._score(value, count)
+        batches = (_rows(value, slice(start, start + rows), count) for start in range(0, count, rows))
+        return torch.cat([self._of_batch(batch, rows) for batch in batches])
 
-    def _of_batch(self, function: Callable[[Any], Tensor], output: Any) -> Tensor:
-        if self.part is None:
-            return read_score(function, output, self.items)
-        return read_score(function, _with_rows(self.batch_output, output, self.part), self.items)[self.part]
+    def _of_batch(self, value: Any, rows: int) -> Tensor:
+        if self.part is None or rows == self.items:
+            return self._score(value, rows)
+        return self._score(_with_rows(self.batch, value, self.part), self.items)[self.part]
+
+    def _score(self, value: Any, count: int) -> Tensor:
+        target: Any = self.target
+        return read_score(target, Seen(**value) if isinstance(target, Objective) else value, count)
 
 
 def splits_by_rows(output: Any, count: int) -> bool:

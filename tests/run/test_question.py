@@ -13,6 +13,7 @@ from quick import PERTURBING, quick
 from torch import Tensor, nn
 
 from cnnviz import Run, evaluate, explain
+from cnnviz.objectives import feature_distance
 from cnnviz.run.options import RunOptions
 
 ITEMS, CLASSES = 3, torch.tensor([2, 0, 1])
@@ -171,6 +172,53 @@ def test_deeplift_follows_the_function_of_each_input() -> None:
     for item, function in enumerate(functions):
         alone = explain(net, inputs[item : item + 1], "deeplift", target=function).values
         torch.testing.assert_close(found.values[item : item + 1], alone)
+
+
+# Objectives with something for each input
+
+
+class Goals(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(4, 3)
+        randomized(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("method", ["feature_ablation", "occlusion", "ablation_cam", "integrated_gradients"])
+def test_an_objective_with_features_for_each_input_reads_whole_batches(method: str, before: bool) -> None:
+    """Whatever was asked of the model before, and however its inputs are passed."""
+    net, inputs, settings = Goals(), tiny_inputs(2, ITEMS), quick(method)
+    settings |= {"segments": "equal"} if "pieces" in settings else {}
+    settings |= {"layer": "body"} if method.endswith("_cam") else {}
+    with torch.no_grad():
+        goals = net.body(tiny_inputs(2, ITEMS, seed=8))
+    if before:
+        explain(net, inputs, method, target=0, **settings)
+    found = explain(net, inputs, method, target=feature_distance("body", goals), **settings).values
+    for item in range(ITEMS):
+        objective = feature_distance("body", goals[item : item + 1])
+        alone = explain(net, inputs[item : item + 1], method, target=objective, **settings).values
+        torch.testing.assert_close(found[item : item + 1], alone, rtol=1e-6, atol=1e-9)
+
+
+def test_a_mixture_that_another_class_shows_is_found() -> None:
+    class MixesOne(Goals):
+        def forward(self, x: Tensor) -> Tensor:
+            scores = super().forward(x)
+            return torch.cat([scores[:, :2], scores[:, 2:] - scores[:, 2:].mean()], 1)
+
+    net, inputs = MixesOne(), tiny_inputs(2, ITEMS)
+    explain(net, inputs, "feature_ablation", target=0, segments="equal", pieces=4)
+    found = explain(net, inputs, "feature_ablation", target=2, segments="equal", pieces=4).values
+    fresh = explain(MixesOne(), inputs, "feature_ablation", target=2, segments="equal", pieces=4).values
+    torch.testing.assert_close(found, fresh)
+    assert not torch.allclose(
+        found, explain(Goals(), inputs, "feature_ablation", target=2, segments="equal", pieces=4).values
+    )
 
 
 # Boxes of a layer
