@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.feature_extraction import View
+from cnnviz.engine.feature_extraction import FeatureExtractor
 from cnnviz.engine.layers import Layer
 from cnnviz.engine.validation import check_inputs, check_model, unwrap
 from cnnviz.models.loading import LoadedModel
@@ -55,18 +55,18 @@ def receptive_fields(
     network = unwrap(model.module if isinstance(model, LoadedModel) else model)
     check_model(network)
     check_inputs(network, (inputs,))
-    view = View(network, [layer], output=False, graph=False)
+    extractor = FeatureExtractor(network, [layer], output=False, graph=False)
     with _direct_kernels(inputs.device):
-        return _Probe(view, layer, inputs[0].detach(), units).fields()
+        return _Probe(extractor, layer, inputs[0].detach(), units).fields()
 
 
 class _Probe:
     """Which parts of one input make the units of a layer NaN."""
 
-    def __init__(self, view: View, layer: Layer, input: Tensor, units: Sequence[Unit]):
-        self.view, self.layer, self.input, self.units = view, layer, input, units
+    def __init__(self, extractor: FeatureExtractor, layer: Layer, input: Tensor, units: Sequence[Unit]):
+        self.extractor, self.layer, self.input, self.units = extractor, layer, input, units
         self.size = input.shape[1:]
-        seen = view(input[None])
+        seen = extractor(input[None])
         for unit in units:
             neuron(layer, unit.channel or 0, unit.at)(seen)  # raises for one there is not
 
@@ -122,7 +122,7 @@ class _Probe:
         for field in fields:
             inputs.append(noise[1].clone())
             inputs[-1][:, *field] = noise[0][:, *field]
-        largest = float(self.view(noise[:1]).layer(self.layer).abs().max())
+        largest = float(self.extractor(noise[:1]).layer(self.layer).abs().max())
         for number, (unit, values) in enumerate(zip(self.units, self._values(inputs), strict=True), 1):
             if float((values[number] - values[0]).abs().max()) > CHANGED * largest:
                 raise ValueError(
@@ -134,7 +134,7 @@ class _Probe:
         """For each unit its activations, (inputs, channels)."""
         activations: list[list[Tensor]] = [[] for _ in self.units]
         for start in range(0, len(inputs), AT_ONCE):
-            output = self.view(torch.stack(list(inputs[start : start + AT_ONCE]))).layer(self.layer)
+            output = self.extractor(torch.stack(list(inputs[start : start + AT_ONCE]))).layer(self.layer)
             for unit, values in zip(self.units, activations, strict=True):
                 channels = slice(None) if unit.channel is None else slice(unit.channel, unit.channel + 1)
                 place: tuple[slice | int, ...] = (slice(None), channels, *unit.at)
