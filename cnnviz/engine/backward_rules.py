@@ -72,7 +72,7 @@ def rule(
     """
 
     def make(backward: Backward) -> Rule:
-        names = dict.fromkeys((canonical(each, (), {}) for each in operations), backward)
+        names = dict.fromkeys((canonical(operation, (), {}) for operation in operations), backward)
         return Rule(name or backward.__name__, names, reads_input, otherwise)
 
     return make

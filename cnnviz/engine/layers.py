@@ -77,7 +77,7 @@ def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
 
 def check_spatial(name: str, module: nn.Module, output: Tensor, inputs: Tensor) -> None:
     """Raises ValueError unless the layer's output is (N, C, *spatial) with some spatial extent."""
-    found = tuple(output.shape)
+    shape = tuple(output.shape)
     if output.ndim == 0:
         raise ValueError(
             f"layer {name!r} gives one number, without a batch; choose a layer that gives (N, C, *spatial)"
@@ -88,11 +88,11 @@ def check_spatial(name: str, module: nn.Module, output: Tensor, inputs: Tensor) 
         )
     if not _is_spatial(output, inputs):
         raise ValueError(
-            f"layer {name!r} gives {found}, which has no spatial extent; choose a layer before it that still has one"
+            f"layer {name!r} gives {shape}, which has no spatial extent; choose a layer before it that still has one"
         )
     if _looks_channels_last(module, output, inputs):
         raise ValueError(
-            f"layer {name!r} gives {found}, which looks like channels last; choose a layer that gives (N, C, *spatial)"
+            f"layer {name!r} gives {shape}, which looks like channels last; choose a layer that gives (N, C, *spatial)"
         )
 
 
@@ -157,7 +157,7 @@ def _is_class_map(output: Tensor, mean: Tensor, scores: Any) -> bool:
     rectified = output.relu().mean(tuple(range(2, output.ndim)))
     reach = scores.abs().amax()
     distinct = scores.amax() - scores.amin() > 1e-3 * reach  # where all is zero, all is alike
-    return bool(distinct) and any(bool((each - scores).abs().amax() <= 1e-2 * reach) for each in (mean, rectified))
+    return bool(distinct) and any(bool((pooled - scores).abs().amax() <= 1e-2 * reach) for pooled in (mean, rectified))
 
 
 def _is_spatial(output: Tensor, inputs: Tensor) -> bool:

@@ -82,10 +82,10 @@ class Boxes:
 def union(boxes: Sequence[Boxes]) -> Boxes:
     """What any of them changes, of maps of one size."""
     first = boxes[0]
-    if all(each.same(first) for each in boxes[1:]):
+    if all(other.same(first) for other in boxes[1:]):
         return first
-    begins = torch.stack([each.begins for each in boxes]).amin(0)
-    return Boxes(begins, torch.stack([each.ends for each in boxes]).amax(0), first.size)
+    begins = torch.stack([other.begins for other in boxes]).amin(0)
+    return Boxes(begins, torch.stack([other.ends for other in boxes]).amax(0), first.size)
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class Kernel:
         sides = tuple((side - 1) * s + (k - 1) * d + 1 for side, k, s, d in shapes)
         return boxes.at * torch.tensor(self.strides, device="cpu") - torch.tensor(self.padding, device="cpu"), sides
 
-    def pads(self, given: tuple[int, ...], size: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    def pads(self, operand_size: tuple[int, ...], size: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
         """How far the operation looks beyond a map of size ``given``, before and behind each dimension."""
-        shapes = zip(self.lengths, self.strides, self.padding, self.dilation, given, size, strict=True)
+        shapes = zip(self.lengths, self.strides, self.padding, self.dilation, operand_size, size, strict=True)
         return tuple((p, max(0, (out - 1) * s + (k - 1) * d + 1 - p - length)) for k, s, p, d, length, out in shapes)
 
 
@@ -132,5 +132,5 @@ def grouped(begins: Tensor, ends: Tensor, size: tuple[int, ...], stride: int) ->
     order = torch.arange(len(begins), device="cpu")
     for column in (*begins.T.flip(0), *(begins % stride).T.flip(0)):
         order = order[column[order].argsort(stable=True)]
-    for each in range(int(kind.max()) + 1):
-        yield order[kind[order] == each]
+    for number in range(int(kind.max()) + 1):
+        yield order[kind[order] == number]
