@@ -1,4 +1,4 @@
-"""How many inputs are evaluated at once, and what happens when memory ends sooner than thought."""
+"""How many inputs are evaluated at once; chunks are halved when memory runs out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CPU_REPLAYED = 2**23
 
 
 def budget(device: torch.device, memory: int | None) -> int:
-    """Bytes that one chunk may take. Raises ValueError for a budget below one byte."""
+    """Bytes that one chunk may take: ``memory`` if given. Raises ValueError for less than one byte."""
     if memory is not None:
         if memory < 1:
             raise ValueError(f"a memory budget of {memory} bytes holds nothing; None takes a share of what is free")

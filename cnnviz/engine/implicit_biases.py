@@ -43,7 +43,7 @@ _HOMOGENEOUS = {
 
 @cache
 def _prepare_forward_derivatives() -> None:
-    """torch compiles some of them with a function it deprecates itself, when the first one is asked for."""
+    """On first use torch compiles some forward derivatives with a function that it deprecates itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         import_module("torch._decomp.decompositions_for_jvp")
@@ -53,15 +53,15 @@ _one_at_a_time = threading.RLock()
 
 
 class Biases:
-    """Meets the operations of one forward pass and keeps each implicit bias with the place it is added."""
+    """Collects the implicit biases of one forward pass, each with the graph edge at which it is added."""
 
     def __init__(self, source: Tensor):
-        self.found: list[tuple[GradientEdge, Tensor]] = []
+        self.terms: list[tuple[GradientEdge, Tensor]] = []
         self._reached: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._reached[source] = True
 
     def call(self, func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], run: Callable[..., Any]) -> Any:
-        """``run`` the operation; its bias counts only where the input reaches it."""
+        """``run`` the operation, and collect its bias if it depends on the model's input."""
         for arg in args:
             refuse_transformed(func, arg, self._depends)
         if not any(self._depends(arg) for arg in (*args, *kwargs.values())):
@@ -80,11 +80,11 @@ class Biases:
         biases = biases if writes else self._biases(func, args, kwargs)
         for tensor, bias in zip(outputs, biases, strict=False):
             if bias is not None and tensor.requires_grad:
-                self.found.append((get_gradient_edge(tensor), bias))
+                self.terms.append((get_gradient_edge(tensor), bias))
         return output
 
     def _biases(self, func: Operation, args: Any, kwargs: Any) -> list[Tensor | None]:
-        """For each tensor of the output what does not come in proportion from the input; none at all: an empty list."""
+        """The implicit bias of each output tensor; an empty list if the operation has none."""
         operands = list(tensors([args, list(kwargs.values())]))
         all_depend = all(self._depends(operand) for operand in operands)
         padded = func in _PADDINGS and (kwargs.get("value") or (args[3] if len(args) > 3 else 0))
@@ -100,7 +100,7 @@ class Biases:
         return self._by_forward_derivative(func, args, kwargs)
 
     def _by_forward_derivative(self, func: Operation, args: Any, kwargs: Any) -> list[Tensor | None]:
-        """y - J x, whatever the operation: its derivative in the direction of its own input."""
+        """y - J x of any operation, with J x as the forward derivative in the direction of x."""
         writes = in_place(func, kwargs)
         _prepare_forward_derivatives()
         # one level of forward derivatives, and one choice of attention kernels, is all that a process has; the fused
@@ -116,7 +116,7 @@ class Biases:
             return [_remainder(tensor) for tensor in tensors(output)]
 
     def _dual(self, value: Any, copied: bool) -> Any:
-        """What depends on the input, moving in the direction of itself; the rest as a constant."""
+        """Tensors that depend on the input as dual numbers, with themselves as the tangent; others as constants."""
         if isinstance(value, tuple | list):
             return type(value)([self._dual(item, copied) for item in value])
         if not isinstance(value, Tensor):

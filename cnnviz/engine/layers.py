@@ -1,4 +1,4 @@
-"""Which layer is meant: a dotted name, a path of names, the number of a convolution, the module itself, or none."""
+"""Names of layers, from a dotted name, a path of names, the number of a convolution, a module, or None."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class InputPlace(Enum):
 INPUT: Final = InputPlace.INPUT
 """Where a gradient with respect to the model's input is taken."""
 
-# What only shrinks or passes on a map; what is before it is sharper and says the same.
+# Modules that only shrink or hand on a map: the map before them has the same content at a higher resolution.
 _PASSIVE = (
     *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Flatten),
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
@@ -151,7 +151,7 @@ def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
 
 
 def _is_class_map(output: Tensor, mean: Tensor, scores: Any) -> bool:
-    """Whether this map is already the scores, spread over space (as in SqueezeNet)."""
+    """True if the mean of this map over space is the scores themselves (as in SqueezeNet)."""
     if not isinstance(scores, Tensor) or scores.shape != mean.shape:
         return False
     rectified = output.relu().mean(tuple(range(2, output.ndim)))
@@ -166,7 +166,7 @@ def _is_spatial(output: Tensor, inputs: Tensor) -> bool:
 
 
 def _looks_channels_last(module: nn.Module, output: Tensor, inputs: Tensor) -> bool:
-    """Whether the middle sizes shrink alike while the last ones do not: (N, 7, 7, 768) of 224 x 224."""
+    """True if the middle sizes shrink alike and the last ones do not, as in (N, 7, 7, 768) of 224 x 224."""
     if output.ndim != inputs.ndim or output.ndim < 4 or isinstance(module, _CHANNELS_FIRST):
         return False
 

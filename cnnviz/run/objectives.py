@@ -1,6 +1,6 @@
-"""What is to be high: one number for each input, read from a pass through the model.
+"""Objectives: one number for each input, read from a forward pass, that a synthesis maximizes.
 
-Objectives add, subtract and combine; a synthesis makes inputs for them, and ``explain(target=...)`` explains them.
+They can be added, subtracted, multiplied and divided, and ``explain(target=...)`` explains them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cnnviz.run.targets import class_scores
 
 
 class Objective:
-    """A number for each input, (N,), that can be computed with."""
+    """One number for each input, (N,), read from a forward pass; supports + - * / with objectives and numbers."""
 
     def __post_init__(self) -> None:
         if isinstance(getattr(self, "layer", None), list):
@@ -30,13 +30,13 @@ class Objective:
 
     @property
     def layers(self) -> frozenset[Layer]:
-        """The layers it is read from."""
+        """The layers whose outputs it needs."""
         layer = getattr(self, "layer", _NONE)
         return frozenset() if layer is _NONE else frozenset({layer})
 
     @property
     def reads_output(self) -> bool:
-        """Whether it needs the model's output."""
+        """True if it needs the model's output."""
         return False
 
     def __add__(self, other: Objective | float) -> Objective:
@@ -101,7 +101,7 @@ class Combined(Objective):
 
     @property
     def reads_output(self) -> bool:
-        """Whether it needs the model\'s output."""
+        """True if it needs the model's output."""
         return any(side.reads_output for side in self._sides)
 
     def __repr__(self) -> str:
@@ -216,7 +216,7 @@ class class_score(Objective):
 
     @property
     def reads_output(self) -> bool:
-        """Whether it needs the model\'s output."""
+        """True if it needs the model's output."""
         return True
 
 
@@ -242,7 +242,7 @@ class closeness(Objective):
 
     @property
     def reads_output(self) -> bool:
-        """Whether it needs the model\'s output."""
+        """True if it needs the model's output."""
         return True
 
 
@@ -257,7 +257,7 @@ class output_of(Objective):
 
     @property
     def reads_output(self) -> bool:
-        """Whether it needs the model\'s output."""
+        """True if it needs the model's output."""
         return True
 
 

@@ -1,4 +1,4 @@
-"""Which number of a model's output is explained."""
+"""Targets: which number of a model's output is explained."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def is_function(target: Any) -> bool:
 
 
 def class_indices(target: Target, items: int, categories: tuple[str, ...] | None) -> Tensor | None:
-    """The classes asked for, (N,) int64; None where the prediction is meant. For any target but a function.
+    """The target classes, (N,) int64; None for the predicted ones. For any target except a function.
 
     Raises TypeError, ValueError or LookupError for what is no class, or not one for each input.
     """
