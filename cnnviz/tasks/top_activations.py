@@ -20,9 +20,9 @@ class TopActivation:
     """An input, and the unit of a channel with the largest activation for it."""
 
     number: int
-    """Which of all inputs it is, counted from 0."""
+    """The number of the input, counted from 0."""
     input: Tensor
-    """(C, *spatial) as the model saw it."""
+    """(C, *spatial), as it was given to the model."""
     at: tuple[int, ...]
     """The unit's place in the layer's output, (*spatial); () where that has no spatial extent."""
     activation: float
