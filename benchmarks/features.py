@@ -33,7 +33,7 @@ import cnnviz
 from benchmarks.networks import ASSETS, LAYERS, WEIGHTS, photographs, weights_of
 from cnnviz import LoadedModel, Synthesized
 from cnnviz.demo import drawing
-from cnnviz.engine.feature_extraction import View
+from cnnviz.engine.feature_extraction import FeatureExtractor
 from cnnviz.images import Bounds
 
 SCALES = 12  # of seed 003's way
@@ -92,8 +92,8 @@ def cases(names: Sequence[str]) -> list[Case]:
 
 def means(case: Case, inputs: Tensor) -> Tensor:
     """Each channel's mean over space, (N, C)."""
-    view = View(case.model.module, [case.layer], output=False, graph=False)
-    return torch.cat([view(part).layer(case.layer).flatten(2).mean(2) for part in torch.split(inputs, 8)])
+    extractor = FeatureExtractor(case.model.module, [case.layer], output=False, graph=False)
+    return torch.cat([extractor(part).layer(case.layer).flatten(2).mean(2) for part in torch.split(inputs, 8)])
 
 
 def read_back(case: Case, pictures: NDArray[np.uint8]) -> Tensor:
@@ -151,10 +151,10 @@ def inversions(picture: Path, layers: Sequence[str], steps: int = 256, every: in
     errors = {}
     for layer in layers:
         made = cnnviz.synthesize(case.model, "inversion", of=str(picture), layer=layer, steps=steps, snapshots=every)
-        view = View(case.model.module, [layer], output=False, graph=False)
-        target = view(case.model.preprocessing(Image.open(picture).convert("RGB"))[None]).layer(layer)
+        extractor = FeatureExtractor(case.model.module, [layer], output=False, graph=False)
+        target = extractor(case.model.preprocessing(Image.open(picture).convert("RGB"))[None]).layer(layer)
         errors[layer] = {
-            step: float((view(inputs).layer(layer) - target).norm() / target.norm())
+            step: float((extractor(inputs).layer(layer) - target).norm() / target.norm())
             for step, inputs in made.snapshots.items()
         }
     return errors

@@ -127,7 +127,7 @@ def measured(
     seconds: Mapping[str, float], count: int, seed: int, samples: int, most: float, quiet: bool
 ) -> dict[str, Overlaps]:
     """All methods; those that would take more than ``most`` seconds of fewer pictures."""
-    slow = {name: max(FEWEST, int(most / each)) for name, each in seconds.items() if each * count > most}
+    slow = {name: max(FEWEST, int(most / duration)) for name, duration in seconds.items() if duration * count > most}
     overlaps = measure([name for name in seconds if name not in slow], count, seed, samples, quiet)
     for name, fitting in slow.items():
         overlaps[name] = measure([name], min(count, fitting), seed, samples, quiet)[name]

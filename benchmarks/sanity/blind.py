@@ -33,10 +33,10 @@ class blind:
     def __call__(self, run: Run) -> Tensor:
         if self.name == "random":
             values = run.inputs.double().sum((1, 2, 3)).abs().tolist()  # other inputs, or other weights, other maps
-            weights = sum(float(each.double().abs().sum()) for each in run.model.parameters())
+            weights = sum(float(weight.double().abs().sum()) for weight in run.model.parameters())
             drawn = [
-                torch.rand(run.inputs.shape[2:], generator=torch.Generator().manual_seed(int(1e4 * (each + weights))))
-                for each in values
+                torch.rand(run.inputs.shape[2:], generator=torch.Generator().manual_seed(int(1e4 * (value + weights))))
+                for value in values
             ]
             return torch.stack(drawn)[:, None].to(run.inputs)
         return blind_maps(run.inputs)[self.name][:, None]

@@ -80,14 +80,14 @@ def page(records: Records, drawn: bool = False) -> str:
 
 
 def verdicts(records: Records) -> Iterator[str]:
-    cells = ((shown(method), ", ".join(verdict(records, method)) or "nothing") for method in methods(records))
+    cells = ((label(method), ", ".join(verdict(records, method)) or "nothing") for method in methods(records))
     return table("ll", ("map", "verdict"), cells)
 
 
 def means(records: Records) -> Iterator[str]:
     """One row for each method, one column for each figure."""
     figures = [figure for figure in TITLES if any(figure in row.figures for row in records.rows)]
-    rows = ([shown(method), *(cell(records, method, figure) for figure in figures)] for method in methods(records))
+    rows = ([label(method), *(cell(records, method, figure) for figure in figures)] for method in methods(records))
     return table("l" + "r" * len(figures), ["map", *(TITLES[figure] for figure in figures)], rows)
 
 
@@ -98,7 +98,7 @@ def by_network(records: Records) -> Iterator[str]:
         measured = {(row.network, figure) for row in records.rows for figure in row.figures}
         columns = [(name, figure) for name in names for figure in figures if (name, figure) in measured]
         rows = (
-            [shown(method), *(cell_with_error(values(records, method, figure, name)) for name, figure in columns)]
+            [label(method), *(cell_with_error(values(records, method, figure, name)) for name, figure in columns)]
             for method in methods(records)
         )
         titles = ["map", *(f"{name}: {TITLES[figure]}" for name, figure in columns)]
@@ -133,7 +133,7 @@ def left_out(records: Records) -> Iterator[str]:
         yield "Nothing."
 
 
-def shown(method: str) -> str:
+def label(method: str) -> str:
     return f"({method})" if method in BLIND else method
 
 

@@ -44,22 +44,22 @@ class Question:
 
 def sheet(methods: Sequence[str]) -> Picture:
     """The picture, (H, W, 3): methods one below the other, in as many columns as ``COLUMNS``."""
-    asked = questions()
-    strips = [_strip(method, asked) for method in methods if method != FINE]
+    cases = questions()
+    strips = [_strip(method, cases) for method in methods if method != FINE]
     down = -(-len(strips) // COLUMNS)
     blank = np.full_like(strips[0], 255)
     strips += [blank] * (down * COLUMNS - len(strips))
-    columns = [np.concatenate([_head(asked), *strips[place : place + down]]) for place in range(0, len(strips), down)]
+    columns = [np.concatenate([_head(cases), *strips[place : place + down]]) for place in range(0, len(strips), down)]
     return np.concatenate(columns, 1)
 
 
 def questions() -> list[Question]:
-    """What every method is asked."""
+    """The networks and inputs on which every method is shown."""
     model, preprocessing = demo.network("demo"), demo.preprocessing()
     drawn = demo.as_inputs(drawing.draw(3, SEED, held_out=True).pictures[2:])
     tagged = demo.as_inputs(drawing.draw(3, SEED, held_out=True, tag="true").pictures[2:])
     target = int(model(drawn).argmax())
-    asked = [
+    cases = [
         Question("demo", model, drawn, preprocessing, target),
         Question("upper quarter\nrandom", _random(model, drawn, 0.25), drawn, preprocessing, target),
         Question("all random", _random(model, drawn, 1.0), drawn, preprocessing, target),
@@ -68,8 +68,8 @@ def questions() -> list[Question]:
     if networks.weights_of("mobilenet_v2").is_file():
         photograph = networks.pictures(4, 192, spread=True)[:1]
         trained = networks.network("mobilenet_v2", torch.device("cpu")).module
-        asked.append(Question("mobilenet_v2", trained, photograph, IMAGENET))
-    return asked
+        cases.append(Question("mobilenet_v2", trained, photograph, IMAGENET))
+    return cases
 
 
 def _random(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
@@ -81,10 +81,10 @@ def _random(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
     return other
 
 
-def _strip(method: str, asked: Sequence[Question]) -> Picture:
+def _strip(method: str, cases: Sequence[Question]) -> Picture:
     """A method's name and its maps, from black to bright; gray where it refuses."""
     cells = [_lettered(method.replace("_", "_\n") if len(method) > 19 else method, LABEL)]
-    for question in asked:
+    for question in cases:
         try:
             attribution, _ = subject(method, question.inputs.shape[-1])
             with warnings.catch_warnings(action="ignore"):
@@ -96,9 +96,9 @@ def _strip(method: str, asked: Sequence[Question]) -> Picture:
     return np.concatenate(cells, 1)
 
 
-def _head(asked: Sequence[Question]) -> Picture:
+def _head(cases: Sequence[Question]) -> Picture:
     pictures = [_lettered("", LABEL)]
-    for question in asked:
+    for question in cases:
         values = question.preprocessing.inverse(question.inputs)[0].movedim(0, -1).clamp(0, 1).numpy()
         picture = _framed((values * 255).round().astype(np.uint8))
         pictures.append(np.concatenate([_lettered(question.title, picture.shape[1], 34, 12), picture]))

@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     if growth is not None:
         growth_picture(growth.rows, growth.where(), pictures / "growth.png")
     (options.docs / "speed.md").write_text(page(speeds, growth))
-    print(f"{options.docs / 'speed.md'} is made of {', '.join(f'{len(each.rows)} rows' for each in speeds.values())}")
+    print(f"{options.docs / 'speed.md'} is made of {', '.join(f'{len(speed.rows)} rows' for speed in speeds.values())}")
     return 0
 
 
@@ -210,7 +210,7 @@ def remarks(rows: Sequence[Row]) -> str:
 
 def left_out(entries: Sequence[LeftOut]) -> Iterator[str]:
     """What is not there, by reason."""
-    reasons = grouped(((each.method, each.peer, each.reason), f"{each.network} x {each.batch}") for each in entries)
+    reasons = grouped(((out.method, out.peer, out.reason), f"{out.network} x {out.batch}") for out in entries)
     for (method, peer, reason), networks in reasons.items():
         yield f"- {method} beside {peer or 'nobody'}, {networks}: {reason}"
     if not reasons:

@@ -1,4 +1,4 @@
-"""Settings of methods and renderers as options of their own: nobody declares them, their signatures are asked."""
+"""Command-line options for the settings of methods and renderers, derived from their signatures."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ PLAIN = {
     float: (click.FLOAT, "a number"),
     NoneType: (click.Choice(["none"], case_sensitive=False), "none"),
 }
-"""How types are read from text, in this order, and what is said where none of them fits."""
+"""Types that are read from text, in this order, each with its description for error texts."""
 
 
 def named_methods(names: Iterable[str], tokens: Sequence[str]) -> list[Method[ConfiguredAttribution]]:
-    """The methods asked for, and after them those which their formula settings name. Raises LookupError."""
+    """The named methods, followed by those that their formula settings name. Raises LookupError for unknown names."""
     from cnnviz.registry.registry import attributions
 
-    found: dict[str, Method[ConfiguredAttribution]] = {}
+    chosen: dict[str, Method[ConfiguredAttribution]] = {}
     waiting = list(names)
     while waiting:
         name = waiting.pop(0)
-        if name in found:
+        if name in chosen:
             continue
-        found[name] = attributions[name]
-        for setting, default in formula_settings(found[name]).items():
+        chosen[name] = attributions[name]
+        for setting, default in formula_settings(chosen[name]).items():
             inner = _peek(tokens, setting) or default
             waiting += [inner] if isinstance(inner, str) else []
-    return list(found.values())
+    return list(chosen.values())
 
 
 def separated(
     tokens: Sequence[str], methods: Sequence[Method[Any]], renderers: Sequence[Method[Any]], declared: Sequence[str]
 ) -> tuple[list[str], dict[str, str]]:
-    """The pictures, and the settings given by name, still as text.
+    """The pictures, and the settings by name, as text.
 
-    Raises TypeError for a setting that nobody has, with the nearest name; ValueError for one without value.
+    Raises TypeError for a setting that no method has, with the nearest name; ValueError for one without a value.
     """
     known: dict[str, list[Sequence[Any]]] = {}
     for method in (*methods, *renderers):
         for setting in method.settings:
             known.setdefault(setting, []).append(_types(method, setting))
-    switches = {name for name, types in known.items() if all(bool in each for each in types)}
+    switches = {name for name, types in known.items() if all(bool in annotations for annotations in types)}
     pictures: list[str] = []
-    given: dict[str, str] = {}
+    texts: dict[str, str] = {}
     rest = iter(tokens)
     for token in rest:
         if not token.startswith("-") or token == "-":
@@ -66,25 +66,25 @@ def separated(
         written, equals, value = token.partition("=")
         name = written.removeprefix("--").replace("-", "_")
         if name in switches and written.startswith("--"):
-            given[name] = value if equals else "true"
+            texts[name] = value if equals else "true"
         elif name.startswith("no_") and name[3:] in switches and not equals:
-            given[name[3:]] = "false"
+            texts[name[3:]] = "false"
         elif name not in known or not written.startswith("--"):
             raise TypeError(_no_option(written, [*known, *declared], methods))
         else:
-            given[name] = value if equals else next(rest, "--")
-            if given[name].startswith("--"):
+            texts[name] = value if equals else next(rest, "--")
+            if texts[name].startswith("--"):
                 raise ValueError(f"{written} has no value; say {written} VALUE or {written}=VALUE")
-    return pictures, given
+    return pictures, texts
 
 
-def formula(name: str, given: Mapping[str, str], read: Read) -> ConfiguredAttribution:
-    """The method with those of the settings that it knows; the others go to the formula inside it, as far as known."""
+def formula(name: str, texts: Mapping[str, str], read: Read) -> ConfiguredAttribution:
+    """The method with the settings that it has; the other settings are passed to the formulas inside it."""
     from cnnviz.registry.registry import attributions
 
     method = attributions[name]
-    settings = converted(method, given, read)
-    others = {setting: text for setting, text in given.items() if setting not in method.settings}
+    settings = converted(method, texts, read)
+    others = {setting: text for setting, text in texts.items() if setting not in method.settings}
     for setting, default in formula_settings(method).items():
         inner = settings.get(setting, default)
         if isinstance(inner, str) and others:
@@ -93,11 +93,11 @@ def formula(name: str, given: Mapping[str, str], read: Read) -> ConfiguredAttrib
     return method(**settings)
 
 
-def converted(method: Method[Any], given: Mapping[str, str], read: Read | None = None) -> dict[str, Any]:
-    """Those of the settings that the method has, each as its type or default says. Raises ValueError."""
+def converted(method: Method[Any], texts: Mapping[str, str], read: Read | None = None) -> dict[str, Any]:
+    """The settings that the method has, converted to their types. Raises ValueError for text of another type."""
     return {
         name: _convert(f"--{name.replace('_', '-')} of {method.name}", text, _types(method, name), read)
-        for name, text in given.items()
+        for name, text in texts.items()
         if name in method.settings
     }
 
@@ -121,7 +121,7 @@ def annotation(method: Method[Any], setting: str) -> str:
 
 
 def _types(method: Method[Any], setting: str) -> list[Any]:
-    """The types that a setting's value may have; where only the default tells, that of the default."""
+    """The types of a setting: those of its annotation, or that of its default."""
     from torch import Tensor
 
     from cnnviz.formulas.baselines import Stack
@@ -134,7 +134,7 @@ def _types(method: Method[Any], setting: str) -> list[Any]:
 
 
 def _members(kind: Any) -> list[Any]:
-    """The types of a union, also where they stand behind an alias; a formula is named by text."""
+    """The types of a union, with aliases resolved; formulas are given by name, as text."""
     from cnnviz.formulas.attribution import takes_formula
     from cnnviz.formulas.baselines import Stack
 
@@ -173,19 +173,18 @@ def _convert(what: str, text: str, types: Sequence[Any], read: Read | None) -> A
 
 
 def _several(what: str, path: Path, read: Read) -> Tensor:
-    """A file, or all of a folder, (K, C, *spatial)."""
+    """A file, or all files of a folder, (K, C, *spatial)."""
     import torch
 
     from cnnviz.images.files import find_pictures
 
     files = find_pictures(path)
-    found = [read(each) for each in files]
-    for file, each in zip(files, found, strict=True):
-        if each.shape != found[0].shape:
-            raise ValueError(
-                f"{what} needs inputs of one size: {files[0]} is {tuple(found[0].shape)}, {file} is {tuple(each.shape)}"
-            )
-    return torch.stack(found)
+    inputs = list(map(read, files))
+    size = tuple(inputs[0].shape)
+    for file, other in zip(files, (tuple(tensor.shape) for tensor in inputs), strict=True):
+        if other != size:
+            raise ValueError(f"{what} needs inputs of one size: {files[0]} is {size}, {file} is {other}")
+    return torch.stack(inputs)
 
 
 def _peek(tokens: Sequence[str], setting: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Whether a fast path gives what whole passes give, and falling back where it fails.
+"""Comparison of fast paths with plain passes, and the fallback where a fast path fails.
 
 Changes of a score are compared by what they do to it, not by the score itself: beside a large score, a wrong change is
 small.
@@ -20,16 +20,16 @@ T = TypeVar("T")
 
 
 class Departed(Exception):
-    """The model called something else than was recorded."""
+    """The model did not call the recorded operations."""
 
 
 # What goes wrong where a model looks at shapes, strides or values that differ from those of a whole pass
 FAILURES = (Departed, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
 OF_VALUES = 1e-4
-"""Share of the largest value by which values may differ."""
+"""Tolerance of values, relative to the largest one."""
 OF_CHANGES = 1e-3
-"""Share of a change of the score by which it may differ."""
+"""Tolerance of a change of the score, relative to that change."""
 
 
 def agrees(
@@ -40,7 +40,7 @@ def agrees(
     noise: Tensor | float = 0.0,
     precision: torch.dtype | None = None,
 ) -> bool | None:
-    """True if both are equal up to rounding, False if not, None if rounding may have made all there is.
+    """True if both are equal up to rounding, False if not, None if rounding alone may explain all values.
 
     Args:
         fast: values of the fast path.
@@ -72,7 +72,7 @@ def outputs_agree(fast: Any, plain: Any) -> bool:
 
 
 def attempt(fast: Callable[[], T], plain: Callable[[], T]) -> T:
-    """What the fast path gives, or the plain one where it fails. Memory that runs out is no failure of a path."""
+    """The result of ``fast``, or of ``plain`` where that raises. Out-of-memory errors are raised, not caught."""
     try:
         return fast()
     except FAILURES as error:
@@ -82,7 +82,7 @@ def attempt(fast: Callable[[], T], plain: Callable[[], T]) -> T:
 
 
 def _step(values: Tensor) -> float:
-    """From one number to the next. On CUDA float32 is rounded to ten bits, unless torch is told not to."""
+    """Machine epsilon of the computation; on CUDA that of TF32, with ten bits, unless torch has it disabled."""
     ten_bits = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
     coarse = values.is_cuda and values.dtype == torch.float32 and ten_bits
     return max(torch.finfo(values.dtype).eps, 2.0**-10 if coarse else 0.0)

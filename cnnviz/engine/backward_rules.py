@@ -1,4 +1,4 @@
-"""What a rule is: it replaces the gradient of an operation, wherever a model calls that operation."""
+"""Backward rules: a rule replaces the gradient of an operation wherever a model calls that operation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cnnviz.engine.operations import Operation, canonical
 
 
 class Call:
-    """One operation as it ran, when its gradient arrives."""
+    """One call of an operation, as a rule sees it when the gradient of its output arrives."""
 
     def __init__(
         self,
@@ -21,12 +21,12 @@ class Call:
         again: Callable[..., Call],
     ):
         self.inputs = tuple(inputs)
-        """Those of its arguments that come from the model's input, weights and constants left out."""
+        """The arguments that depend on the model's input, without weights and constants."""
         self.output = output
         self.vjps = vjps
-        """The operation's ordinary backward: from the gradient of its output to those of all its inputs."""
+        """The operation's plain backward: from the gradient of its output to those of all ``inputs``."""
         self.again = again
-        """The same operation at other inputs, as many as there are, weights and constants as they were: a call."""
+        """Evaluate the operation at other ``inputs``, with the same weights and constants; returns a new call."""
 
     @property
     def input(self) -> Tensor:
@@ -34,7 +34,7 @@ class Call:
         return self.inputs[0]
 
     def vjp(self, grad: Tensor) -> Tensor:
-        """The operation's ordinary backward: from the gradient of its output, of the same shape, to that of its input.
+        """The operation's plain backward: from the gradient of its output, of the same shape, to that of its input.
 
         That is the first one where there are several.
         """
@@ -46,14 +46,14 @@ Backward = Callable[[Call, Tensor], "Tensor | Sequence[Tensor]"]
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """What each listed operation does to a gradient, instead of its ordinary backward."""
+    """The backward function of each listed operation, which replaces its plain backward."""
 
     name: str
     backwards: Mapping[Operation, Backward]
     reads_input: bool = True
     """False spares a copy where the rule needs only ``call.output`` and ``call.vjp``."""
     otherwise: str | None = ""
-    """What to say to a user whose network has none of the operations; None: there, the plain gradient is meant."""
+    """Hint for the LookupError raised if none of the operations lies between score and input; None: no error."""
 
     def __repr__(self) -> str:
         return self.name
@@ -72,7 +72,7 @@ def rule(
     """
 
     def make(backward: Backward) -> Rule:
-        names = dict.fromkeys((canonical(each, (), {}) for each in operations), backward)
+        names = dict.fromkeys((canonical(operation, (), {}) for operation in operations), backward)
         return Rule(name or backward.__name__, names, reads_input, otherwise)
 
     return make

@@ -1,4 +1,4 @@
-"""How many inputs are evaluated at once, and what happens when memory ends sooner than thought."""
+"""How many inputs are evaluated at once; chunks are halved when memory runs out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CPU_BYTES = 2**30
 CPU_REPLAYED = 2**23
 
 
-def budget(device: torch.device, asked: int | None) -> int:
-    """Bytes that one chunk may take. Raises ValueError for a budget below one byte."""
-    if asked is not None:
-        if asked < 1:
-            raise ValueError(f"a memory budget of {asked} bytes holds nothing; None takes a share of what is free")
-        return asked
+def budget(device: torch.device, memory: int | None) -> int:
+    """Bytes that one chunk may take: ``memory`` if given. Raises ValueError for less than one byte."""
+    if memory is not None:
+        if memory < 1:
+            raise ValueError(f"a memory budget of {memory} bytes holds nothing; None takes a share of what is free")
+        return memory
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -28,22 +28,22 @@ def budget(device: torch.device, asked: int | None) -> int:
     return CPU_BYTES
 
 
-def items_at_once(device: torch.device, asked: int | None, bytes_per_item: int) -> int:
+def items_at_once(device: torch.device, memory: int | None, bytes_per_item: int) -> int:
     """How many inputs with a graph fit the budget; at least one."""
-    fitting = max(1, budget(device, asked) // max(1, bytes_per_item))
+    fitting = max(1, budget(device, memory) // max(1, bytes_per_item))
     return min(fitting, CPU_ITEMS) if device.type == "cpu" else fitting
 
 
-def variants_of(device: torch.device, asked: int | None, largest: int) -> int:
+def variants_of(device: torch.device, memory: int | None, largest: int) -> int:
     """How many variants to replay at once, by the bytes of the largest output that one of them makes; at least one."""
     if device.type == "cpu":  # outputs that stay in the cache; larger ones lose more than handing out work costs
-        return max(1, min(CPU_REPLAYED, budget(device, asked)) // largest)
-    return max(1, budget(device, asked) // (4 * largest))  # the output, what it is made of, and room to work
+        return max(1, min(CPU_REPLAYED, budget(device, memory)) // largest)
+    return max(1, budget(device, memory) // (4 * largest))  # the output, what it is made of, and room to work
 
 
-def passed_at_once(device: torch.device, asked: int | None, largest: int) -> int:
+def passed_at_once(device: torch.device, memory: int | None, largest: int) -> int:
     """How many inputs to pass without a graph, by the bytes of the largest output that one makes; at least one."""
-    fitting = budget(device, asked) // (4 * largest)  # the output, what it is made of, and room to work
+    fitting = budget(device, memory) // (4 * largest)  # the output, what it is made of, and room to work
     return max(1, min(fitting, CPU_OUTPUT // largest) if device.type == "cpu" else fitting)
 
 
@@ -74,6 +74,6 @@ def in_chunks(count: int, step: Callable[[int, int], int | None], first: int = 1
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    says = ("can't allocate memory", "not enough memory", "backend out of memory", "STATUS_ALLOC_FAILED")
+    phrases = ("can't allocate memory", "not enough memory", "backend out of memory", "STATUS_ALLOC_FAILED")
     kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or any(each in str(error) for each in says)
+    return isinstance(error, kinds) or any(phrase in str(error) for phrase in phrases)

@@ -23,18 +23,18 @@ from cnnviz.engine.module_state import bindings_restored
 from cnnviz.engine.operations import SOFTMAXES, Operation
 
 ForwardHook = Callable[[nn.Module, Any, Any], Any]
-"""As of ``register_forward_hook``: module, arguments, output; what it returns replaces the output, unless None."""
+"""As for ``register_forward_hook``: takes module, arguments and output; a result other than None is the new output."""
 
 # torch numbers hooks without a lock: two threads could be given one number, and one hook would replace the other
 _numbering = threading.Lock()
 
 
 class PassEnded(BaseException):
-    """Raised by a hook when nothing more is needed of the pass. No Exception: models may catch those."""
+    """Raised by a hook to end the pass early. Not an Exception, since models may catch those."""
 
 
 class OutputRecorder(TorchFunctionMode):
-    """Remembers what some operations were called with first, and what they returned."""
+    """Records the first input and the output of each call of some operations."""
 
     def __init__(self, operations: Collection[Operation]):
         super().__init__()
@@ -69,7 +69,7 @@ def forward(
     keep_bindings: bool = False,
     batch: Tensor | None = None,
 ) -> Any:
-    """The output of one pass, or what went into the softmax that gave it; None where a hook raised PassEnded.
+    """The output of one pass, or the input of the softmax that gave it; None if a hook raised PassEnded.
 
     Args:
         model: in eval mode.
@@ -145,7 +145,7 @@ def never_ran(layer: Any) -> LookupError:
 
 
 def lend(stack: ExitStack, register: Callable[[Any], RemovableHandle], hook: Callable[..., Any]) -> None:
-    """Set a hook that the stack takes away. It acts in this thread alone; others may run the same model meanwhile."""
+    """Set a hook that the stack removes. It acts only in this thread: others may run the same model meanwhile."""
     thread = threading.get_ident()
 
     def only_here(*args: Any) -> Any:
@@ -157,7 +157,7 @@ def lend(stack: ExitStack, register: Callable[[Any], RemovableHandle], hook: Cal
 
 
 class _Eager:
-    """torch has one switch for all threads: the first one in turns it, the last one out turns it back."""
+    """Holds a setting that torch has once for all threads: the first thread changes it, the last one restores it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -181,7 +181,7 @@ _eager = _Eager()
 
 
 def _misfit(model: nn.Module, inputs: Tensor) -> str | None:
-    """How the input's shape differs from what the first convolution takes, if it does."""
+    """A hint for error texts if the input's shape does not fit the first convolution."""
     first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
     if first is None:
         return None

@@ -43,7 +43,7 @@ _HOMOGENEOUS = {
 
 @cache
 def _prepare_forward_derivatives() -> None:
-    """torch compiles some of them with a function it deprecates itself, when the first one is asked for."""
+    """On first use torch compiles some forward derivatives with a function that it deprecates itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         import_module("torch._decomp.decompositions_for_jvp")
@@ -53,15 +53,15 @@ _one_at_a_time = threading.RLock()
 
 
 class Biases:
-    """Meets the operations of one forward pass and keeps each implicit bias with the place it is added."""
+    """Collects the implicit biases of one forward pass, each with the graph edge at which it is added."""
 
     def __init__(self, source: Tensor):
-        self.found: list[tuple[GradientEdge, Tensor]] = []
+        self.terms: list[tuple[GradientEdge, Tensor]] = []
         self._reached: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._reached[source] = True
 
     def call(self, func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], run: Callable[..., Any]) -> Any:
-        """``run`` the operation; its bias counts only where the input reaches it."""
+        """``run`` the operation, and collect its bias if it depends on the model's input."""
         for arg in args:
             refuse_transformed(func, arg, self._depends)
         if not any(self._depends(arg) for arg in (*args, *kwargs.values())):
@@ -72,26 +72,26 @@ class Biases:
         biases = self._biases(func, args, kwargs) if writes else []  # asked before its input is gone
         output = run(func, args, kwargs)
         outputs = list(tensors(output))
-        for each in outputs:
-            if each.requires_grad:  # x.new_zeros(...) and x > 0 are made of x and depend on nothing
-                self._reached[each] = True
-        if getattr(func, "__name__", "") == "__get__" or not any(each.requires_grad for each in outputs):
+        for tensor in outputs:
+            if tensor.requires_grad:  # x.new_zeros(...) and x > 0 are made of x and depend on nothing
+                self._reached[tensor] = True
+        if getattr(func, "__name__", "") == "__get__" or not any(tensor.requires_grad for tensor in outputs):
             return output
         biases = biases if writes else self._biases(func, args, kwargs)
-        for each, bias in zip(outputs, biases, strict=False):
-            if bias is not None and each.requires_grad:
-                self.found.append((get_gradient_edge(each), bias))
+        for tensor, bias in zip(outputs, biases, strict=False):
+            if bias is not None and tensor.requires_grad:
+                self.terms.append((get_gradient_edge(tensor), bias))
         return output
 
     def _biases(self, func: Operation, args: Any, kwargs: Any) -> list[Tensor | None]:
-        """For each tensor of the output what does not come in proportion from the input; none at all: an empty list."""
+        """The implicit bias of each output tensor; an empty list if the operation has none."""
         operands = list(tensors([args, list(kwargs.values())]))
-        all_depend = all(self._depends(each) for each in operands)
+        all_depend = all(self._depends(operand) for operand in operands)
         padded = func in _PADDINGS and (kwargs.get("value") or (args[3] if len(args) > 3 else 0))
-        weights = [each for each in operands if isinstance(each, nn.Parameter)]
+        weights = [operand for operand in operands if isinstance(operand, nn.Parameter)]
         if canonical(func, args, kwargs) in _HOMOGENEOUS and not padded and (all_depend or weights):
             return []
-        if func in _LINEAR and len(args) > 1 and not any(self._depends(each) for each in operands[1:]):
+        if func in _LINEAR and len(args) > 1 and not any(self._depends(operand) for operand in operands[1:]):
             bias = args[2] if len(args) > 2 else kwargs.get("bias")
             if bias is None:
                 return []
@@ -100,7 +100,7 @@ class Biases:
         return self._by_forward_derivative(func, args, kwargs)
 
     def _by_forward_derivative(self, func: Operation, args: Any, kwargs: Any) -> list[Tensor | None]:
-        """y - J x, whatever the operation: its derivative in the direction of its own input."""
+        """y - J x of any operation, with J x as the forward derivative in the direction of x."""
         writes = in_place(func, kwargs)
         _prepare_forward_derivatives()
         # one level of forward derivatives, and one choice of attention kernels, is all that a process has; the fused
@@ -113,12 +113,12 @@ class Biases:
                 raise LookupError(
                     f"the implicit bias of {name_of(func)} is not known: PyTorch has no forward derivative of it"
                 ) from error
-            return [_remainder(each) for each in tensors(output)]
+            return [_remainder(tensor) for tensor in tensors(output)]
 
     def _dual(self, value: Any, copied: bool) -> Any:
-        """What depends on the input, moving in the direction of itself; the rest as a constant."""
+        """Tensors that depend on the input as dual numbers, with themselves as the tangent; others as constants."""
         if isinstance(value, tuple | list):
-            return type(value)([self._dual(each, copied) for each in value])
+            return type(value)([self._dual(item, copied) for item in value])
         if not isinstance(value, Tensor):
             return value
         if not self._depends(value) or not value.is_floating_point():
@@ -128,7 +128,7 @@ class Biases:
 
     def _depends(self, value: Any) -> bool:
         if isinstance(value, tuple | list):
-            return any(self._depends(each) for each in value)
+            return any(self._depends(item) for item in value)
         return isinstance(value, Tensor) and value in self._reached
 
 

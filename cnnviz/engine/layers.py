@@ -1,4 +1,4 @@
-"""Which layer is meant: a dotted name, a path of names, the number of a convolution, the module itself, or none."""
+"""Names of layers, from a dotted name, a path of names, the number of a convolution, a module, or None."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class InputPlace(Enum):
 INPUT: Final = InputPlace.INPUT
 """Where a gradient with respect to the model's input is taken."""
 
-# What only shrinks or passes on a map; what is before it is sharper and says the same.
+# Modules that only shrink or hand on a map: the map before them has the same content at a higher resolution.
 _PASSIVE = (
     *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Flatten),
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
@@ -77,7 +77,7 @@ def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
 
 def check_spatial(name: str, module: nn.Module, output: Tensor, inputs: Tensor) -> None:
     """Raises ValueError unless the layer's output is (N, C, *spatial) with some spatial extent."""
-    found = tuple(output.shape)
+    shape = tuple(output.shape)
     if output.ndim == 0:
         raise ValueError(
             f"layer {name!r} gives one number, without a batch; choose a layer that gives (N, C, *spatial)"
@@ -88,11 +88,11 @@ def check_spatial(name: str, module: nn.Module, output: Tensor, inputs: Tensor) 
         )
     if not _is_spatial(output, inputs):
         raise ValueError(
-            f"layer {name!r} gives {found}, which has no spatial extent; choose a layer before it that still has one"
+            f"layer {name!r} gives {shape}, which has no spatial extent; choose a layer before it that still has one"
         )
     if _looks_channels_last(module, output, inputs):
         raise ValueError(
-            f"layer {name!r} gives {found}, which looks like channels last; choose a layer that gives (N, C, *spatial)"
+            f"layer {name!r} gives {shape}, which looks like channels last; choose a layer that gives (N, C, *spatial)"
         )
 
 
@@ -151,13 +151,13 @@ def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
 
 
 def _is_class_map(output: Tensor, mean: Tensor, scores: Any) -> bool:
-    """Whether this map is already the scores, spread over space (as in SqueezeNet)."""
+    """True if the mean of this map over space is the scores themselves (as in SqueezeNet)."""
     if not isinstance(scores, Tensor) or scores.shape != mean.shape:
         return False
     rectified = output.relu().mean(tuple(range(2, output.ndim)))
     reach = scores.abs().amax()
     distinct = scores.amax() - scores.amin() > 1e-3 * reach  # where all is zero, all is alike
-    return bool(distinct) and any(bool((each - scores).abs().amax() <= 1e-2 * reach) for each in (mean, rectified))
+    return bool(distinct) and any(bool((pooled - scores).abs().amax() <= 1e-2 * reach) for pooled in (mean, rectified))
 
 
 def _is_spatial(output: Tensor, inputs: Tensor) -> bool:
@@ -166,7 +166,7 @@ def _is_spatial(output: Tensor, inputs: Tensor) -> bool:
 
 
 def _looks_channels_last(module: nn.Module, output: Tensor, inputs: Tensor) -> bool:
-    """Whether the middle sizes shrink alike while the last ones do not: (N, 7, 7, 768) of 224 x 224."""
+    """True if the middle sizes shrink alike and the last ones do not, as in (N, 7, 7, 768) of 224 x 224."""
     if output.ndim != inputs.ndim or output.ndim < 4 or isinstance(module, _CHANNELS_FIRST):
         return False
 

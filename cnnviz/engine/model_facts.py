@@ -1,4 +1,4 @@
-"""What was found out about a model, remembered while the model is made of the same modules."""
+"""A cache of facts about a model, valid as long as the model consists of the same modules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _remembered = weakref.WeakKeyDictionary()
 
 
 def facts_of(model: nn.Module) -> dict[Hashable, Any]:
-    """The facts that are known of this model, by what they are about. Exchange a module, and nothing is known.
+    """The cached facts of this model, by their keys. Empty after a module was exchanged.
 
     A key names the fact and all that it depends on, such as the shape of the inputs. Facts of one question must not
     change the answer to another one.

@@ -1,4 +1,4 @@
-"""Tensors that a pass binds to names of a model's modules are unbound again: the names hold what they held before.
+"""A pass may assign tensors to attributes of a model's modules; afterwards they hold their former values again.
 
 Models keep features for later, or make a weight anew in each pass.
 """
@@ -17,7 +17,7 @@ _NOTHING: Any = object()
 
 @contextmanager
 def bindings_restored(model: nn.Module) -> Iterator[None]:
-    """Restore the tensors among attributes, parameters and buffers at the end. What is written into them stays."""
+    """Restore attributes, parameters and buffers that hold tensors at the end. In-place writes are not undone."""
     namespaces = [names for part in model.modules() for names in (vars(part), part._parameters, part._buffers)]
     before: list[tuple[dict[str, Any], dict[str, Any]]] = [(names, dict(names)) for names in namespaces]
     try:
@@ -29,7 +29,7 @@ def bindings_restored(model: nn.Module) -> Iterator[None]:
 
 
 def _same(names: dict[str, Any], before: dict[str, Any]) -> bool:
-    """True if nothing was bound. At the speed of C, for every pass asks it of every module."""
+    """True if no tensor was assigned. Fast, since every pass checks every module."""
     alike = len(names) == len(before) and all(map(is_, names, before))
     return alike and all(map(is_, names.values(), before.values()))
 

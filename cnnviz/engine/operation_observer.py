@@ -18,7 +18,7 @@ from cnnviz.engine.nested import tensors
 from cnnviz.engine.operations import HARDTANHS, bounds, canonical, in_place
 from cnnviz.engine.speed.batch_norm import scaled
 from cnnviz.engine.speed.memory_format import ORDINARY, LayoutReads
-from cnnviz.engine.switch import Bound, Relu, Saturated, Switch, Switchboard
+from cnnviz.engine.switch import Bound, Rectifier, Switch, Switchboard
 
 
 class OperationObserver(TorchFunctionMode):
@@ -44,7 +44,7 @@ class OperationObserver(TorchFunctionMode):
         self.switchboard, self.begins, self.biases = switchboard, begins, biases
         self.layout_reads = LayoutReads(layout)
         self.bytes = 0
-        """What the operations' outputs take."""
+        """Size of the operations' outputs."""
         self.switched = {operation for rule in rules for operation in rule.backwards}
         self.reads_input = {operation for rule in rules if rule.reads_input for operation in rule.backwards}
         # the memory formats differ by rounding already
@@ -83,9 +83,9 @@ class OperationObserver(TorchFunctionMode):
             return func(*args, **kwargs)
         board, copied = self.switchboard, operation in self.reads_input
         if operation is F.relu and not copied:
-            return Relu.apply(board, writes, inputs[0])
+            return Rectifier.apply(board, writes, (), inputs[0])
         if operation is F.relu6 and not copied and (func is F.relu6 or func in HARDTANHS):
-            return Saturated.apply(board, writes, *bounds(func, args, kwargs), inputs[0])
+            return Rectifier.apply(board, writes, bounds(func, args, kwargs), inputs[0])
         bound = Bound(func, args, kwargs, inputs, writes)
         output = Switch.apply(board, operation, bound, copied, *inputs)
         return output if bound.kind is None else bound.kind(output)

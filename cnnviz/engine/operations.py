@@ -22,9 +22,9 @@ _OF_EACH_VALUE = (
 
 def spelled(*names: str) -> tuple[Any, ...]:
     """Every function and method of these names, in place or not."""
-    written = [form for name in names for form in (name, f"{name}_", f"__{name}__", f"__i{name}__", f"__r{name}__")]
+    spellings = [form for name in names for form in (name, f"{name}_", f"__{name}__", f"__i{name}__", f"__r{name}__")]
     return tuple(
-        getattr(home, each) for home in (torch, Tensor, torch.special) for each in written if hasattr(home, each)
+        getattr(home, name) for home in (torch, Tensor, torch.special) for name in spellings if hasattr(home, name)
     )
 
 

@@ -1,4 +1,4 @@
-"""One forward pass, kept so that several backward passes can read it differently.
+"""One forward pass, kept for several backward passes under different rules.
 
 A rule changes what one operation does to a gradient. Operations are met as they are called, so functional, in-place and
 reused activations count like modules. The graph is no longer than the request needs.
@@ -29,7 +29,7 @@ from cnnviz.engine.switch import Switchboard
 
 @dataclass(frozen=True)
 class TraceRequest:
-    """What one forward pass must leave behind."""
+    """What is needed of one forward pass."""
 
     layers: frozenset[str] = frozenset()
     rules: frozenset[Rule] = frozenset()
@@ -37,7 +37,7 @@ class TraceRequest:
     layer_gradients: bool = False
     biases: bool = False
     size: bool = False
-    """Whether the bytes of the outputs are measured."""
+    """True to measure the bytes of the outputs."""
     score_layers: frozenset[str] = frozenset()
     """Layers that the score is read from."""
     before_softmax: bool = False
@@ -48,11 +48,11 @@ class PassOptions:
     """Numerical options of a forward pass. Results are equal up to rounding."""
 
     layout: torch.memory_format = ORDINARY
-    """The memory format of the first input, which convolutions hand on."""
+    """The memory format of the first input, which convolutions keep."""
     precision: torch.dtype | None = None
-    """Of convolutions and matrix products; None: as the model has it."""
+    """The dtype of convolutions and matrix products; None: the model's own."""
     compiled: Compiled | None = None
-    """What torch.compile made of the model, to be called instead of it."""
+    """The compiled model, which is called instead."""
 
 
 class Trace:
@@ -77,14 +77,14 @@ class Trace:
         self.model_name = type(model).__name__
         self.activations: dict[str, Tensor] = {}
         self.places: dict[str, Tensor | GradientEdge] = {}
-        """Where gradients with respect to the layers are taken."""
+        """The graph edges at which gradients with respect to layers are taken."""
         self.score_layers: dict[str, Tensor] = {}
-        """Layers that the score is read from, with their graph."""
+        """Outputs of the layers that the score is read from, with their graph."""
         self.whole = whole or request.input_gradient or request.biases
         self.lost = False
-        """Whether the model turned gradients off behind the layer where the graph begins, which is too short then."""
+        """True if the model turned gradients off behind the layer where the graph begins, so that parts are missing."""
         self.spent = False
-        """Whether the graph was given back on the way of the last gradients."""
+        """True if the graph was freed by the last backward pass."""
         self.rules, self.options = request.rules, options
         self._switchboard = Switchboard()
         from_input = request.input_gradient or request.biases or (whole and request.layer_gradients)
@@ -114,7 +114,7 @@ class Trace:
             compiled=options.compiled.call if options.compiled else None,
         )
         self.layout_read = self._observer.layout_reads.finish()
-        """Whether the model looked at how tensors lie in memory, or depends on it otherwise."""
+        """True if the result of the model may depend on the memory format."""
         with torch.inference_mode(False), torch.enable_grad():  # the graph goes on, if there is one
             # what is returned must not show how it was computed
             self.output: Any = self.ordinary(output)
@@ -122,7 +122,7 @@ class Trace:
 
     @property
     def bytes(self) -> int:
-        """What the outputs of all operations take, if the request asked for the size."""
+        """Size of all operations' outputs, if the request has ``size``."""
         return self._observer.bytes
 
     def ordinary(self, value: Any) -> Any:
@@ -145,7 +145,7 @@ class Trace:
         return activation
 
     def following(self) -> AbstractContextManager[object]:
-        """Rules act on the operations called inside as on the model's own: on how the score is read from its output."""
+        """Apply rules also to the operations called inside, by which the score is read from the output."""
         return self._observes() if self.rules else nullcontext()
 
     def gradients(
@@ -230,7 +230,7 @@ def _same_memory(args: Sequence[Any], output: Tensor) -> bool:
 
 
 class _Begin(torch.autograd.Function):
-    """Makes a tensor the beginning of a graph, in place: whoever else holds it goes on with the same tensor."""
+    """Makes a tensor the leaf of a graph, in place: all other references see the same tensor."""
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, anchor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What must hold before a model is asked: checked once for each question, never mended behind the user's back."""
+"""Checks of the model and its inputs before the first pass: what is wrong raises, nothing is changed silently."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def check_model(model: nn.Module) -> None:
                 "call model.eval() first"
             )
     for part, module in parts.items():
-        own = [(name, kept) for held in (module._parameters, module._buffers) for name, kept in held.items()]
-        wrong = next((name for name, kept in own if kept is not None and kept.is_inference()), None)
+        weights = {**module._parameters, **module._buffers}
+        wrong = next((name for name, weight in weights.items() if weight is not None and weight.is_inference()), None)
         if wrong is not None:
             name = f"{part}.{wrong}" if part else wrong
             raise ValueError(
@@ -58,12 +58,12 @@ def check_model(model: nn.Module) -> None:
 def check_inputs(model: nn.Module, inputs: Sequence[Tensor]) -> None:
     """Raises for inputs the model can't be asked about, naming both sides."""
     first = inputs[0]
-    for place, each in enumerate(inputs):
-        if not isinstance(each, Tensor):
-            raise TypeError(f"input {place} is a {type(each).__name__}, not a tensor (N, C, *spatial)")
-        if len(each.shape) == 0 or len(each) != len(first):
+    for number, tensor in enumerate(inputs):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"input {number} is a {type(tensor).__name__}, not a tensor (N, C, *spatial)")
+        if len(tensor.shape) == 0 or len(tensor) != len(first):
             raise ValueError(
-                f"input {place} is {tuple(each.shape)}, the first {tuple(first.shape)}; they need one batch size"
+                f"input {number} is {tuple(tensor.shape)}, the first {tuple(first.shape)}; they need one batch size"
             )
     if first.ndim < 2:
         raise ValueError(f"the input is {tuple(first.shape)}; it needs a batch dimension: (N, C, *spatial)")
@@ -74,13 +74,13 @@ def check_inputs(model: nn.Module, inputs: Sequence[Tensor]) -> None:
             f"the input is {first.dtype}; models take normalized floating point, such as Preprocessing gives"
         )
     check_finite(first, "the input")
-    parameter = next((each for each in model.parameters() if each.is_floating_point()), None)
+    parameter = next(filter(Tensor.is_floating_point, model.parameters()), None)
     if parameter is None:
         return
     if parameter.device != first.device:
         raise ValueError(f"the model is on {parameter.device}, the input on {first.device}; move one with .to(...)")
     autocast = torch.is_autocast_enabled(first.device.type)
-    if not autocast and all(each.dtype != first.dtype for each in model.parameters()):
+    if not autocast and all(weight.dtype != first.dtype for weight in model.parameters()):
         raise TypeError(f"the input is {first.dtype}, the model {parameter.dtype}; convert one with .to(...)")
 
 
@@ -90,6 +90,6 @@ def check_finite(values: Tensor, what: str) -> None:
     if bool(finite.all()):
         return
     wrong = (~finite).nonzero()
-    place = ", ".join(str(int(each)) for each in wrong[0])
+    place = ", ".join(str(int(index)) for index in wrong[0])
     kind = "NaN" if bool(values.isnan().any()) else "infinite"
     raise ValueError(f"{what} has {len(wrong)} values that are not finite, the first ({kind}) at [{place}]")

@@ -70,8 +70,8 @@ def input_pictures(explanation: Explanation) -> Tensor:
 
 
 def _stretched(inputs: Tensor) -> Tensor:
-    each = inputs.flatten(1)
-    low, high = each.amin(1), each.amax(1)
+    flat = inputs.flatten(1)
+    low, high = flat.amin(1), flat.amax(1)
     outside = (low < 0) | (high > 1)  # what lies within is a picture already, and keeps its own contrast
     low, high = low.where(outside, 0), high.where(outside, 1)
     single = (-1,) + (1,) * (inputs.ndim - 1)

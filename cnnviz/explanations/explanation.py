@@ -184,16 +184,16 @@ def joined(batches: Sequence[Explanation]) -> Explanation:
     first = batches[0]
     if len(batches) == 1:
         return first
-    if len({(each.values.shape[1:], each.inputs.shape[1:]) for each in batches}) > 1:
+    if len({(batch.values.shape[1:], batch.inputs.shape[1:]) for batch in batches}) > 1:
         raise ValueError("the inputs have different sizes, and can't be answered for together; give them one size")
-    targets = [each.target for each in batches if each.target is not None]
+    targets = [batch.target for batch in batches if batch.target is not None]
     return replace(
         first,
-        values=torch.cat([each.values for each in batches]),
-        inputs=torch.cat([each.inputs for each in batches]),
+        values=torch.cat([batch.values for batch in batches]),
+        inputs=torch.cat([batch.inputs for batch in batches]),
         target=torch.cat(targets) if targets else None,
-        score=torch.cat([each.score for each in batches]),
-        notes={name: torch.cat([each.notes[name] for each in batches]) for name in first.notes},
+        score=torch.cat([batch.score for batch in batches]),
+        notes={name: torch.cat([batch.notes[name] for batch in batches]) for name in first.notes},
     )
 
 

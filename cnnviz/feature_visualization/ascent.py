@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from cnnviz.engine.backward_rules import Rule
-from cnnviz.engine.feature_extraction import Seen, View, slopes
+from cnnviz.engine.feature_extraction import FeatureExtractor, Seen, gradients_of
 from cnnviz.engine.layers import INPUT, Layer, layer_name
 from cnnviz.engine.validation import check_finite
 from cnnviz.feature_visualization.parameterizations import Canvas
@@ -135,7 +135,7 @@ class Ascent:
 
     def seen(self, inputs: Tensor, *layers: Layer) -> Seen:
         """The outputs of layers and of the model for inputs (N, C, *spatial): one pass, without gradients."""
-        return View(self.model, layers, graph=False)(inputs.to(self.dtype))
+        return FeatureExtractor(self.model, layers, graph=False)(inputs.to(self.dtype))
 
     # The way up
 
@@ -175,7 +175,7 @@ class Ascent:
         if steps < 0:
             raise ValueError(f"steps={steps} is no number of steps; use 0 or more")
         self._canvas = canvas
-        view = View(self.model, objective.layers, output=objective.reads_output)
+        extractor = FeatureExtractor(self.model, objective.layers, output=objective.reads_output)
         for step in range(1, steps + 1):
             reached: list[Tensor] = []
 
@@ -183,8 +183,8 @@ class Ascent:
                 with torch.enable_grad():
                     inputs = canvas().to(self.dtype)
                     inputs = inputs if transform is None else transform(inputs, self.generator)
-                    values, gradient = self._gradient(view, objective, inputs.detach(), where_flat)
-                    gradients = slopes((inputs * gradient).sum(), canvas.parameters)
+                    values, gradient = self._gradient(extractor, objective, inputs.detach(), where_flat)
+                    gradients = gradients_of((inputs * gradient).sum(), canvas.parameters)
                 for parameter, rise in zip(canvas.parameters, gradients, strict=True):
                     parameter.grad = -rise
                 reached.append(values)  # noqa: B023  # called within this step only
@@ -194,7 +194,7 @@ class Ascent:
             if after is not None:
                 with torch.no_grad():
                     after(step)
-            self.names |= view.names
+            self.names |= extractor.names
             self._record(reached[0], steps - step)
         with torch.no_grad():
             return canvas().detach()
@@ -208,11 +208,11 @@ class Ascent:
             return self._canvas().detach()
 
     def _gradient(
-        self, view: View, objective: Objective, inputs: Tensor, where_flat: Rule | None
+        self, extractor: FeatureExtractor, objective: Objective, inputs: Tensor, where_flat: Rule | None
     ) -> tuple[Tensor, Tensor]:
         """The objective, (N,), and its gradient at the inputs, (N, C, *spatial)."""
         inputs.requires_grad_()
-        values: Any = objective(view(inputs))
+        values: Any = objective(extractor(inputs))
         if not isinstance(values, Tensor) or values.shape != (len(inputs),):
             form = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(f"{objective!r} gave {form}; it gives one number for each input, ({len(inputs)},)")
@@ -220,7 +220,7 @@ class Ascent:
             raise ValueError(
                 f"{objective!r} is not finite after {len(self.history)} steps; take smaller ones, such as half the lr"
             )
-        (gradient,) = slopes(values.sum(), [inputs])
+        (gradient,) = gradients_of(values.sum(), [inputs])
         if where_flat is not None:
             flat = ~gradient.flatten(1).any(1)
             if bool(flat.any()):

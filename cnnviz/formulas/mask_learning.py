@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cnnviz.engine.feature_extraction import slopes
+from cnnviz.engine.feature_extraction import gradients_of
 from cnnviz.run.run import Run
 
 
@@ -49,7 +49,7 @@ def learned_mask(
                 inputs = masked(mask, step)
                 slope = run.at(inputs.detach().to(run.inputs.dtype)).gradient()
                 loss = cost(mask, step) - worth * (inputs * slope).flatten(1).sum(1)
-                (mask.grad,) = slopes(loss.sum(), [mask])
+                (mask.grad,) = gradients_of(loss.sum(), [mask])
             descent.step()
             with torch.no_grad():
                 mask.clamp_(0, 1)

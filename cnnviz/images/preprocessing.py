@@ -105,8 +105,8 @@ class Preprocessing:
 
         The shorter side before cropping grows with the size, so that the same part of a picture is seen.
         """
-        given = {"mean": mean, "std": std}
-        changes: dict[str, Any] = {name: tuple(values) for name, values in given.items() if values is not None}
+        overrides = {"mean": mean, "std": std}
+        changes: dict[str, Any] = {name: tuple(values) for name, values in overrides.items() if values is not None}
         if size is not None:
             crop = (size, size) if isinstance(size, int) else tuple(size)
             if len(crop) != 2 or not all(map(_is_length, crop)):

@@ -1,7 +1,7 @@
-"""Where variants of a map differ from it: a box for each, followed through operations that look at a neighbourhood.
+"""Boxes in which variants of a map differ from it, and how convolutions and pooling enlarge them.
 
-Boxes of one group are computed together, so all are given the sides of the largest, and moved inside of the map where
-they would stick out. What a box holds too much is computed from unchanged values, and so is right.
+Boxes of one group are computed together: all get the sides of the largest, and are moved inside the map where they
+would exceed it. Places that a box has in excess are computed from unchanged values, so their values are correct.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 LEVELS = 2
-"""Kinds of distance to the border, for each dimension; near it less is changed, because the rest is cut off."""
+"""Classes of distance to the border, for each dimension; near it boxes are smaller, since they are cut off."""
 ENOUGH = 8
-"""Windows that are worth a group of their own, for each kind."""
+"""Minimum number of boxes per group, on average."""
 
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """What W variants change of a map of ``size``: from ``begins`` up to ``ends``, each (W, rank), on the CPU."""
+    """The boxes of W variants of a map of ``size``: from ``begins`` up to ``ends``, each (W, rank), on the CPU."""
 
     begins: Tensor
     ends: Tensor
@@ -29,30 +29,30 @@ class Boxes:
 
     @cached_property
     def sides(self) -> tuple[int, ...]:
-        """Of the box that is computed for each of them."""
+        """The sides of the computed box, the same for all variants."""
         return tuple((self.ends - self.begins).amax(0).tolist())
 
     @cached_property
     def at(self) -> Tensor:
-        """Where each box that is computed begins, (W, rank)."""
+        """Where each computed box begins, (W, rank)."""
         return torch.minimum(
             self.begins, torch.tensor(self.size, device="cpu") - torch.tensor(self.sides, device="cpu")
         )
 
     @property
     def share(self) -> float:
-        """How much of the map is computed."""
+        """The share of the map that a computed box covers, 0 to 1."""
         share = 1.0
         for side, length in zip(self.sides, self.size, strict=True):
             share *= side / length
         return share
 
     def at_numbers(self, numbers: Tensor) -> Boxes:
-        """Those of these variants, in this order."""
+        """The boxes of these variants, in this order."""
         return Boxes(self.begins[numbers], self.ends[numbers], self.size)
 
     def spans(self, number: int) -> tuple[slice, ...]:
-        """Where one variant's box is, a slice for each dimension."""
+        """One variant's box as a slice for each dimension."""
         return tuple(map(slice, self.begins[number].tolist(), self.ends[number].tolist()))
 
     @classmethod
@@ -67,7 +67,7 @@ class Boxes:
         return cls(begins, ends, tuple(size))
 
     def moved(self, by: Sequence[int], size: tuple[int, ...]) -> Boxes:
-        """The same boxes in a larger map, ``by`` so many places further."""
+        """The same boxes in a padded map of ``size``, shifted ``by`` the padding."""
         step = torch.tensor(by, device="cpu")
         return Boxes(self.begins + step, self.ends + step, size)
 
@@ -80,17 +80,17 @@ class Boxes:
 
 
 def union(boxes: Sequence[Boxes]) -> Boxes:
-    """What any of them changes, of maps of one size."""
+    """For each variant the smallest box that contains its boxes in all of these maps, which have one size."""
     first = boxes[0]
-    if all(each.same(first) for each in boxes[1:]):
+    if all(other.same(first) for other in boxes[1:]):
         return first
-    begins = torch.stack([each.begins for each in boxes]).amin(0)
-    return Boxes(begins, torch.stack([each.ends for each in boxes]).amax(0), first.size)
+    begins = torch.stack([other.begins for other in boxes]).amin(0)
+    return Boxes(begins, torch.stack([other.ends for other in boxes]).amax(0), first.size)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What an operation looks at around each place; one number for each dimension."""
+    """The geometry of a sliding window; one number for each dimension."""
 
     lengths: tuple[int, ...]
     strides: tuple[int, ...]
@@ -98,7 +98,7 @@ class Kernel:
     dilation: tuple[int, ...]
 
     def reached(self, boxes: Boxes, size: tuple[int, ...]) -> Boxes:
-        """What the operation changes of its result, which has this size; at least one place of it."""
+        """The boxes of the result, of this size, that changes inside ``boxes`` reach; each at least one place."""
         strides, last = torch.tensor(self.strides, device="cpu"), torch.tensor(size, device="cpu") - 1
         reach = torch.tensor([(k - 1) * d for k, d in zip(self.lengths, self.dilation, strict=True)], device="cpu")
         shifted = torch.tensor(self.padding, device="cpu")
@@ -108,22 +108,22 @@ class Kernel:
         return Boxes(low, torch.maximum(torch.minimum(high, last), low) + 1, size)
 
     def needed(self, boxes: Boxes) -> tuple[Tensor, tuple[int, ...]]:
-        """Where the input of these boxes begins, which may be in the padding, and its sides."""
+        """The part of the operand from which these boxes are computed: begins, possibly in the padding, and sides."""
         shapes = zip(boxes.sides, self.lengths, self.strides, self.dilation, strict=True)
         sides = tuple((side - 1) * s + (k - 1) * d + 1 for side, k, s, d in shapes)
         return boxes.at * torch.tensor(self.strides, device="cpu") - torch.tensor(self.padding, device="cpu"), sides
 
-    def pads(self, given: tuple[int, ...], size: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-        """How far the operation looks beyond a map of size ``given``, before and behind each dimension."""
-        shapes = zip(self.lengths, self.strides, self.padding, self.dilation, given, size, strict=True)
+    def pads(self, operand_size: tuple[int, ...], size: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+        """The padding an operand of this size needs, before and behind each dimension, for a result of ``size``."""
+        shapes = zip(self.lengths, self.strides, self.padding, self.dilation, operand_size, size, strict=True)
         return tuple((p, max(0, (out - 1) * s + (k - 1) * d + 1 - p - length)) for k, s, p, d, length, out in shapes)
 
 
 def grouped(begins: Tensor, ends: Tensor, size: tuple[int, ...], stride: int) -> Iterator[Tensor]:
-    """The numbers of the boxes (W, rank) that are best computed together, in the order to compute them in.
+    """Groups of boxes (W, rank) that are computed together, as their numbers in the order of computation.
 
-    In a group they are alike in length and in distance to the border. Those that lie alike in cells of ``stride``, by
-    which the network reduces its input, come one after the other: what they reach lies alike in every map.
+    Boxes of a group have similar sides and distances to the border. Boxes with the same offset within cells of
+    ``stride``, the total stride of the network, follow each other: in every map their offsets are equal too.
     """
     levels = max(1, min(LEVELS, int((len(begins) / ENOUGH) ** (1 / len(size)))))
     room = torch.minimum(begins, torch.tensor(size, device="cpu") - ends)
@@ -132,5 +132,5 @@ def grouped(begins: Tensor, ends: Tensor, size: tuple[int, ...], stride: int) ->
     order = torch.arange(len(begins), device="cpu")
     for column in (*begins.T.flip(0), *(begins % stride).T.flip(0)):
         order = order[column[order].argsort(stable=True)]
-    for each in range(int(kind.max()) + 1):
-        yield order[kind[order] == each]
+    for number in range(int(kind.max()) + 1):
+        yield order[kind[order] == number]

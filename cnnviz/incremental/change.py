@@ -1,4 +1,4 @@
-"""Variants of what one input's pass holds at a site, and how the score is read from their passes."""
+"""A change of the input or of a layer's output in several variants, and how their scores are read."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Change:
     """True if the known score and ``made_of`` were computed in less precision than variants are."""
 
     def origin(self, before: Tensor) -> Tensor:
-        """What variants without a box differ from, value for value."""
+        """The values that variants without a box were made of."""
         return before if self.made_of is None or self.coarse else self.made_of
 
     def drawn(self, numbers: Sequence[int], before: Tensor) -> Tensor:

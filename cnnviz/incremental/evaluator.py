@@ -38,7 +38,7 @@ class Evaluator:
     def __init__(self, memory: int | None = None, *, together: bool = False):
         self.memory, self.together = memory, together
         self.trusted: bool | None = None
-        """Whether incremental scores are those of whole passes; None while no variant has told."""
+        """True if incremental scores agree with those of whole passes; None if not known yet."""
         self.operations = 0
         """How many operations were computed for the last chunk."""
         self.elements = 0
@@ -46,13 +46,13 @@ class Evaluator:
         self.ops = 0
         """How many operations the recorded pass has."""
         self.forks = False
-        """Whether Python read changed values in the last recorded pass."""
+        """True if Python read changed values in the last recorded pass."""
         self._path: list[Any] | None = None
         self._groups: list[Group] = []
         self._largest = 1
 
     def scores(self, query: Query, change: Change, score: Tensor | None = None) -> Tensor:
-        """Of all variants, (count,).
+        """The scores of all variants, (count,).
 
         Args:
             query: of one input.
@@ -78,7 +78,7 @@ class Evaluator:
         return self._chunked([every], at_once, lambda group, part: whole.scores(group.numbers[part].tolist()))
 
     def _incremental(self, record: RecordedPass, replay: Replay) -> Tensor | None:
-        """None where that is not what whole passes give, or can't be told to be."""
+        """The incremental scores; None if they do not agree with whole passes, or can't be verified."""
         if self._path != record.path:
             self._path, self.trusted, self.ops = record.path, None, len(record.ops)
             self._groups = [*_groups(replay.change, record.stride)]
@@ -99,7 +99,7 @@ class Evaluator:
         return scores if self.trusted else None
 
     def _rehearse(self, replay: Replay) -> bool | None:
-        """False if something speaks against replaying, None if nothing can be told.
+        """True if replayed scores agree with whole passes, False if not, None if the score does not change.
 
         Two variants are replayed together, so that what is expanded along a wrong dimension shows. The second is
         compared, for the first may lie in a corner.

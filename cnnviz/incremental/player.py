@@ -1,4 +1,4 @@
-"""A recorded pass, played again for variants: computed where they differ, on regions where a rule knows how.
+"""Replay of a recorded pass for variants: only operations that depend on the change are computed.
 
 A call that does not descend from the change is answered with its recorded result, expanded over the variants; the
 others are computed. Data-dependent control flow: every Python value read from a changed tensor must equal the

@@ -24,7 +24,7 @@ class RecordedPass:
     def __init__(self, query: Query, change: Change, inputs: Sequence[Tensor], ordinary: bool):
         self.device, self.site, self.times = inputs[0].device, change.site, 0
         self.output = inputs[0]
-        """What the site held, (1, C, *spatial)."""
+        """The input or the layer's output, as recorded, (1, C, *spatial)."""
         copies = [tensor.clone() for tensor in inputs]  # the model may write into its input
         recorder = Recorder(query.model, copies)
         if isinstance(self.site, InputPlace):

@@ -1,4 +1,4 @@
-"""Caches of a recorded pass, and of the variants that are computed together, for the rules on regions."""
+"""Caches for the region rules: one of a recorded pass, one of the variants that are computed together."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnviz.engine.speed.batch_norm import affine
+from cnnviz.engine.speed.batch_norm import BatchNormCall
 from cnnviz.incremental.boxes import Boxes, Kernel
 from cnnviz.incremental.regions import Recorded, Region, channels_last
 from cnnviz.incremental.tape import RecordedOp
 
 PAYS = 0.7
-"""A larger share of a map is not worth cutting out."""
+"""Boxes that cover a larger share of a map are computed on full maps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,29 +29,19 @@ class Norm:
     @staticmethod
     def of(op: RecordedOp, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Norm | None:
         """None where there are no fixed statistics, or too few digits to multiply weights beforehand."""
-
-        def normed(
-            input: Tensor,
-            running_mean: Tensor | None,
-            running_var: Tensor | None,
-            weight: Tensor | None = None,
-            bias: Tensor | None = None,
-            training: bool = False,
-            momentum: float = 0.1,
-            eps: float = 1e-5,
-        ) -> Norm | None:
-            exact = input.dtype in (torch.float32, torch.float64)
-            if training or running_mean is None or running_var is None or not exact or input.dtype != running_var.dtype:
-                return None
-            scale, shift = affine(running_mean, running_var, weight, bias, eps)
-            return Norm(op, scale.detach(), shift.detach())
-
-        return normed(*args, **kwargs)
+        call = BatchNormCall(*args, **kwargs)
+        factors, variance = call.affine(), call.running_var
+        if factors is None or variance is None or variance.dtype != call.input.dtype:
+            return None
+        if variance.dtype not in (torch.float32, torch.float64):
+            return None
+        scale, shift = factors
+        return Norm(op, scale.detach(), shift.detach())
 
 
 @dataclass
 class RegionCache:
-    """What the rules need of one recorded pass."""
+    """Values derived from one recorded pass, made when a region rule first needs them."""
 
     numbers: dict[RecordedOp, int]
     ordinary: bool = False
@@ -59,7 +49,7 @@ class RegionCache:
     values: dict[Any, Any] = field(default_factory=dict)
     """Recorded maps, ready to be cut from, and weights."""
     norms: dict[RecordedOp, Norm] = field(default_factory=dict)
-    """Batch norms by the convolution that they alone read."""
+    """Batch norms that are folded into a convolution, by that convolution; they alone read its output."""
 
     def recorded(self, op: RecordedOp) -> Recorded:
         recorded: Recorded = self.keep(op, lambda: Recorded(op.result))
@@ -90,15 +80,15 @@ class RegionCache:
 
 @dataclass
 class Chunk:
-    """Some variants of one group, on their way through the model."""
+    """Some variants of one group, which pass through the model together."""
 
     cache: RegionCache
     plan: dict[Any, Any]
-    """Where the boxes are, by the number of the op; the same for all chunks of the group, and all recorded passes."""
+    """The boxes of each op, by its number; the same for all chunks of the group, and all recorded passes."""
     part: slice
 
     def planned(self, op: RecordedOp, make: Callable[[], Boxes]) -> Boxes | None:
-        """Where the result changes; None where that is nearly everywhere."""
+        """The boxes in which the result changes; None where they cover nearly all of the map."""
         number = self.cache.numbers[op]
         if number not in self.plan:
             boxes = make()

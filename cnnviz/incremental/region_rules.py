@@ -1,7 +1,7 @@
-"""How operations compute regions: the result where the operand was changed, and nothing else.
+"""Region rules: how an operation computes its result only inside the boxes in which its operand was changed.
 
-A rule returns a region, a tensor that is changed everywhere, or None: then the operation is computed on full maps. That
-is so where a region would cover most of the map, and for whatever the rule does not know.
+A rule returns a region, or a tensor that is changed everywhere. It returns None where a region would cover most of the
+map, and for arguments it does not know: the operation is then computed on full maps.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ RegionRule = Callable[[Chunk, RecordedOp, Operation, tuple[Any, ...], dict[str, 
 def on_regions(
     chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor | None:
-    """The result of an operation on regions, or None where full maps are to be taken.
+    """The result of an operation on regions, or None where it must be computed on full maps.
 
-    Tensors that are no regions must be as they were recorded.
+    Every operand that is no region must have its recorded values.
     """
     rule = RULES.get(canonical(func, args, kwargs))
     if rule is None or not isinstance(op.result, Tensor) or kwargs.get("out") is not None:
         return None
     if "input" in kwargs:
-        args, kwargs = (kwargs["input"], *args), {name: each for name, each in kwargs.items() if name != "input"}
+        args, kwargs = (kwargs["input"], *args), {name: value for name, value in kwargs.items() if name != "input"}
     return rule(chunk, op, func, args, kwargs)
 
 
@@ -53,13 +53,11 @@ def convolution(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, 
         if not isinstance(input, Region) or isinstance(weight, Region) or isinstance(bias, Region):
             return None
         kernel = _kernel(weight.shape[2:], stride, padding, dilation)
-        found = _slid(chunk, op, input, kernel, 0.0)
-        if found is None:
-            return None
-        boxes, given = found
-        weight, bias = chunk.cache.weights(op, weight, bias)
-        values = func(given, weight, bias, kernel.strides, 0, kernel.dilation, groups)
-        return chunk.region(op, boxes, values)
+
+        def compute(boxes: Boxes, operand: Tensor) -> Any:
+            return func(operand, *chunk.cache.weights(op, weight, bias), kernel.strides, 0, kernel.dilation, groups)
+
+        return _slid(chunk, op, input, kernel, 0.0, compute)
 
     return convolved(*args, **kwargs)
 
@@ -74,13 +72,13 @@ def max_pooling(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, 
         ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> Tensor | None:
-        lengths = _each(kernel_size, input.ndim - 2)
+        lengths = _per_dimension(kernel_size, input.ndim - 2)
         kernel = _kernel(lengths, stride or kernel_size, padding, dilation)
-        found = _slid(chunk, op, input, kernel, -torch.inf)
-        if found is None:
-            return None
-        boxes, given = found
-        return chunk.region(op, boxes, func(given, lengths, kernel.strides, 0, kernel.dilation))
+
+        def compute(boxes: Boxes, operand: Tensor) -> Any:
+            return func(operand, lengths, kernel.strides, 0, kernel.dilation)
+
+        return _slid(chunk, op, input, kernel, -torch.inf, compute)
 
     return pooled(*args, **kwargs)
 
@@ -97,17 +95,16 @@ def average_pooling(
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> Tensor | None:
-        lengths = _each(kernel_size, input.ndim - 2)
+        lengths = _per_dimension(kernel_size, input.ndim - 2)
         kernel = _kernel(lengths, stride or kernel_size, padding, 1)
-        found = _slid(chunk, op, input, kernel, 0.0)
-        if found is None:
-            return None
-        boxes, given = found
-        values = func(given, lengths, kernel.strides)
-        share = chunk.cache.keep((op, "share"), lambda: _shares(func, args, kwargs, kernel, op.result))
-        if share is not None:  # at the border there are fewer values, or the model says by what to divide
-            values = values * share.cut(boxes.at[chunk.part], boxes.sides)
-        return chunk.region(op, boxes, values)
+
+        def compute(boxes: Boxes, operand: Tensor) -> Any:
+            values = func(operand, lengths, kernel.strides)
+            share = chunk.cache.keep((op, "share"), lambda: _shares(func, args, kwargs, kernel, op.result))
+            # at the border there are fewer values, or the model says by what to divide
+            return values if share is None else values * share.cut(boxes.at[chunk.part], boxes.sides)
+
+        return _slid(chunk, op, input, kernel, 0.0, compute)
 
     return pooled(*args, **kwargs)
 
@@ -115,23 +112,23 @@ def average_pooling(
 def _shares(
     func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any], kernel: Kernel, result: Tensor
 ) -> Recorded | None:
-    """What an average over a whole neighbourhood, zeros included, is multiplied with; None where it always is 1."""
+    """Factors from an average over the whole padded window to the operation's own average; None if all are 1."""
     ones = torch.ones((1, 1, *args[0].shape[2:]), dtype=result.dtype, device=result.device)
     averages = func(ones, *args[1:], **kwargs)
-    padded = F.pad(ones, [n for each in reversed(kernel.pads(ones.shape[2:], result.shape[2:])) for n in each])
+    padded = F.pad(ones, [n for pad in reversed(kernel.pads(ones.shape[2:], result.shape[2:])) for n in pad])
     full = func(padded, kernel.lengths, kernel.strides)
     share = averages / full[(..., *(slice(length) for length in averages.shape[2:]))]
     return None if bool((share == 1).all()) else Recorded(share)
 
 
 def pointwise(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    regions = [each for each in tensors((args, kwargs)) if isinstance(each, Region)]
+    regions = [tensor for tensor in tensors((args, kwargs)) if isinstance(tensor, Region)]
     size = regions[0].recorded.size
-    if tuple(op.result.shape[2:]) != size or any(each.recorded.size != size for each in regions):
+    if tuple(op.result.shape[2:]) != size or any(region.recorded.size != size for region in regions):
         return None
     boxes = regions[0].boxes
     if len(regions) > 1:
-        common = chunk.planned(op, lambda: union([each.boxes for each in regions]))
+        common = chunk.planned(op, lambda: union([region.boxes for region in regions]))
         if common is None:
             return None
         boxes = common
@@ -149,20 +146,20 @@ def pointwise(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ..
             one = value.reshape(shape)[:1]
             return Recorded(one.expand(1, one.shape[1], *size))
 
-        kept: Recorded = chunk.cache.keep((op, next(places)), laid)
-        return kept.cut(boxes.at[chunk.part], boxes.sides)
+        recorded: Recorded = chunk.cache.keep((op, next(places)), laid)
+        return recorded.cut(boxes.at[chunk.part], boxes.sides)
 
     values = func(*mapped(part, args), **mapped(part, kwargs))
     only = regions[0]
     if not in_place(func, kwargs) and values.untyped_storage().data_ptr() == only.inside.untyped_storage().data_ptr():
-        return only  # as nothing was to be done
+        return only  # the operation returned its operand, such as a cast to the same dtype
     return chunk.region(op, boxes, values)
 
 
 def channelwise(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What treats each place alike, by parameters of its channels."""
+    """Operations that treat all places alike, with parameters for each channel."""
     region, *rest = args
-    if not isinstance(region, Region) or any(isinstance(each, Region) for each in tensors((rest, kwargs))):
+    if not isinstance(region, Region) or any(isinstance(tensor, Region) for tensor in tensors((rest, kwargs))):
         return None
     return chunk.region(op, region.boxes, func(region.inside, *rest, **kwargs))
 
@@ -173,7 +170,7 @@ def batch_norm(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, .
 
 
 def unchanged(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Dropout, which does nothing here."""
+    """Dropout, which is the identity in evaluation mode."""
     training = args[2] if len(args) > 2 else kwargs.get("training", True)
     return None if training else args[0]
 
@@ -183,24 +180,24 @@ def itself(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...],
 
 
 def joined(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Maps behind one another."""
+    """Concatenation along the channels."""
 
     def concatenated(tensors: Any, dim: int = 0, axis: int | None = None) -> Tensor | None:
-        regions = [each for each in tensors if isinstance(each, Region)]
+        regions = [tensor for tensor in tensors if isinstance(tensor, Region)]
         size, dim = regions[0].recorded.size, dim if axis is None else axis
-        alike = all(each.shape[2:] == size and each.ndim == len(size) + 2 for each in tensors)
+        alike = all(tensor.shape[2:] == size and tensor.ndim == len(size) + 2 for tensor in tensors)
         if dim % (len(size) + 2) != 1 or not alike:
             return None
-        boxes = chunk.planned(op, lambda: union([each.boxes for each in regions]))
+        boxes = chunk.planned(op, lambda: union([region.boxes for region in regions]))
         if boxes is None:
             return None
         parts = []
-        for place, each in enumerate(tensors):
-            if isinstance(each, Region):
-                parts.append(each.cut(boxes.at, boxes.sides))
+        for number, tensor in enumerate(tensors):
+            if isinstance(tensor, Region):
+                parts.append(tensor.cut(boxes.at, boxes.sides))
             else:
-                kept: Recorded = chunk.cache.keep((op, place), partial(Recorded, each[:1]))
-                parts.append(kept.cut(boxes.at[chunk.part], boxes.sides))
+                recorded: Recorded = chunk.cache.keep((op, number), partial(Recorded, tensor[:1]))
+                parts.append(recorded.cut(boxes.at[chunk.part], boxes.sides))
         return chunk.region(op, boxes, torch.cat(parts, 1))
 
     return concatenated(*args, **kwargs)
@@ -224,11 +221,11 @@ def padded(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...],
 
 
 def averaged(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A mean over space, which changes by what the boxes change."""
+    """A mean over space: it is shifted by the mean change inside the boxes."""
 
     def mean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor | None:
-        asked = [dim] if isinstance(dim, int) else list(dim or ())
-        if dtype is not None or sorted(each % input.ndim for each in asked) != list(range(2, input.ndim)):
+        dims = [dim] if isinstance(dim, int) else list(dim or ())
+        if dtype is not None or sorted(dim % input.ndim for dim in dims) != list(range(2, input.ndim)):
             return None
         return _shifted(chunk, op, input)
 
@@ -247,12 +244,19 @@ def _shifted(chunk: Chunk, op: RecordedOp, region: Region) -> Tensor | None:
     before = recorded.cut(boxes.at[chunk.part], boxes.sides)
     space = list(range(2, region.ndim))
     moved = (region.inside - before).sum(space) / prod(recorded.size)
-    found: Tensor = op.result + moved.view(len(moved), *op.result.shape[1:])
-    return found
+    shifted: Tensor = op.result + moved.view(len(moved), *op.result.shape[1:])
+    return shifted
 
 
-def _slid(chunk: Chunk, op: RecordedOp, region: Any, kernel: Kernel, value: float) -> tuple[Boxes, Tensor] | None:
-    """Where the result changes, and what is needed of the input, padding included; None for full maps."""
+def _slid(
+    chunk: Chunk,
+    op: RecordedOp,
+    region: Any,
+    kernel: Kernel,
+    padding: float,
+    compute: Callable[[Boxes, Tensor], Tensor],
+) -> Tensor | None:
+    """The result of sliding a kernel over a region, ``compute``d from its boxes and their padded neighbourhoods."""
     if not isinstance(region, Region) or region.ndim != len(kernel.lengths) + 2:
         return None
     size = tuple(op.result.shape[2:])
@@ -260,21 +264,22 @@ def _slid(chunk: Chunk, op: RecordedOp, region: Any, kernel: Kernel, value: floa
     if boxes is None:
         return None
     at, sides = chunk.needed(op, kernel, boxes)
-    return boxes, region.cut(at, sides, kernel.pads(region.recorded.size, size), value)
+    operand = region.cut(at, sides, kernel.pads(region.recorded.size, size), padding)
+    return chunk.region(op, boxes, compute(boxes, operand))
 
 
 def _kernel(lengths: Any, stride: Any, padding: Any, dilation: Any) -> Kernel:
     lengths = tuple(lengths)
-    dilation = _each(dilation, len(lengths))
+    dilation = _per_dimension(dilation, len(lengths))
     if padding == "same":
         padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, lengths, strict=True))
-    padding = (0,) * len(lengths) if padding == "valid" else _each(padding, len(lengths))
-    return Kernel(lengths, _each(stride, len(lengths)), padding, dilation)
+    padding = (0,) * len(lengths) if padding == "valid" else _per_dimension(padding, len(lengths))
+    return Kernel(lengths, _per_dimension(stride, len(lengths)), padding, dilation)
 
 
-def _each(value: Any, rank: int) -> tuple[int, ...]:
-    found = tuple(value) if isinstance(value, tuple | list) else (value,)
-    return found * rank if len(found) == 1 else found
+def _per_dimension(value: Any, rank: int) -> tuple[int, ...]:
+    values = tuple(value) if isinstance(value, tuple | list) else (value,)
+    return values * rank if len(values) == 1 else values
 
 
 _COMPARISONS = ("gt", "lt", "ge", "le", "eq", "ne", "logical_and", "logical_or", "logical_not")
@@ -302,4 +307,4 @@ RULES: dict[Operation, RegionRule] = {
         adaptive_average,
     ),
 }
-"""By the operation's one name."""
+"""Region rules by canonical operation."""

@@ -1,4 +1,4 @@
-"""Variants of a recorded map that are known only inside a box each; everywhere else they are as it was recorded."""
+"""Variants of a recorded map: each stores only the values inside its box, and equals the recorded map outside."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Pads = tuple[tuple[int, int], ...]
 
 
 class Recorded:
-    """One map (1, C, *spatial), ready to be cut from, with what lies around it for an operation that pads."""
+    """One recorded map (1, C, *spatial), channels last, so that boxes are cut fast; padded copies are cached."""
 
     def __init__(self, values: Tensor):
         self.values = channels_last(values)
         self.ordinary = values.is_contiguous()
-        """Whether it was recorded in the ordinary order, which the model may count on."""
+        """True if it was recorded in the ordinary memory format, which the model may rely on."""
         self.size = tuple(values.shape[2:])
         self._padded: dict[tuple[Pads, float], Tensor] = {}
 
     def cut(self, at: Tensor, sides: tuple[int, ...], pads: Pads | None = None, value: float = 0.0) -> Tensor:
-        """Its boxes that begin ``at`` (K, rank), which may lie in the padding; (K, C, *sides)."""
+        """Boxes of the map, (K, C, *sides), that begin ``at`` (K, rank), which may lie in the padding."""
         pads = pads or ((0, 0),) * len(sides)
         if (pads, value) not in self._padded:
             self._padded[pads, value] = self._rows(pads, value)
         rows = self._padded[pads, value]
-        lengths = [sum(each) + length for each, length in zip(pads, self.size, strict=True)]
+        lengths = [sum(pad) + length for pad, length in zip(pads, self.size, strict=True)]
         first = at + torch.tensor([low for low, _ in pads], device="cpu")
         place = torch.zeros((1,) * len(sides), dtype=torch.long, device="cpu")
         start = torch.zeros(len(at), dtype=torch.long, device="cpu")
@@ -41,28 +41,27 @@ class Recorded:
             place = place * length + torch.arange(side, device="cpu").view(shape)
             start = start * length + first[:, axis]
         index = (start[:, None] + place.flatten()).flatten().to(rows.device)
-        found = rows.index_select(0, index).view(len(at), *sides, rows.shape[1])
-        return found.movedim(-1, 1)
+        return rows.index_select(0, index).view(len(at), *sides, rows.shape[1]).movedim(-1, 1)
 
     def _rows(self, pads: Pads, value: float) -> Tensor:
         values = self.values
         if any(low or high for low, high in pads):
-            values = F.pad(values, [length for each in reversed(pads) for length in each], value=value)
+            values = F.pad(values, [length for pad in reversed(pads) for length in pad], value=value)
         return values.movedim(1, -1).reshape(-1, values.shape[1])
 
 
 class Region(Tensor):
-    """Stands for K variants of a map, (K, C, *spatial). Nothing but its shape can be read from it."""
+    """K variants of a map, (K, C, *spatial), stored as their boxes. Only the shape can be read without ``full``."""
 
     recorded: Recorded
     boxes: Boxes
-    """Of all variants of the group."""
+    """The boxes of all variants of the group."""
     part: slice
-    """Which of the group these are."""
+    """Which variants of the group these are."""
     inside: Tensor
-    """What the boxes hold, (K, C, *sides)."""
+    """The values inside the boxes, (K, C, *sides)."""
     dissolved: bool
-    """Whether somebody holds a view of the full maps, which therefore are what counts from now on."""
+    """True if the model may hold a view of the full maps, which are then used instead of the boxes."""
     _full: Tensor | None
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # so torch documents it
@@ -80,11 +79,11 @@ class Region(Tensor):
         raise NotImplementedError(f"{func} met a part of a map where it takes a whole one")
 
     def become(self, recorded: Recorded, boxes: Boxes, part: slice, inside: Tensor) -> None:
-        """Written over."""
+        """Take the values of another region, as an in-place operation does."""
         self.recorded, self.boxes, self.part, self.inside, self._full = recorded, boxes, part, inside, None
 
     def full(self) -> Tensor:
-        """The maps themselves; the same tensor until the region is written over."""
+        """The full maps (K, C, *spatial); the same tensor until the region is written over."""
         if self._full is None:
             places, sides = self.boxes.at[self.part].tolist(), self.boxes.sides
             values = self.recorded.values
@@ -100,13 +99,13 @@ class Region(Tensor):
         return self._full
 
     def dissolve(self) -> Tensor:
-        """From now on it is the full maps, which may be written and looked at in parts."""
+        """The full maps, which are used instead of the boxes from now on: they may be written, and viewed in parts."""
         full = self.full()
         self.dissolved = True
         return full
 
     def cut(self, at: Tensor, sides: tuple[int, ...], pads: Pads | None = None, value: float = 0.0) -> Tensor:
-        """Boxes that begin ``at`` (W, rank) for all variants of the group, of these variants; (K, C, *sides)."""
+        """Boxes of these variants, (K, C, *sides); ``at`` (W, rank) says where they begin for the whole group."""
         at = at[self.part]
         offsets = (self.boxes.at[self.part] - at).tolist()
         runs = [(offset, len(list(run))) for offset, run in groupby(offsets)]
@@ -115,13 +114,13 @@ class Region(Tensor):
                 return self.inside
             spans: list[Any] = [_span(-offset, side) for offset, side in zip(runs[0][0], sides, strict=True)]
             return self.inside[(..., *spans)]
-        found, start = self.recorded.cut(at, sides, pads, value), 0
+        values, start = self.recorded.cut(at, sides, pads, value), 0
         for offset, count in runs:
-            there, here = zip(*_overlaps(offset, self.boxes.sides, sides), strict=True)
+            in_cut, in_box = zip(*_overlaps(offset, self.boxes.sides, sides), strict=True)
             some = slice(start, start + count)
-            found[(some, slice(None), *there)] = self.inside[(some, slice(None), *here)]
+            values[(some, slice(None), *in_cut)] = self.inside[(some, slice(None), *in_box)]
             start += count
-        return found
+        return values
 
 
 def full(value: Tensor) -> Tensor:
@@ -134,15 +133,15 @@ def channels_last(values: Tensor) -> Tensor:
     return values.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
-def _overlaps(offset: Sequence[int], given: Sequence[int], wanted: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Where what is given lies in what is wanted, and what of it."""
-    for move, length, side in zip(offset, given, wanted, strict=True):
+def _overlaps(offset: Sequence[int], sides: Sequence[int], cut: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """For each dimension, where a box and a cut overlap: a slice of the cut, and one of the box."""
+    for move, length, side in zip(offset, sides, cut, strict=True):
         low, high = min(max(0, move), side), max(0, min(side, move + length))
         yield slice(low, max(low, high)), slice(low - move, max(low, high) - move)
 
 
-def _holds(offset: int, given: int, wanted: int) -> bool:
-    return offset <= 0 and offset + given >= wanted
+def _holds(offset: int, side: int, cut: int) -> bool:
+    return offset <= 0 and offset + side >= cut
 
 
 def _span(begin: int, length: int) -> slice:

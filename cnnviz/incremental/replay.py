@@ -20,7 +20,7 @@ from cnnviz.incremental.whole_passes import WholePasses
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Variants that are computed alike."""
+    """Variants that are computed together."""
 
     numbers: Tensor
     boxes: Boxes | None
@@ -39,7 +39,7 @@ class Replay:
         self._recorded = Recorded(record.output) if self.change.boxes is not None else None
 
     def scores(self, group: Group, part: slice) -> tuple[Tensor, Player]:
-        """Of these variants, (K,), and what computed them. Raises Departed where the model goes another way."""
+        """Scores of these variants, (K,), and their player. Raises Departed if the model calls other operations."""
         numbers = group.numbers[part].tolist()
         changed = self._changed(group, part, numbers)
         inputs = self.whole.inputs(len(numbers), changed)
@@ -72,7 +72,7 @@ class Replay:
         return self.whole.scores(numbers) + (self.record.score - self.whole.unchanged)
 
     def agrees(self, number: int, score: Tensor) -> bool | None:
-        """Whether replaying this variant changes the score as a whole pass does."""
+        """True if replaying this variant changes the score as a whole pass does; None if rounding hides it."""
         before, after = self.record.score, self.whole.unchanged
         plain = self.whole.verified(number)
         return agrees(score - before, plain - after, score=after, noise=(before - after).abs())

@@ -1,6 +1,6 @@
-"""A convolution of what differs in one channel alone from what was convolved before: that, and what the channel adds.
+"""Update of a convolution for a change of one channel: the recorded result plus the contribution of that channel.
 
-A variant that takes one of C channels away then costs a share of 1 / C of the convolution behind it.
+A variant without one of C channels then costs 1 / C of the convolution.
 """
 
 from __future__ import annotations

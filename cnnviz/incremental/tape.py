@@ -28,17 +28,17 @@ _ASSIGNING = {"and", "or", "xor", "lshift", "rshift", "floordiv", "mod"}  # the 
 
 
 class RecordedOp:
-    """One operation as it was called: which, and what it returned or wrote."""
+    """One recorded call of an operation, and the value it returned or wrote."""
 
     def __init__(self, operation: Operation, result: Any, carries: bool, numbers: Sequence[int]):
         self.operation = operation
         self.result = result
         self.carries = carries
-        """True if the result is made of the model's input, and so has its batch dimension."""
+        """True if the result depends on the model's input, and so has its batch dimension."""
         self.numbers = numbers
         """Whole numbers it was called with, which may tell the batch size, where the result is not of the input."""
         self.readers: list[RecordedOp | None] = []
-        """What descends from the change and reads the result; None for what is no operation."""
+        """The recorded operations that depend on the change and read the result; None for a reader outside of them."""
 
 
 class Recorder(TorchFunctionMode):
@@ -135,12 +135,12 @@ class Recorder(TorchFunctionMode):
 
 
 def expanded(tensor: Tensor, copies: int) -> Tensor:
-    """One item as so many, without copying it; another tensor of the same memory."""
+    """A view of one item as ``copies`` items, without copying memory."""
     return tensor.expand(copies, *tensor.shape[1:]) if tensor.ndim and len(tensor) == 1 else tensor.detach()
 
 
 def is_getter(func: Any) -> bool:
-    """True for what only tells of a tensor, such as its size; of the expanded one then."""
+    """True for calls that only read metadata of a tensor, such as its size."""
     name = getattr(func, "__name__", "")
     if name == "__get__":
         return getattr(func.__self__, "__name__", "") not in _TENSOR_ATTRIBUTES
@@ -174,7 +174,7 @@ def marked(tensors: Iterable[Tensor]) -> WeakIdKeyDictionary:
 
 
 def _storage(tensor: Tensor) -> int | None:
-    """Where its values lie; None inside torch.func, which does not tell."""
+    """The address of its memory; None inside torch.func, which hides it."""
     try:
         return tensor.untyped_storage().data_ptr()
     except NotImplementedError:
@@ -182,7 +182,7 @@ def _storage(tensor: Tensor) -> int | None:
 
 
 def _python_values(result: Any) -> Iterator[Any]:
-    """Whatever is no tensor."""
+    """All values in nested results that are not tensors."""
     if isinstance(result, tuple | list):
         for item in result:
             yield from _python_values(item)

@@ -1,4 +1,4 @@
-"""Variants of one input, scored by whole forward passes: the plain way, which replays are verified against."""
+"""Scores of variants by whole forward passes: the plain path, against which replays are verified."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class WholePasses:
         return self.passed(self.inputs(1), None, None, lambda: self.query.inputs[0])
 
     def scores(self, numbers: Sequence[int]) -> Tensor:
-        """Of these variants, (K,)."""
+        """The scores of these variants, (K,)."""
         if self.together and len(numbers) > 1:
             return self._scores(numbers)
         return torch.cat([self._scores([number]) for number in numbers])

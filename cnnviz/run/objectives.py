@@ -1,6 +1,6 @@
-"""What is to be high: one number for each input, read from a pass through the model.
+"""Objectives: one number for each input, read from a forward pass, that a synthesis maximizes.
 
-Objectives add, subtract and combine; a synthesis makes inputs for them, and ``explain(target=...)`` explains them.
+They can be added, subtracted, multiplied and divided, and ``explain(target=...)`` explains them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cnnviz.run.targets import class_scores
 
 
 class Objective:
-    """A number for each input, (N,), that can be computed with."""
+    """One number for each input, (N,), read from a forward pass; supports + - * / with objectives and numbers."""
 
     def __post_init__(self) -> None:
         if isinstance(getattr(self, "layer", None), list):
@@ -30,13 +30,13 @@ class Objective:
 
     @property
     def layers(self) -> frozenset[Layer]:
-        """The layers it is read from."""
+        """The layers whose outputs it needs."""
         layer = getattr(self, "layer", _NONE)
         return frozenset() if layer is _NONE else frozenset({layer})
 
     @property
     def reads_output(self) -> bool:
-        """Whether it needs the model's output."""
+        """True if it needs the model's output."""
         return False
 
     def __add__(self, other: Objective | float) -> Objective:
@@ -101,7 +101,7 @@ class Combined(Objective):
 
     @property
     def reads_output(self) -> bool:
-        """Whether it needs the model\'s output."""
+        """True if it needs the model's output."""
         return any(side.reads_output for side in self._sides)
 
     def __repr__(self) -> str:
@@ -131,8 +131,8 @@ class neuron(Objective):
     at: tuple[int, ...] | None = None
 
     def __call__(self, seen: Seen, /) -> Tensor:
-        shown = seen.layer(self.layer)
-        size = shown.shape[2:]
+        activation = seen.layer(self.layer)
+        size = activation.shape[2:]
         at = tuple(length // 2 for length in size) if self.at is None else self.at
         if len(at) != len(size) or not all(0 <= place < length for place, length in zip(at, size, strict=True)):
             raise ValueError(f"layer {self.layer!r} is {tuple(size)} in space; there is no unit at {tuple(at)}")
@@ -174,13 +174,13 @@ class direction(Objective):
     power: float = 0.0
 
     def __call__(self, seen: Seen, /) -> Tensor:
-        shown = seen.layer(self.layer)
-        if self.vector.shape != shown.shape[1:2]:
+        activation = seen.layer(self.layer)
+        if self.vector.shape != activation.shape[1:2]:
             raise ValueError(
-                f"layer {self.layer!r} has {shown.shape[1]} channels; a direction of {tuple(self.vector.shape)} "
+                f"layer {self.layer!r} has {activation.shape[1]} channels; a direction of {tuple(self.vector.shape)} "
                 "does not fit"
             )
-        mean = shown.flatten(2).mean(2) if shown.ndim > 2 else shown
+        mean = activation.flatten(2).mean(2) if activation.ndim > 2 else activation
         vector = self.vector.to(mean)
         along = mean @ vector
         if not self.power:
@@ -216,7 +216,7 @@ class class_score(Objective):
 
     @property
     def reads_output(self) -> bool:
-        """Whether it needs the model\'s output."""
+        """True if it needs the model's output."""
         return True
 
 
@@ -232,8 +232,8 @@ class closeness(Objective):
     def __call__(self, seen: Seen, /) -> Tensor:
         output = seen.output
         if not isinstance(output, Tensor) or output.ndim == 0 or len(output) != len(seen.inputs):
-            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(f"the model gives {found}; values are compared with an output of (N, ...)")
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"the model gives {shape}; values are compared with an output of (N, ...)")
         flat = output.reshape(len(output), -1)
         values = flat.new_tensor(self.values)
         if values.ndim and len(values) not in (1, flat.shape[1]):
@@ -242,7 +242,7 @@ class closeness(Objective):
 
     @property
     def reads_output(self) -> bool:
-        """Whether it needs the model\'s output."""
+        """True if it needs the model's output."""
         return True
 
 
@@ -257,7 +257,7 @@ class output_of(Objective):
 
     @property
     def reads_output(self) -> bool:
-        """Whether it needs the model\'s output."""
+        """True if it needs the model's output."""
         return True
 
 
@@ -271,8 +271,8 @@ class diversity(Objective):
     layer: Layer
 
     def __call__(self, seen: Seen, /) -> Tensor:
-        shown = seen.layer(self.layer)
-        maps = shown.reshape(*shown.shape[:2], -1)
+        activation = seen.layer(self.layer)
+        maps = activation.reshape(*activation.shape[:2], -1)
         grams = torch.nn.functional.normalize((maps @ maps.transpose(1, 2)).flatten(1), dim=1)
         others = len(grams) - 1
         if not others:
@@ -291,31 +291,31 @@ class feature_distance(Objective):
     features: Tensor
 
     def __call__(self, seen: Seen, /) -> Tensor:
-        shown = seen.layer(self.layer)
-        features = self.features.to(shown)
-        if features.shape[1:] != shown.shape[1:] or len(features) not in (1, len(shown)):
+        activation = seen.layer(self.layer)
+        features = self.features.to(activation)
+        if features.shape[1:] != activation.shape[1:] or len(features) not in (1, len(activation)):
             raise ValueError(
-                f"layer {self.layer!r} gives {tuple(shown.shape)}, the features are {tuple(features.shape)}; "
+                f"layer {self.layer!r} gives {tuple(activation.shape)}, the features are {tuple(features.shape)}; "
                 "they are compared for inputs of one size"
             )
-        norm = features.flatten(1).square().sum(1).clamp(min=torch.finfo(shown.dtype).tiny)
-        return (shown - features).flatten(1).square().sum(1) / norm
+        norm = features.flatten(1).square().sum(1).clamp(min=torch.finfo(activation.dtype).tiny)
+        return (activation - features).flatten(1).square().sum(1) / norm
 
 
 def channel_units(seen: Seen, layer: Layer, index: int) -> Tensor:
     """A channel's units, (N, places)."""
-    shown = seen.layer(layer)
-    if shown.ndim < 2 or len(shown) != len(seen.inputs):
+    activation = seen.layer(layer)
+    if activation.ndim < 2 or len(activation) != len(seen.inputs):
         raise ValueError(
-            f"layer {layer!r} gives {tuple(shown.shape)} for {len(seen.inputs)} inputs; "
+            f"layer {layer!r} gives {tuple(activation.shape)} for {len(seen.inputs)} inputs; "
             "choose a layer that gives (N, C, *spatial)"
         )
-    if not 0 <= index < shown.shape[1]:
+    if not 0 <= index < activation.shape[1]:
         raise ValueError(
-            f"there is no channel {index} in layer {layer!r}; it has {shown.shape[1]}, numbered 0 to "
-            f"{shown.shape[1] - 1}"
+            f"there is no channel {index} in layer {layer!r}; it has {activation.shape[1]}, numbered 0 to "
+            f"{activation.shape[1] - 1}"
         )
-    return shown[:, index].reshape(len(shown), -1)
+    return activation[:, index].reshape(len(activation), -1)
 
 
 def _bracketed(side: Objective | float, weaker: str) -> str:

@@ -16,7 +16,7 @@ from cnnviz.run.score_transform import ScoreTransform
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a question is computed and told."""
+    """Preprocessing, class names, seed, memory budget and numerical options of a run."""
 
     preprocessing: Preprocessing | None = None
     categories: tuple[str, ...] | None = None

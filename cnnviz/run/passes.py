@@ -1,4 +1,4 @@
-"""The forward pass that serves a plan, and the backward passes through it."""
+"""The forward pass for a plan, and the backward passes through it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Passes:
         inputs: all inputs of the model, the explained one first.
         question: how the score is read.
         plan: what the pass must serve.
-        size: whether the bytes of the pass are measured.
+        size: True to measure the bytes of the pass.
         names: layers by what they were given as, as far as they are known; shared by passes of equal shapes.
         label: what error texts call the score.
     """
@@ -257,7 +257,7 @@ class Passes:
         return self.trace.gradients(self.score(), wrt, rule, last=last)
 
     def _bias_terms(self, rule: Rule) -> list[tuple[Any, Tensor]]:
-        return self.trace.biases.found if self.trace.biases is not None and rule is PLAIN else []
+        return self.trace.biases.terms if self.trace.biases is not None and rule is PLAIN else []
 
     def _edge(self, place: str | InputPlace) -> Any:
         if isinstance(place, InputPlace):

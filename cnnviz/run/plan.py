@@ -1,4 +1,4 @@
-"""What a formula needs of the forward pass."""
+"""The plan of a run: what its formulas need of the forward pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cnnviz.engine.layers import InputPlace, Layer
 
 @dataclass(frozen=True)
 class Plan:
-    """What a formula is going to need, so that one forward pass can serve it all."""
+    """What formulas need; plans are united with ``|``, so that one forward pass serves all of them."""
 
     layers: frozenset[Layer] = frozenset()
     gradients: frozenset[tuple[Rule, Layer | InputPlace]] = frozenset()
@@ -19,9 +19,9 @@ class Plan:
     score_layers: frozenset[Layer] = frozenset()
     """Layers that the score is read from."""
     again: bool = False
-    """Whether gradients are taken more often than the rules in ``gradients`` say: the graph must last."""
+    """True if more gradients are taken than those in ``gradients``, so that the graph must be kept."""
     elsewhere: frozenset[Hashable] = frozenset()
-    """Parts that are evaluated at other inputs, and may share those evaluations."""
+    """Formulas that are evaluated at other inputs, and may share those evaluations."""
 
     def __or__(self, other: Plan) -> Plan:
         return Plan(

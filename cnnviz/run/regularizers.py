@@ -1,4 +1,4 @@
-"""Objectives that keep an input plain: what they take of a score grows with its norm or its variation."""
+"""Regularizers: objectives of the input itself, its norm or its variation, to be subtracted from another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What turns scores into probabilities: decided once for all passes of a question, and only where it must be."""
+"""Softmax or sigmoid, which turn scores into probabilities; chosen once for all passes of a question."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIGMOIDS = {torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.si
 def score_transform(
     model: nn.Module, inputs: Sequence[Tensor], scores: Tensor, precision: torch.dtype
 ) -> ScoreTransform | None:
-    """What makes probabilities of scores (N, K): of a single class a sigmoid; None where they are already.
+    """Sigmoid for a single class, else softmax, for scores (N, K); None if they are probabilities already.
 
     They are where each row adds up to one, or where the model ends in a sigmoid, which a pass of one input shows.
     ``precision`` is what the model computed them in.

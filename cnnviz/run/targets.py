@@ -1,4 +1,4 @@
-"""Which number of a model's output is explained."""
+"""Targets: which number of a model's output is explained."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def is_function(target: Any) -> bool:
 
 
 def class_indices(target: Target, items: int, categories: tuple[str, ...] | None) -> Tensor | None:
-    """The classes asked for, (N,) int64; None where the prediction is meant. For any target but a function.
+    """The target classes, (N,) int64; None for the predicted ones. For any target except a function.
 
     Raises TypeError, ValueError or LookupError for what is no class, or not one for each input.
     """
@@ -49,14 +49,14 @@ def class_indices(target: Target, items: int, categories: tuple[str, ...] | None
     if isinstance(target, Tensor):
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TypeError(f"the target is a {target.dtype} tensor; classes are whole numbers, such as torch.int64")
-        numbers = [int(each) for each in target.reshape(-1).tolist()]
+        numbers = target.reshape(-1).tolist()
         numbers = numbers * items if target.ndim == 0 else numbers
     elif hasattr(target, "tolist"):  # NumPy's
         return class_indices(target.tolist(), items, categories)
     elif isinstance(target, str) or not isinstance(target, Sequence):
         numbers = [class_index(target, categories)] * items
     else:
-        numbers = [class_index(each, categories) for each in target]
+        numbers = [class_index(label, categories) for label in target]
     if len(numbers) != items:
         raise ValueError(f"there are {len(numbers)} targets for {items} inputs; give one, or one for each")
     return torch.tensor(numbers, dtype=torch.int64)
@@ -78,13 +78,13 @@ def class_index(target: Any, categories: tuple[str, ...] | None) -> int:
         raise LookupError(f"no class names are known, so {target!r} can't be found; give the class by number")
     names = {name.lower(): index for index, name in reversed(list(enumerate(categories)))}
     parts = {part.strip(): index for name, index in names.items() for part in name.split(",")}
-    wanted = target.lower()
-    if wanted in names or wanted in parts:
-        return names.get(wanted, parts.get(wanted, -1))
+    lowered = target.lower()
+    if lowered in names or lowered in parts:
+        return names.get(lowered, parts.get(lowered, -1))
     if number is not None:
         return number
-    within = [name for name in names if wanted in name.replace("-", " ").split()][:3]
-    near = within or difflib.get_close_matches(wanted, {**names, **parts}, n=3, cutoff=0.5)
+    within = [name for name in names if lowered in name.replace("-", " ").split()][:3]
+    near = within or difflib.get_close_matches(lowered, {**names, **parts}, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {len(categories)} classes"
     raise LookupError(f"there is no class {target!r}{hint}")
 
@@ -102,8 +102,8 @@ def class_scores(output: Any, items: int) -> Tensor:
     if scores.ndim > 2 and scores[0, 0].numel() == 1:
         scores = scores.flatten(1)
     if scores.ndim != 2:
-        found = tuple(output.shape)
-        raise ValueError(f"the model gives {found}, not scores (N, K); {way_out}output[:, 0].mean((1, 2))")
+        shape = tuple(output.shape)
+        raise ValueError(f"the model gives {shape}, not scores (N, K); {way_out}output[:, 0].mean((1, 2))")
     if len(scores) != items:
         raise ValueError(
             f"the model gives {len(scores)} rows of scores for {items} inputs; "
@@ -129,6 +129,6 @@ def read_score(read: Callable[[Any], Tensor], output: Any, items: int) -> Tensor
     """A function target's scores, (N,). Raises for one that does not return that."""
     score = read(output)
     if not isinstance(score, Tensor) or score.shape != (items,):
-        found = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
-        raise ValueError(f"the target function gave {found}; it returns one score for each input, ({items},)")
+        shape = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+        raise ValueError(f"the target function gave {shape}; it returns one score for each input, ({items},)")
     return score

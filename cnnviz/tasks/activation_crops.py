@@ -79,7 +79,7 @@ def patch_sheet(
 def _fields(
     model: nn.Module | LoadedModel, layer: Layer, activations: Mapping[int, Sequence[TopActivation]]
 ) -> dict[int, list[Field]]:
-    """For each channel the receptive fields of its units; those for inputs of one size are asked for together."""
+    """For each channel the receptive fields of its units; fields for inputs of one size are computed together."""
     examples: dict[torch.Size, Tensor] = {}
     units: dict[torch.Size, list[Unit]] = {}
     for channel, row in activations.items():

@@ -1,4 +1,4 @@
-"""Confusion matrices: which classes are taken for which, with an explained picture in each cell.
+"""Confusion matrices: which classes are confused with which, with an explained picture in each cell.
 
 Two passes over the pictures: the first only predicts, the second explains the pictures that are drawn. So memory holds
 a number for each picture, one batch, and one picture for each cell that is drawn.
@@ -42,7 +42,7 @@ class ConfusionMatrix:
     """A confusion matrix, and an explanation for each of its cells that is drawn."""
 
     counts: Mapping[Place, int]
-    """How many pictures each cell (true class, predicted class) holds; of all classes, those that occur."""
+    """The number of pictures of each cell (true class, predicted class) that is not empty."""
     cells: tuple[Place, ...]
     """The cells that are drawn, in the order of ``explanation``."""
     explanation: Explanation
@@ -52,14 +52,14 @@ class ConfusionMatrix:
     classes: tuple[int, ...]
     """The classes that are drawn."""
     caption: tuple[str, ...] = ()
-    """Lines above the matrix: how many pictures were named right, what the cells show."""
+    """Lines above the matrix: the accuracy, and what the cells show."""
 
     def __len__(self) -> int:
         return sum(self.counts.values())
 
     @property
     def accuracy(self) -> float:
-        """The share of the pictures that were named right, 0 to 1."""
+        """The accuracy: the share of correctly classified pictures, 0 to 1."""
         return sum(count for (truth, predicted), count in self.counts.items() if truth == predicted) / len(self)
 
     def name_of(self, index: int) -> str:
@@ -78,12 +78,12 @@ class ConfusionMatrix:
         )
 
     def save(self, path: str | Path, renderer: str | Renderer | None = None, **settings: Any) -> None:
-        """Write the matrix as a picture, whole or not at all. Raises ValueError for a suffix that is none."""
+        """Write the matrix as a picture, atomically. Raises ValueError for a suffix that is no picture's."""
         picture_suffix(path)
         write_pictures(path, [self.render(renderer, **settings)])
 
     def table(self) -> str:
-        """The counts as CSV, a line for each cell that occurs: true class, predicted class, count."""
+        """The counts as CSV, a line for each cell that is not empty: true class, predicted class, count."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["true", "predicted", "count"])
@@ -193,7 +193,7 @@ def _summary(counts: Mapping[Place, int], classes: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class _Prediction:
-    """The true class of a picture, the predicted class, and the score of that."""
+    """A picture's true class, predicted class, and score of the predicted class."""
 
     label: int
     predicted: int
@@ -205,7 +205,7 @@ def _predictions(
     batches: Iterable[tuple[Sequence[tuple[int, int]], Tensor]],
     tell: Callable[[int], None],
 ) -> dict[int, _Prediction]:
-    """The prediction for each picture that can be read, by the picture's number; batches come with number and label."""
+    """The prediction for each readable picture, by the picture's number; batches come with number and label."""
     guess = terms.prediction()
     formula = terms.noted(terms.noted(terms.image(), "guess", guess), "score", terms.toward(terms.score(), guess))
     predictions: dict[int, _Prediction] = {}
@@ -223,7 +223,7 @@ def _means(
     cell_of: Mapping[int, Place],
     tell: Callable[[int], None],
 ) -> dict[Place, Explanation]:
-    """For each cell the mean of the pictures it shows; a single picture is itself, with its notes."""
+    """For each cell the mean explanation of its pictures; that of a single picture is kept with its notes."""
     means: dict[Place, Explanation] = {}
     members: Counter[Place] = Counter()
     for numbers, inputs in batches:
@@ -238,7 +238,7 @@ def _means(
 
 
 def _in_main_memory(part: Explanation) -> Explanation:
-    """A copy, for a part of a batch keeps the whole of it; in main memory, which is larger."""
+    """A copy in main memory, since a slice would keep its whole batch alive on the device."""
     values, inputs, score = (tensor.detach().to("cpu", copy=True) for tensor in (part.values, part.inputs, part.score))
     target = None if part.target is None else part.target.cpu()
     notes = {name: note.cpu() for name, note in part.notes.items()}
@@ -246,7 +246,7 @@ def _in_main_memory(part: Explanation) -> Explanation:
 
 
 def _updated(mean: Explanation, new: Explanation, share: float) -> Explanation:
-    """The mean with one more explanation in it."""
+    """The running mean after one more explanation."""
     if mean.inputs.shape != new.inputs.shape or mean.values.shape != new.values.shape:
         raise ValueError("the pictures reach the model in different sizes, and have no mean; give them one size")
     return replace(

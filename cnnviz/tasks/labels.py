@@ -1,4 +1,4 @@
-"""Labels of pictures: the class of each picture in a folder is the name of its folder, or stands in a table.
+"""Labels of pictures: a picture's class is the name of its folder, or is listed in a table.
 
 A class is given by number, or by a name that the network knows; folders may write spaces as underscores.
 """
@@ -45,7 +45,7 @@ def labelled_pictures(
 
 
 def _rows(table: Path) -> list[tuple[str, str, str]]:
-    """File, label, and the place in the table that a message would name."""
+    """Each file with its label, and its place in the table for error texts."""
     try:
         lines = list(csv.reader(table.read_text(encoding="utf-8-sig").splitlines()))
     except (UnicodeDecodeError, csv.Error) as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from cnnviz.engine.feature_extraction import View
+from cnnviz.engine.feature_extraction import FeatureExtractor
 from cnnviz.engine.layers import check_spatial
 
 
@@ -20,7 +20,7 @@ def evenly_spaced_layers(model: nn.Module, inputs: Tensor, count: int) -> list[s
     if count < 1:
         raise ValueError(f"{count} layers show nothing; use 1 or more")
     names = list(_parts(model))
-    seen = View(model, names, graph=False)(inputs[:1])
+    seen = FeatureExtractor(model, names, graph=False)(inputs[:1])
     spatial = [name for name in names if name in seen.layers and _is_spatial(model, name, seen.layer(name), inputs)]
     if not spatial:
         raise LookupError(f"no part of {type(model).__name__} has spatial extent for inputs of {tuple(inputs.shape)}")

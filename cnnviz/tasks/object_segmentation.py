@@ -126,7 +126,7 @@ def example_pixels(
 def _cut(
     picture: NDArray[np.uint8], object_: NDArray[np.bool_], rest: NDArray[np.bool_], iterations: int, seed: int
 ) -> NDArray[np.bool_]:
-    """The object's pixels. Colours are learned from the examples alone, and then no pixel's side is given."""
+    """The object's pixels (H, W), by colours that are learned from the examples alone; no pixel is fixed to a side."""
     import cv2
 
     if (picture == picture[0, 0]).all():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.feature_extraction import View
+from cnnviz.engine.feature_extraction import FeatureExtractor
 from cnnviz.engine.layers import Layer
 from cnnviz.engine.validation import check_inputs, check_model, unwrap
 from cnnviz.models.loading import LoadedModel
@@ -55,18 +55,18 @@ def receptive_fields(
     network = unwrap(model.module if isinstance(model, LoadedModel) else model)
     check_model(network)
     check_inputs(network, (inputs,))
-    view = View(network, [layer], output=False, graph=False)
+    extractor = FeatureExtractor(network, [layer], output=False, graph=False)
     with _direct_kernels(inputs.device):
-        return _Probe(view, layer, inputs[0].detach(), units).fields()
+        return _Probe(extractor, layer, inputs[0].detach(), units).fields()
 
 
 class _Probe:
-    """Which parts of one input make the units of a layer NaN."""
+    """Measures which parts of one input make the units of a layer NaN."""
 
-    def __init__(self, view: View, layer: Layer, input: Tensor, units: Sequence[Unit]):
-        self.view, self.layer, self.input, self.units = view, layer, input, units
+    def __init__(self, extractor: FeatureExtractor, layer: Layer, input: Tensor, units: Sequence[Unit]):
+        self.extractor, self.layer, self.input, self.units = extractor, layer, input, units
         self.size = input.shape[1:]
-        seen = view(input[None])
+        seen = extractor(input[None])
         for unit in units:
             neuron(layer, unit.channel or 0, unit.at)(seen)  # raises for one there is not
 
@@ -84,7 +84,7 @@ class _Probe:
         return fields
 
     def _ends(self, last: bool) -> list[list[int]]:
-        """For each unit the place along every axis where its field begins, or with ``last`` where it has ended."""
+        """For each unit the begin of its field along every axis, or with ``last`` its end (exclusive)."""
         # the unit depends on the half of the input before `inside`, and not on that before `outside`; last: on the
         # half that follows
         outside = [[length if last else 0 for length in self.size] for _ in self.units]
@@ -110,19 +110,19 @@ class _Probe:
         return places
 
     def _reads(self, masks: Sequence[Tensor]) -> list[list[bool]]:
-        """For each unit whether it depends on the input inside of each mask (*spatial)."""
+        """For each unit, True if it depends on the input inside each mask (*spatial)."""
         inputs = [self.input.masked_fill(mask.to(self.input.device), torch.nan) for mask in masks]
         return [values.isnan().any(1).tolist() for values in self._values(inputs)]
 
     def _check(self, fields: Sequence[tuple[slice, ...]]) -> None:
-        """Raises where a unit changes with what is outside of its field."""
+        """Raises if a unit changes with values outside its field."""
         generator = torch.Generator(self.input.device).manual_seed(0)
         noise = torch.randn(2, *self.input.shape, generator=generator, device=self.input.device).to(self.input)
         inputs = [noise[0]]
         for field in fields:
             inputs.append(noise[1].clone())
             inputs[-1][:, *field] = noise[0][:, *field]
-        largest = float(self.view(noise[:1]).layer(self.layer).abs().max())
+        largest = float(self.extractor(noise[:1]).layer(self.layer).abs().max())
         for number, (unit, values) in enumerate(zip(self.units, self._values(inputs), strict=True), 1):
             if float((values[number] - values[0]).abs().max()) > CHANGED * largest:
                 raise ValueError(
@@ -131,10 +131,10 @@ class _Probe:
                 )
 
     def _values(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """For each unit its activations, (inputs, channels)."""
+        """The activations of each unit, (inputs, channels)."""
         activations: list[list[Tensor]] = [[] for _ in self.units]
         for start in range(0, len(inputs), AT_ONCE):
-            output = self.view(torch.stack(list(inputs[start : start + AT_ONCE]))).layer(self.layer)
+            output = self.extractor(torch.stack(list(inputs[start : start + AT_ONCE]))).layer(self.layer)
             for unit, values in zip(self.units, activations, strict=True):
                 channels = slice(None) if unit.channel is None else slice(unit.channel, unit.channel + 1)
                 place: tuple[slice | int, ...] = (slice(None), channels, *unit.at)
@@ -144,7 +144,7 @@ class _Probe:
 
 @contextmanager
 def _direct_kernels(device: torch.device) -> Iterator[None]:
-    """Convolutions that read only what they depend on: Fourier and Winograd transforms would spread a NaN further.
+    """Direct convolutions: Fourier and Winograd transforms would spread a NaN beyond the receptive field.
 
     oneDNN, which computes most of them on CPUs, is asked by torch for direct ones.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.feature_extraction import View
+from cnnviz.engine.feature_extraction import FeatureExtractor
 from cnnviz.engine.layers import Layer
 from cnnviz.engine.validation import check_finite, check_inputs, check_model, unwrap
 from cnnviz.models.loading import LoadedModel
@@ -20,9 +20,9 @@ class TopActivation:
     """An input, and the unit of a channel with the largest activation for it."""
 
     number: int
-    """Which of all inputs it is, counted from 0."""
+    """The number of the input, counted from 0."""
     input: Tensor
-    """(C, *spatial) as the model saw it."""
+    """(C, *spatial), as it was given to the model."""
     at: tuple[int, ...]
     """The unit's place in the layer's output, (*spatial); () where that has no spatial extent."""
     activation: float
@@ -43,12 +43,12 @@ def top_activations(
         raise ValueError(f"{count} inputs of {len(channels)} channels are asked for; ask for one or more of each")
     network = unwrap(model.module if isinstance(model, LoadedModel) else model)
     check_model(network)
-    view = View(network, [layer], output=False, graph=False)
+    extractor = FeatureExtractor(network, [layer], output=False, graph=False)
     best: dict[int, list[TopActivation]] = {channel: [] for channel in channels}
     passed = 0
     for inputs in batches:
         check_inputs(network, (inputs,))
-        seen = view(inputs.detach())
+        seen = extractor(inputs.detach())
         size = seen.layer(layer).shape[2:]
         for channel, top in best.items():
             units = channel_units(seen, layer, channel)

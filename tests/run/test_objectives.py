@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnviz import attributions, explain, gradient, toward
-from cnnviz.engine.feature_extraction import View, slopes
+from cnnviz.engine.feature_extraction import FeatureExtractor, gradients_of
 from cnnviz.objectives import (
     Objective,
     Seen,
@@ -77,7 +77,7 @@ def maps(model: Steps, batch: Tensor, layer: str) -> Tensor:
 
 
 def seen(model: nn.Module, batch: Tensor, *layers: str) -> Seen:
-    return View(model, layers)(batch)
+    return FeatureExtractor(model, layers)(batch)
 
 
 def test_a_channel_is_its_mean_over_space_before_what_is_written_over_it(steps: Steps, batch: Tensor) -> None:
@@ -153,7 +153,7 @@ def test_diversity_is_minus_the_mean_likeness_to_the_others() -> None:
 
 
 def test_objectives_combine_and_print_as_they_were_written(steps: Steps, batch: Tensor) -> None:
-    shown = View(steps, ["first", "second"])(batch)
+    shown = FeatureExtractor(steps, ["first", "second"])(batch)
     one, other = channel("first", 0), channel("second", 1)
     combined = 2 * one - (other + 1) / 4 + class_score(3) * -l2()
     expected = 2 * one(shown) - (other(shown) + 1) / 4 + steps(batch)[:, 3] * -(batch.flatten(1) ** 2).mean(1)
@@ -188,7 +188,7 @@ def test_explained_as_targets_their_gradients_are_those_by_differences(
     answer = explain(steps, batch, "gradient", target=objective)
 
     def score(inputs: Tensor) -> Tensor:
-        return objective(View(steps, objective.layers)(inputs)).detach()
+        return objective(FeatureExtractor(steps, objective.layers)(inputs)).detach()
 
     torch.testing.assert_close(answer.score, score(batch))
     torch.testing.assert_close(answer.values, nets.slopes(score, batch), rtol=1e-5, atol=1e-7)
@@ -243,14 +243,14 @@ def test_class_maps_of_a_channel_read_a_layer_before_it(steps: Steps, batch: Ten
 
 def test_a_view_ends_where_everything_was_seen() -> None:
     model, batch = Steps().eval(), torch.randn(1, 2, 5, 5, dtype=torch.float64)
-    view = View(model, ["first"], output=False)
+    extractor = FeatureExtractor(model, ["first"], output=False)
     for expected in (1, 1, 1):
-        shown = view(batch)
+        shown = extractor(batch)
         assert model.calls == {"second": expected, "head": expected}
         torch.testing.assert_close(shown.layer("first"), maps(model, batch, "first"))
     assert shown.output is None
     assert not model.first._forward_hooks
-    whole = View(model, ["first"])
+    whole = FeatureExtractor(model, ["first"])
     whole(batch)
     assert whole(batch).output is not None
 
@@ -266,20 +266,20 @@ def test_a_view_of_a_layer_that_is_called_twice_shows_the_last_call() -> None:
             return inner.flatten(1)
 
     model, batch = Twice().eval(), torch.randn(1, 1, 2, 2)
-    view = View(model, ["part"], output=False)
+    extractor = FeatureExtractor(model, ["part"], output=False)
     for _ in range(3):
-        torch.testing.assert_close(view(batch).layer("part"), model.part(model.part(batch)))
+        torch.testing.assert_close(extractor(batch).layer("part"), model.part(model.part(batch)))
 
 
 def test_slopes_are_gradients_and_zero_where_nothing_depends(steps: Steps, batch: Tensor) -> None:
     inputs, unused = batch.clone().requires_grad_(), torch.zeros(2, requires_grad=True)
-    total = channel("second", 1)(View(steps, ["second"])(inputs)).sum()
-    found = slopes(total, [inputs, unused])
+    total = channel("second", 1)(FeatureExtractor(steps, ["second"])(inputs)).sum()
+    found = gradients_of(total, [inputs, unused])
     torch.testing.assert_close(found[0], explain(steps, batch, "gradient", target=channel("second", 1)).values)
     assert found[1].tolist() == [0, 0]
     assert all(weight.grad is None for weight in steps.parameters())
     with pytest.raises(ValueError, match="the objective does not depend on the input"):
-        slopes(total.detach(), [inputs])
+        gradients_of(total.detach(), [inputs])
 
 
 BAD: list[tuple[Objective, str]] = [

@@ -25,7 +25,9 @@ def lower(precision: str, model: nn.Module, inputs: Tensor) -> torch.dtype | Non
         return None
     if precision not in _LOWER:
         raise ValueError(f"there is no precision {precision!r}; there are float32, {', '.join(_LOWER)}")
-    kinds = {str(each.dtype).removeprefix("torch.") for each in model.parameters() if each.is_floating_point()}
+    kinds = {
+        str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters() if parameter.is_floating_point()
+    }
     if inputs.dtype is not torch.float32 or kinds - {"float32"}:
         has = ", ".join(sorted(kinds | {str(inputs.dtype).removeprefix("torch.")}))
         raise ValueError(

@@ -51,14 +51,14 @@ class LayoutReads:
 
     def __init__(self, layout: torch.memory_format):
         self.layout = layout
-        self.found = False
+        self.detected = False
         self._versions: list[tuple[Tensor, int]] = []
 
     def see(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
         """One operation and its output; in the ordinary memory format nothing is to be found."""
         if self.layout is ORDINARY:
             return
-        self.found = self.found or reads_layout(func)
+        self.detected = self.detected or reads_layout(func)
         source = next(iter([*args, *kwargs.values()]), None)
         if func not in _COPYING or not isinstance(source, Tensor) or not isinstance(output, Tensor):
             return
@@ -68,9 +68,9 @@ class LayoutReads:
 
     def finish(self) -> bool:
         """The pass is over: True if it may depend on the memory format."""
-        self.found = self.found or any(tensor._version != version for tensor, version in self._versions)
+        self.detected = self.detected or any(tensor._version != version for tensor, version in self._versions)
         self._versions.clear()
-        return self.found
+        return self.detected
 
 
 def preferred(model: nn.Module, inputs: Tensor, precision: torch.dtype | None = None) -> torch.memory_format:

@@ -54,7 +54,7 @@ def extremal_perturbation(
         target = torch.arange(count, device=run.inputs.device) >= round((1 - area) * count)
         masked = _masking(run, baseline)
 
-        def shown(mask: Tensor, step: int) -> Tensor:
+        def masked_input(mask: Tensor, step: int) -> Tensor:
             return masked(_smooth_maximum(mask, reach))
 
         def cost(mask: Tensor, step: int) -> Tensor:
@@ -70,7 +70,7 @@ def extremal_perturbation(
         worth = 1 / span.where(span > 0, 1)
         rate = lr * count / 1024  # each node's share of the score shrinks as their number grows
         momentum = partial(torch.optim.SGD, lr=rate, momentum=0.9, dampening=0.9)
-        return _smooth_maximum(learned_mask(run, start, shown, cost, momentum, steps, worth), reach)
+        return _smooth_maximum(learned_mask(run, start, masked_input, cost, momentum, steps, worth), reach)
 
     mask = procedure(optimized)
     return _with_masked_score(mask, mask, baseline)
@@ -99,7 +99,7 @@ def meaningful_perturbation(
         question, nodes, masked = run.as_probability(), _nodes(run, COARSE_NODES), _masking(run, baseline)
         share = 28**2 / math.prod(nodes)
 
-        def shown(mask: Tensor, step: int) -> Tensor:
+        def masked_input(mask: Tensor, step: int) -> Tensor:
             return _shifted(run, masked(mask), step)
 
         def cost(mask: Tensor, step: int) -> Tensor:
@@ -108,7 +108,7 @@ def meaningful_perturbation(
             return share * (sparsity * removed + smoothness * torch.stack(rough).sum(0))
 
         start = _half_score_mask(question, masked, nodes)
-        return 1 - learned_mask(question, start, shown, cost, partial(torch.optim.Adam, lr=lr), steps, worth=-1)
+        return 1 - learned_mask(question, start, masked_input, cost, partial(torch.optim.Adam, lr=lr), steps, worth=-1)
 
     removed = procedure(optimized)
     return _with_masked_score(removed, 1 - removed, baseline)

@@ -37,7 +37,7 @@ def gradients(first: Tensor, second: Tensor) -> float:
             f"maps of {tuple(first.shape)} have no histograms of oriented gradients; use similarity='spearman'"
         )
     side = min(16, min(first.shape) // 3)
-    histograms = [torch.from_numpy(hog(_peaked(each), pixels_per_cell=(side, side))) for each in (first, second)]
+    histograms = [torch.from_numpy(hog(_peaked(values), pixels_per_cell=(side, side))) for values in (first, second)]
     return _correlation(*histograms)
 
 

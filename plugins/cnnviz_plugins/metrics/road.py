@@ -118,6 +118,6 @@ def _coarse(values: Tensor, known: Tensor) -> Tensor:
         return mean
     stride = [2 if length > 1 else 1 for length in size]
     pool = POOLS[len(size) - 1]
-    smaller = [pool(each, stride, stride, ceil_mode=True) for each in (values, known)]
+    smaller = [pool(tensor, stride, stride, ceil_mode=True) for tensor in (values, known)]
     guess = resize(_coarse(*smaller), size)
     return torch.where(known > 0, mean, guess)
