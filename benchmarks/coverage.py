@@ -103,8 +103,8 @@ def page(rows: dict[str, dict[str, str]], methods: list[str]) -> str:
             "# Every torchvision model with every method",
             "",
             f"Made by `python -m benchmarks.coverage` with torchvision {torchvision.__version__} and torch "
-            f"{torch.__version__}: random weights, the layer found automatically. ✓ works; a number is a refusal, "
-            "told below.",
+            f"{torch.__version__}: random weights, the automatic layer. ✓ works; a number is a refusal, "
+            "explained below.",
             "",
             *table("l" + "c" * len(methods), ["model", *methods], cells),
             "",
