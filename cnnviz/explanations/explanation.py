@@ -155,7 +155,7 @@ class Explanation:
                 notes={name.removeprefix(NOTE): tensor for name, tensor in tensors.items() if name.startswith(NOTE)},
                 renderer=about["renderer"],
                 objective=about.get("objective"),
-                options=ExplainOptions(**about["options"]),
+                options=ExplainOptions(**about.get("options", {})),  # 0.3.0 kept none
             )
         except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not an explanation that cnnviz saved: {error}") from error

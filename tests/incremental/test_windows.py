@@ -579,3 +579,23 @@ def test_a_wrong_effect_is_found_out_beside_larger_right_ones(large: int, evalua
         found = run.scores_from("layer", 3, lambda start, stop, item: variants[start:stop])
     torch.testing.assert_close(found[:, 0], expected)
     assert not evaluators[0].trusted
+
+
+def test_a_box_that_changes_nothing_leaves_the_score_as_it_is_known(evaluators: list[Evaluator]) -> None:
+    """In lower precision the known score differs from that of the recorded pass; the difference is in no variant."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    inputs = torch.randn(1, 2, 24, 24, generator=torch.Generator().manual_seed(1))
+    boxes = small_boxes(6, (24, 24), 4)
+    with torch.no_grad():
+        run = Run(net, inputs, torch.tensor([1]), options=RunOptions(precision=torch.bfloat16))
+        assert (run.score - net(inputs)[:, 1]).abs() > 1e-5
+
+        def inside(number: int, item: int) -> Tensor:
+            (top, bottom), (left, right) = boxes[number].tolist()
+            return inputs[item, :, top:bottom, left:right] * (1 if number == 1 else 9)
+
+        found = run.scores_of_boxes(boxes, inside)
+    torch.testing.assert_close(found[1], run.score, rtol=0, atol=1e-6)
+    assert (found[0] - run.score).abs() > 1e-3
+    assert evaluators[0].trusted
