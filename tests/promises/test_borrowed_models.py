@@ -231,7 +231,15 @@ def test_hooks_of_the_user_see_what_a_pass_would_show(ask: Callable[[Run], tuple
 
 @pytest.mark.parametrize(
     ("kind", "sure"),
-    [(Plain, True), (Keeps, True), (Counts, False), (Averages, False), (KeepsInAList, False), (Transformed, False)],
+    [
+        (Plain, True),
+        (Keeps, True),
+        (Counts, False),
+        (Averages, False),
+        (AveragesUnseen, False),
+        (KeepsInAList, False),
+        (Transformed, False),
+    ],
 )
 def test_what_can_be_replayed_is(kind: type[Plain], sure: bool, evaluators: list[Evaluator]) -> None:
     net, inputs = kind(), tiny_inputs(items=1)
