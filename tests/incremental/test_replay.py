@@ -290,6 +290,36 @@ def test_a_way_that_the_change_does_not_decide_is_kept() -> None:
         assert replay.operations == 3  # a convolution, a mean, a linear layer
 
 
+class PicksWhatWasThere(nn.Module):
+    """What it picks does not descend from the change; which it is, does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early, self.layer = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 3, 1)
+        randomized(self, seed=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        early = self.early(x)
+        means = self.layer(early).mean((2, 3))
+        best = int(means[0].argmax())
+        return means + early[:, best].mean((1, 2))[:, None]
+
+
+def test_a_python_value_that_differs_in_one_variant_alone_is_noticed() -> None:
+    """Neither in that of the middle, nor in the one that moves the score most."""
+    net, inputs = PicksWhatWasThere(), tiny_inputs(items=1)
+    with torch.no_grad():
+        run = Run(net, inputs, TARGET[:1])
+        layer = run.activation("layer")
+        second, first = layer.mean((2, 3))[0].argsort()[-2:].tolist()
+        other = layer.clone()
+        other[:, second] += float((layer[:, first] - layer[:, second]).mean()) + 0.01
+        variants = torch.stack([other, layer + 0.5, layer + 50])
+        found = run.scores_from("layer", 3, lambda start, stop, item: variants[start:stop, item])
+    torch.testing.assert_close(found, one_by_one(net, inputs, "layer", variants, of_target), rtol=1e-10, atol=1e-12)
+    assert all(replay.trusted for replay in replays(run))
+
+
 # What must not be believed
 
 
