@@ -198,7 +198,7 @@ class Registry(Mapping[str, M]):
         return len(self._methods.keys() | self._offers().keys())
 
     def origin(self, name: str) -> str:
-        """The distribution that offers the name, with its version: ``cnnviz 0.3.0``."""
+        """The distribution that offers the name, with its version: ``cnnviz 0.4.0``."""
         return self._origins.get(name) or _origin(self._offers()[name])
 
     def faults(self) -> dict[str, PluginError]:

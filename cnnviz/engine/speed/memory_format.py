@@ -1,9 +1,8 @@
-"""In which order a forward pass keeps its numbers in memory: what is computed stays the same, to rounding.
+"""Memory formats of a forward pass: channels last where that is faster. The results are equal up to rounding.
 
 With channels last, convolutions on a CPU take 0.6 to 0.95 of the time, unless the weights are many beside the places
-they act on: they are brought into the same order in every pass. A model that looks at strides or at memory itself is
-answered in the ordinary order, and always will be. So is one that writes through what is a view in one order and a copy
-in the other.
+they act on: weights are reordered in every pass. A model that reads strides or memory itself is computed in the ordinary
+memory format, now and later. So is a model that writes through what is a view in one format and a copy in the other.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _COPYING = {
     for name in ("reshape", "reshape_as", "flatten", "ravel", "contiguous", "to")
     if hasattr(home, name)
 }
-"""What gives a view or a copy, as the order has it."""
+"""Operations that return a view or a copy, depending on the memory format."""
 
 
 class LayoutReads:
@@ -74,7 +73,7 @@ class LayoutReads:
 
 
 def preferred(model: nn.Module, inputs: Tensor, precision: torch.dtype | None = None) -> torch.memory_format:
-    """The order in which a pass of these inputs is fastest, as far as it was measured: pictures on x86 CPUs."""
+    """The memory format in which a pass of these inputs is fastest, as measured: for pictures on x86 CPUs."""
     measured = inputs.device.type == "cpu" and inputs.ndim == 4 and inputs.dtype is torch.float32
     if not measured or type(inputs) is not Tensor or inputs[0, 0].numel() < SMALLEST or facts_of(model).get(ORDINARY):
         return ORDINARY
