@@ -550,7 +550,7 @@ def test_classes_of_signals_are_kept_and_not_drawn(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_signals.py").write_text(
-        "from torch import nn\nfrom cnnviz import SegmentationNet\n"
+        "from torch import nn\nfrom cnnviz.models import SegmentationNet\n"
         "def net():\n    return SegmentationNet(nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.MaxPool1d(2)), 3)\n"
     )
     np.save(tmp_path / "beat.npy", np.random.default_rng(0).standard_normal((2, 31), np.float32))
