@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -162,6 +164,17 @@ def test_a_library_is_met_in_few_rooms(package: str, owners: set[str]) -> None:
         if any(f"{name}.".startswith(f"{package}.") for name in imported(file, everywhere=True))
     }
     assert users <= owners
+
+
+def test_every_library_that_is_imported_is_a_declared_dependency() -> None:
+    """Not only there because another package brings it along."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=\[ ]", line)[0].lower().replace("-", "_") for line in project["dependencies"]}
+    called = {"pil": "pillow", "skimage": "scikit_image", "cv2": "opencv_python_headless"}
+    files = [*(ROOT / "cnnviz").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]
+    modules = {name.partition(".")[0] for file in files for name in imported(file, everywhere=True)}
+    libraries = modules - set(sys.stdlib_module_names) - {"cnnviz", "cnnviz_plugins"}
+    assert {called.get(name.lower(), name.lower()) for name in libraries} <= declared
 
 
 def test_importing_and_listing_load_neither_torch_nor_matplotlib() -> None:
