@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Hashable
+from operator import is_
 from typing import Any
 
 from torch import nn
@@ -20,7 +21,8 @@ def facts_of(model: nn.Module) -> dict[Hashable, Any]:
     """
     modules = list(model.modules())
     known, facts = _remembered.get(model, ([], {}))
-    if len(known) != len(modules) or any(there() is not module for there, module in zip(known, modules, strict=True)):
+    # at the speed of C, for every pass asks
+    if len(known) != len(modules) or not all(map(is_, [reference() for reference in known], modules)):
         facts = {}
         _remembered[model] = [weakref.ref(module) for module in modules], facts
     return facts

@@ -76,14 +76,17 @@ class LayoutReads:
 def preferred(model: nn.Module, inputs: Tensor, precision: torch.dtype | None = None) -> torch.memory_format:
     """The memory format in which a pass of these inputs is fastest, as measured: for pictures on x86 CPUs."""
     measured = inputs.device.type == "cpu" and inputs.ndim == 4 and inputs.dtype is torch.float32
-    if not measured or type(inputs) is not Tensor or inputs[0, 0].numel() < SMALLEST or facts_of(model).get(ORDINARY):
+    if not measured or type(inputs) is not Tensor or inputs[0, 0].numel() < SMALLEST:
         return ORDINARY
     if platform.machine().lower() not in ("x86_64", "amd64") or not torch._C._has_mkldnn:
         return ORDINARY
-    weights = [module.weight.numel() for module in model.modules() if isinstance(module, nn.Conv2d)]
-    if not weights or (sum(weights) > WEIGHTS_PER_PLACE * inputs[:, 0].numel() and precision not in _HALVES):
+    facts, weights = facts_of(model), "weights of convolutions"
+    if facts.get(ORDINARY):
         return ORDINARY
-    return torch.channels_last
+    if weights not in facts:
+        facts[weights] = sum(part.weight.numel() for part in model.modules() if isinstance(part, nn.Conv2d))
+    many = facts[weights] > WEIGHTS_PER_PLACE * inputs[:, 0].numel() and precision not in _HALVES
+    return ORDINARY if many or not facts[weights] else torch.channels_last
 
 
 def keep_ordinary(model: nn.Module) -> None:
