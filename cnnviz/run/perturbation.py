@@ -57,6 +57,8 @@ def scores_of_changes(
     """Scores of variants that replace the input or a layer's output, or a box of it, (count, N)."""
     question, score, first = passes.question, passes.score().detach(), passes.inputs[0]
     options, at_input = question.options, isinstance(site, InputPlace)
+    if not count:
+        return score.new_empty(0, len(first))
     kept = None if at_input or str(site) not in passes.trace.activations else passes.trace.activation(str(site))
     if options.precision is not None and not at_input:
         kept = passes.activation(str(site))
