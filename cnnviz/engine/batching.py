@@ -36,9 +36,9 @@ def items_at_once(device: torch.device, memory: int | None, bytes_per_item: int)
 
 def variants_of(device: torch.device, memory: int | None, largest: int) -> int:
     """How many variants to replay at once, by the bytes of the largest output that one of them makes; at least one."""
-    if device.type == "cpu":  # outputs that stay in the cache; larger ones lose more than handing out work costs
-        return max(1, min(CPU_REPLAYED, budget(device, memory)) // largest)
-    return max(1, budget(device, memory) // (4 * largest))  # the output, what it is made of, and room to work
+    fitting = budget(device, memory) // (4 * largest)  # the output, what it is made of, and room to work
+    # on CPU outputs that stay in the cache; larger ones lose more than handing out work costs
+    return max(1, min(fitting, CPU_REPLAYED // largest) if device.type == "cpu" else fitting)
 
 
 def passed_at_once(device: torch.device, memory: int | None, largest: int) -> int:

@@ -57,7 +57,7 @@ class Explanation:
     options: ExplainOptions = field(default_factory=ExplainOptions)
     """How it was computed; metrics that ask the model again ask it so."""
     attribution: Attribution | None = field(default=None, repr=False)
-    """What computed the values; None for an explanation read from a file."""
+    """What computed the values; None for an explanation read from a file, or pickled."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -75,6 +75,10 @@ class Explanation:
             score=self.score[part],
             notes={name: note[part] for name, note in self.notes.items()},
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """An explanation is pickled without what computed it, which may be a function of its own, or hold a layer."""
+        return vars(self) | {"attribution": None}
 
     def __iter__(self) -> Iterator[Explanation]:
         return (self[item] for item in range(len(self)))

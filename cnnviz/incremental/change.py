@@ -58,8 +58,10 @@ class Change:
         values = self.values(numbers)
         if self.boxes is None:
             variants = values if isinstance(values, Tensor) else torch.stack(list(values))
-            # what was rounded more coarsely is in all of a variant, and no part of the change
-            return variants - self.made_of + before if self.coarse and self.made_of is not None else variants
+            if self.coarse and self.made_of is not None:
+                # where nothing changes, what was rounded more coarsely is no part of the change
+                variants = torch.where(variants == self.made_of, before, variants)
+            return variants
         variants = expanded(before, len(numbers)).clone(memory_format=torch.contiguous_format)
         for variant, number, inside in zip(variants, numbers, values, strict=True):
             variant[(slice(None), *self.boxes.spans(number))] = inside

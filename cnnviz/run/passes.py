@@ -94,7 +94,8 @@ class Passes:
 
     def with_model(self, model: nn.Module) -> Passes:
         """The same question put to another model with layers of the same names."""
-        return Passes(model, self.inputs, self.question, Plan(score_layers=self.question.layers), names=self.names)
+        question = replace(self.question, options=replace(self.question.options, compiled=None))
+        return Passes(model, self.inputs, question, Plan(score_layers=question.layers), names=self.names)
 
     def shared(self, question: Question, plan: Plan) -> Passes:
         """The same forward pass for another question, which may ask for gradients of the same graph."""

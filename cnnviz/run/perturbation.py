@@ -57,6 +57,8 @@ def scores_of_changes(
     """Scores of variants that replace the input or a layer's output, or a box of it, (count, N)."""
     question, score, first = passes.question, passes.score().detach(), passes.inputs[0]
     options, at_input = question.options, isinstance(site, InputPlace)
+    if not count:
+        return score.new_empty(0, len(first))
     kept = None if at_input or str(site) not in passes.trace.activations else passes.trace.activation(str(site))
     if options.precision is not None and not at_input:
         kept = passes.activation(str(site))
@@ -103,9 +105,9 @@ def variants_at_once(passes: Passes, items: int) -> int:
 def is_independent(passes: Passes) -> bool:
     """True if what the score of these inputs is read from stays the same where others are passed beside them."""
     first, options = passes.inputs[0], passes.question.options
-    # a function that a rule reads with several batches at once may mix what the model does not
-    by_score = passes.question.is_function and bool(passes.trace.rules)
-    alone = [] if by_score else _outputs(passes, len(first))
+    # a function may also read what has no rows, and one that a rule reads with several batches at once may mix them
+    by_score, at_once = passes.target is None, passes.question.is_function and bool(passes.trace.rules)
+    alone = _outputs(passes, len(first))
 
     def beside() -> Sequence[Tensor]:
         reach = first.abs().max()
@@ -113,12 +115,13 @@ def is_independent(passes: Passes) -> bool:
         noise = torch.rand(first.shape, generator=generator, device=first.device)
         unlike = (noise * reach.where(reach > 0, 1)).to(first)  # the inputs may be a baseline, all alike
         both = passes.at(torch.cat([first, unlike]), compiled=False)  # of another size, it would be compiled anew
-        values = _outputs(both, 2 * len(first)) if alone else [both.unchecked_score(by_score).detach()]
+        values = _outputs(both, 2 * len(first))
+        values += [both.unchecked_score(at_once).detach()] if by_score else []
         return [value[: len(first)] for value in values]
 
     try:
-        if not alone:
-            return unchanged([passes.score().detach()], beside, options.precision)
+        if by_score:
+            return unchanged([*alone, passes.score().detach()], beside, options.precision)
         layers = frozenset(passes.trace.score_layers)
         key = first.shape[1:], first.dtype, options.precision, options.before_softmax, layers
         return independent(passes.model, key, alone, beside, options.precision)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnviz.engine.agreement import agrees
+from cnnviz.engine.agreement import agrees, outputs_agree
 
 
 def changes(*values: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -55,3 +55,22 @@ def test_ten_bits_of_cuda_are_allowed_for(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Tensor, "is_cuda", True)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert agrees(found, plain, score=score) is True
+
+
+@pytest.mark.parametrize(
+    ("fast", "plain", "verdict"),
+    [
+        (torch.tensor([3, 1]), torch.tensor([3, 1]), True),
+        (torch.tensor([3, 1]), torch.tensor([3, 2]), False),
+        (torch.tensor([True, False]), torch.tensor([True, False]), True),
+        (torch.tensor([True, False]), torch.tensor([True, True]), False),
+        (changes(1.0, -torch.inf), changes(1.00001, -torch.inf), True),
+        (changes(1.0, -torch.inf), changes(1.01, -torch.inf), False),  # however large the other difference could be
+        (changes(1.0, -torch.inf), changes(1.0, torch.inf), False),
+        (changes(1.0, 2.0), changes(1.0, -torch.inf), False),
+        (changes(1.0, 2.0), changes(1.0, torch.nan), False),
+    ],
+)
+def test_outputs_are_compared_whatever_they_hold(fast: Tensor, plain: Tensor, verdict: bool) -> None:
+    scores = changes(0.5, -0.2)
+    assert outputs_agree({"scores": scores, "beside": fast}, {"scores": scores, "beside": plain}) is verdict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import cnnviz
-from cnnviz import attributions, explain, gradient, rule
+from cnnviz import Run, attributions, explain, gradient, rule
 from cnnviz.__main__ import main
 from cnnviz.engine import operation_observer as engine
 from cnnviz.engine.model_facts import facts_of
 from cnnviz.engine.speed import memory_format as layouts
 from cnnviz.engine.speed.batch_norm import scaled
+from cnnviz.engine.speed.compilation import compiled
+from cnnviz.run.options import RunOptions
 
 
 class Wide(nn.Module):
@@ -345,6 +348,23 @@ def test_what_rounding_does_to_a_large_score_is_in_no_difference(method: str, fo
     assert cosine.min() > 0.999, cosine
 
 
+def test_values_put_into_a_layer_are_those_that_were_given() -> None:
+    net, inputs, target = Wide(), pictures(), torch.ones(2, dtype=torch.int64)
+
+    def effects(run: Run) -> Tensor:
+        maps = run.activation("first")
+
+        def without_one(start: int, stop: int, item: int) -> Tensor:
+            return torch.stack([maps[item].index_fill(0, torch.tensor(channel), 0.0) for channel in range(start, stop)])
+
+        return run.scores_from("first", maps.shape[1], without_one) - run.score
+
+    with torch.no_grad():
+        changes = effects(Run(net, inputs, target, options=RunOptions(precision=torch.bfloat16)))
+        expected = effects(Run(net, inputs, target))
+    torch.testing.assert_close(changes, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_half_precision_is_computed_in_half() -> None:
     kinds = []
     net = Wide()
@@ -556,6 +576,36 @@ def test_a_compiled_model_that_answers_differently_is_refused() -> None:
     torch._dynamo.register_backend(wrong, name="wrong_backend")
     with pytest.raises(ValueError, match="Wide answers differently when compiled by wrong_backend; leave compile out"):
         explain(Wide(), pictures(), "occlusion", target=1, compile="wrong_backend")
+
+
+@pytest.mark.parametrize("settings", [{"compile": "eager"}, {"fold": True}])
+def test_masked_scores_and_numbers_of_classes_are_no_reason_to_refuse(settings: dict[str, Any]) -> None:
+    class Masked(Wide):
+        def forward(self, x: Tensor) -> Any:
+            scores = super().forward(x)
+            classes = torch.arange(scores.shape[1])
+            return scores.masked_fill(classes == 0, -torch.inf), scores.argmax(1), classes > 0
+
+    net, inputs = Masked(), pictures()
+
+    def second(output: Any) -> Tensor:
+        scores: Tensor = output[0][:, 1]
+        return scores
+
+    expected = explain(net, inputs, "occlusion", target=second).values
+    torch.testing.assert_close(
+        explain(net, inputs, "occlusion", target=second, **settings).values, expected, rtol=1e-3, atol=1e-5
+    )
+
+
+def test_a_changed_copy_is_asked_itself_and_not_the_compiled_model() -> None:
+    net, inputs, target = Wide(), pictures(), torch.ones(len(pictures()), dtype=torch.int64)
+    changed = copy.deepcopy(net)
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            parameter *= 1.5
+        run = Run(net, inputs, target, options=RunOptions(compiled=compiled(net, [inputs], "eager")))
+        torch.testing.assert_close(run.of(changed).score, changed(inputs)[:, 1])
 
 
 def test_settings_that_hasten_go_together() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import safetensors
@@ -30,3 +31,13 @@ def test_a_file_of_an_older_version_has_default_options(tmp_path: Path) -> None:
     loaded = Explanation.load(file)
     torch.testing.assert_close(loaded.values, answer.values, rtol=0, atol=0)
     assert loaded.options == answer.options
+
+
+def test_explanations_are_pickled_without_what_computed_them() -> None:
+    for attribution in ("occlusion", lambda run: run.inputs * 2):
+        explanation = explain(AveragingNet(), tiny_inputs(), attribution, target=1)
+        read = pickle.loads(pickle.dumps(explanation))
+        assert torch.equal(read.values, explanation.values)
+        assert read.options == explanation.options
+        assert read.attribution is None
+        assert explanation.attribution is not None

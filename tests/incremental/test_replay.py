@@ -555,6 +555,16 @@ def test_a_replayed_operation_gives_8_mib_at_most_by_default() -> None:
     assert max(counted.batches) == 128
 
 
+def test_a_budget_has_room_for_what_outputs_are_made_of() -> None:
+    net, inputs = depth(3), torch.ones(1, 2, 64, 64, dtype=torch.float64)
+    run = Run(net, inputs, TARGET[:1], options=RunOptions(memory=2**20))
+    with torch.no_grad():
+        kept = run.activation("0")
+        with Convolutions() as counted:
+            run.scores_from("0", 30, lambda start, stop, item: dimmed(kept[item], start, stop))
+    assert max(counted.batches) == 2**20 // (4 * kept.nbytes) == 4
+
+
 def test_any_budget_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "CPU_REPLAYED", 2**40)
     found = []

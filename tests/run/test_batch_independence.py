@@ -104,6 +104,32 @@ def test_a_target_may_mix_what_the_model_does_not() -> None:
         torch.testing.assert_close(found, torch.stack([over_the_mean(model(each)) for each in every]))
 
 
+@pytest.mark.parametrize("items", [1, 2])
+@pytest.mark.parametrize("mean", [Tensor.mean, lambda scores: float(scores.detach().mean())])
+def test_what_a_model_tells_of_its_whole_batch_is_that_of_each_variant(
+    mean: Callable[[Tensor], Any], items: int
+) -> None:
+    class TellsTheMean(Plain):
+        def forward(self, x: Tensor) -> Any:
+            scores = super().forward(x)
+            return {"scores": scores, "mean": mean(scores)}
+
+    def over_the_mean(output: Any) -> Any:
+        return output["scores"][:, 1] - output["mean"]
+
+    model, every = TellsTheMean(), variants(items=items)
+    boxes = torch.tensor([[[row, row + 2], [row, row + 3]] for row in range(4)])
+    with torch.no_grad():
+        run = Run(model, tiny_inputs(2, items), over_the_mean)
+        found = run.scores_of(len(every), lambda start, stop: every[start:stop])
+        torch.testing.assert_close(found, torch.stack([over_the_mean(model(each)) for each in every]))
+        found = run.scores_of_boxes(boxes, lambda number, item: torch.full((2, 2, 3), float(number)).double())
+        for number in range(len(boxes)):
+            changed = tiny_inputs(2, items)
+            changed[:, :, number : number + 2, number : number + 3] = number
+            torch.testing.assert_close(found[number], over_the_mean(model(changed)))
+
+
 def test_it_is_found_once_for_each_model_as_it_is() -> None:
     model, every = Plain(), variants()
 

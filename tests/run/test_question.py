@@ -245,3 +245,9 @@ def test_boxes_of_a_layer_are_those_of_whole_passes(layer: str) -> None:
                 expected[number, item] = by_place(net(inputs))[item]
                 handle.remove()
     torch.testing.assert_close(found, expected)
+
+
+def test_no_variants_have_no_scores() -> None:
+    run = Run(Dense(), tiny_inputs(2, ITEMS), by_place)
+    assert run.scores_from("layer", 0, lambda start, stop, item: torch.empty(0)).shape == (0, ITEMS)
+    assert run.scores_of_boxes(torch.empty(0, 2, 2).long(), lambda number, item: torch.empty(0)).shape == (0, ITEMS)
