@@ -54,11 +54,14 @@ def agrees(
         return fast.shape == plain.shape
     if not plain.is_floating_point() and not plain.is_complex():  # numbers of classes, masks
         fast, plain = fast.float(), plain.float()
-    step = max(_step(plain), torch.finfo(precision).eps if precision else 0.0)
+    coarse = torch.finfo(precision).eps if precision else 0.0
     if score is None:
+        # TF32 is not allowed for: beside what it rounds, a weak effect of other inputs would not be seen
+        step = max(torch.finfo(plain.dtype).eps, coarse)
         # a model may mask scores with minus infinity
         slack = max(OF_VALUES, (4 if precision else 16) * step) * plain.abs().where(plain.isfinite(), 0).max()
         return bool(torch.isclose(fast, plain, rtol=0, atol=float(slack), equal_nan=True).all())
+    step = max(_step(plain), coarse)
     # half precision is summed in float32: errors do not grow from layer to layer as much as the numbers are coarse
     steps, telling = (64, 16) if step < 2.0**-16 else (4, 4)
     rounding = steps * step * torch.maximum(plain.abs().max(), score.abs().max()) + 2 * noise

@@ -608,6 +608,22 @@ def test_a_changed_copy_is_asked_itself_and_not_the_compiled_model() -> None:
         torch.testing.assert_close(run.of(changed).score, changed(inputs)[:, 1])
 
 
+class Opaque:
+    def __init__(self, scores: Tensor) -> None:
+        self.scores = scores
+
+
+def test_an_output_that_cannot_be_compared_is_not_compiled() -> None:
+    class Wraps(Wide):
+        def forward(self, x: Tensor) -> Any:
+            return Opaque(super().forward(x))
+
+    with pytest.raises(
+        ValueError, match="Wraps gives a Opaque without tensors that can be compared; leave compile out"
+    ):
+        explain(Wraps(), pictures(), "occlusion", target=lambda output: output.scores[:, 1], compile="eager")
+
+
 def test_settings_that_hasten_go_together() -> None:
     net, inputs = Wide(), pictures()
     expected = explain(net, inputs, "rise", masks=8, cells=2, target=1).values
