@@ -59,8 +59,10 @@ class LayoutReads:
         if self.layout is ORDINARY:
             return
         self.detected = self.detected or reads_layout(func)
+        if func not in _COPYING:
+            return
         source = next(iter([*args, *kwargs.values()]), None)
-        if func not in _COPYING or not isinstance(source, Tensor) or not isinstance(output, Tensor):
+        if not isinstance(source, Tensor) or not isinstance(output, Tensor):
             return
         if source.ndim > 2 and source.shape[1] > 1 and source[0, 0].numel() > 1 and output.dtype is source.dtype:
             sharing = [tensor.detach() for tensor in (source, output) if not tensor.is_inference()]
