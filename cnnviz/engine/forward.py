@@ -1,8 +1,8 @@
 """One forward pass through a borrowed model: the only place of the package that calls a model.
 
 Everything that a pass needs (hooks, modes, gradient mode) is entered here and left here, also when the model raises.
-Tensors that the pass binds to attributes, parameters or buffers of the model are unbound when it ends, unless it is the
-question's own pass, which leaves what an ordinary pass leaves.
+Tensors that the pass binds to attributes, parameters or buffers of the model are unbound when it ends, unless the
+caller wants to leave what an ordinary pass leaves (``keep_bindings``).
 """
 
 from __future__ import annotations

@@ -99,8 +99,10 @@ def check_spatial(name: str, module: nn.Module, output: Tensor, inputs: Tensor) 
 def last_spatial_layer(model: nn.Module, inputs: Sequence[Tensor]) -> str:
     """The last layer that still has spatial extent, before pooling and before scores are spread over space.
 
-    Costs one forward pass of one input, once for each model and input shape.
+    Costs one forward pass of one input, once for each model and input shape; every time where there are further inputs.
     """
+    if len(inputs) > 1:
+        return _find_last(model, inputs)  # another input may decide which layers run
     facts, key = facts_of(model), ("last spatial layer", inputs[0].shape[1:])
     if key not in facts:
         facts[key] = _find_last(model, inputs)

@@ -68,8 +68,9 @@ class WholePasses:
     def inputs(self, copies: int, changed: Tensor | None = None) -> list[Tensor]:
         """All inputs of the model, of which it may write each; the first one changed, if that is the site."""
         first, *others = (expanded(tensor, copies) for tensor in self.query.inputs)
-        at_input = changed is not None and isinstance(self.change.site, InputPlace)
-        return [changed if at_input else first.clone(), *(tensor.clone() for tensor in others)]  # type: ignore[list-item]  # not None there
+        if changed is None or not isinstance(self.change.site, InputPlace):
+            changed = first.clone()
+        return [changed, *(tensor.clone() for tensor in others)]
 
     def drawn_inputs(self, numbers: Sequence[int]) -> Tensor:
         """The model's first input for these variants, (K, C, *spatial)."""

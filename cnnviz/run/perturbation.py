@@ -59,12 +59,10 @@ def scores_of_changes(
     options, at_input = question.options, isinstance(site, InputPlace)
     if not count:
         return score.new_empty(0, len(first))
-    kept = None if at_input or str(site) not in passes.trace.activations else passes.trace.activation(str(site))
-    if options.precision is not None and not at_input:
-        kept = passes.activation(str(site))
-    where = None
-    if boxes is not None:
-        where = Boxes.of(boxes, (first if at_input else passes.activation(str(site))).shape[2:])
+    made_of = None
+    if not at_input and (boxes is not None or options.precision or str(site) in passes.trace.activations):
+        made_of = passes.activation(str(site))
+    where = None if boxes is None else Boxes.of(boxes, (first if made_of is None else made_of).shape[2:])
     together = at_input and (count < 2 or is_independent(passes))
     split = len(first) == 1 or not question.is_function or splits_by_rows(passes.trace.output, len(first))
     if at_input and not (together and split):
@@ -78,7 +76,7 @@ def scores_of_changes(
             count,
             partial(_of_item, values, item),
             where,
-            None if kept is None else kept[item : item + 1],
+            None if made_of is None else made_of[item : item + 1],
             coarse=options.precision is not None,
         )
         query = Query(
@@ -88,7 +86,8 @@ def scores_of_changes(
             [one.layer_name(layer) for layer in one.question.layers],
             options.before_softmax,
         )
-        known = score[item : item + 1] if at_input or change.coarse else None  # of a layer no more is changed
+        # inputs were found to be independent; where they mix, the score in the batch is not that of one input alone
+        known = score[item : item + 1] if at_input or change.coarse else None
         scores[:, item] = evaluator.scores(query, change, known)
     check_finite(scores, f"the model's score of a changed {'input' if at_input else 'layer'}")
     return scores
@@ -107,6 +106,7 @@ def is_independent(passes: Passes) -> bool:
     first, options = passes.inputs[0], passes.question.options
     # a function may also read what has no rows, and one that a rule reads with several batches at once may mix them
     by_score, at_once = passes.target is None, passes.question.is_function and bool(passes.trace.rules)
+    remembered = not by_score and len(passes.inputs) == 1  # another input may decide what the model does
     alone = _outputs(passes, len(first))
 
     def beside() -> Sequence[Tensor]:
@@ -120,8 +120,9 @@ def is_independent(passes: Passes) -> bool:
         return [value[: len(first)] for value in values]
 
     try:
-        if by_score:
-            return unchanged([*alone, passes.score().detach()], beside, options.precision)
+        if not remembered:
+            scores = [passes.score().detach()] if by_score else []
+            return unchanged([*alone, *scores], beside, options.precision)
         layers = frozenset(passes.trace.score_layers)
         key = first.shape[1:], first.dtype, options.precision, options.before_softmax, layers
         return independent(passes.model, key, alone, beside, options.precision)

@@ -221,6 +221,37 @@ def test_a_mixture_that_another_class_shows_is_found() -> None:
     )
 
 
+def test_another_input_that_makes_the_model_mix_is_noticed() -> None:
+    class MixesByAnother(Goals):
+        def forward(self, x: Tensor, strength: Tensor) -> Tensor:
+            scores = super().forward(x)
+            return scores - strength.max() * scores.mean(0)
+
+    inputs, settings = tiny_inputs(2, ITEMS), {"target": 0, "segments": "equal", "pieces": 4}
+    on, off = torch.ones(ITEMS, 1, dtype=torch.float64), torch.zeros(ITEMS, 1, dtype=torch.float64)
+    net = MixesByAnother()
+    explain(net, (inputs, off), "feature_ablation", **settings)
+    found = explain(net, (inputs, on), "feature_ablation", **settings).values
+    torch.testing.assert_close(found, explain(MixesByAnother(), (inputs, on), "feature_ablation", **settings).values)
+    assert not torch.allclose(found, explain(net, (inputs, off), "feature_ablation", **settings).values)
+
+
+def test_another_input_may_decide_which_layer_is_the_last() -> None:
+    class Chooses(Goals):
+        def __init__(self) -> None:
+            super().__init__()
+            self.more = randomized(nn.Conv2d(4, 4, 1))
+
+        def forward(self, x: Tensor, deep: Tensor) -> Tensor:
+            maps = self.body(x).relu()
+            return self.head((self.more(maps) if bool(deep.any()) else maps).mean((2, 3)))
+
+    net, inputs = Chooses(), tiny_inputs(2, ITEMS)
+    on, off = torch.ones(ITEMS, 1, dtype=torch.float64), torch.zeros(ITEMS, 1, dtype=torch.float64)
+    recipes = [explain(net, (inputs, flag), "grad_cam", target=0).recipe for flag in (off, on, off)]
+    assert recipes == ["grad_cam(layer='body')", "grad_cam(layer='more')", "grad_cam(layer='body')"]
+
+
 # Boxes of a layer
 
 
