@@ -47,11 +47,16 @@ def passed_at_once(device: torch.device, memory: int | None, largest: int) -> in
     return max(1, min(fitting, CPU_OUTPUT // largest) if device.type == "cpu" else fitting)
 
 
+class OneByOne(Exception):
+    """Raised by a step whose elements must not be taken together."""
+
+
 def in_chunks(count: int, step: Callable[[int, int], int | None], first: int = 1) -> None:
     """Call ``step(start, stop)`` until ``count`` is reached.
 
     The first step has ``first`` elements and may return how many to take from then on. Where memory runs out, the
-    chunk is halved and taken again: a step must not have changed anything before it is through.
+    chunk is halved and taken again: a step must not have changed anything before it is through. After ``OneByOne`` the
+    elements are taken again one by one.
     """
     start, size = 0, first
     while start < count:
@@ -60,6 +65,9 @@ def in_chunks(count: int, step: Callable[[int, int], int | None], first: int = 1
         try:
             advised = step(start, stop)
             done = True
+        except OneByOne:
+            size = 1
+            continue
         except Exception as error:
             if not is_out_of_memory(error) or stop - start == 1:
                 raise

@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from cnnviz.engine.backward_rules import Rule
+from cnnviz.engine.batch_axis import BatchAxis, UnseenOperations
 from cnnviz.engine.implicit_biases import Biases, refuse_transformed
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operations import HARDTANHS, bounds, canonical, in_place
@@ -30,6 +31,7 @@ class OperationObserver(TorchFunctionMode):
         begins: where the graph begins, as far as it is known when an operation is called.
         biases: collects the implicit biases of operations.
         layout: the memory format of the pass.
+        axis: follows the batch axis.
     """
 
     def __init__(
@@ -39,9 +41,12 @@ class OperationObserver(TorchFunctionMode):
         begins: Callable[[], Collection[Tensor | GradientEdge]],
         biases: Biases | None = None,
         layout: torch.memory_format = ORDINARY,
+        axis: BatchAxis | None = None,
     ):
         super().__init__()
         self.switchboard, self.begins, self.biases = switchboard, begins, biases
+        self.axis = axis
+        self.unseen = UnseenOperations()
         self.layout_reads = LayoutReads(layout)
         self.bytes = 0
         """Size of the operations' outputs."""
@@ -53,11 +58,21 @@ class OperationObserver(TorchFunctionMode):
         """For nodes of the graph, as far as they were visited: do they descend from where it begins?"""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        self.unseen.inside += 1
+        try:
+            return self._observe(func, args, kwargs or {})
+        finally:
+            self.unseen.inside -= 1
+
+    def _observe(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        if self.axis is not None:
+            self.axis.before(func, args, kwargs)
         if self.biases is None:
             output = self._run(func, args, kwargs)
         else:
             output = self.biases.call(func, args, kwargs, self._run)
+        if self.axis is not None:
+            self.axis.after(func, args, kwargs, output)
         self.layout_reads.see(func, args, kwargs, output)
         if isinstance(output, Tensor):
             size = output.numel() * output.element_size()

@@ -19,6 +19,13 @@ _OF_EACH_VALUE = (
     *("abs", "sin", "cos", "atan", "erf"),
 )
 
+_GETTERS = {
+    *("size", "dim", "ndimension", "numel", "nelement", "stride", "element_size", "storage_offset", "__len__"),
+    *("get_device", "is_contiguous", "is_floating_point", "is_complex", "is_signed", "is_pinned", "is_inference"),
+}
+_TENSOR_ATTRIBUTES = {"T", "mT", "H", "mH", "data", "real", "imag"}
+_ASSIGNING = {"and", "or", "xor", "lshift", "rshift", "floordiv", "mod"}  # the others come as add_ and the like
+
 
 def spelled(*names: str) -> tuple[Any, ...]:
     """Every function and method of these names, in place or not."""
@@ -144,6 +151,23 @@ def in_place(func: Operation, kwargs: Mapping[str, Any]) -> bool:
     if name.endswith("_") and not name.endswith("__"):
         return True
     return bool(kwargs.get("inplace"))  # torch's own functions hand it on by name, however it was said
+
+
+def reads_metadata(func: Any) -> bool:
+    """True for calls that only read metadata of a tensor, such as its size."""
+    name = getattr(func, "__name__", "")
+    if name == "__get__":
+        return getattr(func.__self__, "__name__", "") not in _TENSOR_ATTRIBUTES
+    return name in _GETTERS
+
+
+def written_tensor(func: Operation, operands: Sequence[Tensor], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The tensor that a call writes, if it writes one."""
+    if isinstance(kwargs.get("out"), Tensor):
+        return kwargs["out"]  # type: ignore[no-any-return]  # asked just above
+    name = getattr(func, "__name__", "")
+    assigns = name in ("__setitem__", "__set__") or (name.startswith("__i") and name[3:-2] in _ASSIGNING)
+    return operands[0] if operands and (assigns or in_place(func, kwargs)) else None
 
 
 def name_of(operation: Operation) -> str:

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
-from cnnviz.engine.forward import forward, layer_tensor
+from cnnviz.engine.batch_axis import BatchAxis, constants_of
+from cnnviz.engine.forward import forward, layer_tensor, never_ran
 from cnnviz.engine.implicit_biases import Biases
+from cnnviz.engine.layers import InputPlace
 from cnnviz.engine.operation_observer import OperationObserver
 from cnnviz.engine.operations import name_of
 from cnnviz.engine.speed.compilation import Compiled
@@ -36,8 +38,10 @@ class TraceRequest:
     input_gradient: bool = False
     layer_gradients: bool = False
     biases: bool = False
+    reads: bool = False
+    """True to find out whether Python reads values that descend from the inputs."""
     size: bool = False
-    """True to measure the bytes of the outputs."""
+    """True to measure the bytes of the outputs, and to find out whether inputs change each other's outputs."""
     score_layers: frozenset[str] = frozenset()
     """Layers that the score is read from."""
     before_softmax: bool = False
@@ -64,6 +68,7 @@ class Trace:
         request: what is kept of the pass.
         whole: begin the graph at the input, also where it could begin at a layer.
         options: how the pass is computed.
+        switchboard: says in the backward pass which rule acts; shared by traces of one question.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Trace:
         request: TraceRequest,
         whole: bool = False,
         options: PassOptions = PassOptions(),
+        switchboard: Switchboard | None = None,
     ):
         self.model_name = type(model).__name__
         self.activations: dict[str, Tensor] = {}
@@ -86,12 +92,13 @@ class Trace:
         self.spent = False
         """True if the graph was freed by the last backward pass."""
         self.rules, self.options = request.rules, options
-        self._switchboard = Switchboard()
+        self._switchboard = switchboard or Switchboard()
         from_input = request.input_gradient or request.biases or (whole and request.layer_gradients)
         with torch.inference_mode(False):  # whose tensors could not carry gradients
             self.input = _in_layout(inputs[0].detach(), options.layout).requires_grad_(from_input)
         self.biases = Biases(self.input) if request.biases else None
-        self._observer = self._observes(self.biases)
+        axis = BatchAxis(model, len(self.input), constants_of(model)) if request.size or request.reads else None
+        self._observer = self._observes(self.biases, axis)
         hooks = [
             (name, self._hook(name, name in request.layers and request.layer_gradients and not from_input, request))
             for name in request.layers | request.score_layers
@@ -101,11 +108,15 @@ class Trace:
             modes.append(torch.autocast(self.input.device.type, options.precision))
         if options.compiled is not None:
             modes.append(options.compiled.failures())
-        if request.rules or request.biases or request.size or options.layout is not ORDINARY:
+        if request.rules or request.biases or axis is not None or options.layout is not ORDINARY:
             modes.append(self._observer)
+        others = [tensor.detach() for tensor in inputs[1:]]
+        if axis is not None:
+            modes += [self._observer.unseen] if request.size else []
+            axis.begin([self.input, *others])
         output = forward(
             model,
-            (self.input, *(tensor.detach() for tensor in inputs[1:])),
+            (self.input, *others),
             hooks=hooks,
             modes=modes,
             grad=from_input,
@@ -113,6 +124,14 @@ class Trace:
             before_softmax=request.before_softmax,
             compiled=options.compiled.call if options.compiled else None,
         )
+        self.reads = axis is not None and axis.reads
+        """True if Python read values that descend from the inputs, of a request with ``reads``."""
+        apart = None if axis is None else axis.finish([output, self.score_layers])
+        self.apart = None if apart and (self._observer.unseen.found or not request.size) else apart
+        """Whether inputs of the batch are proven not to change each other's outputs, of a request with ``size``.
+
+        None if that is not known, False if an operation mixes them, or if Python reads values of the batch.
+        """
         self.layout_read = self._observer.layout_reads.finish()
         """True if the result of the model may depend on the memory format."""
         with torch.inference_mode(False), torch.enable_grad():  # the graph goes on, if there is one
@@ -138,6 +157,19 @@ class Trace:
         # of another container nobody knows what is in it
         self.layout_read = self.layout_read or not isinstance(value, int | float | str | None)
         return value
+
+    def edge(self, place: str | InputPlace) -> Any:
+        """Where gradients with respect to the input or a layer are taken. Raises LookupError for a layer not kept."""
+        if isinstance(place, InputPlace):
+            return self.input
+        if place not in self.activations:
+            raise never_ran(place)
+        return self.places.get(place, self.activations[place])
+
+    @property
+    def bias_terms(self) -> list[Any]:
+        """For each operation with an implicit bias, where its gradient is taken, and the bias."""
+        return [] if self.biases is None else self.biases.terms
 
     def activation(self, name: str) -> Tensor:
         """A layer's output, detached."""
@@ -181,15 +213,19 @@ class Trace:
             )
         return grads
 
-    def _observes(self, biases: Biases | None = None) -> OperationObserver:
+    def _observes(self, biases: Biases | None = None, axis: BatchAxis | None = None) -> OperationObserver:
         begins = partial(_begins, self.input, self.places)  # without the trace, which would hold itself then
-        return OperationObserver(self.rules, self._switchboard, begins, biases, self.options.layout)
+        return OperationObserver(self.rules, self._switchboard, begins, biases, self.options.layout, axis)
 
     def _hook(self, name: str, starts_graph: bool, request: TraceRequest) -> Callable[..., Any]:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            replacement = begin(args, layer_tensor(name, output))
-            if name in request.score_layers:
-                self.score_layers[name] = (output if replacement is None else replacement).clone()
+            with self._observer.unseen.aside():  # it is not the model that acts
+                replacement = begin(args, layer_tensor(name, output))
+                if name in request.score_layers:
+                    self.score_layers[name] = (output if replacement is None else replacement).clone()
+            if self._observer.axis is not None:
+                self._observer.axis.follow(replacement, output)
+                self._observer.axis.follow(self.score_layers.get(name), output)
             return replacement
 
         def begin(args: Any, output: Tensor) -> Tensor | None:
@@ -224,9 +260,8 @@ def _in_layout(values: Tensor, layout: torch.memory_format) -> Tensor:
 
 
 def _same_memory(args: Sequence[Any], output: Tensor) -> bool:
-    with torch._C.DisableTorchFunction():  # it is not the model that asks
-        memory = output.untyped_storage().data_ptr()
-        return any(isinstance(arg, Tensor) and arg.untyped_storage().data_ptr() == memory for arg in args)
+    memory = output.untyped_storage().data_ptr()
+    return any(isinstance(arg, Tensor) and arg.untyped_storage().data_ptr() == memory for arg in args)
 
 
 class _Begin(torch.autograd.Function):

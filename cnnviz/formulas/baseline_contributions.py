@@ -46,7 +46,7 @@ class along(Expr):
         def step(start: int, stop: int) -> int:
             nonlocal mean
             begins, points = self.ways.draw(run, start, stop)
-            folded = run.at(points.flatten(0, 1), needed, size=start == 0)
+            folded = run.in_chunk(points, needed, size=start == 0)
             values = by_variant(self.of(folded), items) * (run.inputs - begins)
             mean = mean.plus(values, [1 / self.ways.count] * (stop - start))
             return folded.variants_at_once(items) if start == 0 else 0
@@ -95,8 +95,9 @@ class _comparison(Expr):
         def step(start: int, stop: int) -> int:
             nonlocal mean
             begins, rule = self.baselines.draw(run, start, stop), self.rule(1 + stop - start)
-            slots = torch.cat([run.inputs, begins.flatten(0, 1)])
-            both = run.at(slots, Plan(gradients=frozenset({(rule, INPUT)})), size=start == 0)
+            slots = torch.cat([run.inputs[None], begins])
+            gradients = Plan(gradients=frozenset({(rule, INPUT)}))
+            both = run.in_chunk(slots, gradients, size=start == 0, at_least=2)
             values = by_variant(both.gradient(INPUT, rule)[items:], items) * (run.inputs - begins)
             scores = by_variant(both.score[items:], items)
             mean = mean.plus(torch.cat([scores[..., None], values.flatten(2)], 2), weights[start:stop])

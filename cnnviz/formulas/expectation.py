@@ -67,7 +67,7 @@ class over(Expr):
         needed = plan(*(other.of for other in together))
 
         def step(start: int, stop: int) -> int:
-            folded = run.at(self.points.draw(run, start, stop).flatten(0, 1), needed, size=start == 0)
+            folded = run.in_chunk(self.points.draw(run, start, stop), needed, size=start == 0)
             values = {other: by_variant(other.of(folded), items) for other in together}
             # all of them or, where memory runs out, none: the chunk is taken again then
             gathered.update({other: gathered[other].plus(part, weights[start:stop]) for other, part in values.items()})

@@ -25,6 +25,8 @@ class Query:
     inputs: Sequence[Tensor]
     """All inputs of the model, each (1, ...)."""
     read: Read
+    apart: Callable[[int], bool] = lambda copies: True
+    """Whether so many variants may pass through the model together, where the operations do not tell."""
     score_layers: Sequence[str] = ()
     """Layers that the score is read from."""
     before_softmax: bool = False

@@ -27,16 +27,19 @@ from cnnviz.incremental.replay import Group, Replay
 from cnnviz.incremental.whole_passes import WholePasses
 
 
+MOST_TRIED = 8
+"""How many variants are passed together to find out whether they change each other's scores."""
+
+
 class Evaluator:
     """Scores of the variants of one input after the other.
 
     Args:
         memory: bytes that one chunk may take; None for a share of what is free.
-        together: whether whole passes may hold several variants: the inputs of a batch are known to be independent.
     """
 
-    def __init__(self, memory: int | None = None, *, together: bool = False):
-        self.memory, self.together = memory, together
+    def __init__(self, memory: int | None = None):
+        self.memory = memory
         self.trusted: bool | None = None
         """True if incremental scores agree with those of whole passes; None if not known yet."""
         self.operations = 0
@@ -47,12 +50,14 @@ class Evaluator:
         """How many operations the recorded pass has."""
         self.forks = False
         """True if Python read changed values in the last recorded pass."""
+        self.at_once = 1
+        """How many variants were replayed together."""
         self._path: list[Any] | None = None
         self._groups: list[Group] = []
         self._largest = 1
 
     def scores(self, query: Query, change: Change, score: Tensor | None = None) -> Tensor:
-        """The scores of all variants, (count,).
+        """The scores of all variants, (count,); by whole passes where the pass can't be replayed.
 
         Args:
             query: of one input.
@@ -60,22 +65,28 @@ class Evaluator:
             score: the input's as it is known, (1,). The result is corrected by how much the recorded pass differs from
                 it, so that differences to that score are exact up to the rounding of variants. None: no correction.
         """
-        record = recorded(query, change)
-        whole = WholePasses(query, change, record, self.together)
-        self.forks = record is not None and record.forks
-        scores = None
-        if record is not None and record.repeatable and not (record.forks and change.boxes is not None):
-            scores = self._incremental(record, Replay(record, whole))
-        if record is None or scores is None:
-            scores = self._by_whole_passes(record, whole)
-            return scores if score is None or not change.coarse else scores + (score - whole.unchanged)
-        return scores if score is None else scores + (score - record.score)
+        whole = self._begin(query, change)
+        scores = self._by_replay(whole, score)
+        if scores is not None:
+            return scores
+        scores = whole.scores(range(change.count))
+        return scores if score is None or not change.coarse else scores + (score - whole.unchanged)
 
-    def _by_whole_passes(self, record: RecordedPass | None, whole: WholePasses) -> Tensor:
-        every, at_once = Group(torch.arange(whole.change.count, device="cpu"), None), 1
-        if record is not None and self.together and not record.forks:
-            at_once = batching.passed_at_once(record.device, self.memory, record.largest)
-        return self._chunked([every], at_once, lambda group, part: whole.scores(group.numbers[part].tolist()))
+    def replayed_scores(self, query: Query, change: Change, score: Tensor | None = None) -> Tensor | None:
+        """The same; None where the pass can't be replayed."""
+        return self._by_replay(self._begin(query, change), score)
+
+    def _begin(self, query: Query, change: Change) -> WholePasses:
+        record = recorded(query, change)
+        self.forks = record is not None and record.forks
+        return WholePasses(query, change, record)
+
+    def _by_replay(self, whole: WholePasses, score: Tensor | None) -> Tensor | None:
+        record = whole.record
+        if record is None or not record.repeatable or (record.forks and whole.change.boxes is not None):
+            return None
+        scores = self._incremental(record, Replay(record, whole))
+        return scores if score is None or scores is None else scores + (score - record.score)
 
     def _incremental(self, record: RecordedPass, replay: Replay) -> Tensor | None:
         """The incremental scores; None if they do not agree with whole passes, or can't be verified."""
@@ -86,8 +97,8 @@ class Evaluator:
         if rehearsed is False:
             self.trusted = False
             return None
-        at_once = 1 if record.forks else batching.variants_of(record.device, self.memory, self._largest)
-        scores = self._chunked(self._groups, at_once, partial(self._replayed, replay))
+        self.at_once = self._fitting(record, replay.whole.query)
+        scores = self._chunked(self._groups, self.at_once, partial(self._replayed, replay))
         if self.trusted is None:
             replayed = torch.ones(replay.change.count, dtype=torch.bool, device=scores.device)
             replayed[sorted(replay.by_whole_passes)] = False
@@ -97,6 +108,13 @@ class Evaluator:
             number = int((scores - record.score).abs().where(replayed, -1).argmax())
             self.trusted = replay.agrees(number, scores[number])
         return scores if self.trusted else None
+
+    def _fitting(self, record: RecordedPass, query: Query) -> int:
+        """How many variants are replayed together."""
+        if record.forks or record.apart is False:
+            return 1
+        fitting = batching.variants_of(record.device, self.memory, self._largest)
+        return fitting if record.apart or fitting == 1 or query.apart(min(fitting, MOST_TRIED)) else 1
 
     def _rehearse(self, replay: Replay) -> bool | None:
         """True if replayed scores agree with whole passes, False if not, None if the score does not change.

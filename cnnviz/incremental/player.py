@@ -17,12 +17,14 @@ from torch.overrides import TorchFunctionMode
 
 from cnnviz.engine.agreement import Departed
 from cnnviz.engine.nested import mapped, tensors
+from cnnviz.engine.operations import reads_metadata, written_tensor
 from cnnviz.incremental.region_cache import Chunk, Norm
 from cnnviz.incremental.region_rules import CONVOLUTIONS, on_regions
 from cnnviz.incremental.regions import Region, full
 from cnnviz.incremental.single_channel import with_one_channel_changed
-from cnnviz.incremental.tape import RecordedOp, expanded, is_getter, marked, whole_numbers, written_tensor
+from cnnviz.incremental.tape import RecordedOp, expanded, marked, whole_numbers
 
+_DATA = Tensor.data.__get__  # type: ignore[attr-defined]  # a property of C
 _READ = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, torch.Size)
 
 
@@ -63,7 +65,7 @@ class Player(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if is_getter(func):
+        if reads_metadata(func):
             return func(*args, **kwargs)
         op = next(self.remaining, None)
         if op is None or op.operation != func:
@@ -90,6 +92,8 @@ class Player(TorchFunctionMode):
         return result
 
     def _compute(self, op: RecordedOp, written: Tensor | None, func: Any, args: Any, kwargs: Any) -> Any:
+        if func == _DATA:
+            self.begun = None  # writes through it are not counted
         if func is F.batch_norm and args and args[0] in self.convolved:
             normed = self._normed(op, args, kwargs)
             if normed is not None:

@@ -23,7 +23,7 @@ class RecordedPass:
 
     def __init__(self, query: Query, change: Change, inputs: Sequence[Tensor], ordinary: bool):
         self.device, self.site, self.times = inputs[0].device, change.site, 0
-        self.output = inputs[0]
+        self.input = self.output = inputs[0]
         """The input or the layer's output, as recorded, (1, C, *spatial)."""
         copies = [tensor.clone() for tensor in inputs]  # the model may write into its input
         recorder = Recorder(query.model, copies)
@@ -34,26 +34,27 @@ class RecordedPass:
         def begin(module: nn.Module, args: Any, output: Any) -> None:
             self.times += 1
             recorder.begin(layer_tensor(str(self.site), output))
-            with torch._C.DisableTorchFunction():
+            with recorder.unseen.aside():
                 self.output = output.clone()
 
         hooks = [] if isinstance(self.site, InputPlace) else [(self.site, begin)]
         output = forward(
             query.model,
             copies,
-            hooks=[*hooks, *((name, keeps_output(layers, name, recorder.need)) for name in query.score_layers)],
-            modes=[recorder],
+            hooks=[*hooks, *((name, keeps_output(layers, name, recorder)) for name in query.score_layers)],
+            modes=[recorder.unseen, recorder],
             before_softmax=query.before_softmax,
             copy=False,
         )
         if hooks and not self.times:
             raise never_ran(self.site)
-        recorder.finish()
+        recorder.finish([output, layers])
         self.score = query.read(output, layers, 1, lambda: inputs[0]).detach()
         """Of the input itself, (1,)."""
         del output, copies  # what is held now, the model holds
         recorder.forget()
         self.repeatable, self.forks, self.ops = recorder.repeatable, recorder.forks, recorder.ops
+        self.apart, self.unknown = recorder.apart, recorder.axis.unknown
         self.largest = recorder.largest
         self.cache = RegionCache({op: number for number, op in enumerate(self.ops)}, ordinary)
         self.path = [(op.operation, [tensor.shape for tensor in tensors(op.result)]) for op in self.ops]
@@ -72,20 +73,24 @@ class RecordedPass:
 def recorded(query: Query, change: Change) -> RecordedPass | None:
     """The pass in the fastest memory format that the model takes; None where the model can't be recorded."""
     first, *others = query.inputs
+    record = None
     if change.boxes is not None:  # cutting regions is faster there
         record = attempt(lambda: RecordedPass(query, change, [channels_last(first), *others], False), lambda: None)
-        if record is not None:
-            return record
-    return attempt(lambda: RecordedPass(query, change, [first.contiguous(), *others], True), lambda: None)
+    if record is None:
+        record = attempt(lambda: RecordedPass(query, change, [first.contiguous(), *others], True), lambda: None)
+    if record is not None and record.unknown:  # unless it uses the same tensors again, which are constants then
+        inputs, ordinary = [record.input, *others], record.cache.ordinary
+        record = attempt(lambda: RecordedPass(query, change, inputs, ordinary), lambda: None)
+    return record
 
 
-def keeps_output(layers: dict[str, Tensor], name: str, need: Callable[[Any], None] | None = None) -> ForwardHook:
+def keeps_output(layers: dict[str, Tensor], name: str, recorder: Recorder | None = None) -> ForwardHook:
     """A forward hook that copies a layer's output."""
 
     def keep(module: nn.Module, args: Any, output: Any) -> None:
-        if need is not None:
-            need(output)
-        with torch._C.DisableTorchFunction():
+        if recorder is not None:
+            recorder.need(output)
+        with torch._C.DisableTorchFunction() if recorder is None else recorder.unseen.aside():
             layers[name] = full(layer_tensor(name, output)).clone()
 
     return keep

@@ -15,16 +15,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from cnnviz.engine.batch_axis import BatchAxis, UnseenOperations, constants_of
 from cnnviz.engine.nested import mapped, tensors
-from cnnviz.engine.operations import Operation, in_place
+from cnnviz.engine.operations import Operation, reads_metadata, written_tensor
 
-_GETTERS = {
-    *("size", "dim", "ndimension", "numel", "nelement", "stride", "element_size", "storage_offset", "__len__"),
-    *("get_device", "data_ptr", "untyped_storage", "is_contiguous", "is_floating_point", "is_complex", "is_signed"),
-    *("is_pinned", "is_inference"),
-}
-_TENSOR_ATTRIBUTES = {"T", "mT", "H", "mH", "data", "real", "imag"}
-_ASSIGNING = {"and", "or", "xor", "lshift", "rshift", "floordiv", "mod"}  # the others come as add_ and the like
+_MEMORY = {"numpy", "__array__", "data_ptr", "untyped_storage", "storage", "_typed_storage", "__dlpack__", "set_"}
 
 
 class RecordedOp:
@@ -51,6 +46,11 @@ class Recorder(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, inputs: Sequence[Tensor]):
         super().__init__()
+        self.axis = BatchAxis(model, len(inputs[0]), constants_of(model))
+        self.axis.begin(inputs)
+        self.unseen = UnseenOperations()
+        self.apart: bool | None = None
+        """Whether variants are proven not to change each other's scores, when the pass is over."""
         self.ops: list[RecordedOp] = []
         # by the tensor that an operation made; ops hold others of the same memory, and these go with the last holder
         self.made: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -81,9 +81,12 @@ class Recorder(TorchFunctionMode):
             if tensor in self.made:
                 self.made[tensor].readers.append(None)
 
-    def finish(self) -> None:
+    def finish(self, results: Any) -> None:
         """The pass is over, and its output is held, whatever contains it: what is still held is needed."""
         self.need([*self.made])
+        self.apart = self.axis.finish([*tensors(results)])
+        if self.unseen.found or self.axis.unknown:
+            self.repeatable = False
 
     def forget(self) -> None:
         """Let go of results that no replay reads; their shapes are enough. To be called when the output is let go."""
@@ -97,8 +100,14 @@ class Recorder(TorchFunctionMode):
         self.stored, self.foreign, self.versions = {}, {}, []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if is_getter(func):
+        self.unseen.inside += 1
+        try:
+            return self._record(func, args, kwargs or {})
+        finally:
+            self.unseen.inside -= 1
+
+    def _record(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        if reads_metadata(func):
             return func(*args, **kwargs)
         operands = list(tensors((args, kwargs)))
         foreign = [tensor for tensor in operands if tensor not in self.made and tensor not in self.carrying]
@@ -110,7 +119,11 @@ class Recorder(TorchFunctionMode):
             self.repeatable = self.repeatable and _storage(written) not in self.foreign
             for earlier in self.stored.pop(_storage(written), ()):
                 earlier.result = mapped(torch.clone, earlier.result)  # what is about to be written over
+        self.axis.before(func, args, kwargs)
         returned = func(*args, **kwargs)
+        self.axis.after(func, args, kwargs, returned)
+        if carries and getattr(func, "__name__", "") in _MEMORY:
+            self.repeatable = False  # what reads or writes memory is not seen
         result = returned if written is None else written
         if any(_storage(tensor) is None for tensor in (*operands, *tensors(result))):
             self.repeatable, self.forks = False, True  # where the values go can't be followed
@@ -137,23 +150,6 @@ class Recorder(TorchFunctionMode):
 def expanded(tensor: Tensor, copies: int) -> Tensor:
     """A view of one item as ``copies`` items, without copying memory."""
     return tensor.expand(copies, *tensor.shape[1:]) if tensor.ndim and len(tensor) == 1 else tensor.detach()
-
-
-def is_getter(func: Any) -> bool:
-    """True for calls that only read metadata of a tensor, such as its size."""
-    name = getattr(func, "__name__", "")
-    if name == "__get__":
-        return getattr(func.__self__, "__name__", "") not in _TENSOR_ATTRIBUTES
-    return name in _GETTERS
-
-
-def written_tensor(func: Operation, operands: Sequence[Tensor], kwargs: dict[str, Any]) -> Tensor | None:
-    """The tensor that a call writes, if it writes one."""
-    if isinstance(kwargs.get("out"), Tensor):
-        return kwargs["out"]  # type: ignore[no-any-return]  # asked just above
-    name = getattr(func, "__name__", "")
-    assigns = name in ("__setitem__", "__set__") or (name.startswith("__i") and name[3:-2] in _ASSIGNING)
-    return operands[0] if operands and (assigns or in_place(func, kwargs)) else None
 
 
 def whole_numbers(value: Any) -> list[int]:

@@ -22,8 +22,8 @@ from cnnviz.incremental.tape import expanded
 class WholePasses:
     """Variants of one input, scored by forward passes from the input on."""
 
-    def __init__(self, query: Query, change: Change, record: RecordedPass | None, together: bool):
-        self.query, self.change, self.together = query, change, together
+    def __init__(self, query: Query, change: Change, record: RecordedPass | None):
+        self.query, self.change = query, change
         self.before = query.inputs[0] if record is None else record.output
         self.times = 0 if record is None else record.times
         self.record = record
@@ -37,9 +37,7 @@ class WholePasses:
         return self.passed(self.inputs(1), None, None, lambda: self.query.inputs[0])
 
     def scores(self, numbers: Sequence[int]) -> Tensor:
-        """The scores of these variants, (K,)."""
-        if self.together and len(numbers) > 1:
-            return self._scores(numbers)
+        """The scores of these variants, (K,), each of a pass of its own."""
         return torch.cat([self._scores([number]) for number in numbers])
 
     def verified(self, number: int) -> Tensor:

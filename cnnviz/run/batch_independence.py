@@ -1,45 +1,97 @@
-"""Whether the inputs of a batch change each other's outputs, as norms without running statistics let them."""
+"""Whether the inputs of one pass change each other's scores, as norms without running statistics let them.
+
+Proof comes first: the operations of a pass are known, and none of them combines values of several inputs, or one does.
+Where an operation is not known, evidence decides: the same pass with other neighbours. At one batch size the same
+kernels run, so that scores have equal bits unless the neighbours change them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cnnviz.engine.agreement import agrees
 from cnnviz.engine.batching import is_out_of_memory
-from cnnviz.engine.model_facts import facts_of
+from cnnviz.run.passes import Passes
+from cnnviz.run.question import splits_by_rows
 
-Values = Sequence[Tensor]
+LOUD = 1000.0
+"""How many times larger than the inputs noise beside them is."""
 
 
-def independent(
-    model: nn.Module, key: Hashable, alone: Values, beside: Callable[[], Values], precision: torch.dtype | None = None
-) -> bool:
-    """True if outputs (N, ...) of a batch stay the same beside other inputs. Found once for each model and key.
+def is_independent(passes: Passes) -> bool:
+    """True if no input of these passes changes the score of another one; found once for these passes."""
+    return are_apart(passes, 1)
+
+
+def are_apart(passes: Passes, unit: int) -> bool:
+    """True if the inputs of these passes change each other's scores at most within ``unit`` consecutive ones.
 
     Args:
-        model: in eval mode.
-        key: what the answer depends on besides the model, such as the shape of the inputs. Not the target: all that
-            a target may read is compared.
-        alone: the outputs for the batch.
-        beside: computes them with other inputs beside the batch. Where it fails, the batch is taken to be mixed.
-        precision: what both were computed in, if that is less than the outputs have.
+        passes: of several inputs.
+        unit: 1, or the number of inputs in one variant of a batch.
     """
-    facts, fact = facts_of(model), ("batch independence", key)
-    if fact not in facts:
-        facts[fact] = unchanged(alone, beside, precision)
-    return bool(facts[fact])
+    if unit not in passes.apart:
+        alone = len(passes.inputs[0]) <= unit or bool(passes.asked_by_items)
+        passes.apart[unit] = _read_apart(passes) if alone and unit == 1 else alone or _found(passes, unit)
+    return passes.apart[unit]
 
 
-def unchanged(alone: Values, beside: Callable[[], Values], precision: torch.dtype | None = None) -> bool:
-    """True if these values are those computed otherwise, up to rounding; False where that fails."""
+def _found(passes: Passes, unit: int) -> bool:
+    if unit == 1 and not _read_apart(passes):
+        return False
+    # a function that a rule reads with several batches at once may mix them
+    at_once = passes.question.reads_batches and bool(passes.trace.rules)
     try:
-        together = beside()
+        observed = passes if passes.is_measured else passes.at(passes.inputs[0], size=True)
+        apart = observed.trace.apart
+        if apart is False or (apart and not at_once):
+            return apart
+        return _stays_the_same(passes, unit, at_once)
     except Exception as error:
         if is_out_of_memory(error):
             raise
+        return False  # the model does not take such inputs, or can't be observed: each input is asked by itself
+
+
+def _stays_the_same(passes: Passes, unit: int, at_once: bool) -> bool:
+    """True if the bits of each score are the same beside other neighbours, of which the model knows nothing else."""
+    chunk = passes.inputs[0]
+    reference = passes.at(chunk).unchecked_score(at_once).detach()
+    for kept, neighbours in _trials(chunk, unit, passes.question.options.seed):
+        shape = (-1, *(1,) * (chunk.ndim - 1))
+        score = passes.at(torch.where(kept.view(shape), chunk, neighbours)).unchecked_score(at_once).detach()
+        same = (score == reference) | (score.isnan() & reference.isnan())
+        if not bool(same[kept].all()):
+            return False  # also where the model is not repeatable, which is asked one by one as well
+    return True
+
+
+def _trials(chunk: Tensor, unit: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Which inputs are kept, (N,), and what stands in the place of the others; each input is kept at least once."""
+    number = torch.arange(len(chunk), device=chunk.device) // unit
+    generator = torch.Generator(chunk.device).manual_seed(seed)
+    loudness = LOUD * chunk.detach().abs().max().clamp(min=1e-3)
+    every_other, first_half = number % 2 == 0, number < (int(number[-1]) + 2) // 2
+    yield every_other, torch.full_like(chunk, torch.nan)
+    for kept in (~every_other, ~first_half):
+        noise = torch.randn(chunk.shape, generator=generator, device=chunk.device)
+        yield kept, (noise * loudness).to(chunk)
+    yield first_half, chunk[:unit].repeat(len(chunk) // unit, *(1,) * (chunk.ndim - 1))
+
+
+def _read_apart(passes: Passes) -> bool:
+    """True if a function of the output of the whole batch gives each input a score that is that of its row alone."""
+    trace, count = passes.trace, len(passes.inputs[0])
+    if count == 1 or not passes.question.reads_batches:
+        return True
+    if not splits_by_rows(trace.output, count):
         return False
-    pairs = zip(together, alone, strict=False)
-    return len(together) == len(alone) and all(agrees(*pair, precision=precision) for pair in pairs)
+    reference = passes.unchecked_score().detach()
+    for first in range(2):  # each row is kept in one of both
+        kept = torch.arange(count, device=reference.device) % 2 == first
+        score = passes.unchecked_score(kept=kept).detach()
+        if not torch.equal(score[kept], reference[kept]):
+            return False
+    return True

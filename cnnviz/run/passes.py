@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batching import is_out_of_memory
 from cnnviz.engine.forward import never_ran
+from cnnviz.engine.item_traces import ItemTraces, Unjoinable
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, layer_name
 from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
+from cnnviz.engine.switch import Switchboard
 from cnnviz.engine.trace import PassOptions, Trace, TraceRequest
 from cnnviz.engine.validation import check_finite
 from cnnviz.run.plan import Plan
-from cnnviz.run.question import Question
+from cnnviz.run.question import Question, with_neighbours
 from cnnviz.run.targets import class_scores
 
 
@@ -29,8 +32,9 @@ class Passes:
         inputs: all inputs of the model, the explained one first.
         question: how the score is read.
         plan: what the pass must serve.
-        size: True to measure the bytes of the pass.
+        size: True to measure the bytes of the pass, and to follow its batch axis.
         names: layers by what they were given as, as far as they are known; shared by passes of equal shapes.
+        by_items: whether each input is passed by itself; None: where Python reads values of the batch.
         label: what error texts call the score.
     """
 
@@ -43,14 +47,19 @@ class Passes:
         *,
         size: bool = False,
         names: dict[Layer, str] | None = None,
+        by_items: bool | None = None,
         label: str = "the model's score",
     ):
         self.model, self.inputs, self.question, self.plan = model, inputs, question, plan
         self.names: dict[Layer, str] = {} if names is None else names
         self.label = label
-        self._size = size
+        self.is_measured, self.by_items = size, by_items
+        self.apart: dict[int, bool] = {}
+        """Whether inputs change each other's scores at most within so many in a row, as far as that was found."""
+        self.apart_in_chunks: dict[int, bool] = {}
+        """Whether so many variants of these inputs, passed together, leave each other's scores as they are."""
         self._whole = self._ordinary = False
-        self._trace: Trace | None = None
+        self._trace: Trace | ItemTraces | None = None
         self._score: Tensor | None = None
         self._gradients: dict[tuple[Rule, str | InputPlace], Tensor] = {}
         self._biases: list[Tensor] | None = None
@@ -79,7 +88,16 @@ class Passes:
         names = self.names if inputs.shape[1:] == first.shape[1:] else None
         label = "the model's score of a changed input"
         plan = (plan or Plan()) | Plan(score_layers=question.layers)
-        return Passes(self.model, (inputs, *repeated), question, plan, size=size, names=names, label=label)
+        return Passes(
+            self.model,
+            (inputs, *repeated),
+            question,
+            plan,
+            size=size,
+            names=names,
+            by_items=self.asked_by_items,
+            label=label,
+        )
 
     def of(self, part: slice) -> Passes:
         """The same question about a part of the batch."""
@@ -90,7 +108,8 @@ class Passes:
         )
         question = self.question.of(part, batch)
         inputs = tuple(tensor[part] for tensor in self.inputs)
-        return Passes(self.model, inputs, question, Plan(score_layers=question.layers))
+        plan = Plan(score_layers=question.layers)
+        return Passes(self.model, inputs, question, plan, by_items=self.asked_by_items)
 
     def with_model(self, model: nn.Module) -> Passes:
         """The same question put to another model with layers of the same names."""
@@ -99,16 +118,25 @@ class Passes:
 
     def shared(self, question: Question, plan: Plan) -> Passes:
         """The same forward pass for another question, which may ask for gradients of the same graph."""
-        other = Passes(self.model, self.inputs, question, plan | Plan(again=True), names=self.names, label=self.label)
+        plan |= Plan(again=True)
+        by_items = self.asked_by_items
+        other = Passes(self.model, self.inputs, question, plan, names=self.names, by_items=by_items, label=self.label)
         other._trace = self.trace
         return other
 
     @property
-    def trace(self) -> Trace:
+    def trace(self) -> Trace | ItemTraces:
         """The forward pass."""
         if self._trace is None:
             self._trace = self._forward()
         return self._trace
+
+    @property
+    def asked_by_items(self) -> bool | None:
+        """Whether each input is passed by itself, because Python reads values of the batch. None: not known yet."""
+        if self.by_items is None and self._trace is not None:
+            self.by_items = isinstance(self._trace, ItemTraces)
+        return self.by_items
 
     def score(self) -> Tensor:
         """The score explained, (N,), with its graph. Raises ValueError where it is not finite."""
@@ -118,13 +146,20 @@ class Passes:
             self._score = score
         return self._score
 
-    def unchecked_score(self, at_once: bool | None = None) -> Tensor:
-        """The score, finite or not. ``at_once`` is that of ``Question.read``; None: where there are rules."""
+    def unchecked_score(self, at_once: bool | None = None, kept: Tensor | None = None) -> Tensor:
+        """The score, finite or not.
+
+        Args:
+            at_once: that of ``Question.read``; None: where there are rules.
+            kept: which inputs, (N,), keep their rows of what the score is read from. Others get those of a neighbour.
+        """
         trace = self.trace
         with trace.following():
             layers, at_once = self.by_layer(trace.score_layers), bool(trace.rules) if at_once is None else at_once
-            inputs = partial(trace.ordinary, trace.input)
-            score = self.question.read(trace.output, len(trace.input), inputs, layers, at_once)
+            inputs, output = trace.ordinary(trace.input), trace.output
+            if kept is not None:
+                inputs, output, layers = with_neighbours((inputs, output, layers), kept)
+            score = self.question.read(output, len(trace.input), lambda: inputs, layers, at_once)
         return score.to(self.inputs[0].dtype) if score.dtype is self.question.options.precision else score
 
     def by_layer(self, outputs: Mapping[str, Tensor]) -> dict[Layer, Tensor]:
@@ -170,7 +205,7 @@ class Passes:
             self.plan = replace(plan | more, elsewhere=self.plan.elsewhere)
             self._forget()
 
-    def _forward(self) -> Trace:
+    def _forward(self) -> Trace | ItemTraces:
         plan, options = self._named(self.plan), self.question.options
         layer_gradients = {place for _, place in plan.gradients if isinstance(place, str)}
         request = TraceRequest(
@@ -179,28 +214,48 @@ class Passes:
             input_gradient=any(place is INPUT for _, place in plan.gradients),
             layer_gradients=bool(layer_gradients),
             biases=plan.biases,
-            size=self._size,
+            reads=self.by_items is None and len(self.inputs[0]) > 1,
+            size=self.is_measured,
             score_layers=frozenset(name for name in plan.score_layers if isinstance(name, str)),
             before_softmax=options.before_softmax,
         )
         if options.folded is not None:
             options.folded.check_rules([*request.rules], request.biases)
 
+        trace: Trace | ItemTraces | None = None if self.by_items else self._of(self.inputs, request)
+        if trace is not None and not trace.reads:
+            return trace
+        items = len(self.inputs[0])
+        if items > 1:
+            with suppress(Unjoinable):
+                trace = ItemTraces(partial(self._of_item, Switchboard(), replace(request, reads=False)), items)
+        return self._of(self.inputs, request) if trace is None else trace
+
+    def _of_item(self, switchboard: Switchboard, request: TraceRequest, item: int) -> Trace:
+        return self._of(tuple(tensor[item : item + 1] for tensor in self.inputs), request, switchboard)
+
+    def _of(self, inputs: tuple[Tensor, ...], request: TraceRequest, switchboard: Switchboard | None = None) -> Trace:
+        """One forward pass, in the fastest way that the model takes."""
+        options = self.question.options
+
         def passed(**settings: Any) -> Trace:
             how = PassOptions(precision=options.precision, **settings)
-            return Trace(self.model, self.inputs, request, self._whole, how)
+            return Trace(self.model, inputs, request, self._whole, how, switchboard)
 
         if options.compiled is not None and request == TraceRequest():
             return passed(compiled=options.compiled)
         # implicit biases are found by operations that differ between the memory formats
-        ordinary = self._ordinary or plan.biases
-        layout = ORDINARY if ordinary else preferred(self.model, self.inputs[0], options.precision)
+        ordinary = self._ordinary or request.biases
+        layout = ORDINARY if ordinary else preferred(self.model, inputs[0], options.precision)
         if layout is not ORDINARY:
             # whatever kind of error: the model may assert how its tensors lie in memory
             trace = self._attempted(lambda: passed(layout=layout))
             if trace is not None and not trace.layout_read:
                 return trace
-        trace = passed()
+        trace = self._attempted(passed) if request.size or request.reads else None
+        if trace is None:  # a model may fail while its operations are observed
+            request = replace(request, size=False, reads=False)
+            trace = passed()
         if layout is not ORDINARY:
             keep_ordinary(self.model)
         return trace
@@ -254,18 +309,11 @@ class Passes:
     def _grads(self, rule: Rule, places: list[str | InputPlace]) -> list[Tensor | None] | None:
         done = {rule, *(other for other, _ in self._gradients)}
         last = not self.plan.again and all(other in done for other, _ in self.plan.gradients)
-        wrt = [*map(self._edge, places), *(edge for edge, _ in self._bias_terms(rule))]
+        wrt = [*map(self.trace.edge, places), *(edge for edge, _ in self._bias_terms(rule))]
         return self.trace.gradients(self.score(), wrt, rule, last=last)
 
     def _bias_terms(self, rule: Rule) -> list[tuple[Any, Tensor]]:
-        return self.trace.biases.terms if self.trace.biases is not None and rule is PLAIN else []
-
-    def _edge(self, place: str | InputPlace) -> Any:
-        if isinstance(place, InputPlace):
-            return self.trace.input
-        if place not in self.trace.activations:
-            raise never_ran(place)
-        return self.trace.places.get(place, self.trace.activations[place])
+        return self.trace.bias_terms if self.plan.biases and rule is PLAIN else []
 
     def _place(self, layer: Layer | InputPlace) -> str | InputPlace:
         return layer if isinstance(layer, InputPlace) else self.layer_name(layer)

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from cnnviz.engine import batching
 from cnnviz.engine.layers import InputPlace
-from cnnviz.engine.nested import tensors
 from cnnviz.engine.validation import check_finite
 from cnnviz.incremental.boxes import Boxes
 from cnnviz.incremental.change import Change, Query
 from cnnviz.incremental.evaluator import Evaluator
-from cnnviz.run.batch_independence import independent, unchanged
+from cnnviz.run.batch_independence import are_apart, is_independent
 from cnnviz.run.passes import Passes
-from cnnviz.run.question import splits_by_rows
+from cnnviz.run.plan import Plan
 
 Values = Callable[[Sequence[int], int], Iterable[Tensor]]
 """From numbers of variants and an input's place in the batch to what each holds, (C, *spatial) or (C, *sides)."""
@@ -35,20 +34,37 @@ def scores_of_inputs(passes: Passes, count: int, draw: Callable[[int, int], Tens
         nonlocal parts
         variants = draw(start, stop)
         batches = [passes] if len(parts) == 1 else [passes.of(part) for part in parts]
-        pairs = zip(batches, parts, strict=True)
-        passed = [batch.at(variants[:, part].flatten(0, 1), size=not start) for batch, part in pairs]
+        passed = [in_chunk(batch, variants[:, part], start == 0) for batch, part in zip(batches, parts, strict=True)]
         scores.append(torch.cat([run.score().detach().view(stop - start, -1) for run in passed], 1))
         if start:
             return 0
         largest = max(1, math.ceil(passed[0].trace.bytes / (3 * items)))
         fitting = batching.passed_at_once(passes.inputs[0].device, options.memory, largest)
-        if count > 1 and not _independent_at(passes, passed[0], fitting):
-            return 1
-        parts = [slice(first, first + fitting) for first in range(0, items, fitting)]
+        if passed[0].trace.apart is False or not passed[0].trace.bytes:
+            return 1  # where the pass could not be observed, it is not known how many fit
+        if fitting < items and is_independent(passed[0]):
+            parts = [slice(first, first + fitting) for first in range(0, items, fitting)]
         return max(1, fitting // items)
 
     batching.in_chunks(count, step)
     return torch.cat(scores) if scores else passes.score().detach().new_empty(0, items)
+
+
+def in_chunk(
+    passes: Passes, variants: Tensor, size: bool = False, plan: Plan | None = None, *, at_least: int = 1
+) -> Passes:
+    """The question about variants of the batch, (K, N, C, *spatial), that pass through the model together.
+
+    ``size`` measures the bytes of the pass. Raises ``OneByOne`` if variants change each other's scores, unless there
+    are only ``at_least`` of them.
+    """
+    number, known = len(variants), passes.apart_in_chunks
+    chunk = passes.at(variants.flatten(0, 1), plan, size=size or (number > at_least and number not in known))
+    if number > at_least and number not in known:
+        known[number] = are_apart(chunk, len(passes.inputs[0]))
+    if not known.get(number, True):
+        raise batching.OneByOne
+    return chunk
 
 
 def scores_of_changes(
@@ -63,11 +79,9 @@ def scores_of_changes(
     if not at_input and (boxes is not None or options.precision or str(site) in passes.trace.activations):
         made_of = passes.activation(str(site))
     where = None if boxes is None else Boxes.of(boxes, (first if made_of is None else made_of).shape[2:])
-    together = at_input and (count < 2 or is_independent(passes))
-    split = len(first) == 1 or not question.is_function or splits_by_rows(passes.trace.output, len(first))
-    if at_input and not (together and split):
+    if at_input and not is_independent(passes):
         return scores_of_inputs(passes, count, partial(_changed, first, count, values, where))
-    evaluator = Evaluator(options.memory, together=together)
+    evaluator = Evaluator(options.memory)
     scores = score.new_empty(count, len(first))
     for item in range(len(first)):
         one = passes.of(slice(item, item + 1))
@@ -79,80 +93,54 @@ def scores_of_changes(
             None if made_of is None else made_of[item : item + 1],
             coarse=options.precision is not None,
         )
-        query = Query(
-            one.model,
-            [tensor.detach() for tensor in one.inputs],
-            partial(_read, one),
-            [one.layer_name(layer) for layer in one.question.layers],
-            options.before_softmax,
-        )
         # inputs were found to be independent; where they mix, the score in the batch is not that of one input alone
         known = score[item : item + 1] if at_input or change.coarse else None
-        scores[:, item] = evaluator.scores(query, change, known)
+        # with less precision, rounding of a large score would be in each difference to it
+        together = at_input and not change.coarse
+        of_item = (evaluator.replayed_scores if together else evaluator.scores)(_query(one), change, known)
+        if of_item is None:  # several variants may be passed together
+            one_item = partial(_of_item_alone, values, item)
+            of_item = scores_of_inputs(one, count, partial(_changed, one.inputs[0], count, one_item, where))[:, 0]
+        scores[:, item] = of_item
     check_finite(scores, f"the model's score of a changed {'input' if at_input else 'layer'}")
     return scores
+
+
+def _query(passes: Passes) -> Query:
+    """What the evaluator asks the model about the inputs of these passes."""
+    return Query(
+        passes.model,
+        [tensor.detach() for tensor in passes.inputs],
+        partial(_read, passes),
+        partial(_beside, passes),
+        [passes.layer_name(layer) for layer in passes.question.layers],
+        passes.question.options.before_softmax,
+    )
 
 
 def variants_at_once(passes: Passes, items: int) -> int:
     """How many variants of a batch of ``items`` fit the memory budget with a graph, judged by these passes."""
     first, options = passes.inputs[0], passes.question.options
+    if passes.trace.apart is False or not passes.trace.bytes:
+        return 1
     per_item = math.ceil(passes.trace.bytes / len(first))
-    fitting = batching.items_at_once(first.device, options.memory, per_item)
-    return 1 if fitting >= 2 * items and not is_independent(passes) else max(1, fitting // items)
+    return max(1, batching.items_at_once(first.device, options.memory, per_item) // items)
 
 
-def is_independent(passes: Passes) -> bool:
-    """True if what the score of these inputs is read from stays the same where others are passed beside them."""
-    first, options = passes.inputs[0], passes.question.options
-    # a function may also read what has no rows, and one that a rule reads with several batches at once may mix them
-    by_score, at_once = passes.target is None, passes.question.is_function and bool(passes.trace.rules)
-    remembered = not by_score and len(passes.inputs) == 1  # another input may decide what the model does
-    alone = _outputs(passes, len(first))
-
-    def beside() -> Sequence[Tensor]:
-        reach = first.abs().max()
-        generator = torch.Generator(first.device).manual_seed(options.seed)
-        noise = torch.rand(first.shape, generator=generator, device=first.device)
-        unlike = (noise * reach.where(reach > 0, 1)).to(first)  # the inputs may be a baseline, all alike
-        both = passes.at(torch.cat([first, unlike]), compiled=False)  # of another size, it would be compiled anew
-        values = _outputs(both, 2 * len(first))
-        values += [both.unchecked_score(at_once).detach()] if by_score else []
-        return [value[: len(first)] for value in values]
-
-    try:
-        if not remembered:
-            scores = [passes.score().detach()] if by_score else []
-            return unchanged([*alone, *scores], beside, options.precision)
-        layers = frozenset(passes.trace.score_layers)
-        key = first.shape[1:], first.dtype, options.precision, options.before_softmax, layers
-        return independent(passes.model, key, alone, beside, options.precision)
-    except Exception as error:
-        if batching.is_out_of_memory(error):
-            return False  # there is no room for two
-        raise
-
-
-def _outputs(passes: Passes, count: int) -> list[Tensor]:
-    """What the score may be read from, one row for each input."""
-    values = tensors([passes.trace.output, passes.trace.score_layers])
-    return [value.detach() for value in values if value.is_floating_point() and value.shape[:1] == (count,)]
-
-
-def _independent_at(passes: Passes, variant: Passes, fitting: int) -> bool:
-    """True if scores of a variant stay the same where so many inputs are passed at once: a part of it, or several."""
-    items = len(passes.inputs[0])
-    if fitting >= items:
-        return fitting < 2 * items or is_independent(variant)
-    part = slice(0, fitting)
-
-    def alone() -> list[Tensor]:
-        return [passes.of(part).at(variant.inputs[0][part]).unchecked_score().detach()]
-
-    return unchanged([variant.score().detach()[part]], alone, passes.question.options.precision)
+def _beside(one: Passes, copies: int) -> bool:
+    """True if so many variants of one input may pass through the model together."""
+    if copies not in one.apart_in_chunks:
+        first = one.inputs[0]
+        one.apart_in_chunks[copies] = are_apart(one.at(first.expand(copies, *first.shape[1:]), size=True), 1)
+    return one.apart_in_chunks[copies]
 
 
 def _read(one: Passes, output: Any, layers: dict[str, Tensor], count: int, drawn: Callable[[], Tensor]) -> Tensor:
     return one.question.read(output, count, drawn, one.by_layer(layers)).detach()
+
+
+def _of_item_alone(values: Values, item: int, numbers: Sequence[int], only: int) -> Iterable[Tensor]:
+    return values(numbers, item)
 
 
 def _of_item(values: Values, item: int, numbers: Sequence[int]) -> Iterable[Tensor]:

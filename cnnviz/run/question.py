@@ -43,6 +43,11 @@ class Question:
         return self.target is not None and not isinstance(self.target, Tensor | Objective)
 
     @property
+    def reads_batches(self) -> bool:
+        """True for a function or an objective, which is called with results of the whole batch."""
+        return isinstance(self.target, Objective) or callable(self.target)
+
+    @property
     def layers(self) -> frozenset[Layer]:
         """Layers that the number is read from."""
         return self.target.layers if isinstance(self.target, Objective) else frozenset()
@@ -124,6 +129,21 @@ def splits_by_rows(output: Any, count: int) -> bool:
     """True if the results of ``count`` inputs can be told apart: tensors (count, ...), or a list of so many results."""
     rows = [tensor.shape[:1] == (count,) for tensor in tensors(output)]
     return (bool(rows) and all(rows)) or _is_list_of(output, count)
+
+
+def with_neighbours(values: Any, kept: Tensor) -> Any:
+    """The results with the rows (N, ...) that are not ``kept`` (N,) exchanged for those of a neighbour."""
+
+    def exchanged(value: Any) -> Any:
+        if _is_list_of(value, len(kept)):
+            return type(value)(value[row if keep else row - 1] for row, keep in enumerate(kept.tolist()))
+        return mapped(lambda tensor: exchanged_rows(tensor) if tensor.shape[:1] == kept.shape else tensor, value)
+
+    def exchanged_rows(tensor: Tensor) -> Tensor:
+        other = tensor.roll(1, 0)
+        return tensor.where(kept.to(tensor.device).view(-1, *(1,) * (tensor.ndim - 1)), other)
+
+    return tuple(map(exchanged, values))
 
 
 def _rows(output: Any, part: slice, count: int) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
+from cnnviz.engine.item_traces import ItemTraces
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, check_spatial, execution_order
 from cnnviz.engine.trace import Trace
 from cnnviz.run import perturbation
@@ -106,7 +107,7 @@ class Run:
         return torch.Generator(self.inputs.device).manual_seed(int(mixed >> np.uint64(1)))
 
     @property
-    def trace(self) -> Trace:
+    def trace(self) -> Trace | ItemTraces:
         """The forward pass that serves the plan."""
         return self._passes.trace
 
@@ -194,6 +195,15 @@ class Run:
             return torch.cat([change(number, number + 1, item) for number in numbers])
 
         return perturbation.scores_of_changes(self._passes, self.layer_name(layer), count, values)
+
+    def in_chunk(self, variants: Tensor, plan: Plan | None = None, *, size: bool = False, at_least: int = 1) -> Run:
+        """The same question about variants of the batch, (K, N, C, *spatial), in one pass; for a step of chunks.
+
+        Raises ``cnnviz.engine.batching.OneByOne`` if variants change each other's scores, unless there are only
+        ``at_least`` of them.
+        """
+        passes = perturbation.in_chunk(self._passes, variants, size, plan, at_least=at_least)
+        return _derived(passes, self.copies * len(variants))
 
     def variants_at_once(self, items: int) -> int:
         """How many variants of a batch of ``items`` fit the memory budget, judged by this run."""
