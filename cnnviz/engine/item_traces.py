@@ -1,7 +1,7 @@
 """A forward pass for each input of a batch, kept like one pass of the whole batch.
 
-Python code of a model may read values of the whole batch, as in ``if x.max() > 1``. Then one input decides what the model
-does with the others. Such a model is asked about each input by itself.
+Python code of a model may read values of the whole batch, as in ``if x.max() > 1``. Then one input decides what the
+model does with the others. Such a model is asked about each input by itself.
 """
 
 from __future__ import annotations

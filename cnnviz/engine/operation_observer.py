@@ -13,13 +13,14 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from cnnviz.engine.backward_rules import Rule
-from cnnviz.engine.batch_axis import BatchAxis, UnseenOperations
+from cnnviz.engine.batch_axis.proof import BatchAxis
 from cnnviz.engine.implicit_biases import Biases, refuse_transformed
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operations import HARDTANHS, bounds, canonical, in_place
 from cnnviz.engine.speed.batch_norm import scaled
 from cnnviz.engine.speed.memory_format import ORDINARY, LayoutReads
 from cnnviz.engine.switch import Bound, Rectifier, Switch, Switchboard
+from cnnviz.engine.unseen_operations import UnseenOperations
 
 
 class OperationObserver(TorchFunctionMode):

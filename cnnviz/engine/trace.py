@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
-from cnnviz.engine.batch_axis import BatchAxis, constants_of
+from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
 from cnnviz.engine.forward import forward, layer_tensor, never_ran
 from cnnviz.engine.implicit_biases import Biases
 from cnnviz.engine.layers import InputPlace

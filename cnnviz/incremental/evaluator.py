@@ -26,7 +26,6 @@ from cnnviz.incremental.recorded_pass import RecordedPass, recorded
 from cnnviz.incremental.replay import Group, Replay
 from cnnviz.incremental.whole_passes import WholePasses
 
-
 MOST_TRIED = 8
 """How many variants are passed together to find out whether they change each other's scores."""
 

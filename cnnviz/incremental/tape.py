@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from cnnviz.engine.batch_axis import BatchAxis, UnseenOperations, constants_of
+from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
 from cnnviz.engine.nested import mapped, tensors
 from cnnviz.engine.operations import Operation, reads_metadata, written_tensor
+from cnnviz.engine.unseen_operations import UnseenOperations
 
 _MEMORY = {"numpy", "__array__", "data_ptr", "untyped_storage", "storage", "_typed_storage", "__dlpack__", "set_"}
 

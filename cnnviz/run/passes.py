@@ -253,9 +253,10 @@ class Passes:
             if trace is not None and not trace.layout_read:
                 return trace
         trace = self._attempted(passed) if request.size or request.reads else None
-        if trace is None:  # a model may fail while its operations are observed
-            request = replace(request, size=False, reads=False)
+        if trace is None:  # a model may fail while its operations are observed; nobody knows then what it reads
+            unobserved, request = request, replace(request, size=False, reads=False)
             trace = passed()
+            trace.reads = unobserved.reads
         if layout is not ORDINARY:
             keep_ordinary(self.model)
         return trace

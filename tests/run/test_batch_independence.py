@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -174,3 +175,110 @@ def test_what_is_found_leaves_nothing_behind() -> None:
     assert torch.equal(inputs, before)
     assert all(weight.grad is None for weight in model.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def swish(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+def over_the_mean(x: Tensor) -> Tensor:
+    return x - 1e-3 * x.mean(0, keepdim=True)
+
+
+def quantized(x: Tensor) -> Tensor:
+    step = x.abs().max() / 15
+    return torch.round(x / step) * step
+
+
+def without_copies(x: Tensor) -> Tensor:
+    """What is nearly the same as another input counts half."""
+    flat = x.flatten(1)
+    near = (flat[:, None] - flat[None]).abs().amax(2) < 1e-9
+    return x / near.sum(1).view(-1, 1, 1, 1).to(x.dtype)
+
+
+def last_first(x: Tensor) -> Tensor:
+    return torch.flip(x, [0])
+
+
+class Scripted(Plain):
+    """An operation that is not seen, and scores that are large beside what it does."""
+
+    def __init__(self, func: Callable[[Tensor], Tensor]):
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.func = torch.jit.script(func)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passed.append(len(x))
+        return self.head(self.func(self.norm(self.first(x))).mean((2, 3))) + 1000
+
+
+@pytest.mark.parametrize("func", [swish, over_the_mean, quantized, without_copies, last_first])
+@pytest.mark.parametrize("items", [1, 2])
+def test_what_is_not_seen_is_tested_bit_by_bit(func: Callable[[Tensor], Tensor], items: int) -> None:
+    model, every = Scripted(func), variants(items=items)
+    every[3] = every[2]
+    with torch.no_grad():
+        expected = torch.stack([model(each).gather(1, TARGET[:items, None])[:, 0] for each in every])
+        model.passed.clear()
+        run = Run(model, tiny_inputs(2, items), TARGET[:items])
+        found = run.scores_of(len(every), lambda start, stop: every[start:stop])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    chunk = 6 * items
+    if func is swish:
+        assert model.passed == [items, chunk, *[chunk] * 5], "a variant, the others, and these with other neighbours"
+    else:
+        assert model.passed[-6:] == [items] * 6
+
+
+def test_it_is_tested_once_for_each_question_and_size_of_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, every = Scripted(swish), variants(9, items=1)
+    monkeypatch.setattr(batching, "passed_at_once", lambda *about: 3)
+    with torch.no_grad():
+        run = Run(model, tiny_inputs(2, 1), TARGET[:1])
+        run.scores_of(len(every), lambda start, stop: every[start:stop])
+        assert model.passed == [1, 3, *[3] * 5, 3, 2, *[2] * 5]
+        model.passed.clear()
+        run.scores_of(len(every), lambda start, stop: every[start:stop])
+        assert model.passed == [1, 3, 3, 2]
+
+
+class DecidesInPython(Plain):
+    """A mean over the batch decides what is done with all of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = super().forward(x.exp())
+        return scores * 3 if float(x.detach().mean()) > 0.2 else scores.tanh()
+
+
+ASKED = ("grad_cam", "gradient", "guided_backprop", "deeplift", *FOLDING, "occlusion", "ablation_cam", "score_cam")
+
+
+@pytest.mark.parametrize("method", ASKED)
+def test_a_batch_of_which_python_reads_values_is_answered_input_by_input(method: str) -> None:
+    model, inputs = DecidesInPython(), tiny_inputs(2)
+    inputs[0], inputs[1] = inputs[0].abs() + 0.3, -inputs[1].abs()
+    settings = quick(method) | ({"layer": "first"} if method.endswith("cam") else {})
+    together = explain(model, inputs, method, target=1, **settings)
+    for item in range(2):
+        alone = explain(model, inputs[item : item + 1], method, target=1, **settings)
+        torch.testing.assert_close(together.values[item : item + 1], alone.values, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(together.score[item : item + 1], alone.score)
+
+
+def test_fullgrad_of_such_a_batch_says_how_to_ask() -> None:
+    with pytest.raises(ValueError, match="explain the inputs one by one"):
+        explain(DecidesInPython(), tiny_inputs(2), "fullgrad", target=1)
+
+
+def test_a_target_that_compares_the_inputs_of_its_batch_is_asked_about_whole_batches() -> None:
+    model, inputs = Plain(), tiny_inputs(2)
+    over_mean = lambda output: output[:, 1] - output[:, 1].mean()  # noqa: E731, a target as users write it
+    answer = explain(model, inputs, "occlusion", window=2, stride=2, target=over_mean)
+    covered = inputs.clone()
+    covered[:, :, 2:4, 0:2] = 0
+    with torch.no_grad():
+        expected = over_mean(model(inputs)) - over_mean(model(covered))
+    torch.testing.assert_close(answer.values[:, 0, 2, 0], expected)

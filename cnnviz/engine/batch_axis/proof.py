@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from cnnviz.engine.batch_axis_rules import LOST, RULES, Mixing, OperationCall, Place, Places, Unproven
+from cnnviz.engine.batch_axis.calls import LOST, Mixing, OperationCall, Place, Places, Unproven
+from cnnviz.engine.batch_axis.rules import RULES
 from cnnviz.engine.model_facts import facts_of
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operations import reads_metadata, written_tensor
@@ -105,7 +104,7 @@ class BatchAxis:
 
     def finish(self, value: Any) -> bool | None:
         """The verdict, where scores are read from the tensors in this value, one row for each input."""
-        # what does not descend from the inputs and outlives the pass, such as a grid that the model keeps, is a constant
+        # what does not descend from the inputs and outlives the pass is a constant, such as a grid that the model keeps
         self.constants.update((tensor, its) for tensor, its in [*self.versions.items()] if tensor not in self.places)
         for tensor in tensors(value):
             known = tensor in self.versions and self.places.get(tensor, _ROWS) == _ROWS
@@ -148,39 +147,6 @@ def constants_of(model: nn.Module) -> MutableMapping[Tensor, int]:
     """Tensors that passes of the model use, and that none of its operations was seen to make."""
     constants: MutableMapping[Tensor, int] = facts_of(model).setdefault("constants", WeakIdKeyDictionary())
     return constants
-
-
-class UnseenOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its hook for subclasses
-    """Detects operations that no function mode sees, such as those of TorchScript or of an extension."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.inside = 0
-        """Greater than zero while a function runs that was seen."""
-        self.found = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.found = self.found or not self.inside
-        return func(*args, **(kwargs or {}))
-
-    def aside(self) -> Aside:
-        """A context in which operations are not those of the model."""
-        return Aside(self)
-
-
-class Aside:
-    """Inside, no function mode sees operations, and they do not count as unseen."""
-
-    def __init__(self, unseen: UnseenOperations):
-        self.unseen, self.unobserved = unseen, torch._C.DisableTorchFunction()
-
-    def __enter__(self) -> None:
-        self.unseen.inside += 1
-        self.unobserved.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self.unobserved.__exit__(*error)
-        self.unseen.inside -= 1
 
 
 def python_values(output: Any) -> Iterator[bool]:

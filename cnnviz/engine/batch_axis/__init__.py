@@ -1,0 +1,1 @@
+"""A proof that the inputs of a batch do not change each other's outputs."""
