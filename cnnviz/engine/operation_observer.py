@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.overrides import TorchFunctionMode
 
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.implicit_biases import Biases, refuse_transformed
@@ -19,9 +18,10 @@ from cnnviz.engine.operations import HARDTANHS, bounds, canonical, in_place
 from cnnviz.engine.speed.batch_norm import scaled
 from cnnviz.engine.speed.memory_format import ORDINARY, LayoutReads
 from cnnviz.engine.switch import Bound, Rectifier, Switch, Switchboard
+from cnnviz.engine.thread_state import WatchingMode
 
 
-class OperationObserver(TorchFunctionMode):
+class OperationObserver(WatchingMode):
     """Sees every operation that one thread calls while it is entered.
 
     Args:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.loans import borrows
 from cnnviz.engine.speed.autocast import Precision, converted_once
 from cnnviz.engine.validation import check_finite, check_inputs, check_model, unwrap
 from cnnviz.explanations.explanation import Explanation
@@ -72,6 +73,7 @@ def explain(
 ) -> dict[str, Explanation]: ...
 
 
+@borrows
 def explain(
     model: nn.Module | LoadedModel,
     inputs: Inputs,

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from cnnviz.engine.nested import mapped, tensors
 from cnnviz.engine.operations import Operation, in_place
+from cnnviz.engine.thread_state import WatchingMode
 
 _GETTERS = {
     *("size", "dim", "ndimension", "numel", "nelement", "stride", "element_size", "storage_offset", "__len__"),
@@ -41,7 +41,7 @@ class RecordedOp:
         """The recorded operations that depend on the change and read the result; None for a reader outside of them."""
 
 
-class Recorder(TorchFunctionMode):
+class Recorder(WatchingMode):
     """Records the operations of the pass that runs inside of it.
 
     Args:

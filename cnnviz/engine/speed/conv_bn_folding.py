@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.overrides import TorchFunctionMode
 
 from cnnviz.engine.agreement import outputs_agree
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.forward import forward
 from cnnviz.engine.nested import tensors
+from cnnviz.engine.thread_state import WatchingMode
 
 CONVOLUTIONS = {nn.Conv1d: torch.conv1d, nn.Conv2d: torch.conv2d, nn.Conv3d: torch.conv3d}
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -78,7 +78,7 @@ def fold(model: nn.Module, inputs: Sequence[Tensor]) -> Folded:
     return Folded(private, pairs, {module: name for name, module in parts.items()})
 
 
-class _ReaderRecorder(TorchFunctionMode):
+class _ReaderRecorder(WatchingMode):
     """Remembers which operations read a convolution's output."""
 
     def __init__(self) -> None:
