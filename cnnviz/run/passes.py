@@ -125,7 +125,7 @@ class Passes:
             layers, at_once = self.by_layer(trace.score_layers), bool(trace.rules) if at_once is None else at_once
             inputs = partial(trace.ordinary, trace.input)
             score = self.question.read(trace.output, len(trace.input), inputs, layers, at_once)
-        return score.to(self.inputs[0].dtype) if score.dtype is self.question.options.precision else score
+        return score
 
     def by_layer(self, outputs: Mapping[str, Tensor]) -> dict[Layer, Tensor]:
         """Outputs of the layers that the score is read from, by what the layers were given as."""
