@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.loans import borrows
+from cnnviz.engine.randomness import Draws
 from cnnviz.engine.speed.autocast import Precision, converted_once
 from cnnviz.engine.validation import check_finite, check_inputs, check_model, unwrap
 from cnnviz.explanations.explanation import Explanation
@@ -162,10 +164,28 @@ def answered(
 ) -> dict[str, Explanation]:
     """The explanations that several methods give of one score, by the names of the methods."""
     first, *others = inputs
-    run = Run(model, first, target, others=others, plan=plan(*methods.values()), options=options)
+    run, drawn = (
+        Run(model, first, target, others=others, plan=plan(*methods.values()), options=options),
+        Draws(model, first.device),
+    )
     with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, options.precision):
         score = run.score  # asked first: what is wrong with the model, its input or the target shows here
+        if drawn:
+            _compare_passes(run, score)
         return {name: _answer(run, score, method) for name, method in methods.items()}
+
+
+def _compare_passes(run: Run, score: Tensor) -> None:
+    """Warns where a second pass of the same inputs gives other scores."""
+    again = run.at(run.inputs).score
+    if not torch.equal(score, again):
+        item = int((again - score).abs().argmax())
+        warnings.warn(
+            f"{type(run.model).__name__} draws random numbers in forward: two passes of one input gave the scores "
+            f"{float(score[item]):.4g} and {float(again[item]):.4g}, and an explanation of several passes mixes them; "
+            "turn its randomness off",
+            stacklevel=2,
+        )
 
 
 def recipe_of(method: Attribution, run: Run) -> str:
