@@ -76,6 +76,10 @@ class Loan:
         if model not in self._bindings:
             self._bindings[model] = Bindings(model, containers)
 
+    def holds(self, model: nn.Module, kinds: tuple[type, ...]) -> bool:
+        """True if a module of this model, of which something is kept here, has an attribute of these types."""
+        return model in self._bindings and any(isinstance(value, kinds) for value in self._bindings[model].kept)
+
     def end(self) -> None:
         """Take back everything. Does nothing the second time, unless the first was interrupted."""
         if self.ended:

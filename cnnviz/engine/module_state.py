@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import chain, islice
 from operator import is_
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -18,6 +20,7 @@ _OWN = frozenset(vars(nn.Module()))
 """Attributes that torch itself gives every module."""
 _DEPTH = 3
 _LONGEST = 10_000
+_NUMBERS = frozenset({bool, int, float, str, type(None)})
 _OTHERS = (Tensor, nn.Module, type, FunctionType, MethodType, ModuleType)
 
 
@@ -29,32 +32,43 @@ class Bindings:
     """
 
     def __init__(self, model: nn.Module, containers: bool = True):
-        namespaces = [names for part in model.modules() for names in (vars(part), part._parameters, part._buffers)]
-        self.before: list[tuple[dict[str, Any], dict[str, Any]]] = [(names, dict(names)) for names in namespaces]
-        self.containers: list[tuple[Any, Any]] = []
-        """With what they hold."""
-        self.apart: list[Tensor] = []
-        """Tensors without a graph."""
+        parts = list(model.modules())
+        self._names = [names for part in parts for names in (vars(part), part._parameters, part._buffers)]
+        # flat lists, made and compared at the speed of C, for every question holds every module
+        self._sizes, self._keys = [*map(len, self._names)], [*chain.from_iterable(self._names)]
+        self._values = [*chain.from_iterable(map(dict.values, self._names))]
+        own = [vars(part) for part in parts if not _is_torchs(type(part).__module__)]
+        kept = [names[name] for names in own for name in names.keys() - _OWN]
+        self.kept = [value for value in kept if type(value) not in _NUMBERS]
+        """What the model's own modules keep besides modules, parameters, buffers and numbers."""
+        self._containers: list[tuple[Any, Any]] = []
+        self._apart: list[Tensor] = []
         if containers:
-            kept = [value for part in model.modules() for value in _kept_by(part)]
-            self.containers = [*_containers(kept)]
-            held = [*model.buffers(), *_tensors_of(kept)]
-            self.apart = [each for each in held if not each.is_inference() and not each.requires_grad]
+            self._containers = [*_containers(self.kept)]
+            held = [*chain.from_iterable(part._buffers.values() for part in parts), *_tensors_of(self.kept)]
+            self._apart = [tensor for tensor in held if tensor is not None and tensor.grad_fn is None]
 
     def restore(self) -> None:
         """May be interrupted and called again."""
-        for names, values in self.before:
-            if not _same(names, values):
-                _restore(names, values)
-        for container, contents in self.containers:
+        now = chain.from_iterable(map(dict.values, self._names))
+        if [*map(len, self._names)] != self._sizes or not all(map(is_, now, self._values)):
+            pairs = zip(self._keys, self._values, strict=True)
+            for names, size in zip(self._names, self._sizes, strict=True):
+                _restore(names, dict(islice(pairs, size)))
+        for container, contents in self._containers:
             _refill(container, contents)
-        for tensor in self.apart:
+        for tensor in self._apart:
             if tensor.grad_fn is not None and not tensor._is_view():
                 tensor.detach_()
 
 
+@cache
+def _is_torchs(home: str) -> bool:
+    """Torch's own modules keep nothing."""
+    return home.startswith("torch.nn.")
+
+
 def _same(names: dict[str, Any], before: dict[str, Any]) -> bool:
-    """True if no tensor was assigned. Fast, since every pass checks every module."""
     alike = len(names) == len(before) and all(map(is_, names, before))
     return alike and all(map(is_, names.values(), before.values()))
 
@@ -70,13 +84,6 @@ def _restore(names: dict[str, Any], before: dict[str, Any]) -> None:
             del names[name]
         else:
             names[name] = old
-
-
-def _kept_by(part: nn.Module) -> list[Any]:
-    """What a module keeps that torch does not know of. Torch's own modules keep nothing."""
-    if type(part).__module__.startswith("torch.nn."):
-        return []
-    return [value for name, value in vars(part).items() if name not in _OWN]
 
 
 def _containers(values: Iterable[Any]) -> Iterator[tuple[Any, Any]]:

@@ -43,6 +43,8 @@ class OperationObserver(WatchingMode):
         super().__init__()
         self.switchboard, self.begins, self.biases = switchboard, begins, biases
         self.layout_reads = LayoutReads(layout)
+        self.watch: Callable[[Any, Any], None] | None = None
+        """Called before every operation."""
         self.bytes = 0
         """Size of the operations' outputs."""
         self.switched = {operation for rule in rules for operation in rule.backwards}
@@ -54,6 +56,8 @@ class OperationObserver(WatchingMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.watch is not None:
+            self.watch(func, args)
         if self.biases is None:
             output = self._run(func, args, kwargs)
         else:

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+"""What a model may hold to draw numbers of its own."""
 
 
 class Draws:
-    """Notes the state of all generators that a pass may draw from: the global ones, and those that the model holds."""
+    """Notes the state of the global generators that a pass on a device may draw from."""
 
-    def __init__(self, model: nn.Module, device: torch.device):
-        self._model, self._device = model, device
+    def __init__(self, device: torch.device):
+        self._device = device
         self._before = [*self._states()]
 
     def __bool__(self) -> bool:
@@ -29,13 +31,3 @@ class Draws:
         yield of_numpy[1].tobytes(), of_numpy[2:]
         if self._device.type == "cuda":
             yield torch.cuda.get_rng_state(self._device).numpy().tobytes()
-        for part in self._model.modules():
-            if type(part).__module__.startswith("torch.nn."):
-                continue  # torch's own draw from the global ones
-            for value in vars(part).values():
-                if isinstance(value, torch.Generator):
-                    yield value.get_state().cpu().numpy().tobytes()
-                elif isinstance(value, np.random.Generator):
-                    yield value.bit_generator.state
-                elif isinstance(value, random.Random):
-                    yield value.getstate()

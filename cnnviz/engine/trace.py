@@ -114,6 +114,10 @@ class Trace:
         if request.rules or request.biases or request.size or options.layout is not ORDINARY:
             modes.append(self._observer)
         if request.layer_gradients and not from_input:
+            if self._observer in modes:
+                self._observer.watch = self._watch.see  # one mode costs less than two
+            else:
+                modes.append(_Seeing(self._watch))
             modes.append(self._watch)
         output = forward(
             model,
@@ -240,7 +244,7 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor if tensor.requires_grad else tensor.clone()
 
 
-class _Watch(WatchingMode):
+class _Watch:
     """Finds out whether a graph that begins at a layer misses a part.
 
     It does where somebody holds the output that was replaced by a copy (a list, an attribute, who handed it to a layer
@@ -248,7 +252,6 @@ class _Watch(WatchingMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.lost = False
         self._begun = False
         self._replaced: StorageWeakRef | None = None
@@ -259,20 +262,34 @@ class _Watch(WatchingMode):
             self.lost = self.lost or (self._begun and self._replaced is not None)
             self._begun, self._replaced = True, StorageWeakRef(replaced.untyped_storage())  # type: ignore[no-untyped-call]  # torch has no types here
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def see(self, func: Any, args: Any) -> None:
+        """An operation that is about to run."""
         if self._begun:
             self._look()
             self.lost = self.lost or (func is _SET_GRAD and not args[0])
-        return func(*args, **(kwargs or {}))
+
+    def __enter__(self) -> None:
+        pass
 
     def __exit__(self, *error: object) -> None:
         if self._begun:
             self._look()
             self.lost = self.lost or not torch.is_grad_enabled()
-        super().__exit__(*error)
 
     def _look(self) -> None:
         """The layer has returned: whoever holds the memory now may go on with it."""
         if self._replaced is not None:
             self.lost = self.lost or not self._replaced.expired()  # type: ignore[no-untyped-call]  # nor here
             self._replaced = None
+
+
+class _Seeing(WatchingMode):
+    """Shows the watch all operations."""
+
+    def __init__(self, watch: _Watch):
+        super().__init__()
+        self.see = watch.see
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.see(func, args)
+        return func(*args, **(kwargs or {}))

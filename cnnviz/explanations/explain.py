@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.loans import borrows
-from cnnviz.engine.randomness import Draws
+from cnnviz.engine.loans import borrows, question_of_thread
+from cnnviz.engine.randomness import GENERATORS, Draws
 from cnnviz.engine.speed.autocast import Precision, converted_once
 from cnnviz.engine.validation import check_finite, check_inputs, check_model, unwrap
 from cnnviz.explanations.explanation import Explanation
@@ -164,13 +164,11 @@ def answered(
 ) -> dict[str, Explanation]:
     """The explanations that several methods give of one score, by the names of the methods."""
     first, *others = inputs
-    run, drawn = (
-        Run(model, first, target, others=others, plan=plan(*methods.values()), options=options),
-        Draws(model, first.device),
-    )
+    run = Run(model, first, target, others=others, plan=plan(*methods.values()), options=options)
+    drawn, question = Draws(first.device), question_of_thread()
     with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, options.precision):
         score = run.score  # asked first: what is wrong with the model, its input or the target shows here
-        if drawn:
+        if drawn or (question is not None and question.holds(model, GENERATORS)):
             _compare_passes(run, score)
         return {name: _answer(run, score, method) for name, method in methods.items()}
 
