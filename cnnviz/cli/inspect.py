@@ -181,7 +181,8 @@ def _output_shapes(model: nn.Module, inputs: Tensor) -> dict[str, str]:
     def observe(name: str, module: nn.Module, args: Any, output: Any) -> None:
         shapes[name] = _shape(output) if isinstance(output, torch.Tensor) else type(output).__name__
 
-    forward(model, [inputs], hooks=[(name, partial(observe, name)) for name, _ in model.named_modules()])
+    hooks = [(name, partial(observe, name)) for name, _ in model.named_modules()]
+    forward(model, [inputs], hooks=hooks, survey=True)
     return shapes
 
 

@@ -1,8 +1,8 @@
 """One forward pass through a borrowed model: the only place of the package that calls a model.
 
 Everything that a pass needs (hooks, modes, gradient mode) is entered here and left here, also when the model raises.
-Tensors that the pass binds to attributes, parameters or buffers of the model are unbound when it ends, unless the
-caller wants to leave what an ordinary pass leaves (``keep_bindings``).
+Tensors that the pass binds to attributes, parameters or buffers of the model are unbound when it ends, or when the
+question is answered whose score may be read from them (``keep_bindings``).
 """
 
 from __future__ import annotations
@@ -10,30 +10,26 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.overrides import TorchFunctionMode
-from torch.utils.hooks import RemovableHandle
 
-from cnnviz.engine.module_state import bindings_restored
+from cnnviz.engine.loans import Loan, question_of_thread
 from cnnviz.engine.operations import SOFTMAXES, Operation
+from cnnviz.engine.thread_state import WatchingMode, let_go
 
 ForwardHook = Callable[[nn.Module, Any, Any], Any]
 """As for ``register_forward_hook``: takes module, arguments and output; a result other than None is the new output."""
-
-# torch numbers hooks without a lock: two threads could be given one number, and one hook would replace the other
-_numbering = threading.Lock()
 
 
 class PassEnded(BaseException):
     """Raised by a hook to end the pass early. Not an Exception, since models may catch those."""
 
 
-class OutputRecorder(TorchFunctionMode):
+class OutputRecorder(WatchingMode):
     """Records the first input and the output of each call of some operations."""
 
     def __init__(self, operations: Collection[Operation]):
@@ -68,13 +64,15 @@ def forward(
     copy: bool = True,
     keep_bindings: bool = False,
     batch: Tensor | None = None,
+    survey: bool = False,
 ) -> Any:
     """The output of one pass, or the input of the softmax that gave it; None if a hook raised PassEnded.
 
     Args:
         model: in eval mode.
         inputs: all inputs of the model, the explained one first.
-        hooks: layers by name, each with a forward hook. They act in this thread alone.
+        hooks: layers by name, each with a forward hook. They act in this pass alone: not in other threads, and not in
+            passes of other questions that a hook of the user's asks meanwhile.
         pre_hooks: layers by name, each with a hook that is called before the layer.
         modes: contexts that surround the model's call and nothing else, the outermost first.
         grad: whether operations are recorded for gradients.
@@ -82,41 +80,60 @@ def forward(
         compiled: what torch.compile made of the model, to be called instead of it. Otherwise compiled parts of the
             model run operation by operation, so that they can be seen.
         copy: hand copies to the model, which may write into its inputs.
-        keep_bindings: leave what the pass binds to names of the model, as an ordinary pass does.
+        keep_bindings: leave what the pass binds to names of the model until the question is answered.
         batch: what error texts describe, where the first input is only a part of it.
+        survey: the hooks look at all layers and need none; one that runs in another thread is passed over.
 
     Raises:
-        LookupError: for ``before_softmax`` where the output is not what a softmax gave.
+        LookupError: for ``before_softmax`` where the output is not what a softmax gave; for a layer with a hook that
+            ran in a thread of the model's own.
         ValueError: where the input has not the shape that the model's convolutions expect.
     """
     softmaxes, batch = OutputRecorder(SOFTMAXES), inputs[0] if batch is None else batch
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))  # whose tensors can't carry gradients
-        stack.enter_context(torch.set_grad_enabled(grad))
-        if compiled is None and "torch._dynamo" in sys.modules:  # else nothing can have been compiled
-            stack.enter_context(_eager)
-        for module in model.modules():
-            if isinstance(module, _ConvNd) and batch.ndim == len(module.kernel_size) + 1:
-                # a convolution takes an image without a batch dimension, and makes something else of it
-                lend(stack, module.register_forward_pre_hook, _refusal(model, batch))
-        for name, hook in hooks:
-            lend(stack, model.get_submodule(name).register_forward_hook, hook)
-        for name, pre_hook in pre_hooks:
-            lend(stack, model.get_submodule(name).register_forward_pre_hook, pre_hook)
-        if not keep_bindings:
-            stack.enter_context(bindings_restored(model))
-        for mode in (*modes, *([softmaxes] if before_softmax else [])):
-            stack.enter_context(mode)
-        arguments = [value.clone() for value in inputs] if copy else inputs
+    loan, question = Loan(), question_of_thread()
+    try:
         try:
-            output = (model if compiled is None else compiled)(*arguments)
+            loan.begin()
+            for module in model.modules():
+                if isinstance(module, _ConvNd) and batch.ndim == len(module.kernel_size) + 1:
+                    # a convolution takes an image without a batch dimension, and makes something else of it
+                    loan.hook(module.register_forward_pre_hook, module, "", _refusal(model, batch))
+            for name, hook in hooks:
+                module = model.get_submodule(name)
+                loan.hook(module.register_forward_hook, module, name, hook)
+            for name, pre_hook in pre_hooks:
+                module = model.get_submodule(name)
+                loan.hook(module.register_forward_pre_hook, module, name, pre_hook)
+            if not keep_bindings:
+                loan.keep(model, containers=False)
+            elif question is not None:
+                question.keep(model)
+            if compiled is None and "torch._dynamo" in sys.modules:  # else nothing can have been compiled
+                _eager.enter(loan)
+            call: Callable[..., Any] = model if compiled is None else compiled
+            around = [*modes, *([softmaxes] if before_softmax else [])]
+            with torch.inference_mode(False):  # whose tensors can't carry gradients
+                torch._C._set_grad_enabled(grad)
+                output = _surrounded(around, call, inputs, copy)
         except PassEnded:
             return None
         except (RuntimeError, ValueError) as error:
+            let_go(error)
             reason = None if isinstance(error, torch.OutOfMemoryError) else _misfit(model, batch)
             if reason is None:
                 raise
             raise ValueError(reason) from error
+        except BaseException as error:
+            let_go(error)
+            raise
+        finally:
+            loan.end()
+            _eager.leave(loan)
+    finally:
+        loan.end()
+        _eager.leave(loan)
+    if loan.elsewhere and not survey:
+        raise _in_a_thread(model, min(loan.elsewhere))
     if not before_softmax:
         return output
     with torch.inference_mode(False), torch.enable_grad():  # a graph goes on, if there is one
@@ -144,37 +161,44 @@ def never_ran(layer: Any) -> LookupError:
     return LookupError(f"layer {layer!r} did not run for this input; choose one that does")
 
 
-def lend(stack: ExitStack, register: Callable[[Any], RemovableHandle], hook: Callable[..., Any]) -> None:
-    """Set a hook that the stack removes. It acts only in this thread: others may run the same model meanwhile."""
-    thread = threading.get_ident()
+def _surrounded(
+    modes: Sequence[AbstractContextManager[Any]], call: Callable[..., Any], inputs: Sequence[Any], copy: bool
+) -> Any:
+    """Call inside of these contexts, the outermost first, which see the copies being made."""
+    if not modes:
+        return call(*([value.clone() for value in inputs] if copy else inputs))
+    with modes[0]:
+        return _surrounded(modes[1:], call, inputs, copy)
 
-    def only_here(*args: Any) -> Any:
-        return hook(*args) if threading.get_ident() == thread else None
 
-    with _numbering:
-        handle = register(only_here)
-    stack.callback(handle.remove)
+def _in_a_thread(model: nn.Module, layer: str) -> LookupError:
+    return LookupError(
+        f"layer {layer!r} ran in a thread of {type(model).__name__}'s own, where it can't be looked at; "
+        "choose one that runs in the thread that calls the model"
+    )
 
 
 class _Eager:
-    """Holds a setting that torch has once for all threads: the first thread changes it, the last one restores it."""
+    """Holds a setting that torch has once for all threads: the first pass changes it, the last one restores it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.inside = 0
-        self.stance = ExitStack()
+        self.inside: set[Loan] = set()
+        self.stance: Any = None
 
-    def __enter__(self) -> None:
+    def enter(self, loan: Loan) -> None:
         with self.lock:
-            if self.inside == 0:
-                self.stance.enter_context(torch.compiler.set_stance("force_eager"))
-            self.inside += 1
+            self.inside.add(loan)
+            if self.stance is None:
+                self.stance = torch.compiler.set_stance("force_eager")
 
-    def __exit__(self, *error: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            if self.inside == 0:
-                self.stance.close()
+    def leave(self, loan: Loan) -> None:
+        if loan in self.inside:
+            with self.lock:
+                self.inside.discard(loan)
+                if not self.inside and self.stance is not None:
+                    stance, self.stance = self.stance, None
+                    stance.__exit__(None, None, None)
 
 
 _eager = _Eager()

@@ -117,7 +117,7 @@ def execution_order(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
         for name, module in model.named_modules()
         if any(True for _ in module.parameters(recurse=False))
     ]
-    forward(model, inputs, pre_hooks=hooks)
+    forward(model, inputs, pre_hooks=hooks, survey=True)
     return list(order)
 
 
@@ -140,7 +140,7 @@ def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
 
     one = [tensor[:1] for tensor in inputs]
     hooks = [(name, observer(name)) for name, _ in model.named_modules() if name]
-    scores = forward(model, one, hooks=hooks, batch=inputs[0])
+    scores = forward(model, one, hooks=hooks, batch=inputs[0], survey=True)
     # a map of the scores themselves is the place of last resort
     outputs = [output for output in outputs if not _is_class_map(output[1], output[2], scores)] or outputs
     if not outputs:

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.overrides import TorchFunctionMode
 
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis
@@ -20,10 +19,11 @@ from cnnviz.engine.operations import HARDTANHS, bounds, canonical, in_place
 from cnnviz.engine.speed.batch_norm import scaled
 from cnnviz.engine.speed.memory_format import ORDINARY, LayoutReads
 from cnnviz.engine.switch import Bound, Rectifier, Switch, Switchboard
+from cnnviz.engine.thread_state import WatchingMode
 from cnnviz.engine.unseen_operations import UnseenOperations
 
 
-class OperationObserver(TorchFunctionMode):
+class OperationObserver(WatchingMode):
     """Sees every operation that one thread calls while it is entered.
 
     Args:
@@ -49,6 +49,8 @@ class OperationObserver(TorchFunctionMode):
         self.axis = axis
         self.unseen = UnseenOperations()
         self.layout_reads = LayoutReads(layout)
+        self.watch: Callable[[Any, Any], None] | None = None
+        """Called before every operation."""
         self.bytes = 0
         """Size of the operations' outputs."""
         self.switched = {operation for rule in rules for operation in rule.backwards}
@@ -66,6 +68,8 @@ class OperationObserver(TorchFunctionMode):
             self.unseen.inside -= 1
 
     def _observe(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        if self.watch is not None:
+            self.watch(func, args)
         if self.axis is not None:
             self.axis.before(func, args, kwargs)
         if self.biases is None:

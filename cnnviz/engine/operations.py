@@ -27,6 +27,19 @@ _TENSOR_ATTRIBUTES = {"T", "mT", "H", "mH", "data", "real", "imag"}
 _ASSIGNING = {"and", "or", "xor", "lshift", "rshift", "floordiv", "mod"}  # the others come as add_ and the like
 
 
+READ_BY_PYTHON = {
+    getattr(home, name)
+    for home in (torch, Tensor)
+    for name in (
+        *("__bool__", "__int__", "__float__", "__index__", "__complex__", "__contains__", "__array__", "__dlpack__"),
+        *("item", "tolist", "numpy", "equal", "allclose", "is_nonzero", "nonzero", "argwhere", "masked_select"),
+        *("unique", "unique_consecutive", "storage", "untyped_storage", "data_ptr"),
+    )
+    if hasattr(home, name)
+}
+"""Operations that give values of a tensor to Python, or a shape that depends on them."""
+
+
 def spelled(*names: str) -> tuple[Any, ...]:
     """Every function and method of these names, in place or not."""
     spellings = [form for name in names for form in (name, f"{name}_", f"__{name}__", f"__i{name}__", f"__r{name}__")]

@@ -16,17 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
 from cnnviz.engine.forward import forward, layer_tensor, never_ran
 from cnnviz.engine.implicit_biases import Biases
 from cnnviz.engine.layers import InputPlace
+from cnnviz.engine.nested import mapped
 from cnnviz.engine.operation_observer import OperationObserver
 from cnnviz.engine.operations import name_of
 from cnnviz.engine.speed.compilation import Compiled
 from cnnviz.engine.speed.memory_format import ORDINARY
 from cnnviz.engine.switch import Switchboard
+from cnnviz.engine.thread_state import WatchingMode
+
+_SET_GRAD = torch._C._set_grad_enabled
+_HALVES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,10 @@ class Trace:
         """Outputs of the layers that the score is read from, with their graph."""
         self.whole = whole or request.input_gradient or request.biases
         self.lost = False
-        """True if the model turned gradients off behind the layer where the graph begins, so that parts are missing."""
+        """True if a graph that begins at a layer may miss parts.
+
+        That is so where the model turned gradients off behind the layer, or holds the output that the layer returned.
+        """
         self.spent = False
         """True if the graph was freed by the last backward pass."""
         self.rules, self.options = request.rules, options
@@ -99,6 +108,7 @@ class Trace:
         self.biases = Biases(self.input) if request.biases else None
         axis = BatchAxis(model, len(self.input), constants_of(model)) if request.size or request.reads else None
         self._observer = self._observes(self.biases, axis)
+        self._watch = _Watch()
         hooks = [
             (name, self._hook(name, name in request.layers and request.layer_gradients and not from_input, request))
             for name in request.layers | request.score_layers
@@ -114,6 +124,12 @@ class Trace:
         if axis is not None:
             modes += [self._observer.unseen] if request.size else []
             axis.begin([self.input, *others])
+        if request.layer_gradients and not from_input:
+            if self._observer in modes:
+                self._observer.watch = self._watch.see  # one mode costs less than two
+            else:
+                modes.append(_Seeing(self._watch))
+            modes.append(self._watch)
         output = forward(
             model,
             (self.input, *others),
@@ -132,11 +148,12 @@ class Trace:
 
         None if that is not known, False if an operation mixes them, or if Python reads values of the batch.
         """
+        self.lost = self._watch.lost
         self.layout_read = self._observer.layout_reads.finish()
         """True if the result of the model may depend on the memory format."""
         with torch.inference_mode(False), torch.enable_grad():  # the graph goes on, if there is one
             # what is returned must not show how it was computed
-            self.output: Any = self.ordinary(output)
+            self.output: Any = self.ordinary(mapped(_own, output))
             self.score_layers = {name: self.ordinary(tensor) for name, tensor in self.score_layers.items()}
 
     @property
@@ -145,10 +162,13 @@ class Trace:
         return self._observer.bytes
 
     def ordinary(self, value: Any) -> Any:
-        """Tensors, also in tuples, lists and dicts, in the ordinary memory format and the input's precision."""
+        """Tensors, also in tuples, lists and dicts, in the ordinary memory format, and no less precise than the input.
+
+        Parts of a model may compute in half of that, by an autocast of their own.
+        """
         if isinstance(value, Tensor):
-            if self.options.precision is not None and value.dtype is self.options.precision:
-                value = value.to(self.input.dtype)
+            if value.dtype in _HALVES:
+                value = value.to(torch.promote_types(value.dtype, self.input.dtype))
             return value if self.options.layout is ORDINARY else value.contiguous()
         if type(value) in (tuple, list):
             return type(value)([self.ordinary(item) for item in value])
@@ -220,30 +240,26 @@ class Trace:
     def _hook(self, name: str, starts_graph: bool, request: TraceRequest) -> Callable[..., Any]:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             with self._observer.unseen.aside():  # it is not the model that acts
-                replacement = begin(args, layer_tensor(name, output))
+                replacement = begin(layer_tensor(name, output))
                 if name in request.score_layers:
                     self.score_layers[name] = (output if replacement is None else replacement).clone()
             if self._observer.axis is not None:
                 self._observer.axis.follow(replacement, output)
                 self._observer.axis.follow(self.score_layers.get(name), output)
+            if replacement is not None:
+                self._watch.begin(output)
             return replacement
 
-        def begin(args: Any, output: Tensor) -> Tensor | None:
+        def begin(output: Tensor) -> Tensor | None:
             if not starts_graph or output.requires_grad or not output.is_floating_point():
                 self.activations[name] = output.detach().clone()  # what follows may write in place
                 if output.requires_grad:
                     self.places[name] = get_gradient_edge(output)
                 return None
-            # nothing before the layer is requested, so the graph begins here, once
-            self.lost = self.lost or (bool(self.places) and not torch.is_grad_enabled())
-            torch.set_grad_enabled(True)
-            if not output._is_view():
-                self.activations[name] = output.detach().clone()
-                _Begin.apply(output, torch.zeros((), requires_grad=True))
-                self.places[name] = get_gradient_edge(output)
-                return None
-            # a view made without gradients can't begin a graph, its copy can; whoever holds the original is left behind
-            self.lost = self.lost or _same_memory(args, output)
+            # nothing before the layer is requested, so the graph begins here, once; at a copy, since the output may be
+            # the model's own
+            self._watch.lost = self._watch.lost or (bool(self.places) and not torch.is_grad_enabled())
+            torch._C._set_grad_enabled(True)
             self.activations[name] = self.places[name] = output.detach().clone().requires_grad_()
             return self.activations[name].clone()
 
@@ -259,19 +275,57 @@ def _in_layout(values: Tensor, layout: torch.memory_format) -> Tensor:
     return values.clone() if layout is ORDINARY else values.clone(memory_format=layout)
 
 
-def _same_memory(args: Sequence[Any], output: Tensor) -> bool:
-    memory = output.untyped_storage().data_ptr()
-    return any(isinstance(arg, Tensor) and arg.untyped_storage().data_ptr() == memory for arg in args)
+def _own(tensor: Tensor) -> Tensor:
+    """What later passes do not write over, as they do where the model returns a part of a buffer of its own."""
+    return tensor if tensor.requires_grad else tensor.clone()
 
 
-class _Begin(torch.autograd.Function):
-    """Makes a tensor the leaf of a graph, in place: all other references see the same tensor."""
+class _Watch:
+    """Finds out whether a graph that begins at a layer misses a part.
 
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, anchor: Tensor) -> Tensor:
-        ctx.mark_dirty(output)
-        return output
+    It does where somebody holds the output that was replaced by a copy (a list, an attribute, who handed it to a layer
+    that works in place), and where the model turns gradients off, as it does to restore the grad mode it began with.
+    """
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
-        return None, None
+    def __init__(self) -> None:
+        self.lost = False
+        self._begun = False
+        self._replaced: StorageWeakRef | None = None
+
+    def begin(self, replaced: Tensor) -> None:
+        """The layer returns, and a copy takes the place of what it returns. To be called last of all."""
+        with torch._C.DisableTorchFunction():  # it is not the model that asks
+            self.lost = self.lost or (self._begun and self._replaced is not None)
+            self._begun, self._replaced = True, StorageWeakRef(replaced.untyped_storage())  # type: ignore[no-untyped-call]  # torch has no types here
+
+    def see(self, func: Any, args: Any) -> None:
+        """An operation that is about to run."""
+        if self._begun:
+            self._look()
+            self.lost = self.lost or (func is _SET_GRAD and not args[0])
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        if self._begun:
+            self._look()
+            self.lost = self.lost or not torch.is_grad_enabled()
+
+    def _look(self) -> None:
+        """The layer has returned: whoever holds the memory now may go on with it."""
+        if self._replaced is not None:
+            self.lost = self.lost or not self._replaced.expired()  # type: ignore[no-untyped-call]  # nor here
+            self._replaced = None
+
+
+class _Seeing(WatchingMode):
+    """Shows the watch all operations."""
+
+    def __init__(self, watch: _Watch):
+        super().__init__()
+        self.see = watch.see
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.see(func, args)
+        return func(*args, **(kwargs or {}))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import check_finite, check_model, unwrap
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.metric_context import Trial, checked_masks
@@ -55,6 +56,7 @@ def evaluate(
 ) -> dict[str, Tensor]: ...
 
 
+@borrows
 def evaluate(
     explanation: Explanation,
     metric: str | Metric | Sequence[str | Metric] = "roc_auc",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.loans import borrows, question_of_thread
+from cnnviz.engine.randomness import GENERATORS, Draws
 from cnnviz.engine.speed.autocast import Precision, converted_once
 from cnnviz.engine.validation import check_finite, check_inputs, check_model, unwrap
 from cnnviz.explanations.explanation import Explanation
@@ -72,6 +75,7 @@ def explain(
 ) -> dict[str, Explanation]: ...
 
 
+@borrows
 def explain(
     model: nn.Module | LoadedModel,
     inputs: Inputs,
@@ -161,9 +165,25 @@ def answered(
     """The explanations that several methods give of one score, by the names of the methods."""
     first, *others = inputs
     run = Run(model, first, target, others=others, plan=plan(*methods.values()), options=options)
+    drawn, question = Draws(first.device), question_of_thread()
     with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, options.precision):
         score = run.score  # asked first: what is wrong with the model, its input or the target shows here
+        if drawn or (question is not None and question.holds(model, GENERATORS)):
+            _compare_passes(run, score)
         return {name: _answer(run, score, method) for name, method in methods.items()}
+
+
+def _compare_passes(run: Run, score: Tensor) -> None:
+    """Warns where a second pass of the same inputs gives other scores."""
+    again = run.at(run.inputs).score
+    if not torch.equal(score, again):
+        item = int((again - score).abs().argmax())
+        warnings.warn(
+            f"{type(run.model).__name__} draws random numbers in forward: two passes of one input gave the scores "
+            f"{float(score[item]):.4g} and {float(again[item]):.4g}, and an explanation of several passes mixes them; "
+            "turn its randomness off",
+            stacklevel=2,
+        )
 
 
 def recipe_of(method: Attribution, run: Run) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.loans import borrows
+from cnnviz.engine.thread_state import let_go
 from cnnviz.engine.validation import check_finite, check_model, unwrap
 from cnnviz.feature_visualization.ascent import Ascent
 from cnnviz.feature_visualization.result import Synthesized
@@ -19,6 +21,7 @@ from cnnviz.registry.registry import syntheses
 from cnnviz.registry.resolve import resolve
 
 
+@borrows
 def synthesize(
     model: nn.Module | LoadedModel,
     synthesis: str | Synthesis,
@@ -79,9 +82,10 @@ def synthesize(
         )
         try:
             made, finished = make(ascent), True
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             if ascent.latest is None:
                 raise
+            let_go(interruption)
             made, finished = ascent.latest, False
     recipe = _recipe(make, ascent)
     expected = f"a synthesis gives (N, C, *spatial), with {ascent.rank + 2} dimensions as the model takes it"

@@ -59,7 +59,7 @@ class Change:
         """These variants of ``before``, (K, C, *spatial)."""
         values = self.values(numbers)
         if self.boxes is None:
-            variants = values if isinstance(values, Tensor) else torch.stack(list(values))
+            variants = (values if isinstance(values, Tensor) else torch.stack(list(values))).to(before.dtype)
             if self.coarse and self.made_of is not None:
                 # where nothing changes, what was rounded more coarsely is no part of the change
                 variants = torch.where(variants == self.made_of, before, variants)

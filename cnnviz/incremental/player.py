@@ -13,11 +13,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from cnnviz.engine.agreement import Departed
 from cnnviz.engine.nested import mapped, tensors
 from cnnviz.engine.operations import reads_metadata, written_tensor
+from cnnviz.engine.thread_state import WatchingMode
 from cnnviz.incremental.region_cache import Chunk, Norm
 from cnnviz.incremental.region_rules import CONVOLUTIONS, on_regions
 from cnnviz.incremental.regions import Region, full
@@ -28,7 +28,7 @@ _DATA = Tensor.data.__get__  # type: ignore[attr-defined]  # a property of C
 _READ = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, torch.Size)
 
 
-class Player(TorchFunctionMode):
+class Player(WatchingMode):
     """Answers the calls of a pass from the record.
 
     Args:

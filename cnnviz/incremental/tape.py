@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
 from cnnviz.engine.nested import mapped, tensors
 from cnnviz.engine.operations import Operation, reads_metadata, written_tensor
+from cnnviz.engine.thread_state import WatchingMode
 from cnnviz.engine.unseen_operations import UnseenOperations
 
 _MEMORY = {"numpy", "__array__", "data_ptr", "untyped_storage", "storage", "_typed_storage", "__dlpack__", "set_"}
@@ -37,7 +37,7 @@ class RecordedOp:
         """The recorded operations that depend on the change and read the result; None for a reader outside of them."""
 
 
-class Recorder(TorchFunctionMode):
+class Recorder(WatchingMode):
     """Records the operations of the pass that runs inside of it.
 
     Args:

@@ -160,7 +160,7 @@ class Passes:
             if kept is not None:
                 inputs, output, layers = with_neighbours((inputs, output, layers), kept)
             score = self.question.read(output, len(trace.input), lambda: inputs, layers, at_once)
-        return score.to(self.inputs[0].dtype) if score.dtype is self.question.options.precision else score
+        return score
 
     def by_layer(self, outputs: Mapping[str, Tensor]) -> dict[Layer, Tensor]:
         """Outputs of the layers that the score is read from, by what the layers were given as."""

@@ -131,4 +131,4 @@ def read_score(read: Callable[[Any], Tensor], output: Any, items: int) -> Tensor
     if not isinstance(score, Tensor) or score.shape != (items,):
         shape = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
         raise ValueError(f"the target function gave {shape}; it returns one score for each input, ({items},)")
-    return score
+    return score.clone()  # it may be a view of what the next pass writes over

@@ -13,7 +13,7 @@ batch norm as one multiplication (``batch_norm``)
 folding (``conv_bn_folding``)
     Applies with ``fold=True``. Detected in a pass of one input: a batch norm that alone reads a convolution which
     ran once. Verified on that input by ``agreement.outputs_agree``. Raises ValueError where it differs: it was
-    asked for.
+    asked for. A model that reads values of the pass is left as it is, with a warning.
 compilation (``compilation``)
     Applies with ``compile=True``, to passes that leave nothing but scores. Verified on the question's inputs by
     ``agreement.outputs_agree``. Raises ValueError where it differs: it was asked for.

@@ -7,6 +7,7 @@ output. The copy is compared with the model before it is asked anything, and liv
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.overrides import TorchFunctionMode
 
 from cnnviz.engine.agreement import outputs_agree
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.forward import forward
 from cnnviz.engine.nested import tensors
+from cnnviz.engine.operations import READ_BY_PYTHON, name_of
+from cnnviz.engine.thread_state import WatchingMode
 
 CONVOLUTIONS = {nn.Conv1d: torch.conv1d, nn.Conv2d: torch.conv2d, nn.Conv3d: torch.conv3d}
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -53,16 +55,24 @@ class Folded:
                 raise ValueError(f"rule {rule.name!r} acts on convolutions and batch norms as they are; leave fold out")
 
 
-def fold(model: nn.Module, inputs: Sequence[Tensor]) -> Folded:
+def fold(model: nn.Module, inputs: Sequence[Tensor]) -> Folded | None:
     """A copy that shares all weights but those of convolutions that a batch norm follows.
 
-    Costs two passes of one input. Raises ValueError where there is nothing to fold, where the model can't be copied,
-    or where the copy answers differently.
+    Costs two passes of one input. None, with a warning, where the model reads values of a pass: it may go another way
+    for other inputs. Raises ValueError where there is nothing to fold, where the model can't be copied, or where the
+    copy answers differently.
     """
     one = [tensor[:1] for tensor in inputs]
     parts = dict(model.named_modules())
     readers = _ReaderRecorder()
     expected = forward(model, one, modes=[readers], batch=inputs[0])
+    if readers.values is not None:
+        warnings.warn(
+            f"{type(model).__name__} reads values of a pass ({name_of(readers.values)}) and may go another way for "
+            "other inputs, on which a convolution's own output is needed; so its batch norms are not folded",
+            stacklevel=2,
+        )
+        return None
     pairs = dict(_pairs(parts, readers, expected))
     if not pairs:
         raise ValueError(f"{type(model).__name__} has no batch norm that alone reads a convolution; leave fold out")
@@ -78,7 +88,7 @@ def fold(model: nn.Module, inputs: Sequence[Tensor]) -> Folded:
     return Folded(private, pairs, {module: name for name, module in parts.items()})
 
 
-class _ReaderRecorder(TorchFunctionMode):
+class _ReaderRecorder(WatchingMode):
     """Remembers which operations read a convolution's output."""
 
     def __init__(self) -> None:
@@ -89,9 +99,13 @@ class _ReaderRecorder(TorchFunctionMode):
         self.normed: dict[int, int] = {}
         """For each statistic of a batch norm, the identity of the convolution's output that it read."""
         self.calls: Counter[int] = Counter()
+        self.values: Any = None
+        """The first operation by which Python read values of a tensor, if there is one."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.values is None and func in READ_BY_PYTHON:
+            self.values = func
         output = func(*args, **kwargs)
         operands = list(tensors([*args, *kwargs.values()]))
         if any(True for _ in tensors([output])):  # else it only tells of a tensor

@@ -28,7 +28,7 @@ _READERS = {
     for name in (
         *("stride", "as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter", "is_contiguous"),
         *("data_ptr", "untyped_storage", "storage", "_typed_storage", "set_", "resize_", "resize_as_", "dim_order"),
-        *("__dlpack__", "to_mkldnn"),
+        *("__dlpack__", "to_mkldnn", "numpy", "__array__"),
     )
     if hasattr(home, name)
 }
@@ -40,6 +40,8 @@ _COPYING = {
     if hasattr(home, name)
 }
 """Operations that return a view or a copy, depending on the memory format."""
+
+_DATA = Tensor.data.__get__  # type: ignore[attr-defined]  # through it a write is not counted at the tensor itself
 
 
 class LayoutReads:
@@ -59,12 +61,13 @@ class LayoutReads:
         if self.layout is ORDINARY:
             return
         self.detected = self.detected or reads_layout(func)
-        if func not in _COPYING:
+        if func not in _COPYING and func != _DATA:
             return
         source = next(iter([*args, *kwargs.values()]), None)
         if not isinstance(source, Tensor) or not isinstance(output, Tensor):
             return
-        if source.ndim > 2 and source.shape[1] > 1 and source[0, 0].numel() > 1 and output.dtype is source.dtype:
+        # whatever its size and strides: in the other format the source may lie otherwise
+        if output.dtype is source.dtype and source.numel() > 1:
             sharing = [tensor.detach() for tensor in (source, output) if not tensor.is_inference()]
             self._versions += [(tensor, tensor._version) for tensor in sharing]
 
