@@ -113,7 +113,7 @@ def forward(
         except PassEnded:
             return None
         except (RuntimeError, ValueError) as error:
-            reason = None if isinstance(error, torch.OutOfMemoryError) else _misfit(model, batch)
+            reason = None if isinstance(error, torch.OutOfMemoryError) else misfit(model, batch)
             if reason is None:
                 raise
             raise ValueError(reason) from error
@@ -180,8 +180,8 @@ class _Eager:
 _eager = _Eager()
 
 
-def _misfit(model: nn.Module, inputs: Tensor) -> str | None:
-    """A hint for error texts if the input's shape does not fit the first convolution."""
+def misfit(model: nn.Module, inputs: Tensor) -> str | None:
+    """Why the input's shape does not fit the model's first convolution; None where it does."""
     first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
     if first is None:
         return None
@@ -201,6 +201,6 @@ def _refusal(model: nn.Module, inputs: Tensor) -> Any:
     def refuse(module: nn.Module, args: tuple[Any, ...]) -> None:
         operand = args[0] if args else None
         if isinstance(operand, Tensor) and operand.ndim == inputs.ndim:
-            raise ValueError(_misfit(model, inputs))
+            raise ValueError(misfit(model, inputs))
 
     return refuse
