@@ -9,6 +9,5 @@ import pytest
 def _situation(request: pytest.FixtureRequest) -> None:
     """The test, and what its identifier says before the attribution."""
     function, _, case = request.node.name.partition("[")
-    request.node.user_properties.append(
-        ("situation", f"{function} {case.rpartition(': ')[0] or case.removesuffix(']')}")
-    )
+    situation = case.rpartition(": ")[0] if ": " in case else case.removesuffix("]")
+    request.node.user_properties.append(("situation", f"{function} {situation}"))

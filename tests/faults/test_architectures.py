@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from faults.references import LEARNING, NAMES, Net, Situation, check, close, loops_occlusion, net, pairs, pictures
@@ -209,6 +210,7 @@ SITUATIONS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's own, of what it costs
 @pairs(SITUATIONS)
 def test_the_quick_answer_is_the_slow_one(situation: Situation, name: str) -> None:
     check(situation, name)
