@@ -185,7 +185,9 @@ class Registry(Mapping[str, M]):
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:  # a module may call sys.exit() while it is imported
-                    why = str(error) if isinstance(error, Exception) else f"it raises {error!r} while it is imported"
+                    why = f"it raises {error!r} while it is imported"
+                    if isinstance(error, Exception):
+                        why = " ".join(str(error).split())
                     raise PluginError(
                         f"{name!r} from {_origin(offer)} does not load: {why}. Set CNNVIZ_BLOCK={name} to hide it."
                     ) from error

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from faults.references import LEARNING, NAMES, Net, Situation, check, close, loops_occlusion, net, pairs, pictures
+from faults.references import Net, loops_occlusion, net, pictures
+from faults.situations import LEARNING, NAMES, Situation, check, close, pairs
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 

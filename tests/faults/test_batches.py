@@ -7,22 +7,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from faults.references import (
-    CLASS,
-    Alone,
-    Net,
-    Situation,
-    answer,
-    bright,
-    check,
-    close,
-    each,
-    hooked,
-    loops_score,
-    net,
-    pairs,
-    pictures,
-)
+from faults.references import CLASS, Alone, Net, bright, hooked, loops_score, net, pictures
+from faults.situations import Situation, answer, check, close, each, pairs
 from torch import Tensor, nn
 
 from cnnviz import explain, objectives

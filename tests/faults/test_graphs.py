@@ -11,22 +11,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from faults.references import (
-    CLASS,
+from faults.references import CLASS, Net, net, pictures
+from faults.situations import (
     ERRORS,
     LAYERED,
     LEARNING,
     NAMES,
-    Net,
     Situation,
     answer,
     check,
     close,
     cross,
     each,
-    net,
     pairs,
-    pictures,
     settings,
     slow_answer,
 )

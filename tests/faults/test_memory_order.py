@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from faults.references import LEARNING, NAMES, Net, Situation, check, pairs, pictures
+from faults.references import Net, pictures
+from faults.situations import LEARNING, NAMES, Situation, check, pairs
 from torch import Tensor
 
 from cnnviz import explain

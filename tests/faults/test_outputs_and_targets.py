@@ -7,21 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from faults.references import (
-    CLASS,
-    LEARNING,
-    NAMES,
-    Net,
-    answer,
-    close,
-    cross,
-    each,
-    loops_score,
-    net,
-    one_variant_at_a_time,
-    pictures,
-    settings,
-)
+from faults.references import CLASS, Net, loops_score, net, one_variant_at_a_time, pictures
+from faults.situations import LEARNING, NAMES, answer, close, cross, each, settings
 from torch import Tensor, nn
 
 from cnnviz import explain

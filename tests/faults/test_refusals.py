@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from faults.references import ERRORS, LAYERED, NAMES, Net, cross, each, net, pictures, settings
+from faults.references import Net, net, pictures
+from faults.situations import ERRORS, LAYERED, NAMES, cross, each, settings
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 

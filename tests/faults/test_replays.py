@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from faults.references import CLASS, Net, Situation, bright, check, close, net, pairs, pictures, scripted
+from faults.references import CLASS, Net, bright, net, pictures, scripted
+from faults.situations import Situation, check, close, pairs
 from torch import Tensor, nn
 
 from cnnviz import explain

@@ -6,20 +6,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from faults.references import (
-    NAMES,
-    Net,
-    Situation,
-    answer,
-    check,
-    close,
-    cross,
-    net,
-    pairs,
-    pictures,
-    scripted,
-    slow_answer,
-)
+from faults.references import Net, net, pictures, scripted
+from faults.situations import NAMES, Situation, answer, check, close, cross, pairs, slow_answer
 from torch import Tensor
 
 GUIDED = ("guided_backprop", "deconvnet", "guided_grad_cam")
