@@ -90,3 +90,19 @@ def evaluators(monkeypatch: pytest.MonkeyPatch) -> list[Evaluator]:
 
     monkeypatch.setattr(Evaluator, "__init__", remember)
     return made
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many situations of tests/faults were survived, and how many answers were asked in them."""
+    asked: dict[str, list[bool]] = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, situation in getattr(report, "user_properties", []):
+                if name == "situation":
+                    asked.setdefault(f"{report.fspath} {situation}", []).append(outcome == "passed")
+    if asked:
+        answers = [survived for each in asked.values() for survived in each]
+        terminalreporter.write_line(
+            f"faults: survived {sum(map(all, asked.values()))} of {len(asked)} situations, "
+            f"{sum(answers)} of {len(answers)} answers"
+        )

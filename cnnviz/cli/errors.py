@@ -69,6 +69,10 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}; CNNVIZ_TRACEBACK=1 shows where"
 
 
+def printable(text: str) -> str:
+    """The text with a question mark for each letter that would steer the terminal: names come from anywhere."""
+    return "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text)
+
+
 def _write(text: str, stream: TextIO) -> None:
-    # class and file names come from anywhere, and must not steer the terminal
-    print("".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text), file=stream)
+    print(printable(text), file=stream)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnviz.cli import value_parsing
-from cnnviz.cli.errors import PARTLY, print_line, reason
+from cnnviz.cli.errors import PARTLY, print_line, printable, reason
 from cnnviz.cli.options import TrustModel, Weights
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def methods(
             try:
                 summary = registry[method].summary.replace("``", "")
             except PluginError as error:  # its neighbours work all the same
-                summary = f"does not load: {reason(error.__cause__ or error)}"
+                cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+                summary = f"does not load: {reason(cause)}"
             kind = [registry.kind] if plain else []
             rows.append([*kind, method, summary, registry.origin(method)])
         _table((registry.kind, "what it is", "from"), rows, plain)
@@ -138,6 +139,7 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], plain: bool) ->
     table = Table(*titles, box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns[:-1]:
         column.overflow = "fold"
+    rows = [[printable(cell) for cell in row] for row in rows]
     table.columns[0].min_width = max((len(row[0]) for row in rows), default=0)  # names are for copying
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # what plugins say is no markup

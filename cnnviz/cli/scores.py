@@ -10,13 +10,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cnnviz.cli.errors import printable
 from cnnviz.cli.outputs import check_folder
 from cnnviz.images.files import write
 
@@ -82,10 +83,11 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the rows on stdout, as wide as the terminal; a file or a pipe takes any width."""
-    lines = [readable(row) for row in rows]
+    lines = [{name: printable(cell) for name, cell in readable(row).items()} for row in rows]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in lines[0]:
-        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right", overflow="fold")
+        side: Literal["left", "right"] = "left" if isinstance(rows[0][name], str) else "right"
+        table.add_column(Text(printable(name)), justify=side, overflow="fold")
     for row in lines:
         table.add_row(*map(Text, row.values()))  # names are no markup
     Console(width=None if sys.stdout.isatty() else 1000).print(table)

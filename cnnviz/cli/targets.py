@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from cnnviz.engine.validation import whole_number
 from cnnviz.run import objectives
 
 FORMS = "higher, lower, higher:2, near:0.5, or channel:LAYER:5 (also strongest, neuron, feature_map)"
-_VALUE = re.compile(r"(higher|lower)(?::(\d+))?")
+_VALUE = re.compile(r"(higher|lower)(?::([0-9]+))?")
 _NEAR = re.compile(r"near:(.+)")
 _CHANNEL = re.compile(r"(channel|strongest|neuron|feature_map):(.+):([^:]*)")
 
@@ -26,9 +27,9 @@ def read_target(text: str | None) -> Any:
         except ValueError:
             raise ValueError(f"--target near:VALUE takes a number, or several with commas, not {match[1]!r}") from None
     if match := _CHANNEL.fullmatch(text):
-        if not match[3].isdigit():
+        if (number := whole_number(match[3])) is None:
             raise ValueError(f"--target {match[1]}:LAYER:NUMBER ends in the channel's number, not in {match[3]!r}")
-        return getattr(objectives, match[1])(match[2], int(match[3]))
-    if re.match(r"(channel|strongest|neuron|feature_map|near):", text):
+        return getattr(objectives, match[1])(match[2], number)
+    if re.match(r"(channel|strongest|neuron|feature_map|near|higher|lower):", text):
         raise ValueError(f"--target {text} is not whole; it is a class, or {FORMS}")
     return text

@@ -31,7 +31,7 @@ def lengths(text: str | None, option: str = "--size") -> tuple[int, ...] | None:
     """``224`` or ``224x320`` (height x width) as pixels. None for no text."""
     if text is None:
         return None
-    if not re.fullmatch(r"\d+([x,]\d+)*", text):
+    if not re.fullmatch(r"[0-9]{1,9}([x,][0-9]{1,9})*", text):
         raise ValueError(f"{option} is pixels, such as 224, or height x width, such as 224x320, not {text!r}")
     return tuple(int(length) for length in re.split("[x,]", text))
 
@@ -52,7 +52,7 @@ def byte_count(text: str | None) -> int | None:
     """``512MB`` or ``2GiB`` as bytes. None for no text."""
     if text is None:
         return None
-    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(i?)b?", text.strip().lower())
+    parts = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]+)?)\s*([kmg]?)(i?)b?", text.strip().lower())
     if parts is None:
         raise ValueError(f"--memory is a size such as 512MB or 2GB, not {text!r}")
     return int(float(parts[1]) * (1024 if parts[3] else 1000) ** "_kmg".index(parts[2] or "_"))

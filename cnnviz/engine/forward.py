@@ -119,7 +119,7 @@ def forward(
             return None
         except (RuntimeError, ValueError) as error:
             let_go(error)
-            reason = None if isinstance(error, torch.OutOfMemoryError) else _misfit(model, batch)
+            reason = None if isinstance(error, torch.OutOfMemoryError) else misfit(model, batch)
             if reason is None:
                 raise
             raise ValueError(reason) from error
@@ -204,8 +204,8 @@ class _Eager:
 _eager = _Eager()
 
 
-def _misfit(model: nn.Module, inputs: Tensor) -> str | None:
-    """A hint for error texts if the input's shape does not fit the first convolution."""
+def misfit(model: nn.Module, inputs: Tensor) -> str | None:
+    """Why the input's shape does not fit the model's first convolution; None where it does."""
     first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
     if first is None:
         return None
@@ -225,6 +225,6 @@ def _refusal(model: nn.Module, inputs: Tensor) -> Any:
     def refuse(module: nn.Module, args: tuple[Any, ...]) -> None:
         operand = args[0] if args else None
         if isinstance(operand, Tensor) and operand.ndim == inputs.ndim:
-            raise ValueError(_misfit(model, inputs))
+            raise ValueError(misfit(model, inputs))
 
     return refuse

@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from cnnviz.engine.forward import ForwardHook, forward
 from cnnviz.engine.model_facts import facts_of
+from cnnviz.engine.validation import whole_number
 
 Layer: TypeAlias = str | int | Sequence[str] | nn.Module | None
 """None means the last layer with spatial extent."""
@@ -58,7 +59,7 @@ def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
         if layer == 0 or abs(layer) > len(names):
             raise LookupError(f"there is no convolution {layer}; {type(model).__name__} has 1 to {len(names)}")
         return names[layer - 1 if layer > 0 else layer]
-    if not isinstance(layer, str | Sequence):
+    if not isinstance(layer, str | Sequence) or isinstance(layer, bytes | bytearray):
         raise TypeError(f"{layer!r} is no layer; give a name, a path of names, a convolution's number, or a module")
     name = layer if isinstance(layer, str) else ".".join(map(str, layer))
     aliases = dict(model.named_modules(remove_duplicate=False))
@@ -68,9 +69,9 @@ def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
     for prefix in ("", "module.", "_orig_mod."):
         if name.startswith(prefix) and name != prefix and name.removeprefix(prefix) in known:
             return name.removeprefix(prefix)
-    if name.lstrip("-").isdigit():
-        return layer_name(model, int(name), inputs)
-    near = difflib.get_close_matches(name, known, n=1)
+    if (number := whole_number(name)) is not None:
+        return layer_name(model, number, inputs)
+    near = difflib.get_close_matches(name, filter(None, known), n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"it starts with {', '.join(n for n, _ in model.named_children())}"
     raise LookupError(f"{type(model).__name__} has no layer {name!r}; {hint}")
 

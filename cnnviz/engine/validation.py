@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.masked import MaskedTensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+
+COMPUTABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""The floating-point types that PyTorch's operations compute in; others, such as float8, only store numbers."""
+_WHOLE = re.compile(r"[+-]?[0-9]{1,4000}")  # Python reads no longer numbers
 
 
 def unwrap(model: Any) -> nn.Module:
@@ -44,15 +53,29 @@ def check_model(model: nn.Module) -> None:
                 f"{name!r} is in training mode, where images change each other's maps and its statistics; "
                 "call model.eval() first"
             )
-    for part, module in parts.items():
-        weights = {**module._parameters, **module._buffers}
-        wrong = next((name for name, weight in weights.items() if weight is not None and weight.is_inference()), None)
-        if wrong is not None:
-            name = f"{part}.{wrong}" if part else wrong
+    for name, weight in _weights(parts):
+        if is_lazy(weight):
+            raise ValueError(
+                f"the weight {name!r} of a lazy module has no shape yet; run the model once, or load its weights"
+            )
+        if weight.is_meta:
+            raise ValueError(
+                f"the weight {name!r} is on the meta device, where tensors have no values; load the model's weights "
+                "onto a device first"
+            )
+        if weight.is_inference():
             raise ValueError(
                 f"the weight {name!r} was made inside torch.inference_mode(), which no gradient passes; "
                 "build or load the model outside of it"
             )
+
+
+def _weights(parts: Mapping[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers by name."""
+    for part, module in parts.items():
+        for name, weight in (*module._parameters.items(), *module._buffers.items()):
+            if weight is not None:
+                yield (f"{part}.{name}" if part else name), weight
 
 
 def check_inputs(model: nn.Module, inputs: Sequence[Tensor]) -> None:
@@ -61,6 +84,7 @@ def check_inputs(model: nn.Module, inputs: Sequence[Tensor]) -> None:
     for number, tensor in enumerate(inputs):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"input {number} is a {type(tensor).__name__}, not a tensor (N, C, *spatial)")
+        check_dense(tensor, f"input {number}" if number else "the input")
         if len(tensor.shape) == 0 or len(tensor) != len(first):
             raise ValueError(
                 f"input {number} is {tuple(tensor.shape)}, the first {tuple(first.shape)}; they need one batch size"
@@ -73,7 +97,15 @@ def check_inputs(model: nn.Module, inputs: Sequence[Tensor]) -> None:
         raise TypeError(
             f"the input is {first.dtype}; models take normalized floating point, such as Preprocessing gives"
         )
-    check_finite(first, "the input")
+    if first.dtype not in COMPUTABLE:
+        raise TypeError(f"the input is {first.dtype}, which no model computes in; convert it with .float()")
+    try:
+        check_finite(first, "the input")
+    except (RuntimeError, NotImplementedError) as error:
+        raise TypeError(
+            f"the input is a {type(first).__name__} whose values can't be read ({_first_line(error)}); "
+            "give a plain torch.Tensor"
+        ) from error
     parameter = next(filter(Tensor.is_floating_point, model.parameters()), None)
     if parameter is None:
         return
@@ -84,12 +116,71 @@ def check_inputs(model: nn.Module, inputs: Sequence[Tensor]) -> None:
         raise TypeError(f"the input is {first.dtype}, the model {parameter.dtype}; convert one with .to(...)")
 
 
-def check_finite(values: Tensor, what: str) -> None:
-    """Raises ValueError that counts and places what is NaN or infinite."""
+def check_dense(tensor: Tensor, what: str) -> None:
+    """Raises TypeError or ValueError for a tensor that is not an ordinary block of numbers, with the way out."""
+    if tensor.is_nested:
+        raise TypeError(
+            f"{what} is a nested tensor, whose items may differ in shape; give items of one shape, such as "
+            "torch.stack(...), or pad them with .to_padded_tensor(0.0)"
+        )
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{what} is a tensor of the layout {tensor.layout}; make it dense with .to_dense()")
+    if isinstance(tensor, MaskedTensor):
+        raise TypeError(f"{what} is a masked tensor; fill the masked places with .to_tensor(0.0)")
+    if is_functorch_wrapped_tensor(tensor):
+        raise TypeError(
+            f"{what} is inside a transform of torch.func, such as vmap or grad, where values can't be read; "
+            "call cnnviz outside of it"
+        )
+    if tensor.is_meta:
+        raise ValueError(f"{what} is on the meta device, where tensors have no values; make it on the model's device")
+
+
+def check_finite(values: Tensor, what: str, model: nn.Module | None = None) -> None:
+    """Raises ValueError that counts and places what is NaN or infinite; if a weight of the model is, names that."""
     finite = torch.isfinite(values)
     if bool(finite.all()):
         return
+    if model is not None:
+        check_weights_finite(model)
     wrong = (~finite).nonzero()
     place = ", ".join(str(int(index)) for index in wrong[0])
     kind = "NaN" if bool(values.isnan().any()) else "infinite"
     raise ValueError(f"{what} has {len(wrong)} values that are not finite, the first ({kind}) at [{place}]")
+
+
+def check_weights_finite(model: nn.Module) -> None:
+    """Raises ValueError that names the first weight with values that are not finite: a network that diverged.
+
+    Reads all weights, so it is asked only where a result is not finite.
+    """
+    for name, weight in _weights(dict(model.named_modules())):
+        if weight.layout is not torch.strided or weight.dtype not in COMPUTABLE:
+            continue
+        # a buffer may be infinite on purpose, as masks of attention are
+        broken = ~weight.isfinite() if isinstance(weight, nn.Parameter) else weight.isnan()
+        if bool(broken.any()):
+            raise ValueError(
+                f"the weight {name!r} of the network has {int(broken.sum())} values that are NaN or infinite; "
+                "training diverged, or the file is damaged: load other weights"
+            )
+
+
+def checked_seed(seed: Any) -> int:
+    """A seed as Python's number. Raises TypeError or ValueError for one that PyTorch's generators do not take."""
+    try:
+        number = operator.index(seed)  # NumPy's whole numbers too
+    except TypeError:
+        raise TypeError(f"the seed is {seed!r}; a seed is a whole number") from None
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(f"the seed {number} is beyond 64 bits; give one from 0 to {2**64 - 1}")
+    return number
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text of the digits 0 to 9 writes, with a sign or without; None for any other text."""
+    return int(text) if _WHOLE.fullmatch(text) else None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].strip()

@@ -15,6 +15,7 @@ from cnnviz.engine.validation import check_finite, check_model, unwrap
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.metric_context import Trial, checked_masks
 from cnnviz.explanations.options import ExplainOptions
+from cnnviz.explanations.saved_explanations import check_explanation
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Metric
 from cnnviz.registry.registry import metrics
@@ -98,6 +99,7 @@ def evaluate(
         forms="a metric's name, or a callable of a trial",
         configured="a callable of a trial",
     )
+    check_explanation(explanation)
     annotation = None if masks is None else checked_masks(masks, explanation)
     with torch.inference_mode(False), torch.no_grad():
         explained = explanation if options is None else replace(explanation, options=options)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.forward import misfit
 from cnnviz.engine.loans import borrows, question_of_thread
 from cnnviz.engine.randomness import GENERATORS, Draws
 from cnnviz.engine.speed.autocast import Precision, converted_once
@@ -138,7 +139,7 @@ def explain(
     first, *others = _tensors(network, inputs, preprocessing)
     check_inputs(network, (first, *others))
     with torch.inference_mode(False):  # a graph cannot keep tensors made in it
-        question: Any = resolved_target(target, len(first), names)
+        question: Any = _resolved(network, first, target, names)
         question = question.to(first.device) if isinstance(question, Tensor) else question
     single = isinstance(attribution, str) or callable(attribution)
     methods = resolve(
@@ -153,6 +154,16 @@ def explain(
     answers = answered(network, (first, *others), question, methods, run_options)
     answers = {name: replace(answer, options=options) for name, answer in answers.items()}
     return next(iter(answers.values())) if single else answers
+
+
+def _resolved(model: nn.Module, first: Tensor, target: Target, categories: tuple[str, ...] | None) -> Any:
+    try:
+        return resolved_target(target, len(first), categories)
+    except ValueError as error:
+        reason = misfit(model, first)  # targets can't be counted where the first dimension is no batch
+        if reason is None:
+            raise
+        raise ValueError(reason) from error
 
 
 def answered(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnnviz.explanations.options import ExplainOptions
-from cnnviz.images.files import encoded, packed, write_result
+from cnnviz.explanations.saved_explanations import check_explanation, check_values_finite, read_description
+from cnnviz.images.files import check_file, encoded, one_line, packed, write_result
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.registry.default_renderer import default_renderer
 from cnnviz.registry.registry import renderers
@@ -144,11 +144,12 @@ class Explanation:
         """Read back what ``save("….safetensors")`` kept. Raises ValueError for a file that is no explanation."""
         import safetensors
 
+        check_file(Path(path), "an explanation")
         try:
             with safetensors.safe_open(path, framework="pt") as file:
+                about = read_description((file.metadata() or {})["cnnviz"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
-                about = json.loads((file.metadata() or {})["cnnviz"])
-            return cls(
+            explanation = cls(
                 values=tensors["values"],
                 inputs=tensors["inputs"],
                 target=tensors.get("target"),
@@ -161,8 +162,13 @@ class Explanation:
                 objective=about.get("objective"),
                 options=ExplainOptions(**about.get("options", {})),  # 0.3.0 kept none
             )
-        except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not an explanation that cnnviz saved: {error}") from error
+            check_explanation(explanation)
+            check_values_finite(explanation)
+        except KeyError as error:
+            raise ValueError(f"{path} is not an explanation that cnnviz saved: it has no {error}") from error
+        except (safetensors.SafetensorError, NotImplementedError, TypeError, ValueError, OSError) as error:
+            raise ValueError(f"{path} is not an explanation that cnnviz saved: {one_line(error)}") from error
+        return explanation
 
     def _packed(self) -> bytes:
         tensors = {"values": self.values, "inputs": self.inputs, "score": self.score}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.validation import check_inputs, check_model, unwrap
+from cnnviz.engine.validation import check_dense, check_inputs, check_model, unwrap
 from cnnviz.explanations.evidence_maps import evidence
 from cnnviz.explanations.explain import answered, recipe_of
 from cnnviz.explanations.explanation import Explanation
@@ -105,7 +105,9 @@ class Trial:
 
 def checked_masks(masks: Any, explanation: Explanation) -> Tensor:
     """Masks as bool on the explanation's device. Raises ValueError for another shape, or numbers that are no mask."""
-    tensor = torch.as_tensor(masks).to(explanation.values.device)
+    tensor = torch.as_tensor(masks)
+    check_dense(tensor, "what is given as masks")
+    tensor = tensor.to(explanation.values.device)
     expected = (len(explanation), *explanation.inputs.shape[2:])
     if tuple(tensor.shape) != expected:
         raise ValueError(f"masks are {tuple(tensor.shape)} where {expected} is needed: one for each input, of its size")

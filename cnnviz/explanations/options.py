@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cnnviz.engine.speed import conv_bn_folding
 from cnnviz.engine.speed.autocast import Precision, lower
 from cnnviz.engine.speed.compilation import compiled
+from cnnviz.engine.validation import checked_seed
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.run.options import RunOptions
 
@@ -26,6 +27,11 @@ class ExplainOptions:
     precision: Precision = "float32"
     fold: bool = False
     compile: bool | str = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", checked_seed(self.seed))
+        if not isinstance(self.memory, int | float | None):
+            raise TypeError(f"memory={self.memory!r} is no number of bytes; give one, such as 512 * 2**20, or None")
 
     def prepare(
         self,

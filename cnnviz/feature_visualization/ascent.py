@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.feature_extraction import FeatureExtractor, Seen, gradients_of
 from cnnviz.engine.layers import INPUT, Layer, layer_name
-from cnnviz.engine.validation import check_finite
+from cnnviz.engine.validation import COMPUTABLE, check_dense, check_finite, check_weights_finite, checked_seed
 from cnnviz.feature_visualization.parameterizations import Canvas
 from cnnviz.feature_visualization.transformation_robustness import Transformation
 from cnnviz.images.batches import Picture
@@ -53,7 +53,7 @@ class Ascent:
         self.preprocessing = preprocessing
         self.categories = categories
         self.device, self.dtype = weight.device, weight.dtype
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.generator = torch.Generator(self.device).manual_seed(checked_seed(seed))
         """The source of all randomness."""
         self.rank = len(first.kernel_size) if first is not None else 2 if isinstance(size, int | None) else len(size)
         self.requested_size = self._lengths(size)
@@ -107,7 +107,8 @@ class Ascent:
         for what can't be read or does not fit.
         """
         inputs = picture if isinstance(picture, Tensor) else self._read(picture)
-        if not inputs.is_floating_point() or inputs.ndim not in (self.rank + 1, self.rank + 2):
+        check_dense(inputs, "what is given")
+        if inputs.dtype not in COMPUTABLE or inputs.ndim not in (self.rank + 1, self.rank + 2):
             raise ValueError(
                 f"what is given is {inputs.dtype} {tuple(inputs.shape)}; {type(self.model).__name__} takes floating "
                 f"point (N, {self.channels}, {('L', 'H, W', 'D, H, W')[self.rank - 1]})"
@@ -115,6 +116,8 @@ class Ascent:
         inputs = inputs if inputs.ndim == self.rank + 2 else inputs[None]
         if self.requested_size is not None and inputs.shape[2:] != self.requested_size:
             raise ValueError(f"size={self.requested_size} is asked for, and what is given is {tuple(inputs.shape[2:])}")
+        if inputs.numel() == 0:
+            raise ValueError(f"what is given is {tuple(inputs.shape)}: there is nothing in it; give at least one input")
         check_finite(inputs, "what is given")
         if len(inputs) == 1:
             inputs = inputs.expand(self.count, *inputs.shape[1:])
@@ -217,6 +220,7 @@ class Ascent:
             form = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(f"{objective!r} gave {form}; it gives one number for each input, ({len(inputs)},)")
         if not bool(values.isfinite().all()):
+            check_weights_finite(self.model)
             raise ValueError(
                 f"{objective!r} is not finite after {len(self.history)} steps; take smaller ones, such as half the lr"
             )
@@ -248,8 +252,8 @@ class Ascent:
     def _lengths(self, size: int | Sequence[int] | None) -> tuple[int, ...] | None:
         if size is None:
             return None
-        lengths = (size,) * self.rank if isinstance(size, int) else tuple(size)
-        if len(lengths) != self.rank or min(lengths) < 1:
+        lengths = tuple(size) if isinstance(size, Sequence) else (size,) * self.rank
+        if len(lengths) != self.rank or not all(isinstance(length, int) and length > 0 for length in lengths):
             raise ValueError(
                 f"size={size!r} is not that of an input of {type(self.model).__name__}; give one length, or "
                 f"{self.rank} ({('L', 'H, W', 'D, H, W')[self.rank - 1]})"

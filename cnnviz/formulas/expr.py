@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnviz.engine.validation import check_dense
 from cnnviz.registry.configured import code
 from cnnviz.run.plan import Plan
 from cnnviz.run.run import Run
@@ -150,6 +151,9 @@ class Constant(Expr):
     """A tensor in a formula; equal to itself only."""
 
     value: Tensor
+
+    def __post_init__(self) -> None:
+        check_dense(self.value, "a tensor in the formula")
 
     def compute(self, run: Run) -> Tensor:
         value = self.value.to(run.inputs.device)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
 import stat
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -86,18 +86,18 @@ def _pictures_in(folder: Path) -> Iterable[Path]:
             yield path
 
 
-def _check_file(path: Path) -> None:
-    """Names the fault of a path that cannot be read as a file; a pipe or device could be read for ever."""
+def check_file(path: Path, what: str = "a picture") -> None:
+    """Raises OSError or ValueError for a path that is no ordinary file; a pipe or device could be read for ever."""
     if not path.exists():
         raise FileNotFoundError(f"no file '{path}'")
     if path.is_dir():
-        raise IsADirectoryError(f"'{path}' is a folder, not a picture; name a file in it")
+        raise IsADirectoryError(f"'{path}' is a folder, not {what}; name a file in it")
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"'{path}' is not an ordinary file")
 
 
 def _decoded(path: Path, mode: str, limit: int) -> Image.Image:
-    _check_file(path)
+    check_file(path)
     with path.open("rb") as file:  # Pillow leaves a file open that it fails on
         try:
             with _quiet():
@@ -146,7 +146,7 @@ def open_array(path: Path, name: str) -> NDArray[Any]:
 
 
 def _array(path: Path, channels: int) -> Tensor:
-    _check_file(path)
+    check_file(path)
     array = open_array(path, f"'{path}'")
     if array.dtype.kind != "f":
         raise ValueError(
@@ -182,18 +182,19 @@ def write(path: Path, content: bytes) -> None:
     """Put a whole file in place, or leave what was there."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
-    temporary = ""
+    # a short name of its own: with the name of the file in it, it could be longer than the file system takes
+    temporary = path.parent / f".{secrets.token_hex(8)}.cnnviz"
+    made = False
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        # the kernel applies the umask, which belongs to the whole process and is never set here
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        made = True
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes files private; a picture is like any other file
         os.replace(temporary, path)
     except BaseException as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        if made:
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise type(error)(f"{path} can't be written: {error.strerror}; choose another place") from error
         raise

@@ -6,7 +6,7 @@ The numbers are those of torchvision's presets: what a network was trained on, i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -36,8 +36,10 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):  # lists, as JSON and torchvision have them, become hashable
-            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         if self.crop is not None:
+            if not isinstance(self.crop, Iterable):
+                raise ValueError(f"crop {self.crop!r} is no size; give (height, width) in pixels, or None")
             object.__setattr__(self, "crop", tuple(self.crop))
         if not self.mean or len(self.mean) != len(self.std):
             raise ValueError(f"mean has {len(self.mean)} values and std has {len(self.std)}; both need one per channel")
@@ -88,8 +90,14 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Preprocessing:
-        """The preprocessing whose ``as_dict()`` this is."""
-        return cls(**settings)
+        """The preprocessing whose ``as_dict()`` this is. Raises ValueError for what is no such dict."""
+        if not isinstance(settings, Mapping):
+            raise ValueError(f"a preprocessing is a dict of its settings, not a {type(settings).__name__}")
+        try:
+            return cls(**settings)
+        except TypeError as error:
+            reason = str(error).removeprefix("Preprocessing.__init__() ")
+            raise ValueError(f"these settings are of no preprocessing: {reason}") from error
 
     def as_dict(self) -> dict[str, Any]:
         """Settings by name, of types that JSON has."""
@@ -189,6 +197,13 @@ def in_mode(picture: Image.Image, mode: str) -> Image.Image:
     if picture.mode == "LAB":
         raise ValueError("a picture in LAB colours cannot be read; save it in RGB")
     return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} {values!r} is not a number for each channel, such as (0.5, 0.5, 0.5)") from None
 
 
 def _is_length(value: object) -> bool:

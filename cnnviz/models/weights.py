@@ -22,6 +22,8 @@ from cnnviz.images.files import one_line
 Kind = Literal["safetensors", "checkpoint", "TorchScript", "exported program"]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # what training scripts save the weights under
+SAVE_PLAIN = "save them dense and unquantized"
+PACKED = (torch.float4_e2m1fn_x2,)  # two numbers in a byte, which PyTorch converts to nothing else
 PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 
 
@@ -77,6 +79,10 @@ def read_weights(path: str | Path, trust_model: bool = False) -> Mapping[str, An
             content: Any = load_file(path)
         except (SafetensorError, KeyError, ValueError, OSError) as reason:
             raise ValueError(f"weights '{path}' are damaged or cut short: {one_line(reason)}") from reason
+        except NotImplementedError as reason:  # packed numbers, such as those of 4 bits
+            raise ValueError(
+                f"weights '{path}' hold numbers of a kind that PyTorch can't load; {SAVE_PLAIN}"
+            ) from reason
     elif kind == "checkpoint":
         content = _unpickled(path, trust_model)
     else:
@@ -207,11 +213,12 @@ def _check_numbers(weights: Mapping[str, Any], expected: Mapping[str, Any], sour
                 raise ValueError(f"weights '{source}' have {name} as {type(tensor).__name__}, not a tensor")
             continue
         plain = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
+        plain = plain and tensor.dtype not in PACKED
         real = isinstance(present, Tensor) and present.is_floating_point()
         if not plain or (real and not tensor.is_floating_point()):
             raise ValueError(
                 f"weights '{source}' have {name} as {tensor.dtype} ({tensor.layout}) where the network "
-                "computes in floating point; save them dense and unquantized"
+                f"computes in floating point; {SAVE_PLAIN}"
             )
         if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
             count = f"{int((~torch.isfinite(tensor.float())).sum())} of {tensor.numel()}"

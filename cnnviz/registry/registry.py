@@ -182,9 +182,14 @@ class Registry(Mapping[str, M]):
                     raise LookupError(f"there is no {self.kind} {name!r}{self._absence(name)}")
                 try:
                     self._enlist(offer.load(), name, _origin(offer))
-                except Exception as error:
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # a module may call sys.exit() while it is imported
+                    why = f"it raises {error!r} while it is imported"
+                    if isinstance(error, Exception):
+                        why = " ".join(str(error).split())
                     raise PluginError(
-                        f"{name!r} from {_origin(offer)} does not load: {error}. Set CNNVIZ_BLOCK={name} to hide it."
+                        f"{name!r} from {_origin(offer)} does not load: {why}. Set CNNVIZ_BLOCK={name} to hide it."
                     ) from error
             return self._methods[name]
 
@@ -244,7 +249,7 @@ class Registry(Mapping[str, M]):
                 raise TypeError(f"{plugin!r} registers no {self.kind}; decorate it with @cnnviz.{self.kind}")
             if origin != "this process" and name not in self._methods:
                 raise LookupError("it does not register that name")
-        except Exception:
+        except BaseException:
             self._methods, self._origins = before
             if self.plugins.get_plugin(name) is plugin:
                 self.plugins.unregister(name=name)  # pluggy keeps the name of a plugin whose hook failed

@@ -142,7 +142,7 @@ class Passes:
         """The score explained, (N,), with its graph. Raises ValueError where it is not finite."""
         if self._score is None:
             score = self.unchecked_score()
-            check_finite(score.detach(), self.label)
+            check_finite(score.detach(), self.label, self.model)
             self._score = score
         return self._score
 

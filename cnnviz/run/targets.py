@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from cnnviz.engine.validation import COMPUTABLE, check_dense, whole_number
+
 Target: TypeAlias = (
     "int | str | Sequence[int | str] | Tensor | Callable[[Any], Tensor] | Sequence[Callable[[Any], Tensor]] | None"
 )
@@ -51,6 +53,8 @@ def class_indices(target: Target, items: int, categories: tuple[str, ...] | None
             raise TypeError(f"the target is a {target.dtype} tensor; classes are whole numbers, such as torch.int64")
         numbers = target.reshape(-1).tolist()
         numbers = numbers * items if target.ndim == 0 else numbers
+    elif isinstance(target, bytes | bytearray):  # a sequence of numbers to Python
+        raise TypeError(f"the target {target!r} is no class; give a number, a name, or a function of the output")
     elif hasattr(target, "tolist"):  # NumPy's
         return class_indices(target.tolist(), items, categories)
     elif isinstance(target, str) or not isinstance(target, Sequence):
@@ -59,6 +63,9 @@ def class_indices(target: Target, items: int, categories: tuple[str, ...] | None
         numbers = [class_index(label, categories) for label in target]
     if len(numbers) != items:
         raise ValueError(f"there are {len(numbers)} targets for {items} inputs; give one, or one for each")
+    for number in numbers:
+        if not -(2**63) <= number < 2**63:
+            raise ValueError(f"there is no class {number}; classes are numbered from 0")
     return torch.tensor(numbers, dtype=torch.int64)
 
 
@@ -71,7 +78,7 @@ def class_index(target: Any, categories: tuple[str, ...] | None) -> int:
         return int(whole())
     if isinstance(target, int):
         return target
-    number = int(target) if target.removeprefix("-").isdigit() else None
+    number = whole_number(target)
     if categories is None:
         if number is not None:
             return number
@@ -96,10 +103,11 @@ def class_scores(output: Any, items: int) -> Tensor:
         fields = f" with {', '.join(map(repr, output))}" if isinstance(output, dict) else ""
         example = f"output[{next(iter(output), 'out')!r}][:, 0]" if isinstance(output, dict) else "output[0][:, 0]"
         raise TypeError(f"the model gives a {type(output).__name__}{fields}, not scores (N, K); {way_out}{example}")
+    check_dense(output, "the model's output")
     scores = output
     if scores.ndim == 1 and items == len(scores):
         scores = scores[:, None]
-    if scores.ndim > 2 and scores[0, 0].numel() == 1:
+    if scores.ndim > 2 and scores.shape[2:].numel() == 1:
         scores = scores.flatten(1)
     if scores.ndim != 2:
         shape = tuple(output.shape)
@@ -109,8 +117,10 @@ def class_scores(output: Any, items: int) -> Tensor:
             f"the model gives {len(scores)} rows of scores for {items} inputs; "
             "for a single input without a batch dimension pass inputs[None]"
         )
-    if not scores.is_floating_point():
-        raise TypeError(f"the model gives {scores.dtype}; scores are floating point")
+    if scores.shape[1] == 0:
+        raise ValueError(f"the model gives {tuple(output.shape)}, scores of no class; give a model with at least one")
+    if scores.dtype not in COMPUTABLE:
+        raise TypeError(f"the model gives {scores.dtype}; scores are floating point, such as output.float()")
     return scores
 
 
@@ -128,7 +138,13 @@ def check_classes(indices: Tensor, items: int, classes: int, categories: tuple[s
 def read_score(read: Callable[[Any], Tensor], output: Any, items: int) -> Tensor:
     """A function target's scores, (N,). Raises for one that does not return that."""
     score = read(output)
+    if isinstance(score, Tensor):
+        check_dense(score, "what the target function gave")
     if not isinstance(score, Tensor) or score.shape != (items,):
         shape = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
         raise ValueError(f"the target function gave {shape}; it returns one score for each input, ({items},)")
+    if score.dtype not in COMPUTABLE and (score.is_floating_point() or score.is_complex() or score.dtype is torch.bool):
+        raise TypeError(
+            f"the target function gave {score.dtype}; a score is a real number, such as .float() or .abs() makes"
+        )
     return score.clone()  # it may be a view of what the next pass writes over

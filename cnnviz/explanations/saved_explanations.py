@@ -1,0 +1,106 @@
+"""Checks of what a file says an explanation is: nothing of it is believed before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cnnviz.engine.validation import COMPUTABLE, check_finite
+
+if TYPE_CHECKING:
+    from cnnviz.explanations.explanation import Explanation
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "recipe": (str,),
+    "preprocessing": (dict, type(None)),
+    "categories": (list, type(None)),
+    "renderer": (str, type(None)),
+    "objective": (str, type(None)),
+    "options": (dict,),
+}
+_OPTIONS: Mapping[str, tuple[type, ...]] = {
+    "seed": (int,),
+    "memory": (int, type(None)),
+    "before_softmax": (bool,),
+    "precision": (str,),
+    "fold": (bool,),
+    "compile": (bool, str),
+}
+_JSON = {
+    dict: "an object",
+    list: "a list",
+    type(None): "null",
+    str: "text",
+    int: "a whole number",
+    bool: "true or false",
+}
+
+
+def read_description(text: str) -> dict[str, Any]:
+    """The description that is saved with an explanation's tensors, as JSON. Raises ValueError for any other text."""
+    try:
+        about = json.loads(text)
+    except RecursionError:
+        raise ValueError("its description is nested too deeply") from None
+    if not isinstance(about, dict):
+        raise ValueError(f"its description is {_JSON.get(type(about), 'a number')}, not an object")
+    _check_types(about, _TYPES, "its description")
+    _check_types(about.get("options", {}), _OPTIONS, "its options")
+    if not all(isinstance(name, str) for name in about.get("categories") or []):
+        raise ValueError("its categories are not all text")
+    return about
+
+
+def check_explanation(explanation: Explanation) -> None:
+    """Raises ValueError if the tensors of an explanation do not belong together; says which, and what is needed."""
+    values, inputs = explanation.values, explanation.inputs
+    for name, tensor in {"values": values, "inputs": inputs, "score": explanation.score}.items():
+        if tensor.dtype not in COMPUTABLE:
+            raise ValueError(f"its {name} are {tensor.dtype}, not floating point")
+    items = len(values) if values.ndim else 0
+    if values.ndim < 2 or values.ndim != inputs.ndim or len(inputs) != items:
+        raise ValueError(
+            f"its values are {tuple(values.shape)} and its inputs {tuple(inputs.shape)}; both are (N, C, *spatial)"
+        )
+    if values.numel() == 0 or inputs.numel() == 0:
+        raise ValueError(
+            f"its values are {tuple(values.shape)} and its inputs {tuple(inputs.shape)}: nothing is in them"
+        )
+    if explanation.score.shape != (items,):
+        raise ValueError(f"its score is {tuple(explanation.score.shape)}, not one number for each input, ({items},)")
+    target = explanation.target
+    if target is not None:
+        if target.shape != (items,) or target.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
+            raise ValueError(
+                f"its target is {target.dtype} {tuple(target.shape)}, not one class for each input, int64 ({items},)"
+            )
+        if bool((target < 0).any()):
+            raise ValueError(f"its target is {target.tolist()}; classes are numbered from 0")
+    for name, note in explanation.notes.items():
+        if note.ndim == 0 or len(note) != items:
+            raise ValueError(
+                f"its note {name!r} is {tuple(note.shape)}; a note has a row for each input, ({items}, ...)"
+            )
+
+
+def check_values_finite(explanation: Explanation) -> None:
+    """Raises ValueError for values, inputs or scores that are NaN or infinite."""
+    tensors: dict[str, Tensor] = {
+        "its values": explanation.values,
+        "its input": explanation.inputs,
+        "its score": explanation.score,
+    }
+    for what, tensor in tensors.items():
+        check_finite(tensor, what)
+
+
+def _check_types(settings: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], what: str) -> None:
+    for name, value in settings.items():
+        # in JSON true is no number, and in Python it is
+        if name in types and type(value) not in types[name]:
+            wanted = " or ".join(_JSON[kind] for kind in types[name])
+            raise ValueError(f"{what} has {name}={str(value)[:40]!r}, which is not {wanted}")
