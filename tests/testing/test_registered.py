@@ -17,7 +17,6 @@ TARGET_BLIND = ("activation", "eigen_cam", "projections")
 ATTRIBUTIONS = {name: quick(name) | {"target_blind": name in TARGET_BLIND} for name in attributions}
 ATTRIBUTIONS["rise"] |= {"cells": 3, "masks": 16}  # of fewer, chance decides where the evidence is
 ATTRIBUTIONS["gradient_shap"] |= {"samples": 16}  # with fewer, most points lie where nothing changes
-ATTRIBUTIONS["gradient_shap"] |= {"samples": 8}  # with fewer, most points of signals lie where nothing changes
 SHOWN = {rank: torch.randn(3, *(14, 12, 10)[:rank], generator=torch.Generator().manual_seed(0)) for rank in (1, 2, 3)}
 SYNTHESES: dict[str, list[dict[str, Any]]] = {
     "class_image": [
