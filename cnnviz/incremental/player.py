@@ -26,6 +26,8 @@ from cnnviz.incremental.tape import RecordedOp, expanded, marked, whole_numbers
 
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]  # a property of C
 _READ = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, torch.Size)
+_MIRRORED: dict[Any, Any] = {Tensor.lt: Tensor.gt, Tensor.gt: Tensor.lt, Tensor.le: Tensor.ge, Tensor.ge: Tensor.le}
+"""Comparisons by what they are with the operands exchanged, as Python does where the second is of a subclass."""
 
 
 class Player(WatchingMode):
@@ -68,6 +70,8 @@ class Player(WatchingMode):
         if reads_metadata(func):
             return func(*args, **kwargs)
         op = next(self.remaining, None)
+        if op is not None and op.operation != func and _MIRRORED.get(func) == op.operation and len(args) == 2:
+            func, args = op.operation, (args[1], args[0])  # Python compares x > region as region < x
         if op is None or op.operation != func:
             raise Departed
         operands = list(tensors((args, kwargs)))

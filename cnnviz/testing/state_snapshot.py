@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as every_module
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +25,15 @@ class _Identity:
         return isinstance(other, _Identity) and self.owner is other.owner
 
 
+def global_random_numbers() -> dict[str, Any]:
+    """The state of every global generator, by the words for its change."""
+    return {
+        "seeds or uses torch's global generator; draw from the generator it is given": torch.get_rng_state(),
+        "uses NumPy's global random numbers": str(np.random.get_state(legacy=False)),
+        "uses Python's global random numbers": random.getstate(),
+    }
+
+
 def state(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
     """Everything that must stay as it was, by the words for its change; ``inputs`` are of any shape."""
     state: dict[str, Any] = {
@@ -30,15 +42,30 @@ def state(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
         "leaves autocast changed": torch.is_autocast_enabled("cpu"),
         "leaves a torch function mode entered": torch._C._len_torch_function_stack(),
         "changes torch's default dtype": torch.get_default_dtype(),
-        "seeds or uses torch's global generator; draw from run.generator": torch.get_rng_state(),
+        "leaves a torch dispatch mode entered": torch._C._len_torch_dispatch_stack(),
+        "leaves the anomaly mode changed": torch.is_anomaly_enabled(),
+        "changes how kernels are chosen": (
+            torch.backends.cudnn.benchmark,
+            torch.backends.cudnn.deterministic,
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_float32_matmul_precision(),
+        ),
+        "changes the number of threads": torch.get_num_threads(),
+        "leaves hooks on every module": {
+            name: tuple(entries)
+            for name, entries in vars(every_module).items()
+            if name.startswith("_global_") and isinstance(entries, dict)
+        },
         "replaces torch.nn.functional.relu": F.relu,
         "writes into the input": inputs.detach().clone(),
+        **global_random_numbers(),
     }
     for name, module in model.named_modules():
         place = repr(name) if name else "the model"
         hooks = {key: tuple(entries) for key, entries in vars(module).items() if key.endswith("_hooks") and entries}
         state |= {
             f"replaces the module {place}": _Identity(module),
+            f"replaces the forward of {place}": type(module).forward,
             f"changes the training flag of {place}": module.training,
             f"leaves hooks on {place}": hooks,
             f"leaves attributes on {place}": sorted(vars(module)),

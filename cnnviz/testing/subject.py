@@ -1,8 +1,8 @@
-"""The method that a kit checks, built with its settings, and the promises that several kinds of methods make."""
+"""The method that a kit checks, built with its settings, and the checks that every kind of method has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from cnnviz.engine.nested import tensors
 from cnnviz.registry.registry import Method, Registry
 from cnnviz.testing.faults import FailingLayer, failing_nets
 from cnnviz.testing.nets import SmallNet
@@ -18,31 +19,26 @@ from cnnviz.testing.state_snapshot import state, unchanged
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A method with its settings."""
 
     name: str
     method: Any
+    """What the method makes of its settings: a callable."""
+    build: Method[Any] | None
+    """The method without settings; None where only the callable is known."""
+    settings: Mapping[str, Any]
 
     @classmethod
-    def of(cls, registry: Registry[Any], method: Any, settings: dict[str, Any]) -> Subject:
-        """The method built with its settings. Raises AssertionError unless it refuses a setting it does not have."""
-        build: Callable[..., Any] = registry[method] if isinstance(method, str) else method
-        if not isinstance(build, Method):
-            if settings:
-                raise TypeError(f"{method!r} has its settings in it; give the method itself to check it with others")
-            return cls(getattr(build, "__name__", repr(build)), build)
-        if not build.summary:
-            raise AssertionError(f"{build.name} has no docstring, which is its page")
-        try:
-            build(**settings, no_such_setting=0)
-        except TypeError as error:
-            if "no_such_setting" not in str(error):
-                raise AssertionError(f"{build.name} does not name the setting it refuses: {error}") from error
-        else:
-            raise AssertionError(f"{build.name} takes settings it does not have")
-        return cls(build.name, build(**settings))
+    def built(cls, registry: Registry[Any], method: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a subject. Raises TypeError for settings that the method does not have."""
+        build = registry[method] if isinstance(method, str) else method
+        if isinstance(build, Method):
+            return {"name": build.name, "method": build(**settings), "build": build, "settings": settings}
+        if settings:
+            raise TypeError(f"{method!r} has its settings in it; give the method itself to check it with others")
+        return {"name": getattr(build, "__name__", repr(build)), "method": build, "build": None, "settings": {}}
 
     def demand(self, kept: bool, broken: str) -> None:
         """Raise AssertionError with the words for the broken promise, unless it is kept."""
@@ -80,10 +76,16 @@ class Subject:
             weight.grad = torch.ones_like(weight)
         inputs = inputs.detach().clone().requires_grad_()
         inputs.grad = torch.ones_like(inputs)
-        with unchanged(self.name, lambda: state(model, inputs), situation):
+        given = list(tensors(list(self.settings.values())))
+
+        def read() -> dict[str, Any]:
+            held = {f"writes into the tensor {n} of its settings": each.clone() for n, each in enumerate(given)}
+            return state(model, inputs) | held
+
+        with unchanged(self.name, read, situation):
             yield inputs
 
-    def check_unchanged(
+    def check_failures(
         self,
         ask: Callable[[SmallNet, Tensor], T],
         rank: int,
@@ -91,7 +93,7 @@ class Subject:
         gives: str,
         finished: Callable[[T], bool] | None = None,
     ) -> None:
-        """Nothing is left behind: without a failure, by an exception or an interrupt, in the first pass or the last.
+        """Nothing is left behind by an exception or an interrupt, in the first pass or the last, and it is let through.
 
         Args:
             ask: gives the answer for a network and its inputs.
@@ -102,9 +104,7 @@ class Subject:
                 whatever is given after an interrupt is wrong.
         """
         counted = FailingLayer()
-        model = SmallNet(rank, between=counted)
-        with self.unchanged(model, inputs) as lent:
-            self.answer(lambda: ask(model, lent), "on a small network")
+        self.answer(lambda: ask(SmallNet(rank, between=counted), inputs), "on a small network")
         for failing, error, situation in failing_nets(rank, counted.passes):
             with self.unchanged(failing, inputs, situation) as lent:
                 try:
@@ -117,33 +117,46 @@ class Subject:
             self.demand(interrupted, f"gives {gives} even{situation}")
             self.demand(finished is None or not finished(answer), f"says it is finished{situation}")
 
-    def check_reproducible(
-        self, ask: Callable[[SmallNet, str], Tensor], answer: Tensor, rank: int, other: str, source: str
-    ) -> None:
-        """The same answer for the same weights, wherever it is asked for, and another for other weights.
 
-        Args:
-            ask: gives the answer for a network, in a situation.
-            answer: of a ``SmallNet`` of that rank.
-            rank: spatial dimensions.
-            other: the words for an answer that is not the same.
-            source: where the method should draw from.
-        """
+def has_a_page(subject: Subject) -> None:
+    """The method has a docstring, which is its page."""
+    subject.demand(subject.build is None or bool(subject.build.summary), "has no docstring, which is its page")
 
-        def same(situation: str, again: Tensor) -> None:
-            self.demand(close(again, answer), f"{other} {situation}")
 
-        plainly = "on a small network"
-        torch.rand(1)  # what is drawn from torch's global generator is something else from now on
-        same(f"when asked again with one seed; draw from {source}.generator", ask(SmallNet(rank), plainly))
-        self.demand(not close(ask(SmallNet(rank, seed=1), plainly), answer), "ignores the model's weights")
-        model = SmallNet(rank)
-        for where, mode in (("torch.no_grad()", torch.no_grad()), ("torch.inference_mode()", torch.inference_mode())):
-            with mode:
-                same(f"inside {where}", ask(model, f"inside {where}"))
-        same("when weights are frozen", ask(model.requires_grad_(False), "when weights are frozen"))
-        precise = ask(SmallNet(rank).double(), "in float64")
-        self.demand(precise.dtype == torch.float64, f"gives {precise.dtype} for a model in float64")
+def refuses_settings_it_does_not_have(subject: Subject) -> None:
+    """A setting that the method does not have is a TypeError that names it."""
+    if subject.build is None:
+        return
+    try:
+        subject.build(**subject.settings, no_such_setting=0)
+    except TypeError as error:
+        subject.demand("no_such_setting" in str(error), f"does not name the setting it refuses: {error}")
+    else:
+        subject.demand(False, "takes settings it does not have")
+
+
+class _Seeds(torch.overrides.TorchFunctionMode):
+    """Notes the seeds of the generators that random numbers are drawn from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: set[int] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for value in (*args, *(kwargs or {}).values()):
+            if isinstance(value, torch.Generator):
+                self.met.add(value.initial_seed())
+        return func(*args, **(kwargs or {}))
+
+
+def check_seeds(subject: Subject, ask: Callable[[int], object], source: str) -> None:
+    """No generator is seeded with the same number where ``ask`` is called with two seeds."""
+    met = []
+    for seed in (123, 124):
+        with _Seeds() as seeds:
+            ask(seed)
+        met.append(seeds.met)
+    subject.demand(not met[0] & met[1], f"draws the same whatever the seed; draw from {source}.generator")
 
 
 def close(values: Tensor, expected: Tensor) -> bool:

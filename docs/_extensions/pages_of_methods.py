@@ -77,7 +77,7 @@ class Api(_Written):
                 yield from _documented(package, name)
         for package in FOR_PLUGINS:
             yield from (*_heading(package, "-"), f".. automodule:: {package}", "")
-            for name in ("check_attribution", "check_metric", "check_renderer", "check_synthesis"):
+            for name in ("checks", "check_attribution", "check_metric", "check_renderer", "check_synthesis"):
                 yield from (f".. autofunction:: {package}.{name}", "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -229,6 +230,29 @@ def test_a_model_that_writes_everywhere_is_answered(evaluators: list[Evaluator])
     found, plain = scores_both_ways(Run(Wild(), inputs, torch.tensor([1, 2])), small_boxes(6, (25, 23), 4))
     torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
     assert torch.equal(inputs, before)
+
+
+class Compares(nn.Module):
+    """A map that is not changed is compared with one that is."""
+
+    def __init__(self, compare: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__()
+        self.conv, self.head, self.compare = nn.Conv2d(2, 3, 3, padding=1), nn.Linear(3, 3), compare
+        self.table = nn.Parameter(torch.zeros(1, 3, 19, 17))
+        randomized(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.conv(x)
+        return self.head(torch.where(self.compare(self.table, maps), maps, 0.3 * self.table).mean((2, 3)))
+
+
+@pytest.mark.parametrize("compare", [operator.gt, operator.ge, operator.lt, operator.le, operator.eq, operator.ne])
+def test_python_asks_the_changed_side_of_a_comparison_first(compare: Any, evaluators: list[Evaluator]) -> None:
+    inputs = torch.randn(2, 2, 19, 17, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    run = Run(Compares(compare), inputs, torch.tensor([1, 2]))
+    found, plain = scores_both_ways(run, small_boxes(7, (19, 17), 3))
+    torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
+    assert [each.trusted for each in evaluators] == [compare is not operator.eq or None]
 
 
 class Forking(nn.Module):
