@@ -49,7 +49,7 @@ class ItemTraces:
         self.layout_read = any(trace.layout_read for trace in self.traces)
         self.apart, self.reads = False, True
         self.bytes = sum(trace.bytes for trace in self.traces)
-        self.spent = False
+        self.spent, self.output_dtype = False, first.output_dtype
 
     def activation(self, name: str) -> Tensor:
         """A layer's output for all items, detached."""

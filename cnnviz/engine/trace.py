@@ -23,7 +23,7 @@ from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
 from cnnviz.engine.forward import forward, layer_tensor, never_ran
 from cnnviz.engine.implicit_biases import Biases
 from cnnviz.engine.layers import InputPlace
-from cnnviz.engine.nested import mapped
+from cnnviz.engine.nested import mapped, tensors
 from cnnviz.engine.operation_observer import OperationObserver
 from cnnviz.engine.operations import name_of
 from cnnviz.engine.speed.compilation import Compiled
@@ -55,7 +55,7 @@ class TraceRequest:
 
 @dataclass(frozen=True)
 class PassOptions:
-    """Numerical options of a forward pass. Results are equal up to rounding."""
+    """How a forward pass is computed. Results are equal up to rounding."""
 
     layout: torch.memory_format = ORDINARY
     """The memory format of the first input, which convolutions keep."""
@@ -63,6 +63,8 @@ class PassOptions:
     """The dtype of convolutions and matrix products; None: the model's own."""
     compiled: Compiled | None = None
     """The compiled model, which is called instead."""
+    keep_bindings: bool = True
+    """Whether the pass leaves what it binds to names of the model."""
 
 
 class Trace:
@@ -136,7 +138,7 @@ class Trace:
             hooks=hooks,
             modes=modes,
             grad=from_input,
-            keep_bindings=True,
+            keep_bindings=options.keep_bindings,
             before_softmax=request.before_softmax,
             compiled=options.compiled.call if options.compiled else None,
         )
@@ -153,6 +155,9 @@ class Trace:
         """True if the result of the model may depend on the memory format."""
         with torch.inference_mode(False), torch.enable_grad():  # the graph goes on, if there is one
             # what is returned must not show how it was computed
+            halves = [tensor.dtype for tensor in tensors(output) if tensor.dtype in _HALVES]
+            self.output_dtype = halves[0] if halves else self.input.dtype
+            """The dtype in which the model gave its output."""
             self.output: Any = self.ordinary(mapped(_own, output))
             self.score_layers = {name: self.ordinary(tensor) for name, tensor in self.score_layers.items()}
 

@@ -54,6 +54,8 @@ class Passes:
         self.names: dict[Layer, str] = {} if names is None else names
         self.label = label
         self.is_measured, self.by_items = size, by_items
+        self.keep_bindings = True
+        """Whether the model keeps what these passes bind to its names: those of the question itself, no others."""
         self.apart: dict[int, bool] = {}
         """Whether inputs change each other's scores at most within so many in a row, as far as that was found."""
         self.apart_in_chunks: dict[int, bool] = {}
@@ -88,16 +90,10 @@ class Passes:
         names = self.names if inputs.shape[1:] == first.shape[1:] else None
         label = "the model's score of a changed input"
         plan = (plan or Plan()) | Plan(score_layers=question.layers)
-        return Passes(
-            self.model,
-            (inputs, *repeated),
-            question,
-            plan,
-            size=size,
-            names=names,
-            by_items=self.asked_by_items,
-            label=label,
-        )
+        by_items, all_inputs = self.asked_by_items, (inputs, *repeated)
+        other = Passes(self.model, all_inputs, question, plan, size=size, names=names, by_items=by_items, label=label)
+        other.keep_bindings = False
+        return other
 
     def of(self, part: slice) -> Passes:
         """The same question about a part of the batch."""
@@ -109,7 +105,9 @@ class Passes:
         question = self.question.of(part, batch)
         inputs = tuple(tensor[part] for tensor in self.inputs)
         plan = Plan(score_layers=question.layers)
-        return Passes(self.model, inputs, question, plan, by_items=self.asked_by_items)
+        other = Passes(self.model, inputs, question, plan, by_items=self.asked_by_items)
+        other.keep_bindings = False
+        return other
 
     def with_model(self, model: nn.Module) -> Passes:
         """The same question put to another model with layers of the same names."""
@@ -235,11 +233,21 @@ class Passes:
         return self._of(tuple(tensor[item : item + 1] for tensor in self.inputs), request, switchboard)
 
     def _of(self, inputs: tuple[Tensor, ...], request: TraceRequest, switchboard: Switchboard | None = None) -> Trace:
+        """One forward pass, whose graph holds all that the score depends on."""
+        trace = self._fastest(inputs, request, switchboard)
+        if trace.lost and not trace.whole:  # a copy stood where the model holds the layer's own output
+            self._whole = True
+            trace = self._fastest(inputs, request, switchboard)
+        return trace
+
+    def _fastest(
+        self, inputs: tuple[Tensor, ...], request: TraceRequest, switchboard: Switchboard | None = None
+    ) -> Trace:
         """One forward pass, in the fastest way that the model takes."""
         options = self.question.options
 
         def passed(**settings: Any) -> Trace:
-            how = PassOptions(precision=options.precision, **settings)
+            how = PassOptions(precision=options.precision, keep_bindings=self.keep_bindings, **settings)
             return Trace(self.model, inputs, request, self._whole, how, switchboard)
 
         if options.compiled is not None and request == TraceRequest():
@@ -288,7 +296,7 @@ class Passes:
             self._backward(rule)
             keep_ordinary(self.model)
             return
-        if not self.trace.whole and (self.trace.lost or any(grad is None for grad in grads)):
+        if not self.trace.whole and any(grad is None for grad in grads):
             # the graph that began at a layer is not all of it: the model restored the grad mode it entered a block
             # with, or goes on with what an in-place layer was given instead of what it returned
             self._whole = True

@@ -239,7 +239,7 @@ class Run:
             return self
         scores = class_scores(self.trace.output, len(self.inputs))
         transform = score_transform(
-            self.model, (self.inputs, *self.others), scores, self.options.precision or scores.dtype
+            self.model, (self.inputs, *self.others), scores, self.options.precision or self.trace.output_dtype
         )
         if transform is None:
             return self
