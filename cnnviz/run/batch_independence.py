@@ -69,15 +69,18 @@ def _stays_the_same(passes: Passes, unit: int, at_once: bool) -> bool:
 
 
 def _trials(chunk: Tensor, unit: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Which inputs are kept, (N,), and what stands in the place of the others; each input is kept at least once."""
+    """Which inputs are kept, (N,), and what stands in the place of the others; each input is kept at least once.
+
+    Nothing of it is NaN, with which some operations of torch read outside of their tensors, as grid_sample does.
+    """
     number = torch.arange(len(chunk), device=chunk.device) // unit
     generator = torch.Generator(chunk.device).manual_seed(seed)
     loudness = LOUD * chunk.detach().abs().max().clamp(min=1e-3)
     every_other, first_half = number % 2 == 0, number < (int(number[-1]) + 2) // 2
-    yield every_other, torch.full_like(chunk, torch.nan)
-    for kept in (~every_other, ~first_half):
+    for kept in (every_other, ~every_other):
         noise = torch.randn(chunk.shape, generator=generator, device=chunk.device)
         yield kept, (noise * loudness).to(chunk)
+    yield ~first_half, torch.zeros_like(chunk)
     yield first_half, chunk[:unit].repeat(len(chunk) // unit, *(1,) * (chunk.ndim - 1))
 
 
