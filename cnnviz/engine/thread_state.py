@@ -44,7 +44,7 @@ class ThreadState:
     def restore_modes(self) -> None:
         """Put back what sees functions, and autocast: what a question inside of another one's pass must not meet."""
         while torch._C._len_torch_dispatch_stack() > self.dispatch_modes:
-            torch._C._pop_torch_dispatch_stack()
+            torch._C._pop_torch_dispatch_stack(None)
         now = _function_modes()
         if len(now) != len(self.modes) or any(mode is not other for mode, other in zip(now, self.modes, strict=True)):
             while torch._C._len_torch_function_stack():

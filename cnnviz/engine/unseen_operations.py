@@ -21,6 +21,13 @@ class UnseenOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # i
         self.found = self.found or not self.inside
         return func(*args, **(kwargs or {}))
 
+    def __exit__(self, *error: Any) -> None:
+        stack = range(torch._C._len_torch_dispatch_stack())
+        if any(
+            torch._C._get_dispatch_stack_at(place) is self for place in stack
+        ):  # an interruption may have taken it off
+            super().__exit__(*error)  # type: ignore[no-untyped-call]
+
     def aside(self) -> Aside:
         """A context in which operations are not those of the model."""
         return Aside(self)
