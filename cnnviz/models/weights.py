@@ -80,9 +80,7 @@ def read_weights(path: str | Path, trust_model: bool = False) -> Mapping[str, An
         except (SafetensorError, KeyError, ValueError, OSError) as reason:
             raise ValueError(f"weights '{path}' are damaged or cut short: {one_line(reason)}") from reason
         except NotImplementedError as reason:  # packed numbers, such as those of 4 bits
-            raise ValueError(
-                f"weights '{path}' hold numbers of a kind that PyTorch can't load; {SAVE_PLAIN}"
-            ) from reason
+            raise ValueError(f"weights '{path}' hold numbers that PyTorch can't load; {SAVE_PLAIN}") from reason
     elif kind == "checkpoint":
         content = _unpickled(path, trust_model)
     else:
