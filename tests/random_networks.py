@@ -49,7 +49,8 @@ class RandomNet(nn.Module):
             draw = Draw(self.chance, tuple(values[source].shape))
             if self.chance.random() < 0.2 and len(values) > 1:
                 same = [place for place, value in enumerate(values) if value.shape == values[source].shape]
-                any_one = self.chance.randrange(len(values))
+                sizes = [place for place, value in enumerate(values) if value.shape[2:] == values[source].shape[2:]]
+                any_one = self.chance.choice(sizes if self.chance.random() < 0.7 else range(len(values)))
                 sources = (source, self.chance.choice(same) if self.chance.random() < 0.6 else any_one)
                 draw.other = tuple(values[sources[1]].shape)
                 step = two(draw)

@@ -104,9 +104,6 @@ CURVES: dict[str, Callable[[Tensor], Tensor]] = {
     "rsub": lambda x: torch.rsub(x, 1.5) + (2 - x) * 0.3,
     "scalars": lambda x: x.sub(0.3).mul(1.1).div(2).add(0.2),
     "one_over": lambda x: 2 / (1 + x.square()),
-    "detach": lambda x: x.detach() * 0.5 + x.contiguous(),
-    "dropout": lambda x: F.dropout(x, 0.5, False) + F.alpha_dropout(x, training=False),
-    "feature_dropout": lambda x: F.feature_alpha_dropout(x, 0.3, False),
     "sine_of_itself": lambda x: x.sin().mul_(x),
     "glu": lambda x: F.glu(torch.cat([x, x.flip(1)], 1), 1),
     "softmax_of_channels": lambda x: F.softmax(x, 1) * x.shape[1],
@@ -114,6 +111,14 @@ CURVES: dict[str, Callable[[Tensor], Tensor]] = {
     "normalized": lambda x: F.normalize(x, dim=1),
     "local_response": lambda x: F.local_response_norm(x, 3, 0.1, 0.75, 1.0),
 }
+GIVEN_BACK: dict[str, Callable[[Tensor], Tensor]] = {
+    "dropout": lambda x: F.dropout(x, 0.5, False) + F.alpha_dropout(x, training=False),
+    "feature_dropout": lambda x: F.feature_alpha_dropout(x, 0.3, False) * 0.9,
+    "detach": lambda x: x.detach() * 0.5 + x,
+    "contiguous": lambda x: x.contiguous().sin(),
+    "itself": lambda x: F.dropout(x.contiguous(), training=False),
+}
+"""Operations that give back their operand."""
 IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "relu_": torch.relu_,
     "F.relu(inplace)": lambda x: F.relu(x, inplace=True),
@@ -203,15 +208,16 @@ def convolution_of_made_weights(draw: Draw) -> nn.Module:
 def max_pool(draw: Draw) -> nn.Module:
     kernel, dilation = draw.of(2, 3), draw.of(1, 1, 2)
     stride, padding = draw.of(None, 1, 2), draw.of(0, kernel // 2)
-    if draw.chance.random() < 0.3:
-        pool = draw.named("max_pool") if hasattr(F, "max_pool1d") else None
-        return Does("F.max_pool", partial(pool, kernel_size=kernel, stride=stride, padding=padding))  # type: ignore[arg-type]
+    if draw.chance.random() < 0.4:
+        return Does(f"F.max_pool {kernel}", partial(draw.named("max_pool"), kernel_size=kernel))  # of that stride
     return draw.named("MaxPool")(kernel, stride, padding, dilation, ceil_mode=draw.of(True, False))  # type: ignore[no-any-return]
 
 
 def average_pool(draw: Draw) -> nn.Module:
     kernel = draw.of(2, 3)
     settings: dict[str, Any] = {"ceil_mode": draw.of(True, False), "count_include_pad": draw.of(True, False)}
+    if draw.chance.random() < 0.3:
+        return Does(f"F.avg_pool {kernel}", partial(draw.named("avg_pool"), kernel_size=kernel))  # of that stride
     if draw.rank > 1 and draw.chance.random() < 0.3:
         settings["divisor_override"] = 3
     return draw.named("AvgPool")(kernel, draw.of(None, 1, 2), draw.of(0, kernel // 2), **settings)  # type: ignore[no-any-return]
@@ -389,6 +395,11 @@ def _spelled(operation: Any, form: Callable[[Tensor], Sequence[Any]], x: Tensor)
     return operation(*form(x.clone())).to(x.dtype) + 0.1 * x  # type: ignore[no-any-return]
 
 
+def given_back(draw: Draw) -> nn.Module:
+    text = draw.of(*GIVEN_BACK)
+    return Does(text, GIVEN_BACK[text])
+
+
 def in_place(draw: Draw) -> nn.Module:
     text = draw.of(*IN_PLACE)
     return Does(text, IN_PLACE[text])
@@ -396,7 +407,7 @@ def in_place(draw: Draw) -> nn.Module:
 
 def two(draw: Draw) -> nn.Module | None:
     """Of two maps; those of other shapes are cropped and joined."""
-    if draw.shape == draw.other:
+    if draw.shape == draw.other and draw.chance.random() < 0.7:
         text = draw.of(*TWO)
         return Does(text, TWO[text])
     low = tuple(min(pair) for pair in zip(draw.size, draw.other[2:], strict=True))
@@ -412,6 +423,6 @@ def two(draw: Draw) -> nn.Module | None:
 ONE: dict[Make, int] = {
     **{convolution: 6, transposed: 1, convolution_of_made_weights: 1, max_pool: 2, average_pool: 2, adaptive: 1},
     **{power_pool: 1, norm: 3, layer_norm: 1, pad: 2, resize: 1, slices: 2, shapes: 2, gate: 1, tokens: 1},
-    **{with_a_constant: 1, curve: 4, spelled: 4, in_place: 3},
+    **{with_a_constant: 1, curve: 4, spelled: 4, in_place: 3, given_back: 2},
 }
 """Operations of one map, and how often each is drawn."""

@@ -138,6 +138,8 @@ class Recorder(WatchingMode):
                     self.made[tensor].readers.append(op)
         for tensor in tensors(result):
             if not any(tensor is other for other in foreign):
+                if written is None and tensor in self.made:  # it gave its operand back, with which the model may go on
+                    self.made[tensor].readers.append(None)
                 self.made[tensor] = op
             self.stored.setdefault(_storage(tensor), []).append(op)
             self.largest = max(self.largest, tensor.numel() * tensor.element_size())

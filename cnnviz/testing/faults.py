@@ -16,12 +16,14 @@ class SimulatedError(Exception):
 
 
 class FailingLayer(nn.Module):
-    """The identity. Counts the passes through it, and raises ``error`` in the given one; 0 is none.
+    """The identity. Counts the passes through it, and raises ``error`` from the given one on; 0 is none.
+
+    What fails goes on failing: who asks again in another way meets the error again.
 
     Args:
         error: an exception, or a type of exception.
-        forward: the number of the forward pass that fails, from 1.
-        backward: the number of the backward pass that fails, from 1.
+        forward: the number of the first forward pass that fails, from 1.
+        backward: the number of the first backward pass that fails, from 1.
     """
 
     def __init__(
@@ -32,9 +34,9 @@ class FailingLayer(nn.Module):
         self.passes = {"forward": 0, "backward": 0}
 
     def count(self, way: str) -> None:
-        """One more pass ``forward`` or ``backward``. Raises the error in the one that fails."""
+        """One more pass ``forward`` or ``backward``. Raises the error in those that fail."""
         self.passes[way] += 1
-        if self.passes[way] == self.fails_at[way]:
+        if 0 < self.fails_at[way] <= self.passes[way]:
             raise self.error
 
     def forward(self, x: Tensor) -> Tensor:
