@@ -104,10 +104,10 @@ def forward(
             for name, pre_hook in pre_hooks:
                 module = model.get_submodule(name)
                 loan.hook(module.register_forward_pre_hook, module, name, pre_hook)
+            if question is not None:
+                question.keep(model)
             if not keep_bindings:
                 loan.keep(model, containers=False)
-            elif question is not None:
-                question.keep(model)
             if compiled is None and "torch._dynamo" in sys.modules:  # else nothing can have been compiled
                 _eager.enter(loan)
             call: Callable[..., Any] = model if compiled is None else compiled

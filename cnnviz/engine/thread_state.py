@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from functools import cache
+from operator import is_
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 _HOLD_STATE = (os.path.dirname(torch.__file__), contextlib.__file__, os.path.dirname(__file__))
 """Whose calls may hold a context that has not ended: torch, contextlib, and this room."""
 
+_torch: Any = torch._C  # torch has no types for all of it
 _guards: list[Any] = []
 """Held for ever; there are none unless an interruption met torch's inference mode."""
 
@@ -27,11 +29,14 @@ class ThreadState:
     def __init__(self) -> None:
         self.grad, self.inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         self.modes = _function_modes()
-        self.dispatch_modes = torch._C._len_torch_dispatch_stack()
+        self.dispatch_modes = _dispatch_modes()
+        self.functions_seen = _torch._get_torch_function_state()
         self.autocast = _autocast()
 
     def restore(self) -> None:
         """Put all of it back. May be interrupted and called again."""
+        if _torch._get_torch_function_state() != self.functions_seen:
+            _torch._set_torch_function_state(self.functions_seen)
         self.restore_modes()
         if torch.is_inference_mode_enabled() is not self.inference:
             guard: Any = torch._C._InferenceMode(self.inference)
@@ -43,10 +48,12 @@ class ThreadState:
 
     def restore_modes(self) -> None:
         """Put back what sees functions, and autocast: what a question inside of another one's pass must not meet."""
-        while torch._C._len_torch_dispatch_stack() > self.dispatch_modes:
-            torch._C._pop_torch_dispatch_stack(None)
-        now = _function_modes()
-        if len(now) != len(self.modes) or any(mode is not other for mode, other in zip(now, self.modes, strict=True)):
+        if not _same(_dispatch_modes(), self.dispatch_modes):
+            while torch._C._len_torch_dispatch_stack():
+                torch._C._pop_torch_dispatch_stack(None)
+            for mode in self.dispatch_modes:
+                torch._C._push_on_torch_dispatch_stack(mode)
+        if not _same(_function_modes(), self.modes):
             while torch._C._len_torch_function_stack():
                 torch._C._pop_torch_function_stack()
             for mode in self.modes:
@@ -78,6 +85,14 @@ def let_go(error: BaseException | None) -> None:
 
 def _function_modes() -> list[Any]:
     return [torch._C._get_function_stack_at(place) for place in range(torch._C._len_torch_function_stack())]
+
+
+def _dispatch_modes() -> list[Any]:
+    return [torch._C._get_dispatch_stack_at(place) for place in range(torch._C._len_torch_dispatch_stack())]
+
+
+def _same(modes: list[Any], others: list[Any]) -> bool:
+    return len(modes) == len(others) and all(map(is_, modes, others))
 
 
 def _autocast() -> tuple[Any, ...]:

@@ -22,11 +22,10 @@ class UnseenOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # i
         return func(*args, **(kwargs or {}))
 
     def __exit__(self, *error: Any) -> None:
-        stack = range(torch._C._len_torch_dispatch_stack())
-        if any(
-            torch._C._get_dispatch_stack_at(place) is self for place in stack
-        ):  # an interruption may have taken it off
-            super().__exit__(*error)  # type: ignore[no-untyped-call]
+        places = range(torch._C._len_torch_dispatch_stack())
+        if not any(torch._C._get_dispatch_stack_at(place) is self for place in places):
+            torch._C._push_on_torch_dispatch_stack(self)  # an interruption inside of torch took it off already
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def aside(self) -> Aside:
         """A context in which operations are not those of the model."""

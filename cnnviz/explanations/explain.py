@@ -109,7 +109,8 @@ def explain(
         preprocessing: turns the inputs back into pictures when they are drawn.
         categories: class names by index.
         seed: of all randomness; the same seed gives the same values on the same device.
-        memory: bytes that inputs evaluated together may take; None for a share of what is free.
+        memory: bytes that inputs evaluated together may take; None for a share of what is free. The batch itself passes
+            through the model as a whole, whatever the budget: to bound that, give fewer inputs.
         before_softmax: explain what goes into the softmax that the model ends in, where probabilities hide what
             speaks for a class by itself.
         precision: "bfloat16" or "float16" compute convolutions and matrix products in half of float32, faster where
