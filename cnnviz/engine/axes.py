@@ -163,7 +163,7 @@ class AxisFollower(TorchFunctionMode):
 
     def of(self, tensor: Tensor) -> Label | None:
         """The label of a tensor; None if it descends from no input, or where its axes were lost."""
-        label: Label | None = self.labels.get(tensor)
+        label: Label | None = self.labels.get(tensor)  # type: ignore[no-untyped-call]  # torch has no types here
         return label
 
     def new(self, kind: str, length: int, chosen: int = -1) -> Axis:

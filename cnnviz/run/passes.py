@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batching import is_out_of_memory
+from cnnviz.engine.bias_terms import BiasTerm
 from cnnviz.engine.forward import never_ran
 from cnnviz.engine.item_traces import ItemTraces, Unjoinable
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, layer_name
@@ -146,20 +148,18 @@ class Passes:
             self._score = score
         return self._score
 
-    def unchecked_score(self, at_once: bool | None = None, kept: Tensor | None = None) -> Tensor:
+    def unchecked_score(self, kept: Tensor | None = None) -> Tensor:
         """The score, finite or not.
 
         Args:
-            at_once: that of ``Question.read``; None: where there are rules.
             kept: which inputs, (N,), keep their rows of what the score is read from. Others get those of a neighbour.
         """
         trace = self.trace
         with trace.following():
-            layers, at_once = self.by_layer(trace.score_layers), bool(trace.rules) if at_once is None else at_once
-            inputs, output = trace.ordinary(trace.input), trace.output
+            layers, inputs, output = self.by_layer(trace.score_layers), trace.ordinary(trace.input), trace.output
             if kept is not None:
                 inputs, output, layers = with_neighbours((inputs, output, layers), kept)
-            score = self.question.read(output, len(trace.input), lambda: inputs, layers, at_once)
+            score = self.question.read(output, len(trace.input), lambda: inputs, layers)
         return score
 
     def by_layer(self, outputs: Mapping[str, Tensor]) -> dict[Layer, Tensor]:
@@ -183,12 +183,18 @@ class Passes:
             raise never_ran(name)
         return self.trace.activation(name)
 
-    def gradient(self, layer: Layer | InputPlace, rule: Rule) -> Tensor:
-        """The gradient at the input or a layer's output."""
+    def gradient(self, layer: Layer | InputPlace, rule: Rule, reference: Passes | None = None) -> Tensor:
+        """The gradient at the input or at what a layer gave. ``reference`` are passes that the rule compares with."""
         place = self._place(layer)
-        self.require(Plan(gradients=frozenset({(rule, place)})))
+        # operations are numbered alike only where both graphs begin at the input
+        self.require(Plan(gradients=frozenset({(rule, place), (rule, INPUT if reference else place)})))
+        if reference is not None:
+            reference.require(Plan(references=frozenset({rule})))
+            self._pass_alike(reference)
+            reference.score()
+            self._gradients.pop((rule, place), None)
         if (rule, place) not in self._gradients:
-            self._backward(rule)
+            self._backward(rule, reference)
         return self._gradients[rule, place]
 
     def bias_gradients(self) -> list[Tensor]:
@@ -218,9 +224,10 @@ class Passes:
             size=self.is_measured,
             score_layers=frozenset(name for name in plan.score_layers if isinstance(name, str)),
             before_softmax=options.before_softmax,
+            references=plan.references,
         )
         if options.folded is not None:
-            options.folded.check_rules([*request.rules], request.biases)
+            options.folded.check_rules([*request.rules, *request.references], request.biases)
 
         trace: Trace | ItemTraces | None = None if self.by_items else self._of(self.inputs, request)
         if trace is not None and not trace.reads:
@@ -270,13 +277,13 @@ class Passes:
                 raise
         return None
 
-    def _backward(self, rule: Rule) -> None:
+    def _backward(self, rule: Rule, reference: Passes | None = None) -> None:
         """All planned gradients under one rule, in one pass."""
         if self.trace.spent:
             self._trace, self._score = None, None
         places = sorted({self._place(place) for other, place in self.plan.gradients if other is rule}, key=str)
         try:
-            grads = self._grads(rule, places)
+            grads = self._grads(rule, places, reference)
         except Exception as error:
             refused = isinstance(error, LookupError)
             if refused or self.trace.options.layout is ORDINARY or is_out_of_memory(error):
@@ -285,7 +292,7 @@ class Passes:
         if grads is None:  # a rule may look at strides; if that was not it, the same error comes again
             self._ordinary = True
             self._forget()
-            self._backward(rule)
+            self._backward(rule, reference)
             keep_ordinary(self.model)
             return
         if not self.trace.whole and (self.trace.lost or any(grad is None for grad in grads)):
@@ -293,7 +300,7 @@ class Passes:
             # with, or goes on with what an in-place layer was given instead of what it returned
             self._whole = True
             self._forget()
-            self._backward(rule)
+            self._backward(rule, reference)
             return
         for place, grad in zip(places, grads, strict=False):
             if grad is None:
@@ -304,16 +311,60 @@ class Passes:
                 )
             self._gradients[rule, place] = grad
         if rule is PLAIN:
-            shares = zip(grads[len(places) :], self._bias_terms(rule), strict=True)
-            self._biases = [grad * bias for grad, (_, bias) in shares if grad is not None]
+            self._biases = self._contributions(grads[len(places) :])
 
-    def _grads(self, rule: Rule, places: list[str | InputPlace]) -> list[Tensor | None] | None:
+    def _grads(
+        self, rule: Rule, places: list[str | InputPlace], reference: Passes | None
+    ) -> list[Tensor | None] | None:
         done = {rule, *(other for other, _ in self._gradients)}
         last = not self.plan.again and all(other in done for other, _ in self.plan.gradients)
-        wrt = [*map(self.trace.edge, places), *(edge for edge, _ in self._bias_terms(rule))]
-        return self.trace.gradients(self.score(), wrt, rule, last=last)
+        terms, items = self._bias_terms(rule), len(self.inputs[0])
+        last = last and all(term.is_split(items) for term in terms)
+        wrt = [*map(self.trace.edge, places), *(term.edge for term in terms)]
+        pairs = {} if reference is None else dict(zip(self.trace.records, reference.trace.records, strict=True))
+        return self.trace.gradients(self.score(), wrt, rule, last=last, references=pairs)
 
-    def _bias_terms(self, rule: Rule) -> list[tuple[Any, Tensor]]:
+    def _pass_alike(self, reference: Passes) -> None:
+        """Pass both batches input by input if one of them has to be."""
+        by_items = isinstance(self.trace, ItemTraces), isinstance(reference.trace, ItemTraces)
+        for passes, alone in zip((self, reference), by_items, strict=True):
+            if any(by_items) and not alone:
+                passes.by_items = True
+                passes._forget()
+
+    def _contributions(self, grads: Sequence[Tensor | None]) -> list[Tensor]:
+        """Gradient x implicit bias of each term: (N, C, *grid) as far as it has places, else (N, F)."""
+        items, rank = len(self.inputs[0]), self.inputs[0].ndim - 2
+        pairs = [(term, grad) for term, grad in zip(self._bias_terms(PLAIN), grads, strict=True) if grad is not None]
+        mixed = [term for term, _ in pairs if not term.is_split(items)]
+        shares = dict(zip(map(id, mixed), self._shares_one_by_one(mixed), strict=True))
+        contributions = []
+        for term, grad in pairs:
+            values = term.contribution(grad)
+            rows = shares[id(term)] if id(term) in shares else term.rows(values, items)
+            placed = term.on_grid(values, items, rank)
+            if placed is None:
+                contributions.append(rows)
+                continue
+            contributions.append(placed)
+            if placed.numel() < values.numel():
+                rest = rows.double().sum(1) - placed.flatten(1).double().sum(1)
+                contributions.append(rest[:, None].to(values.dtype))
+        return contributions
+
+    def _shares_one_by_one(self, terms: Sequence[BiasTerm]) -> list[Tensor]:
+        """What each term adds to each input's score, (N, 1), by a backward pass for each input."""
+        edges, score = [term.edge for term in terms], self.score()
+        shares: list[list[Tensor]] = [[] for _ in terms]
+        for item in range(len(score) if terms else 0):
+            with torch.inference_mode(False), torch.enable_grad():
+                alone = score[item : item + 1]
+            grads = self.trace.gradients(alone, edges)
+            for term, grad, column in zip(terms, grads, shares, strict=True):
+                column.append(score.new_zeros(()) if grad is None else term.contribution(grad).sum())
+        return [torch.stack(column)[:, None] for column in shares]
+
+    def _bias_terms(self, rule: Rule) -> list[BiasTerm]:
         return self.trace.bias_terms if self.plan.biases and rule is PLAIN else []
 
     def _place(self, layer: Layer | InputPlace) -> str | InputPlace:
