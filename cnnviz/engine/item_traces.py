@@ -7,7 +7,7 @@ model does with the others. Such a model is asked about each input by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -59,7 +59,7 @@ class ItemTraces:
 
     def following(self) -> AbstractContextManager[object]:
         """As that of a trace."""
-        return self.traces[0].following()
+        return nullcontext() if self.traces[0].biases is not None else self.traces[0].following()
 
     def edge(self, place: str | InputPlace) -> list[Any]:
         """Where gradients are taken, in the graph of each item."""

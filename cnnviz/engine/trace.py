@@ -107,8 +107,9 @@ class Trace:
         self.rules, self.options = request.rules | request.references, options
         self.record = OperandRecord(keeps=bool(request.references))
         self._switchboard = switchboard or Switchboard()
-        from_input = bool(request.input_gradient or request.biases or request.references)
-        from_input = from_input or (whole and request.layer_gradients)
+        from_input = any(
+            (request.input_gradient, request.biases, request.references, whole and request.layer_gradients)
+        )
         with torch.inference_mode(False):  # whose tensors could not carry gradients
             self.input = _in_layout(inputs[0].detach(), options.layout).requires_grad_(from_input)
         self.biases = Biases(self.input) if request.biases else None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
@@ -21,6 +20,7 @@ from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
 from cnnviz.engine.switch import Switchboard
 from cnnviz.engine.trace import PassOptions, Trace, TraceRequest
 from cnnviz.engine.validation import check_finite
+from cnnviz.run.bias_contributions import contributions
 from cnnviz.run.plan import Plan
 from cnnviz.run.question import Question, with_neighbours
 from cnnviz.run.targets import class_scores
@@ -311,7 +311,8 @@ class Passes:
                 )
             self._gradients[rule, place] = grad
         if rule is PLAIN:
-            self._biases = self._contributions(grads[len(places) :])
+            terms, rank = self._bias_terms(rule), self.inputs[0].ndim - 2
+            self._biases = contributions(terms, grads[len(places) :], self.score(), rank, self.trace.gradients)
 
     def _grads(
         self, rule: Rule, places: list[str | InputPlace], reference: Passes | None
@@ -326,43 +327,10 @@ class Passes:
 
     def _pass_alike(self, reference: Passes) -> None:
         """Pass both batches input by input if one of them has to be."""
-        by_items = isinstance(self.trace, ItemTraces), isinstance(reference.trace, ItemTraces)
-        for passes, alone in zip((self, reference), by_items, strict=True):
-            if any(by_items) and not alone:
-                passes.by_items = True
-                passes._forget()
-
-    def _contributions(self, grads: Sequence[Tensor | None]) -> list[Tensor]:
-        """Gradient x implicit bias of each term: (N, C, *grid) as far as it has places, else (N, F)."""
-        items, rank = len(self.inputs[0]), self.inputs[0].ndim - 2
-        pairs = [(term, grad) for term, grad in zip(self._bias_terms(PLAIN), grads, strict=True) if grad is not None]
-        mixed = [term for term, _ in pairs if not term.is_split(items)]
-        shares = dict(zip(map(id, mixed), self._shares_one_by_one(mixed), strict=True))
-        contributions = []
-        for term, grad in pairs:
-            values = term.contribution(grad)
-            rows = shares[id(term)] if id(term) in shares else term.rows(values, items)
-            placed = term.on_grid(values, items, rank)
-            if placed is None:
-                contributions.append(rows)
-                continue
-            contributions.append(placed)
-            if placed.numel() < values.numel():
-                rest = rows.double().sum(1) - placed.flatten(1).double().sum(1)
-                contributions.append(rest[:, None].to(values.dtype))
-        return contributions
-
-    def _shares_one_by_one(self, terms: Sequence[BiasTerm]) -> list[Tensor]:
-        """What each term adds to each input's score, (N, 1), by a backward pass for each input."""
-        edges, score = [term.edge for term in terms], self.score()
-        shares: list[list[Tensor]] = [[] for _ in terms]
-        for item in range(len(score) if terms else 0):
-            with torch.inference_mode(False), torch.enable_grad():
-                alone = score[item : item + 1]
-            grads = self.trace.gradients(alone, edges)
-            for term, grad, column in zip(terms, grads, shares, strict=True):
-                column.append(score.new_zeros(()) if grad is None else term.contribution(grad).sum())
-        return [torch.stack(column)[:, None] for column in shares]
+        if isinstance(self.trace, ItemTraces) != isinstance(reference.trace, ItemTraces):
+            self.by_items = reference.by_items = True
+            self._forget()
+            reference._forget()
 
     def _bias_terms(self, rule: Rule) -> list[BiasTerm]:
         return self.trace.bias_terms if self.plan.biases and rule is PLAIN else []
