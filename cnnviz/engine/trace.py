@@ -106,10 +106,10 @@ class Trace:
         """True if the graph was freed by the last backward pass."""
         self.rules, self.options = request.rules | request.references, options
         self.record = OperandRecord(keeps=bool(request.references))
+        self.records = [self.record]
         self._switchboard = switchboard or Switchboard()
-        from_input = any(
-            (request.input_gradient, request.biases, request.references, whole and request.layer_gradients)
-        )
+        gradients = request.input_gradient or request.biases or request.layer_gradients
+        from_input = bool(request.references) or (self.whole and gradients)
         with torch.inference_mode(False):  # whose tensors could not carry gradients
             self.input = _in_layout(inputs[0].detach(), options.layout).requires_grad_(from_input)
         self.biases = Biases(self.input) if request.biases else None
@@ -248,11 +248,6 @@ class Trace:
         if refused and any(grad is not None for grad in grads):
             raise changes_nothing(rule, self.model_name)
         return grads
-
-    @property
-    def records(self) -> list[OperandRecord]:
-        """What the pass called."""
-        return [self.record]
 
     def _observes(self, biases: Biases | None = None, axis: BatchAxis | None = None) -> OperationObserver:
         begins = partial(_begins, self.input, self.places)  # without the trace, which would hold itself then

@@ -311,24 +311,22 @@ class Passes:
                 )
             self._gradients[rule, place] = grad
         if rule is PLAIN:
-            terms, rank = self._bias_terms(rule), self.inputs[0].ndim - 2
-            self._biases = contributions(terms, grads[len(places) :], self.score(), rank, self.trace.gradients)
+            terms, at_terms, rank = self._bias_terms(rule), grads[len(places) :], self.inputs[0].ndim - 2
+            self._biases = contributions(terms, at_terms, self.score(), rank, self.trace.gradients)
 
     def _grads(
         self, rule: Rule, places: list[str | InputPlace], reference: Passes | None
     ) -> list[Tensor | None] | None:
-        done = {rule, *(other for other, _ in self._gradients)}
-        last = not self.plan.again and all(other in done for other, _ in self.plan.gradients)
-        terms, items = self._bias_terms(rule), len(self.inputs[0])
-        last = last and all(term.is_split(items) for term in terms)
+        done, terms = {rule, *(other for other, _ in self._gradients)}, self._bias_terms(rule)
+        split = all(term.is_split(len(self.inputs[0])) for term in terms)
+        last = split and not self.plan.again and all(other in done for other, _ in self.plan.gradients)
         wrt = [*map(self.trace.edge, places), *(term.edge for term in terms)]
         pairs = {} if reference is None else dict(zip(self.trace.records, reference.trace.records, strict=True))
         return self.trace.gradients(self.score(), wrt, rule, last=last, references=pairs)
 
     def _pass_alike(self, reference: Passes) -> None:
-        """Pass both batches input by input if one of them has to be."""
         if isinstance(self.trace, ItemTraces) != isinstance(reference.trace, ItemTraces):
-            self.by_items = reference.by_items = True
+            self.by_items = reference.by_items = True  # both input by input, as one of them has to be
             self._forget()
             reference._forget()
 
