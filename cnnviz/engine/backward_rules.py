@@ -19,6 +19,7 @@ class Call:
         output: Tensor,
         vjps: Callable[[Tensor], tuple[Tensor, ...]],
         again: Callable[..., Call],
+        reference: Callable[[], Call] | None = None,
     ):
         self.inputs = tuple(inputs)
         """The arguments that depend on the model's input, without weights and constants."""
@@ -27,6 +28,8 @@ class Call:
         """The operation's plain backward: from the gradient of its output to those of all ``inputs``."""
         self.again = again
         """Evaluate the operation at other ``inputs``, with the same weights and constants; returns a new call."""
+        self._find_reference = reference
+        self._reference: Call | None = None
 
     @property
     def input(self) -> Tensor:
@@ -39,6 +42,21 @@ class Call:
         That is the first one where there are several.
         """
         return self.vjps(grad)[0]
+
+    @property
+    def reference(self) -> Call:
+        """The same call in the pass of the reference inputs, such as baselines, of equal shapes.
+
+        Raises ValueError where the gradient was asked for without reference inputs.
+        """
+        if self._find_reference is None:
+            raise ValueError(
+                "the rule compares each operation with that of reference inputs, and there are none; "
+                "ask for it by cnnviz.formulas.compared"
+            )
+        if self._reference is None:
+            self._reference = self._find_reference()
+        return self._reference
 
 
 Backward = Callable[[Call, Tensor], "Tensor | Sequence[Tensor]"]
@@ -54,6 +72,8 @@ class Rule:
     """False spares a copy where the rule needs only ``call.output`` and ``call.vjp``."""
     otherwise: str | None = ""
     """Hint for the LookupError raised if none of the operations lies between score and input; None: no error."""
+    compares: bool = False
+    """True if it reads ``call.reference``, the same call in a pass of reference inputs."""
 
     def __repr__(self) -> str:
         return self.name

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from cnnviz.engine.checkpointing import reentrant_checkpoints_set_aside
 from cnnviz.engine.loans import Loan, question_of_thread
 from cnnviz.engine.operations import SOFTMAXES, Operation
 from cnnviz.engine.thread_state import WatchingMode, let_go
@@ -112,7 +113,8 @@ def forward(
                 _eager.enter(loan)
             call: Callable[..., Any] = model if compiled is None else compiled
             around = [*modes, *([softmaxes] if before_softmax else [])]
-            with torch.inference_mode(False):  # whose tensors can't carry gradients
+            # tensors of inference mode can't carry gradients
+            with torch.inference_mode(False), reentrant_checkpoints_set_aside:
                 torch._C._set_grad_enabled(grad)
                 output = _surrounded(around, call, inputs, copy)
         except PassEnded:

@@ -16,11 +16,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd import forward_ad
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.weak import WeakIdKeyDictionary
 
+from cnnviz.engine.axes import AxisFollower
+from cnnviz.engine.axis_rules import RULES
+from cnnviz.engine.bias_terms import BiasTerm, unmerged
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operations import RECTIFIERS, Operation, canonical, in_place, name_of
 
@@ -39,6 +43,7 @@ _HOMOGENEOUS = {
     *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.pad, torch._C._nn.pad, Tensor.neg, torch.neg),
     *(Tensor.__neg__, Tensor.to, Tensor.float, Tensor.expand, torch.channel_shuffle),
 }
+_PACKING = {torch._pack_padded_sequence, torch._pad_packed_sequence, torch.index_select, Tensor.index_select}
 
 
 @cache
@@ -56,31 +61,50 @@ class Biases:
     """Collects the implicit biases of one forward pass, each with the graph edge at which it is added."""
 
     def __init__(self, source: Tensor):
-        self.terms: list[tuple[GradientEdge, Tensor]] = []
+        self.terms: list[BiasTerm] = []
+        self.axes = AxisFollower(RULES)
+        self.axes.follow(source)
         self._reached: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._reached[source] = True
 
-    def call(self, func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], run: Callable[..., Any]) -> Any:
-        """``run`` the operation, and collect its bias if it depends on the model's input."""
+    def call(
+        self,
+        func: Operation,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        run: Callable[..., Any],
+        descends: Callable[[Tensor], bool],
+    ) -> Any:
+        """``run`` the operation, and collect its bias if it depends on the model's input.
+
+        ``descends`` tells of a tensor whether the graph leads from it to the input.
+        """
         for arg in args:
             refuse_transformed(func, arg, self._depends)
-        if not any(self._depends(arg) for arg in (*args, *kwargs.values())):
+        self._check_seen([*args, *kwargs.values()], descends)
+        # without a graph nothing adds to the score, as inside of an autograd.Function
+        if not torch.is_grad_enabled() or not any(self._depends(arg) for arg in (*args, *kwargs.values())):
             return run(func, args, kwargs)
         if func is Tensor.__setitem__:
             raise LookupError("what an assignment into part of a tensor adds to the score is not known")
         writes = in_place(func, kwargs)
         biases = self._biases(func, args, kwargs) if writes else []  # asked before its input is gone
         output = run(func, args, kwargs)
+        output = list(output) if func is Tensor.__iter__ else output
+        self.axes.see(func, args, kwargs, output)
         outputs = list(tensors(output))
         for tensor in outputs:
             if tensor.requires_grad:  # x.new_zeros(...) and x > 0 are made of x and depend on nothing
                 self._reached[tensor] = True
+        if func is Tensor.__iter__:
+            return iter(output)
         if getattr(func, "__name__", "") == "__get__" or not any(tensor.requires_grad for tensor in outputs):
             return output
         biases = biases if writes else self._biases(func, args, kwargs)
         for tensor, bias in zip(outputs, biases, strict=False):
             if bias is not None and tensor.requires_grad:
-                self.terms.append((get_gradient_edge(tensor), bias))
+                label = unmerged(self.axes.of(tensor), self.axes.mixed)
+                self.terms.append(BiasTerm(get_gradient_edge(tensor), bias, label))
         return output
 
     def _biases(self, func: Operation, args: Any, kwargs: Any) -> list[Tensor | None]:
@@ -89,6 +113,8 @@ class Biases:
         all_depend = all(self._depends(operand) for operand in operands)
         padded = func in _PADDINGS and (kwargs.get("value") or (args[3] if len(args) > 3 else 0))
         weights = [operand for operand in operands if isinstance(operand, nn.Parameter)]
+        if func in _PACKING and not any(args[3:4]):
+            return []
         if canonical(func, args, kwargs) in _HOMOGENEOUS and not padded and (all_depend or weights):
             return []
         if func in _LINEAR and len(args) > 1 and not any(self._depends(operand) for operand in operands[1:]):
@@ -124,12 +150,24 @@ class Biases:
         if not self._depends(value) or not value.is_floating_point():
             return value.detach()
         primal = value.detach().clone() if copied else value.detach()
-        return forward_ad.make_dual(primal, primal.clone())  # type: ignore[no-untyped-call]  # torch has no types here
+        tangent = torch.where(primal.isfinite(), primal, 0)  # nothing moves with the infinite masks of attention
+        return forward_ad.make_dual(primal, tangent)  # type: ignore[no-untyped-call]  # torch has no types here
 
     def _depends(self, value: Any) -> bool:
         if isinstance(value, tuple | list):
             return any(self._depends(item) for item in value)
         return isinstance(value, Tensor) and value in self._reached
+
+    def _check_seen(self, value: Any, descends: Callable[[Tensor], bool]) -> None:
+        """Raises LookupError for a tensor that an operation gave which was not seen, so that its bias is not known."""
+        for tensor in tensors(value):
+            if tensor.grad_fn is None or tensor in self._reached or is_functorch_wrapped_tensor(tensor):
+                continue
+            if descends(tensor):
+                raise LookupError(
+                    f"the implicit bias of {tensor.grad_fn.name().removesuffix('Backward')} is not known: it is not "
+                    "seen in TorchScript, an autograd.Function, an extension or another thread"
+                )
 
 
 def _remainder(output: Tensor) -> Tensor | None:

@@ -6,8 +6,9 @@ model does with the others. Such a model is asked about each input by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.layers import InputPlace
+from cnnviz.engine.operand_record import OperandRecord
 from cnnviz.engine.trace import Trace
 
 
@@ -57,11 +59,16 @@ class ItemTraces:
 
     def following(self) -> AbstractContextManager[object]:
         """As that of a trace."""
-        return self.traces[0].following()
+        return nullcontext() if self.traces[0].biases is not None else self.traces[0].following()
 
     def edge(self, place: str | InputPlace) -> list[Any]:
         """Where gradients are taken, in the graph of each item."""
         return [trace.edge(place) for trace in self.traces]
+
+    @property
+    def records(self) -> list[OperandRecord]:
+        """What each pass called."""
+        return [trace.record for trace in self.traces]
 
     @property
     def bias_terms(self) -> list[Any]:
@@ -72,14 +79,21 @@ class ItemTraces:
         )
 
     def gradients(
-        self, score: Tensor, wrt: Sequence[Any], rule: Rule = PLAIN, *, last: bool = False
+        self,
+        score: Tensor,
+        wrt: Sequence[Any],
+        rule: Rule = PLAIN,
+        *,
+        last: bool = False,
+        references: Mapping[OperandRecord, OperandRecord] = MappingProxyType({}),
     ) -> list[Tensor | None]:
         """As those of a trace, for all items."""
         self.spent = self.spent or last
         final = len(self.traces) - 1
+        by_trace = [[edges[item] for edges in wrt] for item in range(len(self.traces))]
         by_item = [
-            trace.gradients(score, [edges[item] for edges in wrt], rule, last=last and item == final)
-            for item, trace in enumerate(self.traces)
+            trace.gradients(score, edges, rule, last=last and item == final, references=references)
+            for item, (trace, edges) in enumerate(zip(self.traces, by_trace, strict=True))
         ]
         return [
             None if any(grad is None for grad in grads) else torch.cat([grad for grad in grads if grad is not None])

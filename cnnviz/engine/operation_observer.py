@@ -7,20 +7,23 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis
+from cnnviz.engine.disguises import Disguises
 from cnnviz.engine.implicit_biases import Biases, refuse_transformed
 from cnnviz.engine.nested import tensors
+from cnnviz.engine.operand_record import OperandRecord
 from cnnviz.engine.operations import HARDTANHS, bounds, canonical, in_place
 from cnnviz.engine.speed.batch_norm import scaled
 from cnnviz.engine.speed.memory_format import ORDINARY, LayoutReads
 from cnnviz.engine.switch import Bound, Rectifier, Switch, Switchboard
 from cnnviz.engine.thread_state import WatchingMode
 from cnnviz.engine.unseen_operations import UnseenOperations
+from cnnviz.engine.written_out import Composite, composite
 
 
 class OperationObserver(WatchingMode):
@@ -33,6 +36,7 @@ class OperationObserver(WatchingMode):
         biases: collects the implicit biases of operations.
         layout: the memory format of the pass.
         axis: follows the batch axis.
+        record: numbers the calls of the rules' operations; one that keeps operands takes them instead of a rule.
     """
 
     def __init__(
@@ -43,18 +47,24 @@ class OperationObserver(WatchingMode):
         biases: Biases | None = None,
         layout: torch.memory_format = ORDINARY,
         axis: BatchAxis | None = None,
+        record: OperandRecord | None = None,
     ):
         super().__init__()
         self.switchboard, self.begins, self.biases = switchboard, begins, biases
         self.axis = axis
         self.unseen = UnseenOperations()
+        self.record = OperandRecord() if record is None else record
         self.layout_reads = LayoutReads(layout)
         self.watch: Callable[[Any, Any], None] | None = None
         """Called before every operation."""
         self.bytes = 0
         """Size of the operations' outputs."""
         self.switched = {operation for rule in rules for operation in rule.backwards}
-        self.reads_input = {operation for rule in rules if rule.reads_input for operation in rule.backwards}
+        reading = [rule for rule in rules if rule.reads_input or rule.compares]
+        self.reads_input = {operation for rule in reading for operation in rule.backwards}
+        refuses = any(rule.otherwise is not None and F.relu in rule.backwards for rule in rules)
+        self.disguises = Disguises(refuses) if F.relu in self.switched else None
+        self.compares = any(rule.compares for rule in rules)
         # the memory formats differ by rounding already
         self.norms_scaled = layout is not ORDINARY and biases is None and F.batch_norm not in self.switched
         self.descent: dict[Any, bool] = {}
@@ -68,6 +78,18 @@ class OperationObserver(WatchingMode):
             self.unseen.inside -= 1
 
     def _observe(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        if self.compares:
+            self.record.parameters += (
+                id(operand) for operand in tensors([args, *kwargs.values()]) if isinstance(operand, nn.Parameter)
+            )
+        whole = composite(func)
+        if whole is not None and self._looks_inside(whole):
+            inside, self.unseen.inside = self.unseen.inside, 0
+            try:
+                with self:
+                    return whole.run(*args, **kwargs)
+            finally:
+                self.unseen.inside = inside
         if self.watch is not None:
             self.watch(func, args)
         if self.axis is not None:
@@ -75,22 +97,34 @@ class OperationObserver(WatchingMode):
         if self.biases is None:
             output = self._run(func, args, kwargs)
         else:
-            output = self.biases.call(func, args, kwargs, self._run)
+            output = self.biases.call(func, args, kwargs, self._run, self._descends)
         if self.axis is not None:
             self.axis.after(func, args, kwargs, output)
         self.layout_reads.see(func, args, kwargs, output)
+        if self.disguises is not None:
+            self.disguises.see(func, args, output)
         if isinstance(output, Tensor):
             size = output.numel() * output.element_size()
             # what a graph keeps adds up; without one an output goes when the next but one is there
             self.bytes = self.bytes + size if output.grad_fn is not None else max(self.bytes, 3 * size)
         return output
 
+    def _looks_inside(self, whole: Composite) -> bool:
+        """True if a rule, or the biases, ask for what an operation of several consists of."""
+        asked = self.biases is not None or not self.switched.isdisjoint(whole.of)
+        return asked and torch.is_grad_enabled()
+
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.batch_norm and self.norms_scaled:
             output = scaled(*args, **kwargs)
             return func(*args, **kwargs) if output is None else output
         operation = canonical(func, args, kwargs) if self.switched else func
-        if operation not in self.switched or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        hidden = None if self.disguises is None else self.disguises.operand(func, args, kwargs)
+        if hidden is not None:
+            operation = F.relu
+        elif operation not in self.switched:
             return func(*args, **kwargs)
         operands = list(tensors([args, *kwargs.values()]))
         for operand in operands:
@@ -101,13 +135,16 @@ class OperationObserver(WatchingMode):
         writes = in_place(func, kwargs)
         if not inputs or (writes and inputs[0] is not operands[0]):
             return func(*args, **kwargs)
+        place = self.record.number(operation, inputs)
+        if self.record.keeps:
+            return func(*args, **kwargs)
         board, copied = self.switchboard, operation in self.reads_input
-        if operation is F.relu and not copied:
+        if operation is F.relu and not copied and hidden is None:
             return Rectifier.apply(board, writes, (), inputs[0])
         if operation is F.relu6 and not copied and (func is F.relu6 or func in HARDTANHS):
             return Rectifier.apply(board, writes, bounds(func, args, kwargs), inputs[0])
-        bound = Bound(func, args, kwargs, inputs, writes)
-        output = Switch.apply(board, operation, bound, copied, *inputs)
+        bound = Bound(func, args, kwargs, inputs, writes, None if hidden is None else F.relu)
+        output = Switch.apply(board, place, bound, copied, *inputs)
         return output if bound.kind is None else bound.kind(output)
 
     def _descends(self, tensor: Tensor) -> bool:

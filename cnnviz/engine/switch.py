@@ -6,8 +6,8 @@ one forward pass serves every rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cnnviz.engine.backward_rules import PLAIN, Backward, Call, Rule
 from cnnviz.engine.nested import tensors
+from cnnviz.engine.operand_record import OperandRecord, Place
 from cnnviz.engine.operations import Operation, name_of
 
 
@@ -25,6 +26,8 @@ class Switchboard:
 
     rule: Rule = PLAIN
     applied: bool = False
+    references: Mapping[OperandRecord, OperandRecord] = field(default_factory=dict)
+    """For the record of a pass that of the reference inputs' pass, with which the rule compares."""
 
     def backward(self, operation: Operation) -> Backward | None:
         """The current rule's function for this operation; None where the plain gradient is taken."""
@@ -62,8 +65,18 @@ class _Nest:
 class Bound:
     """An operation with all its arguments except those that depend on the model's input."""
 
-    def __init__(self, func: Operation, args: Any, kwargs: Mapping[str, Any], inputs: Sequence[Tensor], writes: bool):
+    def __init__(
+        self,
+        func: Operation,
+        args: Any,
+        kwargs: Mapping[str, Any],
+        inputs: Sequence[Tensor],
+        writes: bool,
+        at_others: Operation | None = None,
+    ):
         self.func, self.writes = func, writes
+        self.at_others = at_others
+        """What the operation is at other inputs, where its arguments hold what was computed from these."""
         self.kind: type | None = None
         """The type of what it returns, where that is several tensors."""
         chosen, holes = {id(tensor) for tensor in inputs}, iter(range(len(inputs)))
@@ -88,26 +101,30 @@ class Bound:
         """The operation at other inputs, with the autocast settings of the first call."""
         enabled, dtype = self.autocast
         with torch.autocast(self.device, dtype=dtype, enabled=enabled):
-            inner, output = self.run(inputs)
+            inner, output = (self if self.at_others is None else self._at_others(inputs)).run(inputs)
         carrying = output if isinstance(output, Tensor) else _carrying(self.func, output)[1]
         return self.called(inner, carrying)
 
-    def called(self, inner: Sequence[Tensor], output: Tensor) -> Call:
+    def _at_others(self, inputs: Sequence[Tensor]) -> Bound:
+        assert self.at_others is not None
+        return Bound(self.at_others, inputs, {}, inputs, False)
+
+    def called(self, inner: Sequence[Tensor], output: Tensor, reference: Callable[[], Call] | None = None) -> Call:
         def vjps(grad: Tensor) -> tuple[Tensor, ...]:
             with torch.enable_grad():
                 how: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
                 return torch.autograd.grad(output, inner, grad, **how)
 
-        return Call([tensor.detach() for tensor in inner], output.detach(), vjps, self.again)
+        return Call([tensor.detach() for tensor in inner], output.detach(), vjps, self.again, reference)
 
 
 class Switch(torch.autograd.Function):
     """Runs an operation unchanged; looks up the rule only in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, board: Switchboard, operation: Operation, bound: Bound, copied: bool, *inputs: Tensor) -> Any:
+    def forward(ctx: Any, board: Switchboard, place: Place, bound: Bound, copied: bool, *inputs: Tensor) -> Any:
         inner, output = bound.run(inputs, copied)
-        ctx.board, ctx.operation, ctx.bound = board, operation, bound
+        ctx.board, ctx.called, ctx.bound = board, place, bound
         ctx.place, carrying = (0, output) if isinstance(output, Tensor) else _carrying(bound.func, output)
         ctx.inner, ctx.output, ctx.version = inner, carrying, carrying._version
         if bound.writes:
@@ -123,13 +140,19 @@ class Switch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad, board, call = grads[ctx.place], ctx.board, ctx.bound.called(ctx.inner, ctx.output)
-        backward = board.backward(ctx.operation)
+        grad, board, bound, inner = grads[ctx.place], ctx.board, ctx.bound, ctx.inner
+        record, operation, number = ctx.called
+
+        def reference() -> Call:
+            return bound.again(*board.references[record].inputs_of(operation, number, inner))  # type: ignore[no-any-return]
+
+        call = bound.called(inner, ctx.output, reference if record in board.references else None)
+        backward = board.backward(operation)
         if backward is None:
             return None, None, None, None, *call.vjps(grad)
         if ctx.output._version != ctx.version:  # the model has written over it
-            call = Call(call.inputs, ctx.bound.again(*call.inputs).output, call.vjps, call.again)
-        return None, None, None, None, *board.gradients(ctx.operation, backward, call, grad)
+            call.output = bound.again(*call.inputs).output
+        return None, None, None, None, *board.gradients(operation, backward, call, grad)
 
 
 class Rectifier(torch.autograd.Function):

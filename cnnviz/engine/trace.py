@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,9 +24,10 @@ from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
 from cnnviz.engine.forward import forward, layer_tensor, never_ran
 from cnnviz.engine.implicit_biases import Biases
 from cnnviz.engine.layers import InputPlace
+from cnnviz.engine.missed_operations import changes_nothing, check_reached
 from cnnviz.engine.nested import mapped, tensors
+from cnnviz.engine.operand_record import OperandRecord, saving_nothing
 from cnnviz.engine.operation_observer import OperationObserver
-from cnnviz.engine.operations import name_of
 from cnnviz.engine.speed.compilation import Compiled
 from cnnviz.engine.speed.memory_format import ORDINARY
 from cnnviz.engine.switch import Switchboard
@@ -51,6 +53,8 @@ class TraceRequest:
     score_layers: frozenset[str] = frozenset()
     """Layers that the score is read from."""
     before_softmax: bool = False
+    references: frozenset[Rule] = frozenset()
+    """Rules for whose operations the operands are kept, to compare another pass with; it has no gradients then."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,12 @@ class Trace:
         """
         self.spent = False
         """True if the graph was freed by the last backward pass."""
-        self.rules, self.options = request.rules, options
+        self.rules, self.options = request.rules | request.references, options
+        self.record = OperandRecord(keeps=bool(request.references))
+        self.records = [self.record]
         self._switchboard = switchboard or Switchboard()
-        from_input = request.input_gradient or request.biases or (whole and request.layer_gradients)
+        gradients = request.input_gradient or request.biases or request.layer_gradients
+        from_input = bool(request.references) or (self.whole and gradients)
         with torch.inference_mode(False):  # whose tensors could not carry gradients
             self.input = _in_layout(inputs[0].detach(), options.layout).requires_grad_(from_input)
         self.biases = Biases(self.input) if request.biases else None
@@ -120,7 +127,9 @@ class Trace:
             modes.append(torch.autocast(self.input.device.type, options.precision))
         if options.compiled is not None:
             modes.append(options.compiled.failures())
-        if request.rules or request.biases or axis is not None or options.layout is not ORDINARY:
+        if request.references:  # the graph says what comes from the input, and nothing goes back through it
+            modes.append(saving_nothing())
+        if self.rules or request.biases or axis is not None or options.layout is not ORDINARY:
             modes.append(self._observer)
         others = [tensor.detach() for tensor in inputs[1:]]
         if axis is not None:
@@ -202,22 +211,34 @@ class Trace:
         return activation
 
     def following(self) -> AbstractContextManager[object]:
-        """Apply rules also to the operations called inside, by which the score is read from the output."""
-        return self._observes() if self.rules else nullcontext()
+        """Apply rules, and collect biases, also of the operations called inside, which read the score."""
+        return self._observes(self.biases) if self.rules or self.biases is not None else nullcontext()
 
     def gradients(
-        self, score: Tensor, wrt: Sequence[Any], rule: Rule = PLAIN, *, last: bool = False
+        self,
+        score: Tensor,
+        wrt: Sequence[Any],
+        rule: Rule = PLAIN,
+        *,
+        last: bool = False,
+        references: Mapping[OperandRecord, OperandRecord] = MappingProxyType({}),
     ) -> list[Tensor | None]:
         """Gradients of the summed ``score`` at tensors or gradient edges, listed operations following the rule.
 
-        The ``last`` ones give the graph back on their way, piece by piece. Raises LookupError for a rule that acted on
-        no operation.
+        The ``last`` ones give the graph back on their way, piece by piece. ``references`` are the records of passes
+        that the rule compares with. Raises LookupError for a rule that acted on no operation, ValueError for a
+        reference pass that took another way through the model.
         """
+        for record, reference in references.items():
+            record.check_same_way(reference, rule.backwards)
+        if rule.backwards and rule.otherwise is not None:
+            check_reached(rule, score, wrt, self.model_name)
         able = [not isinstance(place, Tensor) or place.requires_grad for place in wrt]
         if not score.requires_grad or not any(able):
             return [None for _ in wrt]
         board = self._switchboard
         board.rule, board.applied = rule, False
+        board.references = references
         try:
             with torch.inference_mode(False):
                 ones = torch.ones_like(score)
@@ -226,21 +247,16 @@ class Trace:
                 raw = iter(torch.autograd.grad(score, places, ones, retain_graph=not last, allow_unused=True))
                 grads = [self.ordinary(next(raw)) if can else None for can in able]
         finally:
-            board.rule = PLAIN
+            board.rule, board.references = PLAIN, {}
         # judged in the backward pass: an operation may be called and yet lie on no way from the score to the place
         refused = rule.backwards and rule.otherwise is not None and not board.applied
         if refused and any(grad is not None for grad in grads):
-            names = ", ".join(sorted(name_of(operation) for operation in rule.backwards))
-            way_out = f"; {rule.otherwise}" if rule.otherwise else ""
-            raise LookupError(
-                f"rule {rule.name!r} changes nothing in {self.model_name}: none of {names} is between "
-                f"the score and what is explained{way_out}"
-            )
+            raise changes_nothing(rule, self.model_name)
         return grads
 
     def _observes(self, biases: Biases | None = None, axis: BatchAxis | None = None) -> OperationObserver:
         begins = partial(_begins, self.input, self.places)  # without the trace, which would hold itself then
-        return OperationObserver(self.rules, self._switchboard, begins, biases, self.options.layout, axis)
+        return OperationObserver(self.rules, self._switchboard, begins, biases, self.options.layout, axis, self.record)
 
     def _hook(self, name: str, starts_graph: bool, request: TraceRequest) -> Callable[..., Any]:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:

@@ -6,7 +6,6 @@ their number.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,19 +56,22 @@ class along(Expr):
 
 @dataclass(frozen=True, repr=False)
 class compared(Expr):
-    """The mean over baselines of their difference to the input, times a gradient whose rule sees both.
+    """The mean over baselines of their difference to the input, times a gradient whose rule compares both.
 
-    One batch holds the input and K of its baselines, 1 + K slots, each a whole batch. ``rule`` makes a rule for a
-    number of slots, which is the same object for the same number; the gradient it leaves in slot k belongs to the
-    input and baseline k. What it leaves in slot 0 is not looked at.
+    Inputs and baselines are passed apart, in batches of equal shape; ``rule`` finds an operation's call in the pass of
+    the baselines as ``call.reference``. K baselines cost K + 1 forward and K backward passes. Raises ValueError where
+    the model calls other operations for a baseline than for its input.
     """
 
-    rule: Callable[[int], Rule]
+    rule: Rule
     baselines: Points
 
     def compute(self, run: Run) -> Tensor:
         values = _comparison(self.rule, self.baselines)(run)[:, 1:].reshape(run.inputs.shape)
         return values.contiguous().to(torch.promote_types(run.inputs.dtype, torch.float32))
+
+    def plan(self) -> Plan:
+        return Plan(gradients=frozenset({(self.rule, INPUT)}))
 
     def baseline_score(self) -> Expr:
         """The mean score of the baselines, (N,), which the same passes give."""
@@ -85,23 +87,27 @@ def _first_column(rows: Tensor) -> Tensor:
 class _comparison(Expr):
     """What passes of inputs beside their baselines give, (N, 1 + values): the baselines' score, then contributions."""
 
-    rule: Callable[[int], Rule]
+    rule: Rule
     baselines: Points
 
     def compute(self, run: Run) -> Tensor:
         items, weights = len(run.inputs), self.baselines.weights(run).tolist()
-        mean = RunningMean()
+        mean, repeated = RunningMean(), {1: run}
 
         def step(start: int, stop: int) -> int:
             nonlocal mean
-            begins, rule = self.baselines.draw(run, start, stop), self.rule(1 + stop - start)
-            slots = torch.cat([run.inputs[None], begins])
-            gradients = Plan(gradients=frozenset({(rule, INPUT)}))
-            both = run.in_chunk(slots, gradients, size=start == 0, at_least=2)
-            values = by_variant(both.gradient(INPUT, rule)[items:], items) * (run.inputs - begins)
-            scores = by_variant(both.score[items:], items)
+            begins, copies = self.baselines.draw(run, start, stop), stop - start
+            if copies not in repeated:
+                repeated.clear()  # one graph at a time
+                variants = run.inputs.expand(copies, *run.inputs.shape).flatten(0, 1)
+                gradients = frozenset({(self.rule, INPUT)})
+                repeated[copies] = run.at(variants, Plan(gradients=gradients, again=True))
+            inputs, baselines = repeated[copies], run.at(begins.flatten(0, 1), Plan(references=frozenset({self.rule})))
+            values = by_variant(inputs.gradient(INPUT, self.rule, reference=baselines), items) * (run.inputs - begins)
+            scores = by_variant(baselines.score, items)
             mean = mean.plus(torch.cat([scores[..., None], values.flatten(2)], 2), weights[start:stop])
-            return max(1, both.variants_at_once(items) - 1) if start == 0 else 0
+            # the graph of the inputs stays while their baselines pass
+            return max(1, run.variants_at_once(items) // 2) if start == 0 else 0
 
         batching.in_chunks(self.baselines.count, step)
         return mean.result()

@@ -41,27 +41,25 @@ def are_apart(passes: Passes, unit: int) -> bool:
 def _found(passes: Passes, unit: int) -> bool:
     if unit == 1 and not _read_apart(passes):
         return False
-    # a function that a rule reads with several batches at once may mix them
-    at_once = passes.question.reads_batches and bool(passes.trace.rules)
     try:
         observed = passes if passes.is_measured else passes.at(passes.inputs[0], size=True)
         apart = observed.trace.apart
-        if apart is False or (apart and not at_once):
+        if apart is not None:
             return apart
-        return _stays_the_same(passes, unit, at_once)
+        return _stays_the_same(passes, unit)
     except Exception as error:
         if is_out_of_memory(error):
             raise
         return False  # the model does not take such inputs, or can't be observed: each input is asked by itself
 
 
-def _stays_the_same(passes: Passes, unit: int, at_once: bool) -> bool:
+def _stays_the_same(passes: Passes, unit: int) -> bool:
     """True if the bits of each score are the same beside other neighbours, of which the model knows nothing else."""
     chunk = passes.inputs[0]
-    reference = passes.at(chunk).unchecked_score(at_once).detach()
+    reference = passes.at(chunk).unchecked_score().detach()
     for kept, neighbours in _trials(chunk, unit, passes.question.options.seed):
         shape = (-1, *(1,) * (chunk.ndim - 1))
-        score = passes.at(torch.where(kept.view(shape), chunk, neighbours)).unchecked_score(at_once).detach()
+        score = passes.at(torch.where(kept.view(shape), chunk, neighbours)).unchecked_score().detach()
         same = (score == reference) | (score.isnan() & reference.isnan())
         if not bool(same[kept].all()):
             return False  # also where the model is not repeatable, which is asked one by one as well

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batching import is_out_of_memory
+from cnnviz.engine.bias_terms import BiasTerm
 from cnnviz.engine.forward import never_ran
 from cnnviz.engine.item_traces import ItemTraces, Unjoinable
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, layer_name
@@ -19,6 +20,7 @@ from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
 from cnnviz.engine.switch import Switchboard
 from cnnviz.engine.trace import PassOptions, Trace, TraceRequest
 from cnnviz.engine.validation import check_finite
+from cnnviz.run.bias_contributions import contributions
 from cnnviz.run.plan import Plan
 from cnnviz.run.question import Question, with_neighbours
 from cnnviz.run.targets import class_scores
@@ -144,20 +146,18 @@ class Passes:
             self._score = score
         return self._score
 
-    def unchecked_score(self, at_once: bool | None = None, kept: Tensor | None = None) -> Tensor:
+    def unchecked_score(self, kept: Tensor | None = None) -> Tensor:
         """The score, finite or not.
 
         Args:
-            at_once: that of ``Question.read``; None: where there are rules.
             kept: which inputs, (N,), keep their rows of what the score is read from. Others get those of a neighbour.
         """
         trace = self.trace
         with trace.following():
-            layers, at_once = self.by_layer(trace.score_layers), bool(trace.rules) if at_once is None else at_once
-            inputs, output = trace.ordinary(trace.input), trace.output
+            layers, inputs, output = self.by_layer(trace.score_layers), trace.ordinary(trace.input), trace.output
             if kept is not None:
                 inputs, output, layers = with_neighbours((inputs, output, layers), kept)
-            score = self.question.read(output, len(trace.input), lambda: inputs, layers, at_once)
+            score = self.question.read(output, len(trace.input), lambda: inputs, layers)
         return score
 
     def by_layer(self, outputs: Mapping[str, Tensor]) -> dict[Layer, Tensor]:
@@ -181,12 +181,18 @@ class Passes:
             raise never_ran(name)
         return self.trace.activation(name)
 
-    def gradient(self, layer: Layer | InputPlace, rule: Rule) -> Tensor:
-        """The gradient at the input or a layer's output."""
+    def gradient(self, layer: Layer | InputPlace, rule: Rule, reference: Passes | None = None) -> Tensor:
+        """The gradient at the input or at what a layer gave. ``reference`` are passes that the rule compares with."""
         place = self._place(layer)
-        self.require(Plan(gradients=frozenset({(rule, place)})))
+        # operations are numbered alike only where both graphs begin at the input
+        self.require(Plan(gradients=frozenset({(rule, place), (rule, INPUT if reference else place)})))
+        if reference is not None:
+            reference.require(Plan(references=frozenset({rule})))
+            self._pass_alike(reference)
+            reference.score()
+            self._gradients.pop((rule, place), None)
         if (rule, place) not in self._gradients:
-            self._backward(rule)
+            self._backward(rule, reference)
         return self._gradients[rule, place]
 
     def bias_gradients(self) -> list[Tensor]:
@@ -216,9 +222,10 @@ class Passes:
             size=self.is_measured,
             score_layers=frozenset(name for name in plan.score_layers if isinstance(name, str)),
             before_softmax=options.before_softmax,
+            references=plan.references,
         )
         if options.folded is not None:
-            options.folded.check_rules([*request.rules], request.biases)
+            options.folded.check_rules([*request.rules, *request.references], request.biases)
 
         trace: Trace | ItemTraces | None = None if self.by_items else self._of(self.inputs, request)
         if trace is not None and not trace.reads:
@@ -278,13 +285,13 @@ class Passes:
                 raise
         return None
 
-    def _backward(self, rule: Rule) -> None:
+    def _backward(self, rule: Rule, reference: Passes | None = None) -> None:
         """All planned gradients under one rule, in one pass."""
         if self.trace.spent:
             self._trace, self._score = None, None
         places = sorted({self._place(place) for other, place in self.plan.gradients if other is rule}, key=str)
         try:
-            grads = self._grads(rule, places)
+            grads = self._grads(rule, places, reference)
         except Exception as error:
             refused = isinstance(error, LookupError)
             if refused or self.trace.options.layout is ORDINARY or is_out_of_memory(error):
@@ -293,7 +300,7 @@ class Passes:
         if grads is None:  # a rule may look at strides; if that was not it, the same error comes again
             self._ordinary = True
             self._forget()
-            self._backward(rule)
+            self._backward(rule, reference)
             keep_ordinary(self.model)
             return
         if not self.trace.whole and any(grad is None for grad in grads):
@@ -301,7 +308,7 @@ class Passes:
             # with, or goes on with what an in-place layer was given instead of what it returned
             self._whole = True
             self._forget()
-            self._backward(rule)
+            self._backward(rule, reference)
             return
         for place, grad in zip(places, grads, strict=False):
             if grad is None:
@@ -312,16 +319,26 @@ class Passes:
                 )
             self._gradients[rule, place] = grad
         if rule is PLAIN:
-            shares = zip(grads[len(places) :], self._bias_terms(rule), strict=True)
-            self._biases = [grad * bias for grad, (_, bias) in shares if grad is not None]
+            terms, at_terms, rank = self._bias_terms(rule), grads[len(places) :], self.inputs[0].ndim - 2
+            self._biases = contributions(terms, at_terms, self.score(), rank, self.trace.gradients)
 
-    def _grads(self, rule: Rule, places: list[str | InputPlace]) -> list[Tensor | None] | None:
-        done = {rule, *(other for other, _ in self._gradients)}
-        last = not self.plan.again and all(other in done for other, _ in self.plan.gradients)
-        wrt = [*map(self.trace.edge, places), *(edge for edge, _ in self._bias_terms(rule))]
-        return self.trace.gradients(self.score(), wrt, rule, last=last)
+    def _grads(
+        self, rule: Rule, places: list[str | InputPlace], reference: Passes | None
+    ) -> list[Tensor | None] | None:
+        done, terms = {rule, *(other for other, _ in self._gradients)}, self._bias_terms(rule)
+        split = all(term.is_split(len(self.inputs[0])) for term in terms)
+        last = split and not self.plan.again and all(other in done for other, _ in self.plan.gradients)
+        wrt = [*map(self.trace.edge, places), *(term.edge for term in terms)]
+        pairs = {} if reference is None else dict(zip(self.trace.records, reference.trace.records, strict=True))
+        return self.trace.gradients(self.score(), wrt, rule, last=last, references=pairs)
 
-    def _bias_terms(self, rule: Rule) -> list[tuple[Any, Tensor]]:
+    def _pass_alike(self, reference: Passes) -> None:
+        if isinstance(self.trace, ItemTraces) != isinstance(reference.trace, ItemTraces):
+            self.by_items = reference.by_items = True  # both input by input, as one of them has to be
+            self._forget()
+            reference._forget()
+
+    def _bias_terms(self, rule: Rule) -> list[BiasTerm]:
         return self.trace.bias_terms if self.plan.biases and rule is PLAIN else []
 
     def _place(self, layer: Layer | InputPlace) -> str | InputPlace:

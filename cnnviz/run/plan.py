@@ -22,6 +22,8 @@ class Plan:
     """True if more gradients are taken than those in ``gradients``, so that the graph must be kept."""
     elsewhere: frozenset[Hashable] = frozenset()
     """Formulas that are evaluated at other inputs, and may share those evaluations."""
+    references: frozenset[Rule] = frozenset()
+    """Rules that compare another pass with this one, which has no gradients of its own then."""
 
     def __or__(self, other: Plan) -> Plan:
         return Plan(
@@ -31,4 +33,5 @@ class Plan:
             self.score_layers | other.score_layers,
             self.again or other.again,
             self.elsewhere | other.elsewhere,
+            self.references | other.references,
         )

@@ -73,7 +73,6 @@ class Question:
         count: int,
         inputs: Callable[[], Tensor],
         layers: Mapping[Layer, Tensor],
-        at_once: bool = False,
     ) -> Tensor:
         """The scores of ``count`` inputs, (count,), with their graph.
 
@@ -82,7 +81,6 @@ class Question:
             count: how many rows it has.
             inputs: draws what the model saw, (count, C, *spatial).
             layers: the layers of :attr:`layers`.
-            at_once: call a function of the output with all whole batches in a row, where a rule compares them.
 
         Raises:
             TypeError, ValueError: for outputs that the target can't be read from, or classes that are not there.
@@ -90,7 +88,7 @@ class Question:
         with torch.inference_mode(False), torch.set_grad_enabled(True):
             target = self.target
             if self.is_function or isinstance(target, Objective):
-                return self._by_function(self.reads(output, inputs, layers), count, at_once)
+                return self._by_function(self.reads(output, inputs, layers), count)
             scores = as_probabilities(class_scores(output, count), self.options.probabilities)
             if not isinstance(target, Tensor):
                 target = scores.detach().argmax(1)
@@ -100,17 +98,13 @@ class Question:
             check_classes(target, count, scores.shape[1], self.options.categories)
             return scores.gather(1, target[:, None])[:, 0]
 
-    def _by_function(self, value: Any, count: int, at_once: bool) -> Tensor:
+    def _by_function(self, value: Any, count: int) -> Tensor:
         target: Any = self.target
         rows = self.items if self.part is None else len(range(*self.part.indices(self.items)))
         if isinstance(target, list | tuple):
-            if at_once:  # all variants of an input together
-                parts = [_rows(value, slice(row, None, rows), count) for row in range(rows)]
-                scores = [read_score(of, part, count // rows) for of, part in zip(target, parts, strict=True)]
-                return torch.stack(scores, 1).flatten()
             parts = [_rows(value, slice(row, row + 1), count) for row in range(count)]
             return torch.cat([read_score(target[row % rows], part, 1) for row, part in enumerate(parts)])
-        if at_once or not splits_by_rows(value, count):
+        if not splits_by_rows(value, count):
             return self._score(value, count)
         batches = (_rows(value, slice(start, start + rows), count) for start in range(0, count, rows))
         return torch.cat([self._of_batch(batch, rows) for batch in batches])

@@ -131,13 +131,16 @@ class Run:
             check_spatial(name, self.model.get_submodule(name), activation, self.inputs)
         return activation
 
-    def gradient(self, layer: Layer | InputPlace = INPUT, rule: Rule = PLAIN) -> Tensor:
+    def gradient(
+        self, layer: Layer | InputPlace = INPUT, rule: Rule = PLAIN, *, reference: Run | None = None
+    ) -> Tensor:
         """The score's gradient with respect to the input or to a layer's output, (N, C, *spatial), under a rule.
 
-        Raises LookupError for a rule that met none of its operations, ValueError where a detach() or no_grad() in the
-        model cuts the way.
+        ``reference`` is a run at as many other inputs: the rule finds each operation's call there as
+        ``call.reference``. Raises LookupError for a rule that met none of its operations, ValueError where a detach()
+        or no_grad() in the model cuts the way, or where the model takes another way for the reference.
         """
-        return self._passes.gradient(layer, rule)
+        return self._passes.gradient(layer, rule, None if reference is None else reference._passes)
 
     def bias_gradients(self) -> list[Tensor]:
         """For each operation that adds something of its own, gradient x implicit bias, (N, C, *spatial) or (N, F).

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -157,3 +162,166 @@ def test_a_view_written_in_place(rule: str) -> None:
         grad = net.head.weight.detach()[target].clone()
         grad[:60] = grad[:60].clamp(min=0) * ((z[:60] > 0) | (rule == "deconvnet"))
         torch.testing.assert_close(values.flatten(), first.T @ grad, rtol=0, atol=1e-10)
+
+
+# Rectifiers that are written as something else
+
+ZERO = torch.zeros((), dtype=torch.float64)
+DISGUISES: dict[str, Callable[[Tensor], Tensor]] = {
+    "times its sign": lambda x: x * (x > 0),
+    "times its sign, turned": lambda x: (x > 0) * x,
+    "times its sign as numbers": lambda x: x * (x >= 0).to(x.dtype),
+    "times its detached sign": lambda x: x.mul((x.detach() > 0).double()),
+    "times its sign in place": lambda x: (y := x * 1).mul_(y > 0),
+    "where": lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
+    "where, a number": lambda x: torch.where(x > 0, x, 0.0),
+    "where, turned": lambda x: torch.where(x <= 0, 0.0, x),
+    "where, a method": lambda x: x.where(x.gt(0), ZERO),
+    "maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "maximum, turned": lambda x: torch.maximum(ZERO, x),
+    "max": lambda x: torch.max(x, x.new_zeros(())),
+    "fmax": lambda x: torch.fmax(x, ZERO),
+    "clamp": lambda x: x.clamp(min=ZERO),
+    "masked_fill": lambda x: x.masked_fill(x < 0, 0),
+    "masked_fill in place": lambda x: (y := x * 1).masked_fill_(y <= 0, 0.0),
+}
+
+
+@pytest.mark.parametrize("positive", [False, True])
+@pytest.mark.parametrize("method", [*RULES, "deeplift", "gradient"])
+@pytest.mark.parametrize("name", DISGUISES)
+def test_a_rectifier_by_another_name_follows_the_rule(name: str, method: str, positive: bool) -> None:
+    inputs = tiny_inputs()
+
+    def asked(curve: Curve | Callable[[Tensor], Tensor]) -> Tensor:
+        net = Rectified(2, lambda x: curve(x + 50 * positive))  # so that every value may be positive
+        return explain(net, inputs, method, target=TARGET).values
+
+    torch.testing.assert_close(asked(DISGUISES[name]), asked(F.relu), rtol=0, atol=1e-11)
+
+
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "a constant": lambda x: x * torch.linspace(-1, 1, x.shape[1]).to(x),
+    "another's sign": lambda x: x * (x.flip(1) > 0),
+    "a product of two": lambda x: x * x.sigmoid(),
+    "a floor": lambda x: torch.maximum(x, torch.full_like(x, -0.3)),
+    "a constant choice": lambda x: torch.where(torch.arange(x.shape[1]) % 2 == 0, x, 0.0),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", GATES)
+def test_what_is_no_rectifier_passes_its_gradient(name: str, rule: str) -> None:
+    inputs, gate = tiny_inputs(), GATES[name]
+    net = Rectified(2, lambda x: gate(x.flatten(1)).view_as(x).relu())
+    found = explain(net, inputs, rule, target=TARGET).values
+    first, second, head = (
+        dense(layer, shape)
+        for layer, shape in (
+            (net.first, (2, 5, 6)),
+            (net.second, (net.second.in_features,)),
+            (net.head, (net.head.in_features,)),
+        )
+    )
+    for x, target, values in zip(inputs, TARGET, found, strict=True):
+        grad, below = head[0][target], first[0] @ x.flatten() + first[1]
+        above = second[0] @ gate(below[None])[0].clamp(min=0) + second[1]
+        for z, (matrix, _) in ((above, second), (below, first)):
+            gated = z[None].clone().requires_grad_()
+            out = gate(gated)
+            grad = grad.clamp(min=0) * ((out[0] > 0) | (rule == "deconvnet"))
+            grad = matrix.T @ torch.autograd.grad(out, gated, grad[None])[0][0]
+        torch.testing.assert_close(values.flatten(), grad, rtol=0, atol=1e-10)
+
+
+def negative_to_zero(x: Tensor) -> Tensor:
+    x = x * 1
+    x[x < 0] = 0
+    return x
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    ("curve", "reason"),
+    [
+        (lambda x: torch.where(x > 0, x, 0.1 * x), "torch.where chooses by the sign.*such as F.leaky_relu"),
+        (negative_to_zero, "an assignment chooses by the sign.*such as x.relu"),
+    ],
+    ids=("where", "assignment"),
+)
+def test_a_rectifier_of_several_operations_is_refused(
+    curve: Callable[[Tensor], Tensor], reason: str, rule: str
+) -> None:
+    net = Rectified(2, curve)
+    with pytest.raises(ValueError, match=reason):
+        explain(net, tiny_inputs(), rule, target=TARGET)
+    explain(net, tiny_inputs(), "gradient", target=TARGET)
+
+
+# Rectifiers that Python does not see
+
+
+def clamped(x: Tensor) -> Tensor:
+    return torch.clamp(x, min=0.0, max=4.0)
+
+
+def rectified(x: Tensor) -> Tensor:
+    return torch.relu(x)
+
+
+with warnings.catch_warnings():  # torch deprecates it, and models go on to use it
+    warnings.simplefilter("ignore", FutureWarning)
+    scripted, scripted_clamp = torch.jit.script(rectified), torch.jit.script(clamped)
+
+
+class Custom(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * (x > 0)
+
+
+def elsewhere(x: Tensor) -> Tensor:
+    given: list[Tensor] = []
+
+    def work() -> None:
+        with torch.enable_grad():
+            given.append(x.relu())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    return given[0]
+
+
+HIDDEN = {"scripted": (scripted, "relu"), "scripted clamp": (scripted_clamp, "relu")}
+HIDDEN |= {"custom": (Custom.apply, "Custom"), "in a thread": (elsewhere, "relu")}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_hidden_rectifier_is_refused_by_name(name: str, rule: str) -> None:
+    curve, called = HIDDEN[name]
+
+    class Half(Rectified):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.second(curve(self.first(x)).flatten(1)).relu())
+
+    with pytest.raises(LookupError, match=f"can't act on {called} in Half: it is not seen.*torch's functions"):
+        explain(Half(2, curve), tiny_inputs(), rule, target=TARGET)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_hidden_rectifier_that_is_on_no_way_is_none(rule: str) -> None:
+    class Aside(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            scripted(x)
+            return super().forward(x.detach().relu() * 0 + x)
+
+    found, plain = (explain(net, tiny_inputs(), rule, target=TARGET).values for net in (Aside(), Residual()))
+    torch.testing.assert_close(found, plain, rtol=0, atol=0)

@@ -219,15 +219,15 @@ def counted(net: nn.Module) -> Iterator[list[int]]:
         handle.remove()
 
 
-def test_a_baseline_is_one_more_slot_and_the_input_one_in_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_baseline_is_one_more_pass_and_the_inputs_pass_serves_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     net, inputs, known = AveragingNet(), tiny_inputs(items=1), several(8, tiny_inputs())
     monkeypatch.setattr("cnnviz.run.perturbation.is_independent", lambda passes: True)  # a pass, once for each model
     with counted(net) as items:
         explain(net, inputs, "deeplift", target=1)
-    assert items == [1, 2]  # the question, and input and baseline; the note asks for nothing more
+    assert items == [1, 1]  # the question, of which the graph serves, and the baseline; the note asks for nothing more
     with counted(net) as items:
         explain(net, inputs, "deeplift_shap", target=1, baselines=known)
-    assert items == [1, 2, 4, 4, 2]
+    assert items == [1, 1, 2, 2, 2, 2, 1, 1]  # input and baseline; two copies, and their baselines; and for the last
 
 
 @pytest.mark.parametrize("name", EVERY)

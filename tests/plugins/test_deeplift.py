@@ -206,6 +206,7 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "addcmul": lambda x: torch.addcmul(x[:, 0], x[:, 1], x[:, 2], value=0.5),
     "attention": lambda x: F.scaled_dot_product_attention(x, x + 1, x[..., :2]),
     "pow": lambda x: (two(x)[0] + 5) ** two(x)[1],
+    "masked-softmax": lambda x: x.masked_fill(torch.ones(4, 3).triu(1).bool(), -torch.inf).softmax(-1),
 }
 
 

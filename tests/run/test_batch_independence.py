@@ -261,9 +261,14 @@ def test_a_batch_of_which_python_reads_values_is_answered_input_by_input(method:
     model, inputs = DecidesInPython(), tiny_inputs(2)
     inputs[0], inputs[1] = inputs[0].abs() + 0.3, -inputs[1].abs()
     settings = quick(method) | ({"layer": "first"} if method.endswith("cam") else {})
+    if method == "deeplift":  # of which each baseline takes the way of its input
+        settings["baseline"] = torch.stack([inputs[0] * 0 + 0.25, inputs[1] * 0])
+        alike = [{"baseline": settings["baseline"][item : item + 1]} for item in range(2)]
+    else:
+        alike = [settings, settings]
     together = explain(model, inputs, method, target=1, **settings)
     for item in range(2):
-        alone = explain(model, inputs[item : item + 1], method, target=1, **settings)
+        alone = explain(model, inputs[item : item + 1], method, target=1, **alike[item])
         torch.testing.assert_close(together.values[item : item + 1], alone.values, rtol=1e-8, atol=1e-10)
         torch.testing.assert_close(together.score[item : item + 1], alone.score)
 

@@ -1,15 +1,14 @@
 """DeepLIFT's rescale rule for every kind of operation: the ratio of an output's change to an input's change.
 
-A batch holds the inputs and their baselines: slot 0 the inputs, each further slot one baseline for each of them. The
-gradient in slot k is the multiplier between the input and baseline k. For every operation it is the derivative averaged
-over the straight path from the baseline to the input, so that multipliers times input differences sum to the output
-difference, operation by operation. Linear operations need no rule: their multiplier is the gradient.
+Each call of the pass of the inputs is compared with the same call of the pass of the baselines. The gradient that comes
+back is the multiplier between both: for every operation the derivative averaged over the straight path from the
+baseline to the input, so that multipliers times input differences sum to the output difference, operation by operation.
+It does not matter how values are laid out. Linear operations need no rule: their multiplier is the gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import torch
@@ -30,98 +29,73 @@ SMOOTH = (
 )
 MAX_POINTS = 256  # of a quadrature
 
-SlotRule = Callable[[int, Call, Tensor], "Tensor | tuple[Tensor, ...]"]
 
-
-@cache
-def rescale(slots: int) -> Rule:
-    """The rule for a batch of that number of slots."""
-    rules: dict[Callable[..., object], SlotRule] = {
-        **dict.fromkeys((*POINTWISE, torch.div, torch.pow), _pointwise),
-        F.relu: _relu,
-        **dict.fromkeys(MAXIMA, _maximum),
-        **dict.fromkeys(PRODUCTS, _product),
-        **dict.fromkeys(SMOOTH, _smooth),
-    }
-    backward = {operation: partial(_in_slots, rule, slots) for operation, rule in rules.items()}
-    return Rule("deeplift", backward, otherwise=None)
-
-
-def _in_slots(rule: SlotRule, slots: int, call: Call, grad: Tensor) -> Tensor | tuple[Tensor, ...]:
-    """The rule's gradient, or the ordinary one of an operation that mixes slots, such as the mean of a whole batch."""
-    lengths = {len(tensor) if tensor.ndim else 0 for tensor in (*call.inputs, call.output)}
-    separate = len(lengths) == 1 and all(length and length % slots == 0 for length in lengths)
-    return rule(slots, call, grad) if separate else call.vjps(grad)
-
-
-def _relu(slots: int, call: Call, grad: Tensor) -> Tensor:
+def _relu(call: Call, grad: Tensor) -> Tensor:
     """The ratio of changes, which a ReLU's sign makes exact for any change but zero."""
-    change, rise = _difference(call.input, slots), _difference(call.output, slots)
+    change, rise = _changes(call)
     same = change == 0
-    slope = (_split(call.output, slots)[1:] > 0).to(grad.dtype)
-    return _merged(torch.where(same, slope, rise / change.where(~same, 1)) * _split(grad, slots)[1:])
+    return torch.where(same, (call.output > 0).to(grad.dtype), rise / change.where(~same, 1)) * grad
 
 
-def _pointwise(slots: int, call: Call, grad: Tensor) -> Tensor | tuple[Tensor, ...]:
+def _pointwise(call: Call, grad: Tensor) -> Tensor | tuple[Tensor, ...]:
     """The ratio of changes of each value, or the mean derivative of both ends if the changes drown in rounding."""
     if len(call.inputs) > 1 or call.input.shape != call.output.shape:
-        return _smooth(slots, call, grad)
-    change, rise = _difference(call.input, slots), _difference(call.output, slots)
-    slopes = _split(call.vjp(torch.ones_like(grad)), slots)
-    bend = slopes[:1] - slopes[1:]
+        return _smooth(call, grad)
+    change, rise = _changes(call)
+    ones = torch.ones_like(grad)
+    slope = call.reference.vjp(ones)
+    bend = call.vjp(ones) - slope
     # the ratio's error is eps / change, that of the mean of both ends change**2 / 12: they are equal at this change
     near = torch.finfo(change.dtype).eps ** (1 / 3)
     straight = (change == 0) | ((change.abs() <= near) & (bend.abs() <= 2 * near))
-    mean = (slopes[1:] + bend / 2).nan_to_num(0, 0, 0)  # a root has no derivative at zero
-    return _merged(torch.where(straight, mean, rise / change.where(~straight, 1)) * _split(grad, slots)[1:])
+    mean = (slope + bend / 2).nan_to_num(0, 0, 0)  # a root has no derivative at zero
+    return torch.where(straight, mean, rise / change.where(~straight, 1)) * grad
 
 
-def _maximum(slots: int, call: Call, grad: Tensor) -> tuple[Tensor, ...]:
+def _maximum(call: Call, grad: Tensor) -> tuple[Tensor, ...]:
     """Contribution of a rise to the place of the input's maximum, of a fall to the place of the baseline's maximum.
 
     There the value changes at least as much as the maximum and with its sign, so no multiplier exceeds the gradient.
     """
-    contribution = _split(grad, slots)[1:] * (rise := _difference(call.output, slots))
-    inputs = [_split(tensor, slots) for tensor in call.inputs]
-    at_inputs = call.again(*(values[:1].expand_as(values).flatten(0, 1) for values in inputs))
-    zero = torch.zeros_like(contribution)
-    risen = at_inputs.vjps(_merged(contribution.where(rise > 0, zero)))
-    fallen = call.vjps(_merged(contribution.where(rise < 0, zero)))
-
-    def multiplier(up: Tensor, down: Tensor, values: Tensor) -> Tensor:
-        change = _difference(values, slots)
-        return _merged(torch.where(change == 0, 0, _split(up + down, slots)[1:] / change.where(change != 0, 1)))
-
-    return tuple(map(multiplier, risen, fallen, call.inputs))
+    rise = _difference(call.output, call.reference.output)
+    zero, contribution = torch.zeros_like(rise), grad * rise
+    risen = call.vjps(contribution.where(rise > 0, zero))
+    fallen = call.reference.vjps(contribution.where(rise < 0, zero))
+    changes = [_difference(*pair) for pair in _pairs(call)]
+    return tuple(
+        torch.where(change == 0, 0, (up + down) / change.where(change != 0, 1))
+        for up, down, change in zip(risen, fallen, changes, strict=True)
+    )
 
 
-def _product(slots: int, call: Call, grad: Tensor) -> tuple[Tensor, ...]:
+def _product(call: Call, grad: Tensor) -> tuple[Tensor, ...]:
     """Mean of the other factors as multiplier, exact with half as many points as factors."""
-    return _mean_backward(slots, call, grad, (len(call.inputs) + 1) // 2) if len(call.inputs) > 1 else call.vjps(grad)
+    return _mean_backward(call, grad, (len(call.inputs) + 1) // 2) if len(call.inputs) > 1 else call.vjps(grad)
 
 
-def _smooth(slots: int, call: Call, grad: Tensor) -> tuple[Tensor, ...]:
+def _smooth(call: Call, grad: Tensor) -> tuple[Tensor, ...]:
     """Mean backward, with twice the points until contributions sum to the output's up to rounding."""
-    expected = _split(grad, slots)[1:] * _difference(call.output, slots)
-    exact = max(torch.finfo(grad.dtype).eps / 4, 1e-13) * _total(expected.abs())
+    rows = len({tensor.shape[:1] for tensor in (*call.inputs, call.output)}) == 1 and call.output.ndim > 0
+    expected = grad * _difference(call.output, call.reference.output)
+    exact = max(torch.finfo(grad.dtype).eps / 4, 1e-13) * _total(expected.abs(), rows)
     points, before = 8, torch.full_like(exact, torch.inf)
     while True:
-        grads = _mean_backward(slots, call, grad, points)
-        pairs = zip(grads, call.inputs, strict=True)
-        total = sum(_total(_split(part, slots)[1:] * _difference(values, slots)) for part, values in pairs)
-        gap = (_total(expected) - total).abs()
-        rounding = (gap < 100 * exact) & (gap > before / 8)
-        if points >= MAX_POINTS or bool(((gap <= exact) | rounding).all()):
+        grads = _mean_backward(call, grad, points)
+        pairs = zip(grads, _pairs(call), strict=True)
+        total = sum(_total(part * _difference(*pair), rows) for part, pair in pairs)
+        gap = _total(expected, rows) - total
+        rounding = (gap.abs() < 100 * exact) & (gap.abs() > before.abs() / 8)
+        # rows that the operation mixes have no sum of their own, but one that more points do not change
+        if points >= MAX_POINTS or bool(((gap.abs() <= exact) | rounding | ((gap - before).abs() <= exact)).all()):
             return grads
         points, before = 2 * points, gap
 
 
-def _mean_backward(slots: int, call: Call, grad: Tensor, points: int) -> tuple[Tensor, ...]:
+def _mean_backward(call: Call, grad: Tensor, points: int) -> tuple[Tensor, ...]:
     """The operation's ordinary backward, averaged from the baselines to the input by Gauss-Legendre quadrature."""
-    inputs = [_split(tensor, slots) for tensor in call.inputs]
     totals = [torch.zeros_like(tensor) for tensor in call.inputs]
     for place, weight in _quadrature(points):
-        between = [torch.lerp(values, values[:1].expand_as(values), place).flatten(0, 1) for values in inputs]
+        between = [torch.lerp(low, high, place).where(high != low, high) for high, low in _pairs(call)]
         for total, part in zip(totals, call.again(*between).vjps(grad), strict=True):
             total += weight * part
     return tuple(totals)
@@ -133,20 +107,35 @@ def _quadrature(points: int) -> list[tuple[float, float]]:
     return list(zip(((places + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))
 
 
-def _total(values: Tensor) -> Tensor:
-    return values.double().reshape(*values.shape[:2], -1).sum(2)  # (slots - 1, N)
+def _pairs(call: Call) -> list[tuple[Tensor, Tensor]]:
+    """Each operand beside that of the baselines."""
+    return list(zip(call.inputs, call.reference.inputs, strict=True))
 
 
-def _split(values: Tensor, slots: int) -> Tensor:
-    return values.reshape(slots, len(values) // slots, *values.shape[1:])  # (slots, N, ...)
+def _changes(call: Call) -> tuple[Tensor, Tensor]:
+    """From the baselines to the inputs: the change of the operand, and that of the output."""
+    return _difference(call.input, call.reference.input), _difference(call.output, call.reference.output)
 
 
-def _difference(values: Tensor, slots: int) -> Tensor:
-    """The input's values minus each baseline's, (slots - 1, N, ...)."""
-    split = _split(values, slots)
-    return split[:1] - split[1:]
+def _difference(value: Tensor, baseline: Tensor) -> Tensor:
+    """Infinite values that stay, as masks of attention have them, do not change."""
+    return torch.where(value == baseline, 0, value - baseline)
 
 
-def _merged(values: Tensor) -> Tensor:
-    """Values (slots - 1, N, ...) as a batch, with zeros in the input's own slot."""
-    return torch.cat([torch.zeros_like(values[:1]), values]).flatten(0, 1)
+def _total(values: Tensor, rows: bool) -> Tensor:
+    """The sum of each row, (rows,), or of all values."""
+    return values.double().reshape(len(values) if rows else 1, -1).sum(1)
+
+
+RESCALE = Rule(
+    "deeplift",
+    {
+        **dict.fromkeys((*POINTWISE, torch.div, torch.pow), _pointwise),
+        F.relu: _relu,
+        **dict.fromkeys(MAXIMA, _maximum),
+        **dict.fromkeys(PRODUCTS, _product),
+        **dict.fromkeys(SMOOTH, _smooth),
+    },
+    otherwise=None,
+    compares=True,
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cnnviz import Expr, attribution, score
 from cnnviz.formulas import Baseline, Baselines, backgrounds, baseline_input, compared
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
-from cnnviz_plugins.attributions._deeplift_rule import rescale
+from cnnviz_plugins.attributions._deeplift_rule import RESCALE
 
 
 @attribution(renderer="grayscale")
@@ -34,5 +34,5 @@ def deeplift_shap(baselines: Baselines = 0.0) -> Expr:
 
 
 def _mean_deeplift(baselines: backgrounds) -> Expr:
-    values = compared(rescale, baselines)
+    values = compared(RESCALE, baselines)
     return with_completeness_gap(values, score() - values.baseline_score())

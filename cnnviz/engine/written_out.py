@@ -1,0 +1,162 @@
+"""Operations of torch that consist of other operations, written out so that rules and biases meet those.
+
+Attention is torch's own function, run so that what it calls is seen; recurrent networks are loops over their cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnviz.engine.operations import Operation
+
+_ATTENTION = (F.linear, torch.matmul, torch.baddbmm, F.softmax, F.scaled_dot_product_attention, torch.mul)
+_GATES = (F.linear, torch.sigmoid, torch.tanh, torch.mul)
+
+
+class Composite(NamedTuple):
+    """How an operation is written out, and of which operations."""
+
+    run: Callable[..., Any]
+    of: tuple[Operation, ...]
+
+
+def composite(func: Operation) -> Composite | None:
+    """How this operation is written out; None for one that stands for itself."""
+    return _COMPOSITES.get(func)
+
+
+def _attention(*args: Any, **kwargs: Any) -> Any:
+    """torch's own attention, all of whose operations are seen: its first line would hand the whole of it to a mode."""
+    func: Any = F.multi_head_attention_forward
+    names = {**func.__globals__, "has_torch_function": lambda tensors: False}
+    body = FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
+    body.__kwdefaults__ = func.__kwdefaults__
+    return body(*args, **kwargs)
+
+
+# Cells: from the weighted input, the states and the weights to the new states, the first of which is the output
+
+States = tuple[Tensor, ...]
+Weights = Sequence[Tensor | None]
+Cell = Callable[[Tensor, States, Weights], States]
+
+
+def _lstm(given: Tensor, states: States, weights: Weights) -> States:
+    hidden, memory = states
+    to_hidden, bias, *projection = weights
+    enter, forget, new, leave = (given + _linear(hidden, to_hidden, bias)).chunk(4, 1)
+    memory = forget.sigmoid() * memory + enter.sigmoid() * new.tanh()
+    hidden = leave.sigmoid() * memory.tanh()
+    return (F.linear(hidden, *projection) if projection else hidden), memory  # type: ignore[arg-type]  # a weight
+
+
+def _gru(given: Tensor, states: States, weights: Weights) -> States:
+    (hidden,) = states
+    (reset, keep, new), (reset_too, keep_too, new_too) = (
+        values.chunk(3, 1) for values in (given, _linear(hidden, *weights))
+    )
+    keep = (keep + keep_too).sigmoid()
+    new = (new + (reset + reset_too).sigmoid() * new_too).tanh()
+    return ((1 - keep) * new + keep * hidden,)
+
+
+def _rnn(curve: Callable[[Tensor], Tensor], given: Tensor, states: States, weights: Weights) -> States:
+    return (curve(given + _linear(states[0], *weights)),)
+
+
+def _linear(values: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
+    assert weight is not None
+    return F.linear(values, weight, bias)
+
+
+def _one_step(
+    cell: Cell,
+    values: Tensor,
+    states: Any,
+    from_input: Tensor,
+    to_hidden: Tensor,
+    input_bias: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Any:
+    """A cell called by itself, as ``nn.LSTMCell`` does; it returns its states, or its only state."""
+    single = isinstance(states, Tensor)
+    after = cell(F.linear(values, from_input, input_bias), (states,) if single else tuple(states), (to_hidden, bias))
+    return after[0] if single else after
+
+
+def _recurrent(cell: Cell, values: Tensor, *settings: Any) -> tuple[Tensor, ...]:
+    """All layers of a recurrent network, as ``nn.LSTM`` calls them: the outputs, and each state at the end.
+
+    ``settings`` are states, weights, whether there are biases, the number of layers, dropout, training, bidirectional
+    and batch_first. Packed sequences have how many rows each step has in front, and no batch_first.
+    """
+    packed = isinstance(settings[0], Tensor) and not settings[0].is_floating_point()
+    sizes, *rest = settings if packed else (None, *settings)
+    states, weights, biased, layers, dropout, training, bidirectional, *_ = rest
+    batch_first = not packed and rest[-1]
+    states = (states,) if isinstance(states, Tensor) else tuple(states)
+    ways = 2 if bidirectional else 1
+    each = len(weights) // (layers * ways)
+    values = values.transpose(0, 1) if batch_first else values
+    ends: list[States] = []
+    for layer in range(layers):
+        outputs = []
+        for way in range(ways):
+            number = layer * ways + way
+            from_input, to_hidden, *others = weights[number * each : (number + 1) * each]
+            input_bias, bias, *projection = others if biased else (None, None, *others)
+            given = F.linear(values, from_input, input_bias)
+            steps = torch.split(given, sizes.tolist()) if sizes is not None else given.unbind(0)
+            begin = tuple(state[number] for state in states)
+            output, end = _one_way(partial(_step, cell, (to_hidden, bias, *projection)), steps, begin, way == 1)
+            outputs.append(torch.cat(output) if packed else torch.stack(output))
+            ends.append(end)
+        values = torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
+        if dropout and training and layer < layers - 1:
+            values = F.dropout(values, dropout, training)
+    return values.transpose(0, 1) if batch_first else values, *map(torch.stack, zip(*ends, strict=True))
+
+
+def _step(cell: Cell, weights: Weights, given: Tensor, states: States) -> States:
+    return cell(given, states, weights)
+
+
+def _one_way(
+    step: Callable[[Tensor, States], States], given: Sequence[Tensor], begin: States, backward: bool
+) -> tuple[list[Tensor], States]:
+    """The output of each step, and the states at the end of each row; the longest rows come first in every step."""
+    numbers = range(len(given))
+    outputs: dict[int, Tensor] = {}
+    states = tuple(state[: len(given[-1 if backward else 0])] for state in begin)
+    ended: list[States] = []
+    for number in reversed(numbers) if backward else numbers:
+        rows, before = len(given[number]), len(states[0])
+        if rows < before:
+            ended.append(tuple(state[rows:] for state in states))
+            states = tuple(state[:rows] for state in states)
+        elif rows > before:
+            states = tuple(torch.cat([state, first[before:rows]]) for state, first in zip(states, begin, strict=True))
+        states = step(given[number], states)
+        outputs[number] = states[0]
+    ends = states if not ended else tuple(map(torch.cat, zip(states, *reversed(ended), strict=True)))
+    return [outputs[number] for number in numbers], ends
+
+
+_CELLS: dict[Operation, tuple[Cell, Operation]] = {
+    torch.lstm: (_lstm, torch.lstm_cell),
+    torch.gru: (_gru, torch.gru_cell),
+    torch.rnn_tanh: (partial(_rnn, torch.tanh), torch.rnn_tanh_cell),
+    torch.rnn_relu: (partial(_rnn, torch.relu), torch.rnn_relu_cell),
+}
+_COMPOSITES: Mapping[Operation, Composite] = {
+    F.multi_head_attention_forward: Composite(_attention, _ATTENTION),
+    **{func: Composite(partial(_recurrent, cell), (*_GATES, F.relu)) for func, (cell, _) in _CELLS.items()},
+    **{one: Composite(partial(_one_step, cell), (*_GATES, F.relu)) for cell, one in _CELLS.values()},
+}
