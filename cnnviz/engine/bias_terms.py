@@ -52,6 +52,11 @@ class BiasTerm(NamedTuple):
         sizes, batch = order
         return values.reshape(sizes).movedim(batch, 0).flatten(1)
 
+    def _has_places(self, values: Tensor) -> bool:
+        """True if each dimension behind the first two is a spatial axis, or one value for all places, as of a gate."""
+        dims = zip(values.shape[2:], (self.label or ())[2:], strict=True)
+        return all(size == 1 or _is_place(dim, number) for number, (size, dim) in enumerate(dims))
+
     def on_grid(self, values: Tensor, items: int, rank: int) -> Tensor | None:
         """The values as (N, C, *grid), where each place of the input has its own; None where it has not.
 
@@ -59,8 +64,8 @@ class BiasTerm(NamedTuple):
         """
         if self.label is None or rank < 1:
             return None
-        if values.ndim == rank + 2 and set(values.shape[2:]) == {1} and self.label[0] == whole(Axis(BATCH, 0, items)):
-            return values  # one value for all places, as a gate of channels has it
+        if values.ndim == rank + 2 and self.label[0] == whole(Axis(BATCH, 0, items)) and self._has_places(values):
+            return values
         digits: list[Digit] = []
         values = values.reshape(list(map(dim_size, self.label)))
         for number, dim in enumerate(self.label):
@@ -87,6 +92,13 @@ def unmerged(label: Label | None, mixed: Mapping[int, Dim]) -> Label | None:
             whole_dim = digit.axis is not None and digit.axis.kind == MIXED and digit.whole
             dims.append(mixed[digit.axis.number] if whole_dim and digit.axis is not None else ((digit,),))
     return tuple(dims)
+
+
+def _is_place(dim: Dim, number: int) -> bool:
+    """True if a dimension is the input's spatial axis of this number, in its order."""
+    digit = dim[0][0] if len(dim) == 1 and len(dim[0]) == 1 else None
+    axis = None if digit is None or not digit.whole else digit.axis
+    return axis is not None and (axis.kind, axis.number, axis.shift, axis.flipped) == (PLACE, number, 0, False)
 
 
 def _arranged(values: Tensor, digits: list[Digit], items: int, rank: int) -> Tensor | None:

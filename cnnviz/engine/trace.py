@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
 from cnnviz.engine.forward import forward, layer_tensor, never_ran
+from cnnviz.engine.graph_watch import GraphWatch, WatchedOperations
 from cnnviz.engine.implicit_biases import Biases
 from cnnviz.engine.layers import InputPlace
 from cnnviz.engine.missed_operations import changes_nothing, check_reached
@@ -31,9 +31,7 @@ from cnnviz.engine.operation_observer import OperationObserver
 from cnnviz.engine.speed.compilation import Compiled
 from cnnviz.engine.speed.memory_format import ORDINARY
 from cnnviz.engine.switch import Switchboard
-from cnnviz.engine.thread_state import WatchingMode
 
-_SET_GRAD = torch._C._set_grad_enabled
 _HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -117,7 +115,7 @@ class Trace:
         self.biases = Biases(self.input) if request.biases else None
         axis = BatchAxis(model, len(self.input), constants_of(model)) if request.size or request.reads else None
         self._observer = self._observes(self.biases, axis)
-        self._watch = _Watch()
+        self._watch = GraphWatch()
         hooks = [
             (name, self._hook(name, name in request.layers and request.layer_gradients and not from_input, request))
             for name in request.layers | request.score_layers
@@ -139,7 +137,7 @@ class Trace:
             if self._observer in modes:
                 self._observer.watch = self._watch.see  # one mode costs less than two
             else:
-                modes.append(_Seeing(self._watch))
+                modes.append(WatchedOperations(self._watch))
             modes.append(self._watch)
         output = forward(
             model,
@@ -299,54 +297,3 @@ def _in_layout(values: Tensor, layout: torch.memory_format) -> Tensor:
 def _own(tensor: Tensor) -> Tensor:
     """What later passes do not write over, as they do where the model returns a part of a buffer of its own."""
     return tensor if tensor.requires_grad else tensor.clone()
-
-
-class _Watch:
-    """Finds out whether a graph that begins at a layer misses a part.
-
-    It does where somebody holds the output that was replaced by a copy (a list, an attribute, who handed it to a layer
-    that works in place), and where the model turns gradients off, as it does to restore the grad mode it began with.
-    """
-
-    def __init__(self) -> None:
-        self.lost = False
-        self._begun = False
-        self._replaced: StorageWeakRef | None = None
-
-    def begin(self, replaced: Tensor) -> None:
-        """The layer returns, and a copy takes the place of what it returns. To be called last of all."""
-        with torch._C.DisableTorchFunction():  # it is not the model that asks
-            self.lost = self.lost or (self._begun and self._replaced is not None)
-            self._begun, self._replaced = True, StorageWeakRef(replaced.untyped_storage())  # type: ignore[no-untyped-call]  # torch has no types here
-
-    def see(self, func: Any, args: Any) -> None:
-        """An operation that is about to run."""
-        if self._begun:
-            self._look()
-            self.lost = self.lost or (func is _SET_GRAD and not args[0])
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        if self._begun:
-            self._look()
-            self.lost = self.lost or not torch.is_grad_enabled()
-
-    def _look(self) -> None:
-        """The layer has returned: whoever holds the memory now may go on with it."""
-        if self._replaced is not None:
-            self.lost = self.lost or not self._replaced.expired()  # type: ignore[no-untyped-call]  # nor here
-            self._replaced = None
-
-
-class _Seeing(WatchingMode):
-    """Shows the watch all operations."""
-
-    def __init__(self, watch: _Watch):
-        super().__init__()
-        self.see = watch.see
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.see(func, args)
-        return func(*args, **(kwargs or {}))

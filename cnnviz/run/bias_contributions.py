@@ -44,6 +44,13 @@ def contributions(
     return found
 
 
+def rows_of_one(share: Tensor, item: int, items: int) -> Tensor:
+    """What one input's term, (1, ...), adds in a batch, (N, ...): nothing to the others."""
+    rows = share.new_zeros(items, *share.shape[1:])
+    rows[item] = share[0]
+    return rows
+
+
 def _one_by_one(terms: Sequence[BiasTerm], score: Tensor, gradients: Gradients) -> list[Tensor]:
     """What each term adds to each input's score, (N, 1), by a backward pass for each input."""
     shares: list[list[Tensor]] = [[] for _ in terms]

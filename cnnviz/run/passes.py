@@ -20,7 +20,7 @@ from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
 from cnnviz.engine.switch import Switchboard
 from cnnviz.engine.trace import PassOptions, Trace, TraceRequest
 from cnnviz.engine.validation import check_finite
-from cnnviz.run.bias_contributions import contributions
+from cnnviz.run.bias_contributions import contributions, rows_of_one
 from cnnviz.run.plan import Plan
 from cnnviz.run.question import Question, with_neighbours
 from cnnviz.run.targets import class_scores
@@ -197,6 +197,11 @@ class Passes:
 
     def bias_gradients(self) -> list[Tensor]:
         """For each operation with an implicit bias, gradient x bias."""
+        if self.asked_by_items and len(self.inputs[0]) > 1:  # the operations of two inputs may differ
+            of_items = (self.of(slice(item, item + 1)).bias_gradients() for item in range(len(self.inputs[0])))
+            return [
+                rows_of_one(term, item, len(self.inputs[0])) for item, terms in enumerate(of_items) for term in terms
+            ]
         self.require(Plan(gradients=frozenset({(PLAIN, INPUT)}), biases=True))
         if self._biases is None:
             self._backward(PLAIN)
