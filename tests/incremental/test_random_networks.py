@@ -15,6 +15,7 @@ from cnnviz.incremental import region_rules
 from cnnviz.incremental.region_rules import RULES
 
 COUNT, PARTS = 500, 20
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch advises others, of spellings and paddings
 
 
 @pytest.fixture
