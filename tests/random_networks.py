@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from random_operations import ONE, THROUGH_A_VIEW, Does, Draw, Make, two
+from random_operations import IN_PLACE, INTO, ONE, THROUGH_A_VIEW, Does, Draw, Make, two
 from torch import Tensor, nn
 
 SIZES = {1: (24, 60), 2: (10, 20), 3: (6, 9)}
@@ -108,7 +108,17 @@ class RandomNet(nn.Module):
 
     @property
     def writes_through_views(self) -> bool:
-        return any(isinstance(step, Does) and step.text in THROUGH_A_VIEW for step in self.steps)
+        """True if a value is written of whose memory another has a part.
+
+        A replay does not follow that from one to the other; it is found out, and whole passes answer.
+        """
+        if any(isinstance(step, Does) and step.text in THROUGH_A_VIEW for step in self.steps):
+            return True
+        with torch.no_grad():
+            values = self._values(self.inputs[:1].clone())
+        shared = {id(value): value.untyped_storage().data_ptr() for value in values}
+        writes = any(isinstance(step, Does) and step.text in (*IN_PLACE, *INTO) for step in self.steps)
+        return writes and len(set(shared.values())) < len(shared)
 
     def text(self) -> str:
         lines = [f"x: {tuple(self.inputs.shape)}"]

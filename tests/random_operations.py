@@ -141,8 +141,9 @@ IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "fill_a_canvas": lambda x: _set(torch.zeros_like(x), (slice(None), slice(0, 1)), x[:, -1:].tanh()) + x,
     "empty_canvas": lambda x: x.new_zeros(len(x), *x.shape[1:]).copy_(x) + x.new_ones(x.size(0), 1, *x.shape[2:]),
 }
+INTO = ("add_into", "mul_into", "+=")
 THROUGH_A_VIEW = ("write_through_a_view", "write_a_narrow_part")
-"""A replay does not follow these from the view to what it is a part of; that is found out, and whole passes answer."""
+"""Writes into a part of a value."""
 TWO: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": lambda x, y: x + y,
     "sub": lambda x, y: torch.sub(x, y, alpha=0.5),

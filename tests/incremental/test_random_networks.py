@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from compare_random_networks import compared, outcome_of
 from random_networks import RandomNet
 
@@ -15,6 +14,7 @@ from cnnviz.incremental import region_rules
 from cnnviz.incremental.region_rules import RULES
 
 COUNT, PARTS = 500, 20
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch advises others, of spellings and paddings
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def test_networks_differ_in_all_that_is_drawn() -> None:
     assert any(max(sources) < place for net in networks for place, sources in enumerate(net.sources)), "skips"
 
 
-@pytest.mark.parametrize("wrong", ["pointwise", "convolution", "max_pooling"])
-def test_a_wrong_rule_is_noticed(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def break_rule(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the rule gives is 1 % too large."""
     right = getattr(region_rules, wrong)
 
     def doubled(chunk: Any, op: Any, func: Any, args: Any, kwargs: Any) -> Any:
@@ -77,13 +77,18 @@ def test_a_wrong_rule_is_noticed(wrong: str, monkeypatch: pytest.MonkeyPatch) ->
     for operation, rule in ORIGINAL.items():
         if rule is right:
             monkeypatch.setitem(RULES, operation, doubled)
+
+
+@pytest.mark.parametrize("wrong", ["pointwise", "convolution", "max_pooling"])
+def test_a_wrong_rule_is_noticed(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_rule(wrong, monkeypatch)
     assert not all(compared(seed).right for seed in range(40))
 
 
 def test_a_wrong_answer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only by the verification, which is asked not to look."""
     monkeypatch.setattr("cnnviz.incremental.replay.Replay.agrees", lambda self, number, score: True)
-    monkeypatch.setitem(RULES, F.relu, lambda chunk, op, func, args, kwargs: args[0])
-    outcomes = [outcome_of(seed) for seed in range(60)]
+    break_rule("pointwise", monkeypatch)
+    outcomes = [outcome_of(seed) for seed in range(30)]
     assert max(outcome.error for outcome in outcomes) > 1e-6
     assert not any(outcome.right for outcome in outcomes if outcome.error > 1e-6)
