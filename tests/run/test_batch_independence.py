@@ -253,7 +253,7 @@ class DecidesInPython(Plain):
         return scores * 3 if float(x.detach().mean()) > 0.2 else scores.tanh()
 
 
-ASKED = ("grad_cam", "gradient", "guided_backprop", "deeplift", *FOLDING, "occlusion", "ablation_cam", "score_cam")
+ASKED = ("fullgrad", "grad_cam", "gradient", "guided_backprop", "deeplift", *FOLDING, "occlusion", "ablation_cam", "score_cam")
 
 
 @pytest.mark.parametrize("method", ASKED)
@@ -271,11 +271,6 @@ def test_a_batch_of_which_python_reads_values_is_answered_input_by_input(method:
         alone = explain(model, inputs[item : item + 1], method, target=1, **alike[item])
         torch.testing.assert_close(together.values[item : item + 1], alone.values, rtol=1e-8, atol=1e-10)
         torch.testing.assert_close(together.score[item : item + 1], alone.score)
-
-
-def test_fullgrad_of_such_a_batch_says_how_to_ask() -> None:
-    with pytest.raises(ValueError, match="explain the inputs one by one"):
-        explain(DecidesInPython(), tiny_inputs(2), "fullgrad", target=1)
 
 
 def test_a_target_that_compares_the_inputs_of_its_batch_is_asked_about_whole_batches() -> None:
