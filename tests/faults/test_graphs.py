@@ -301,6 +301,7 @@ def test_a_question_inside_a_question_changes_neither(name: str) -> None:
 FOLDED = {"integrated_gradients": {"steps": 8}, "occlusion": {"window": 14, "stride": 2}, "smoothgrad": {}, "rise": {}}
 
 
+@pytest.mark.filterwarnings("ignore:.*its batch norms are not folded")
 @each(FOLDED)
 def test_folding_where_another_way_reads_the_convolution_itself(name: str) -> None:
     def forward(self: Net, x: Tensor) -> Tensor:
