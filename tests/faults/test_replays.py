@@ -132,7 +132,7 @@ def by_storage(maps: Tensor) -> float:
 def by_python_threshold(self: Net, x: Tensor) -> Tensor:
     """A threshold far from what the judged variants reach."""
     maps = self.maps(x)
-    return self.classify(maps) + (1.0 if float(maps[0, 5].max()) < 0.01 else 0.0)
+    return self.classify(maps) + (1.0 if float(maps.detach()[0, 5].max()) < 0.01 else 0.0)
 
 
 def by_threshold_in_the_graph(self: Net, x: Tensor) -> Tensor:
