@@ -119,7 +119,7 @@ SITUATIONS = {
         lambda: net(lambda self, x: self.classify(checkpoint(self.behind, self.early(x), use_reentrant=False))), net
     ),
     "the user's hooks change a layer's output and input": Situation(with_hooks, layer="conv2"),
-    "the user's backward hook": Situation(with_backward_hook, net),
+    "the user's backward hook": Situation(with_backward_hook, net, or_refused="Function"),
     "tied weights": Situation(tied, layer="first"),
 }
 
