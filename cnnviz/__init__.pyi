@@ -9,6 +9,7 @@ from . import formulas as formulas
 from . import images as images
 from . import models as models
 from . import objectives as objectives
+from . import targets as targets
 from . import tasks as tasks
 from .drawing.comparison import grid as grid
 from .engine.backward_rules import PLAIN as PLAIN
@@ -76,6 +77,8 @@ from .run.run import Run as Run
 from .run.targets import Target as Target
 from .tasks.confusion_matrix import ConfusionMatrix as ConfusionMatrix
 from .tasks.confusion_matrix import confusion_matrix as confusion_matrix
+from .tasks.detection import Detection as Detection
+from .tasks.detection import detect as detect
 from .tasks.object_segmentation import Segmentation as Segmentation
 from .tasks.object_segmentation import segment as segment
 from .tasks.top_activations import TopActivation as TopActivation

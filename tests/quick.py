@@ -12,9 +12,11 @@ PARTICULAR: dict[str, dict[str, Any]] = {
     "kernel_shap": {"samples": 16},  # which it needs to tell pieces apart
     "projections": {"of": "gradient"},  # also of layers before the first rectifier
     "rise": {"cells": 2},
+    "d_rise": {"cells": 2},
 }
 PERTURBING = {
     *("ablation_cam", "feature_ablation", "kernel_shap", "lime", "occlusion", "rise", "score_cam", "shapley_sampling"),
+    *("d_rise",),
 }
 """Those that ask for scores alone, and need no gradient."""
 LEARNING = {"extremal_perturbation", "meaningful_perturbation"}

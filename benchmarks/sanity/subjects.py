@@ -19,6 +19,7 @@ CHEAP: dict[str, dict[str, Any]] = {
     "lime": {"samples": 100, "pieces": 40},
     "meaningful_perturbation": {"steps": 40},
     "rise": {"masks": 100},
+    "d_rise": {"masks": 100},
     "score_cam": {"channels": 32},
     "shapley_sampling": {"permutations": 2, "pieces": 40},
     "smoothgrad": {"samples": 8},

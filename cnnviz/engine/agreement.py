@@ -87,6 +87,16 @@ def attempt(fast: Callable[[], T], plain: Callable[[], T]) -> T:
     return plain()  # only here has the error let go of the tensors it held
 
 
+def attempted(func: Callable[[], T]) -> T | None:
+    """The result of ``func``; None where it raises whatever kind of error, but for running out of memory."""
+    try:
+        return func()
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+    return None
+
+
 def _step(values: Tensor) -> float:
     """Machine epsilon of the computation; on CUDA that of TF32, with ten bits, unless torch has it disabled."""
     ten_bits = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32

@@ -7,11 +7,14 @@ question is answered whose score may be read from them (``keep_bindings``).
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +22,16 @@ from torch.nn.modules.conv import _ConvNd
 
 from cnnviz.engine.checkpointing import reentrant_checkpoints_set_aside
 from cnnviz.engine.loans import Loan, question_of_thread
-from cnnviz.engine.operations import SOFTMAXES, Operation
+from cnnviz.engine.operations import SIGMOIDS, SOFTMAXES, Operation
 from cnnviz.engine.thread_state import WatchingMode, let_go
 
+Head = Literal["softmax", "sigmoid"]
+"""The last operation of a model that gives probabilities."""
+HEADS: dict[Head, tuple[Operation, ...]] = {"softmax": SOFTMAXES, "sigmoid": SIGMOIDS}
 ForwardHook = Callable[[nn.Module, Any, Any], Any]
 """As for ``register_forward_hook``: takes module, arguments and output; a result other than None is the new output."""
+
+_LIST = re.compile(r"(typing\.)?[lL]ist\[(torch\.)?Tensor\]")
 
 
 class PassEnded(BaseException):
@@ -60,14 +68,14 @@ def forward(
     pre_hooks: Iterable[tuple[str, Callable[[nn.Module, Any], None]]] = (),
     modes: Sequence[AbstractContextManager[Any]] = (),
     grad: bool = False,
-    before_softmax: bool = False,
+    before: Head | None = None,
     compiled: Callable[..., Any] | None = None,
     copy: bool = True,
     keep_bindings: bool = False,
     batch: Tensor | None = None,
     survey: bool = False,
 ) -> Any:
-    """The output of one pass, or the input of the softmax that gave it; None if a hook raised PassEnded.
+    """The output of one pass, or the input of the head that gave it; None if a hook raised PassEnded.
 
     Args:
         model: in eval mode.
@@ -77,7 +85,7 @@ def forward(
         pre_hooks: layers by name, each with a hook that is called before the layer.
         modes: contexts that surround the model's call and nothing else, the outermost first.
         grad: whether operations are recorded for gradients.
-        before_softmax: return the input of the model's last softmax instead of its output.
+        before: return the input of the model's last softmax or sigmoid instead of its output.
         compiled: what torch.compile made of the model, to be called instead of it. Otherwise compiled parts of the
             model run operation by operation, so that they can be seen.
         copy: hand copies to the model, which may write into its inputs.
@@ -86,11 +94,12 @@ def forward(
         survey: the hooks look at all layers and need none; one that runs in another thread is passed over.
 
     Raises:
-        LookupError: for ``before_softmax`` where the output is not what a softmax gave; for a layer with a hook that
+        LookupError: for ``before`` where the output is not what such an operation gave; for a layer with a hook that
             ran in a thread of the model's own.
         ValueError: where the input has not the shape that the model's convolutions expect.
     """
-    softmaxes, batch = OutputRecorder(SOFTMAXES), inputs[0] if batch is None else batch
+    heads = {head: OutputRecorder(HEADS[head]) for head in HEADS} if before else {}
+    batch = inputs[0] if batch is None else batch
     loan, question = Loan(), question_of_thread()
     try:
         try:
@@ -112,7 +121,8 @@ def forward(
             if compiled is None and "torch._dynamo" in sys.modules:  # else nothing can have been compiled
                 _eager.enter(loan)
             call: Callable[..., Any] = model if compiled is None else compiled
-            around = [*modes, *([softmaxes] if before_softmax else [])]
+            call = partial(_with_list, call) if takes_list(model) else call
+            around = [*modes, *heads.values()]
             # tensors of inference mode can't carry gradients
             with torch.inference_mode(False), reentrant_checkpoints_set_aside:
                 torch._C._set_grad_enabled(grad)
@@ -136,16 +146,35 @@ def forward(
         _eager.leave(loan)
     if loan.elsewhere and not survey:
         raise _in_a_thread(model, min(loan.elsewhere))
-    if not before_softmax:
+    if before is None:
         return output
     with torch.inference_mode(False), torch.enable_grad():  # a graph goes on, if there is one
-        logits = softmaxes.input_of(output)
-    if logits is None:
+        logits = {head: recorder.input_of(output) for head, recorder in heads.items()}
+    if logits[before] is None:
+        other = next((head for head in HEADS if logits[head] is not None), None)
+        way_out = f"say before_{other}=True" if other else f"leave before_{before} out"
         raise LookupError(
-            f"the output of {type(model).__name__} is not what a softmax gave, so there is nothing before it to "
-            "explain; leave before_softmax out"
+            f"the output of {type(model).__name__} is not what a {before} gave, so there is nothing before it to "
+            f"explain; {way_out}"
         )
-    return logits
+    return logits[before]
+
+
+def _with_list(call: Callable[..., Any], images: Tensor, *others: Any) -> Any:
+    """Hand a batch over as a list of images."""
+    return call(list(images.unbind()), *others)
+
+
+def takes_list(model: nn.Module) -> bool:
+    """True for models that take a list of images (C, *spatial), as torchvision's detectors do: by their annotation."""
+    return _takes_list(type(model).forward)
+
+
+@lru_cache(maxsize=256)
+def _takes_list(forward_of: Callable[..., Any]) -> bool:
+    parameters = list(inspect.signature(forward_of).parameters.values())[1:]
+    written = parameters[0].annotation if parameters else ""
+    return bool(_LIST.fullmatch(written if isinstance(written, str) else repr(written)))
 
 
 def layer_tensor(name: str, output: Any) -> Tensor:

@@ -23,6 +23,19 @@ def tensors(value: Any) -> Iterator[Tensor]:
         yield from tensors(list(vars(value).values()))
 
 
+def is_result_of_each(output: Any, count: int) -> bool:
+    """True for a list with a result for each of ``count`` inputs, as detectors give them: dicts, or other results.
+
+    Tensors with a row for each input, in whatever containers, are none.
+    """
+    if type(output) not in (tuple, list) or len(output) != count or isinstance(output[0], Tensor):
+        return False
+    if isinstance(output[0], dict):
+        return all(isinstance(result, dict) for result in output)
+    alike = all(type(result) is type(output[0]) for result in output)
+    return alike and not all(tensor.shape[:1] == (count,) for tensor in tensors(output))
+
+
 def mapped(func: Callable[[Tensor], Tensor], value: Any) -> Any:
     """The value with every tensor in it replaced; tuples and dicts of other kinds stay what they are."""
     if isinstance(value, Tensor):

@@ -107,6 +107,11 @@ SOFTMAXES: tuple[Operation, ...] = (
     *(F.log_softmax, torch.log_softmax, Tensor.log_softmax, torch.special.log_softmax),
 )
 """A softmax, or its logarithm, in every spelling."""
+SIGMOIDS: tuple[Operation, ...] = (
+    *(F.sigmoid, torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, torch.special.expit),
+    *(F.logsigmoid,),
+)
+"""A sigmoid, or its logarithm, in every spelling."""
 
 RECTIFIERS: tuple[Operation, ...] = (F.relu, F.relu6, F.leaky_relu, F.prelu, F.rrelu, F.threshold)
 """Activations that pass what is positive and hold back what is negative."""

@@ -20,7 +20,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
-from cnnviz.engine.forward import forward, layer_tensor, never_ran
+from cnnviz.engine.forward import Head, forward, layer_tensor, never_ran
 from cnnviz.engine.graph_watch import GraphWatch, WatchedOperations
 from cnnviz.engine.implicit_biases import Biases
 from cnnviz.engine.layers import InputPlace
@@ -50,7 +50,7 @@ class TraceRequest:
     """True to measure the bytes of the outputs, and to find out whether inputs change each other's outputs."""
     score_layers: frozenset[str] = frozenset()
     """Layers that the score is read from."""
-    before_softmax: bool = False
+    before: Head | None = None
     references: frozenset[Rule] = frozenset()
     """Rules for whose operations the operands are kept, to compare another pass with; it has no gradients then."""
 
@@ -146,7 +146,7 @@ class Trace:
             modes=modes,
             grad=from_input,
             keep_bindings=options.keep_bindings,
-            before_softmax=request.before_softmax,
+            before=request.before,
             compiled=options.compiled.call if options.compiled else None,
         )
         self.reads = axis is not None and axis.reads

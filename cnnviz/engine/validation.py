@@ -184,3 +184,11 @@ def whole_number(text: str) -> int | None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].strip()
+
+
+def constant_score(what: str) -> ValueError:
+    """The error for a score of a changed input that has no gradient at all."""
+    return ValueError(
+        f"{what} is constant, as where a detector finds nothing, so it has no gradient there; "
+        "give a target of cnnviz.targets, such as box(0), whose gradient is zero there"
+    )

@@ -20,8 +20,9 @@ from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Metric
 from cnnviz.registry.registry import metrics
 from cnnviz.registry.resolve import resolve
+from cnnviz.run.resolve_target import resolved_target
 from cnnviz.run.run import Run
-from cnnviz.run.targets import Target, resolved_target
+from cnnviz.run.targets import Target
 
 if TYPE_CHECKING:
     from cnnviz.registry.protocols import Attribution

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.forward import misfit
+from cnnviz.engine.forward import misfit, takes_list
 from cnnviz.engine.loans import borrows, question_of_thread
 from cnnviz.engine.randomness import GENERATORS, Draws
 from cnnviz.engine.speed.autocast import Precision, converted_once
@@ -29,8 +29,12 @@ from cnnviz.registry.protocols import Attribution
 from cnnviz.registry.registry import attributions
 from cnnviz.registry.resolve import resolve
 from cnnviz.run.options import RunOptions
+from cnnviz.run.plan import Plan
+from cnnviz.run.question import Question
+from cnnviz.run.resolve_target import resolved_target, several, top
 from cnnviz.run.run import Run
-from cnnviz.run.targets import Target, resolved_target
+from cnnviz.run.targets import Target
+from cnnviz.run.told import objectives_of, probability_of, target_boxes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,6 +54,7 @@ def explain(
     seed: int = ...,
     memory: int | None = ...,
     before_softmax: bool = ...,
+    before_sigmoid: bool = ...,
     precision: Precision = ...,
     fold: bool = ...,
     compile: bool | str = ...,
@@ -69,11 +74,34 @@ def explain(
     seed: int = ...,
     memory: int | None = ...,
     before_softmax: bool = ...,
+    before_sigmoid: bool = ...,
     precision: Precision = ...,
     fold: bool = ...,
     compile: bool | str = ...,
     **settings: Any,
 ) -> dict[str, Explanation]: ...
+
+
+@overload
+def explain(
+    model: nn.Module | LoadedModel,
+    inputs: Inputs,
+    attribution: str | Attribution = ...,
+    *,
+    target: top | several,
+    **more: Any,
+) -> list[Explanation]: ...
+
+
+@overload
+def explain(
+    model: nn.Module | LoadedModel,
+    inputs: Inputs,
+    attribution: Sequence[str | Attribution],
+    *,
+    target: top | several,
+    **more: Any,
+) -> dict[str, list[Explanation]]: ...
 
 
 @borrows
@@ -82,17 +110,18 @@ def explain(
     inputs: Inputs,
     attribution: str | Attribution | Sequence[str | Attribution] = "grad_cam",
     *,
-    target: Target = None,
+    target: Target | top | several = None,
     preprocessing: Preprocessing | None = None,
     categories: Sequence[str] | None = None,
     seed: int = 0,
     memory: int | None = None,
     before_softmax: bool = False,
+    before_sigmoid: bool = False,
     precision: Precision = "float32",
     fold: bool = False,
     compile: bool | str = False,
     **settings: Any,
-) -> Explanation | dict[str, Explanation]:
+) -> Explanation | dict[str, Explanation] | list[Explanation] | dict[str, list[Explanation]]:
     """Why does the model give these inputs their scores?
 
     Args:
@@ -102,10 +131,13 @@ def explain(
             Where the preprocessing is known also pictures: paths or PIL images, one or a list.
         attribution: a method's name, a formula, or any callable of a :class:`~cnnviz.Run`; or a sequence of them, which
             share their forward and backward passes.
-        target: what is explained. None: the predicted class. A class by number or name, or one for each input. Or a
-            function from the model's output to one score for each input, (N,), which is called with outputs of whole
-            batches; a list of functions, one for each input, of that input's output alone; or an objective, such as
-            ``channel("features.3", 5)``.
+        target: what is explained. None: what the model says, the predicted class; of a single score the class where it
+            is positive (or a probability of a half or more), and what speaks against it where it is negative: class
+            -1, or the first of two category names. A class by number or name, or (N,) classes. A tuple: one place of
+            a dense output, (class, *place). A function from the model's output to one score for each input, (N,), which
+            is called with outputs of whole batches. An objective, such as ``channel("features.3", 5)``, or one of
+            :mod:`cnnviz.targets`, such as ``box(0)``. A list with one of these for each input, whose functions read
+            the output of that input alone. Or ``top(k)`` or ``several(a, b)``, for a list of explanations.
         preprocessing: turns the inputs back into pictures when they are drawn.
         categories: class names by index.
         seed: of all randomness; the same seed gives the same values on the same device.
@@ -113,6 +145,7 @@ def explain(
             through the model as a whole, whatever the budget: to bound that, give fewer inputs.
         before_softmax: explain what goes into the softmax that the model ends in, where probabilities hide what
             speaks for a class by itself.
+        before_sigmoid: the same for a model that ends in a sigmoid, for one class or several.
         precision: "bfloat16" or "float16" compute convolutions and matrix products in half of float32, faster where
             the hardware has it; maps, sums over steps and samples, and what is returned stay float32. Class
             activation maps and occlusion keep a cosine of 0.99 to float32; gradients at the input, which rounding
@@ -125,6 +158,7 @@ def explain(
 
     Returns:
         An :class:`~cnnviz.Explanation`; for a sequence a dict of them, by the names given (the recipe, for formulas).
+        With ``top`` or ``several`` as target, a list of them in place of each.
 
     Raises:
         ValueError, TypeError, LookupError: for a model in training mode, inputs that are not finite or do not fit,
@@ -137,11 +171,11 @@ def explain(
     network = unwrap(model)
     check_model(network)
     names = tuple(categories) if categories is not None else None
-    first, *others = _tensors(network, inputs, preprocessing)
+    first, *others = input_tensors(network, inputs, preprocessing)
     check_inputs(network, (first, *others))
     with torch.inference_mode(False):  # a graph cannot keep tensors made in it
-        question: Any = _resolved(network, first, target, names)
-        question = question.to(first.device) if isinstance(question, Tensor) else question
+        asked = target.targets if isinstance(target, several) else [None if isinstance(target, top) else target]
+        questions = [_resolved(network, first, each, names) for each in asked]
     single = isinstance(attribution, str) or callable(attribution)
     methods = resolve(
         attributions,
@@ -150,11 +184,41 @@ def explain(
         forms="a method's name, a formula, or a callable of a run",
         configured="a formula, which has its settings in it",
     )
-    options = ExplainOptions(seed, memory, before_softmax, precision, fold, compile)
+    options = ExplainOptions(seed, memory, before_softmax, before_sigmoid, precision, fold, compile)
     network, run_options = options.prepare(network, (first, *others), preprocessing, names)
-    answers = answered(network, (first, *others), question, methods, run_options)
-    answers = {name: replace(answer, options=options) for name, answer in answers.items()}
-    return next(iter(answers.values())) if single else answers
+    count = target.count if isinstance(target, top) else None
+    answers = answered_together(network, (first, *others), questions, methods, run_options, count)
+    answers = [{name: replace(answer, options=options) for name, answer in each.items()} for each in answers]
+    if isinstance(target, top | several):
+        lists = {name: [each[name] for each in answers] for name in methods}
+        return next(iter(lists.values())) if single else lists
+    return next(iter(answers[0].values())) if single else answers[0]
+
+
+def answered_together(
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    targets: Sequence[Any],
+    methods: Mapping[str, Attribution],
+    options: RunOptions,
+    top: int | None = None,
+) -> list[dict[str, Explanation]]:
+    """As :func:`answered` for each target, or for the ``top`` classes by rank; one forward pass serves all."""
+    if len(targets) == 1 and top is None:
+        return [answered(model, inputs, targets[0], methods, options)]
+    first, *others = inputs
+    targets = [target.to(first.device) if isinstance(target, Tensor) else target for target in targets]
+    layers = (layer for target in targets for layer in Question(target, options, len(first)).layers)
+    needed = plan(*methods.values()) | Plan(score_layers=frozenset(layers), again=True)
+    run = Run(model, first, targets[0], others=others, plan=needed, options=options)
+    with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, options.precision):
+        if top is not None:
+            run.score  # noqa: B018  # what is wrong with the model or its input shows here
+            targets = run.question.ranked(run.trace.output, len(first), top).unbind(1)
+        runs = tuple(run.toward(target, needed) for target in targets)
+        for each in runs:
+            each.together = runs
+        return [{name: _answer(each, each.score, method) for name, method in methods.items()} for each in runs]
 
 
 def _resolved(model: nn.Module, first: Tensor, target: Target, categories: tuple[str, ...] | None) -> Any:
@@ -176,6 +240,7 @@ def answered(
 ) -> dict[str, Explanation]:
     """The explanations that several methods give of one score, by the names of the methods."""
     first, *others = inputs
+    target = target.to(first.device) if isinstance(target, Tensor) else target
     run = Run(model, first, target, others=others, plan=plan(*methods.values()), options=options)
     drawn, question = Draws(first.device), question_of_thread()
     with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, options.precision):
@@ -222,15 +287,20 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
         categories=run.options.categories,
         notes=_notes(run, method),
         renderer=method.renderer if isinstance(method, ConfiguredAttribution) else None,
-        objective=run.objective,
+        objective=objectives_of(run),
+        probability=probability_of(run),
+        boxes=target_boxes(run),
         attribution=method,
     )
 
 
-def _tensors(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None) -> list[Tensor]:
+def input_tensors(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None) -> list[Tensor]:
+    """All inputs of the model, (N, ...), from what a user hands over as :func:`explain` says."""
     several = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
     if not several:
         raise ValueError("there are no inputs; give at least one")
+    if isinstance(inputs, list) and takes_list(model) and all(isinstance(each, Tensor) for each in inputs):
+        return [_stacked(inputs)]
     if any(isinstance(each, Tensor) for each in several):
         return several
     from cnnviz.images.files import read_input
@@ -245,6 +315,14 @@ def _tensors(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None)
         [read_input(each, preprocessing) if isinstance(each, str | Path) else preprocessing(each) for each in several]
     )
     return [batch if weight is None else batch.to(weight.device, weight.dtype)]
+
+
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    """A detector's list of images (C, *spatial) as a batch."""
+    sizes = {tuple(image.shape) for image in images}
+    if len(sizes) > 1:
+        raise ValueError(f"the images are {' and '.join(map(str, sorted(sizes)))}; those of one call have one size")
+    return torch.stack(list(images))
 
 
 def _notes(run: Run, method: Any) -> dict[str, Tensor]:

@@ -52,8 +52,13 @@ class Explanation:
     renderer: str | None = None
     """The renderer the method asks for; None leaves the choice to the shape of the values."""
 
-    objective: str | None = None
-    """What the score is, where the target is an objective, such as ``channel(layer='features.3', index=5)``."""
+    objective: str | tuple[str, ...] | None = None
+    """What the score is, where the target is an objective, such as ``channel(layer='features.3', index=5)``; of a list
+    of targets one for each input."""
+    probability: Tensor | None = None
+    """(N,) the probability of the class explained, where it is known; see :attr:`cnnviz.Run.probability`."""
+    boxes: Tensor | None = None
+    """(N, B, 4) the detections explained, as x1, y1, x2, y2 in pixels of the input; None for other targets."""
     options: ExplainOptions = field(default_factory=ExplainOptions)
     """How it was computed; metrics that ask the model again ask it so."""
     attribution: Attribution | None = field(default=None, repr=False)
@@ -73,6 +78,9 @@ class Explanation:
             inputs=self.inputs[part],
             target=None if self.target is None else self.target[part],
             score=self.score[part],
+            objective=self.objective[part] if isinstance(self.objective, tuple) else self.objective,
+            probability=None if self.probability is None else self.probability[part],
+            boxes=None if self.boxes is None else self.boxes[part],
             notes={name: note[part] for name, note in self.notes.items()},
         )
 
@@ -89,14 +97,23 @@ class Explanation:
         return f"Explanation({self.recipe} of {', '.join(self.titles())}; {shape}, {low:.3g} to {high:.3g})"
 
     def titles(self) -> list[str]:
-        """For each input the class explained and its score, such as ``king snake 17.31``."""
+        """For each input the class explained and its score, such as ``king snake 17.31``.
+
+        Where what goes into a softmax or sigmoid is explained, also its probability: ``king snake 17.31 (98 %)``.
+        """
         scores = [f"{value:.2f}" for value in self.score.tolist()]
+        if self.probability is not None and (self.options.before_softmax or self.options.before_sigmoid):
+            shares = [f"{100 * share:.0f} %" for share in self.probability.tolist()]
+            scores = [f"{value} ({share})" for value, share in zip(scores, shares, strict=True)]
         if self.target is None:
-            return [f"{self.objective or 'score'} {value}" for value in scores]
+            named = self.objective if isinstance(self.objective, tuple) else [self.objective or "score"] * len(self)
+            return [f"{name} {value}" for name, value in zip(named, scores, strict=True)]
         return [f"{self.name_of(index)} {value}" for index, value in zip(self.target.tolist(), scores, strict=True)]
 
     def name_of(self, index: int) -> str:
-        """The class's name, or ``class 7`` where names are not known."""
+        """The class's name, or ``class 7`` where names are not known; of -1, what speaks against a single class."""
+        if index == -1:
+            return f"not {self.name_of(0)}"
         known = self.categories is not None and index < len(self.categories)
         return self.categories[index] if known and self.categories is not None else f"class {index}"
 
@@ -159,7 +176,9 @@ class Explanation:
                 categories=tuple(about["categories"]) if about["categories"] else None,
                 notes={name.removeprefix(NOTE): tensor for name, tensor in tensors.items() if name.startswith(NOTE)},
                 renderer=about["renderer"],
-                objective=about.get("objective"),
+                objective=tuple(told) if isinstance(told := about.get("objective"), list) else told,
+                probability=tensors.get("probability"),
+                boxes=tensors.get("boxes"),
                 options=ExplainOptions(**about.get("options", {})),  # 0.3.0 kept none
             )
             check_explanation(explanation)
@@ -172,7 +191,8 @@ class Explanation:
 
     def _packed(self) -> bytes:
         tensors = {"values": self.values, "inputs": self.inputs, "score": self.score}
-        tensors |= {} if self.target is None else {"target": self.target}
+        more = {"target": self.target, "probability": self.probability, "boxes": self.boxes}
+        tensors |= {name: tensor for name, tensor in more.items() if tensor is not None}
         tensors |= {NOTE + name: note for name, note in self.notes.items()}
         about = {
             "recipe": self.recipe,
@@ -196,15 +216,23 @@ def joined(batches: Sequence[Explanation]) -> Explanation:
         return first
     if len({(batch.values.shape[1:], batch.inputs.shape[1:]) for batch in batches}) > 1:
         raise ValueError("the inputs have different sizes, and can't be answered for together; give them one size")
-    targets = [batch.target for batch in batches if batch.target is not None]
+    several = [batch.objective for batch in batches if isinstance(batch.objective, tuple)]
     return replace(
         first,
         values=torch.cat([batch.values for batch in batches]),
         inputs=torch.cat([batch.inputs for batch in batches]),
-        target=torch.cat(targets) if targets else None,
+        target=_all_of([batch.target for batch in batches]),
         score=torch.cat([batch.score for batch in batches]),
+        objective=tuple(name for names in several for name in names) if several else first.objective,
+        probability=_all_of([batch.probability for batch in batches]),
+        boxes=_all_of([batch.boxes for batch in batches]),
         notes={name: torch.cat([batch.notes[name] for batch in batches]) for name in first.notes},
     )
+
+
+def _all_of(parts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
 
 
 def _side_by_side(pictures: NDArray[np.uint8]) -> Any:

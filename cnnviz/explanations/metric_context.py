@@ -54,7 +54,7 @@ class Trial:
         if self.annotation is None:
             raise ValueError(
                 "the metric compares maps with annotated places, and there are none; "
-                "give evaluate(..., masks=...), or cnnviz evaluate --masks FILE"
+                "give evaluate(..., masks=...), or cnnviz evaluate --annotations FILE"
             )
         return self.annotation
 

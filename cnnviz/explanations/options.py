@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.forward import Head
 from cnnviz.engine.speed import conv_bn_folding
 from cnnviz.engine.speed.autocast import Precision, lower
 from cnnviz.engine.speed.compilation import compiled
@@ -24,6 +25,7 @@ class ExplainOptions:
     memory: int | None = None
     """Bytes that inputs evaluated together may take; None for a share of what is free."""
     before_softmax: bool = False
+    before_sigmoid: bool = False
     precision: Precision = "float32"
     fold: bool = False
     compile: bool | str = False
@@ -32,6 +34,13 @@ class ExplainOptions:
         object.__setattr__(self, "seed", checked_seed(self.seed))
         if not isinstance(self.memory, int | float | None):
             raise TypeError(f"memory={self.memory!r} is no number of bytes; give one, such as 512 * 2**20, or None")
+
+    @property
+    def before(self) -> Head | None:
+        """The last operation of the model whose input is explained. Raises ValueError for two of them."""
+        if self.before_softmax and self.before_sigmoid:
+            raise ValueError("the model ends in one operation; say before_softmax or before_sigmoid, not both")
+        return "softmax" if self.before_softmax else "sigmoid" if self.before_sigmoid else None
 
     def prepare(
         self,
@@ -54,7 +63,7 @@ class ExplainOptions:
             categories,
             self.seed,
             self.memory,
-            self.before_softmax,
+            self.before,
             precision=precision,
             folded=folded,
             names=folded.names if folded else {},

@@ -19,13 +19,14 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "preprocessing": (dict, type(None)),
     "categories": (list, type(None)),
     "renderer": (str, type(None)),
-    "objective": (str, type(None)),
+    "objective": (str, list, type(None)),
     "options": (dict,),
 }
 _OPTIONS: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
     "memory": (int, type(None)),
     "before_softmax": (bool,),
+    "before_sigmoid": (bool,),
     "precision": (str,),
     "fold": (bool,),
     "compile": (bool, str),
@@ -78,8 +79,15 @@ def check_explanation(explanation: Explanation) -> None:
             raise ValueError(
                 f"its target is {target.dtype} {tuple(target.shape)}, not one class for each input, int64 ({items},)"
             )
-        if bool((target < 0).any()):
+        if bool((target < -1).any()):  # -1 speaks against the only class
             raise ValueError(f"its target is {target.tolist()}; classes are numbered from 0")
+    boxes, probability, objective = explanation.boxes, explanation.probability, explanation.objective
+    if boxes is not None and (boxes.ndim != 3 or len(boxes) != items or boxes.shape[2] != 4):
+        raise ValueError(f"its boxes are {tuple(boxes.shape)}, not x1, y1, x2, y2 for each input, ({items}, B, 4)")
+    if probability is not None and probability.shape != (items,):
+        raise ValueError(f"its probability is {tuple(probability.shape)}, not one for each input, ({items},)")
+    if isinstance(objective, tuple) and (len(objective) != items or not all(isinstance(x, str) for x in objective)):
+        raise ValueError(f"its objectives are {len(objective)}, not one text for each input, {items}")
     for name, note in explanation.notes.items():
         if note.ndim == 0 or len(note) != items:
             raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.forward import Head
 from cnnviz.engine.layers import InputPlace
 from cnnviz.incremental.boxes import Boxes
 from cnnviz.incremental.tape import expanded
@@ -29,7 +30,7 @@ class Query:
     """Whether so many variants may pass through the model together, where the operations do not tell."""
     score_layers: Sequence[str] = ()
     """Layers that the score is read from."""
-    before_softmax: bool = False
+    before: Head | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,7 +43,7 @@ class RecordedPass:
             copies,
             hooks=[*hooks, *((name, keeps_output(layers, name, recorder)) for name in query.score_layers)],
             modes=[recorder.unseen, recorder],
-            before_softmax=query.before_softmax,
+            before=query.before,
             copy=False,
         )
         if hooks and not self.times:

@@ -85,7 +85,7 @@ class WholePasses:
         if changed is not None and not isinstance(self.change.site, InputPlace):
             hooks.insert(0, (self.change.site, self._replaces(changed, player)))
         modes = [] if player is None else [player]
-        output = forward(query.model, inputs, hooks=hooks, modes=modes, before_softmax=query.before_softmax, copy=False)
+        output = forward(query.model, inputs, hooks=hooks, modes=modes, before=query.before, copy=False)
         output = output if player is None else mapped(full, output)
         return query.read(output, layers, len(inputs[0]), drawn).detach()
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.layers import Layer
+from cnnviz.run.plain_pass import PlainPass
 from cnnviz.run.targets import class_scores
 
 
@@ -27,6 +28,13 @@ class Objective:
 
     def __call__(self, seen: Seen, /) -> Tensor:
         raise NotImplementedError
+
+    def bound(self, plain: PlainPass) -> Objective | Tensor:
+        """The same number with what the plain pass decides held fixed for all variants, such as which box is meant.
+
+        A tensor, (N,) int64, where the plain pass shows that a class is meant for each input.
+        """
+        return self
 
     @property
     def layers(self) -> frozenset[Layer]:
@@ -90,6 +98,9 @@ class Combined(Objective):
         left, right = (side(seen) if isinstance(side, Objective) else side for side in (self.left, self.right))
         total: Tensor = _SIGNS[self.sign](left, right)
         return total
+
+    def bound(self, plain: PlainPass) -> Objective:
+        return Combined(self.sign, _bound(self.left, plain), _bound(self.right, plain))
 
     @property
     def _sides(self) -> list[Objective]:
@@ -207,7 +218,7 @@ class class_score(Objective):
     index: int
 
     def __call__(self, seen: Seen, /) -> Tensor:
-        scores = class_scores(seen.output, len(seen.inputs))
+        scores = class_scores(seen.output, len(seen.inputs), objective=True)
         if not 0 <= self.index < scores.shape[1]:
             raise ValueError(
                 f"there is no class {self.index}; the model has {scores.shape[1]}, numbered 0 to {scores.shape[1] - 1}"
@@ -316,6 +327,13 @@ def channel_units(seen: Seen, layer: Layer, index: int) -> Tensor:
             f"{activation.shape[1] - 1}"
         )
     return activation[:, index].reshape(len(activation), -1)
+
+
+def _bound(side: Objective | float, plain: PlainPass) -> Objective | float:
+    bound = side.bound(plain) if isinstance(side, Objective) else side
+    if isinstance(bound, Tensor):
+        raise TypeError(f"{side!r} means classes here, which are not combined; give class_score(...)")
+    return bound
 
 
 def _bracketed(side: Objective | float, weaker: str) -> str:

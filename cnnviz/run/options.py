@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cnnviz.engine.forward import Head
 from cnnviz.engine.speed.compilation import Compiled
 from cnnviz.engine.speed.conv_bn_folding import Folded
 from cnnviz.images.preprocessing import Preprocessing
@@ -23,8 +24,8 @@ class RunOptions:
     seed: int = 0
     memory: int | None = None
     """Bytes that one chunk of inputs may take; None: a share of what is free."""
-    before_softmax: bool = False
-    """Whether scores are what goes into the model's last softmax, instead of what comes out."""
+    before: Head | None = None
+    """Scores are what goes into this last operation of the model, instead of what comes out."""
     probabilities: ScoreTransform | None = None
     """What turns scores of classes into probabilities; None: scores stay as they are."""
     precision: torch.dtype | None = None

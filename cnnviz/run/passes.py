@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -10,20 +10,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cnnviz.engine.agreement import attempted
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batching import is_out_of_memory
 from cnnviz.engine.bias_terms import BiasTerm
+from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.forward import never_ran
 from cnnviz.engine.item_traces import ItemTraces, Unjoinable
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, layer_name
 from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
 from cnnviz.engine.switch import Switchboard
 from cnnviz.engine.trace import PassOptions, Trace, TraceRequest
-from cnnviz.engine.validation import check_finite
+from cnnviz.engine.validation import check_finite, constant_score
 from cnnviz.run.bias_contributions import contributions, rows_of_one
+from cnnviz.run.plain_pass import plain_pass
 from cnnviz.run.plan import Plan
 from cnnviz.run.question import Question, with_neighbours
-from cnnviz.run.targets import class_scores
+
+SCORE = "the model's score"  # in error texts, of the inputs as they are
 
 
 class Passes:
@@ -50,7 +54,7 @@ class Passes:
         size: bool = False,
         names: dict[Layer, str] | None = None,
         by_items: bool | None = None,
-        label: str = "the model's score",
+        label: str = SCORE,
     ):
         self.model, self.inputs, self.question, self.plan = model, inputs, question, plan
         self.names: dict[Layer, str] = {} if names is None else names
@@ -71,13 +75,24 @@ class Passes:
     @property
     def target(self) -> Tensor | None:
         """The class explained, (N,), the predicted one if no target was given; None for other kinds of target."""
+        question = self.settled()
+        return question.target if isinstance(question.target, Tensor) else None
+
+    def settled(self) -> Question:
+        """The question with what this pass decides for all variants: predicted classes, and what targets refer to."""
+        if self.question.objectives and not self.question.settled:
+            trace, others = self.trace, self.inputs[1:]
+            seen = Seen(trace.ordinary(trace.input), trace.output, self.by_layer(trace.score_layers))
+            pass_of = lambda inputs: Passes(self.model, (inputs, *others), self.question, Plan())  # noqa: E731
+            self.question = self.question.settle(plain_pass(seen, self.question.options, pass_of))
         if self.question.target is None:
             self.question = replace(self.question, target=self.prediction())
-        return self.question.target if isinstance(self.question.target, Tensor) else None
+        return self.question
 
     def prediction(self) -> Tensor:
-        """The class with the highest score, (N,)."""
-        return class_scores(self.trace.output, len(self.inputs[0])).detach().argmax(1)
+        """The class with the highest score, (N,); of a single score 0, or -1 for what speaks against it."""
+        known = self.question.knowing_the_head(self.model, self.inputs, self.trace.output)
+        return known.predicted(self.trace.output, len(self.inputs[0]))
 
     def at(self, inputs: Tensor, plan: Plan | None = None, *, size: bool = False, compiled: bool = True) -> Passes:
         """The same question about other inputs, (K*N, C, *spatial): K variants, one whole batch after the other."""
@@ -99,8 +114,7 @@ class Passes:
 
     def of(self, part: slice) -> Passes:
         """The same question about a part of the batch."""
-        self.target  # noqa: B018  # what is predicted is decided for the batch
-        trace = self.trace
+        self.question, trace = self.settled().knowing_the_head(self.model, self.inputs, self.trace.output), self.trace
         batch = self.question.reads(
             trace.output, partial(trace.ordinary, trace.input), self.by_layer(trace.score_layers)
         )
@@ -113,7 +127,7 @@ class Passes:
 
     def with_model(self, model: nn.Module) -> Passes:
         """The same question put to another model with layers of the same names."""
-        question = replace(self.question, options=replace(self.question.options, compiled=None))
+        question = replace(self.settled(), options=replace(self.question.options, compiled=None))
         return Passes(model, self.inputs, question, Plan(score_layers=question.layers), names=self.names)
 
     def shared(self, question: Question, plan: Plan) -> Passes:
@@ -153,6 +167,7 @@ class Passes:
             kept: which inputs, (N,), keep their rows of what the score is read from. Others get those of a neighbour.
         """
         trace = self.trace
+        self.question = self.settled().knowing_the_head(self.model, self.inputs, self.trace.output)
         with trace.following():
             layers, inputs, output = self.by_layer(trace.score_layers), trace.ordinary(trace.input), trace.output
             if kept is not None:
@@ -226,7 +241,7 @@ class Passes:
             reads=self.by_items is None and len(self.inputs[0]) > 1,
             size=self.is_measured,
             score_layers=frozenset(name for name in plan.score_layers if isinstance(name, str)),
-            before_softmax=options.before_softmax,
+            before=options.before,
             references=plan.references,
         )
         if options.folded is not None:
@@ -269,10 +284,10 @@ class Passes:
         layout = ORDINARY if ordinary else preferred(self.model, inputs[0], options.precision)
         if layout is not ORDINARY:
             # whatever kind of error: the model may assert how its tensors lie in memory
-            trace = self._attempted(lambda: passed(layout=layout))
+            trace = attempted(lambda: passed(layout=layout))
             if trace is not None and not trace.layout_read:
                 return trace
-        trace = self._attempted(passed) if request.size or request.reads else None
+        trace = attempted(passed) if request.size or request.reads else None
         if trace is None:  # a model may fail while its operations are observed; nobody knows then what it reads
             unobserved, request = request, replace(request, size=False, reads=False)
             trace = passed()
@@ -280,15 +295,6 @@ class Passes:
         if layout is not ORDINARY:
             keep_ordinary(self.model)
         return trace
-
-    @staticmethod
-    def _attempted(passed: Callable[[], Trace]) -> Trace | None:
-        try:
-            return passed()
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-        return None
 
     def _backward(self, rule: Rule, reference: Passes | None = None) -> None:
         """All planned gradients under one rule, in one pass."""
@@ -318,6 +324,8 @@ class Passes:
         for place, grad in zip(places, grads, strict=False):
             if grad is None:
                 where = f"layer {place!r}" if isinstance(place, str) else place.value
+                if self.label != SCORE and not self.score().requires_grad:
+                    raise constant_score(self.label)
                 raise ValueError(
                     f"the score does not depend on {where} by operations that carry gradients; a detach() or "
                     f"no_grad() in {type(self.model).__name__}.forward cuts them, or the layer decides nothing"

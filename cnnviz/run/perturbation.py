@@ -114,7 +114,7 @@ def _query(passes: Passes) -> Query:
         partial(_read, passes),
         partial(_beside, passes),
         [passes.layer_name(layer) for layer in passes.question.layers],
-        passes.question.options.before_softmax,
+        passes.question.options.before,
     )
 
 

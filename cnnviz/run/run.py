@@ -59,6 +59,8 @@ class Run:
         self.options = passes.question.options
         self.copies = copies
         """How many variants of the first question's batch ``inputs`` holds, one whole batch after the other."""
+        self.together: tuple[Run, ...] = ()
+        """The runs of all targets that are asked about these inputs together, this one too; empty for a single one."""
         self.answers: dict[Any, Tensor] = {}
         """Values of formulas that were computed, by formula."""
         self.notes: dict[Any, Tensor] = {}
@@ -71,8 +73,8 @@ class Run:
 
     @property
     def question(self) -> Question:
-        """Which number is explained, and how it is read from an output."""
-        return self._passes.question
+        """Which number is explained, and how it is read from an output; with what this pass decides."""
+        return self._passes.settled()
 
     @property
     def target(self) -> Tensor | None:
@@ -227,7 +229,7 @@ class Run:
 
     def toward(self, target: Tensor | Objective, plan: Plan | None = None) -> Run:
         """The same inputs asked about other classes, (N,), or another objective; shares this run's forward pass."""
-        question = replace(self.question, target=target)
+        question = replace(self._passes.question, target=target, settled=False)
         plan = (plan or self.plan) | Plan(score_layers=question.layers)
         self._passes.require(replace(plan, elsewhere=frozenset()))  # the shared forward pass must serve it
         return _derived(self._passes.shared(question, plan), self.copies)
@@ -247,7 +249,7 @@ class Run:
         if transform is None:
             return self
         self.target  # noqa: B018  # the classes predicted by this model stay
-        question = replace(self.question, options=replace(self.options, probabilities=transform))
+        question = replace(self._passes.question, options=replace(self.options, probabilities=transform))
         return _derived(self._passes.shared(question, self.plan), self.copies)
 
 

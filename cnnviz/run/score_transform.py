@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnviz.engine.forward import OutputRecorder, forward
+from cnnviz.engine.model_facts import facts_of
+from cnnviz.engine.operations import SIGMOIDS
 
 ScoreTransform = Literal["softmax", "sigmoid"]
-SIGMOIDS = {torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.sigmoid, torch.special.expit}
 
 
 def score_transform(
@@ -20,7 +20,7 @@ def score_transform(
 ) -> ScoreTransform | None:
     """Sigmoid for a single class, else softmax, for scores (N, K); None if they are probabilities already.
 
-    They are where each row adds up to one, or where the model ends in a sigmoid, which a pass of one input shows.
+    They are where each row adds up to one, or where the model ends in a sigmoid, which one more pass shows.
     ``precision`` is what the model computed them in.
     """
     transform: ScoreTransform = "sigmoid" if scores.shape[1] == 1 else "softmax"
@@ -29,9 +29,26 @@ def score_transform(
         return transform
     if transform == "softmax" and bool(((values.sum(1) - 1).abs() < slack).all()):
         return None
-    sigmoids = OutputRecorder(SIGMOIDS)
-    output = forward(model, [tensor[:1] for tensor in inputs], modes=[sigmoids], batch=inputs[0])
-    return transform if sigmoids.input_of(output) is None else None
+    return None if ends_in_sigmoid(model, inputs) else transform
+
+
+def ends_in_sigmoid(model: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    """True if a sigmoid gave the model's output, which one more pass shows. Found once for each model."""
+    facts, fact = facts_of(model), "ends in a sigmoid"
+    if fact not in facts:
+        sigmoids = OutputRecorder(SIGMOIDS)
+        facts[fact] = sigmoids.input_of(forward(model, inputs, modes=[sigmoids])) is not None
+    return bool(facts[fact])
+
+
+def both_sides(scores: Tensor, names: tuple[str, ...] | None, probabilities: bool) -> Tensor:
+    """A single score (N, 1) for what it says and against it, (N, 2): p and 1 - p, or a logit and its negative.
+
+    With two class names, the score is that of the second: columns are as the names. Otherwise it is class 0, and what
+    speaks against it is -1, the last column.
+    """
+    against = 1 - scores if probabilities else -scores
+    return torch.cat([against, scores] if names is not None and len(names) == 2 else [scores, against], 1)
 
 
 def as_probabilities(scores: Tensor, transform: ScoreTransform | None) -> Tensor:

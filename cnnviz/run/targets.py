@@ -12,28 +12,13 @@ from torch import Tensor
 from cnnviz.engine.validation import COMPUTABLE, check_dense, whole_number
 
 Target: TypeAlias = (
-    "int | str | Sequence[int | str] | Tensor | Callable[[Any], Tensor] | Sequence[Callable[[Any], Tensor]] | None"
+    "int | str | Sequence[int | str | tuple[int | str, ...] | Callable[[Any], Tensor]] | Tensor"
+    " | Callable[[Any], Tensor] | None"
 )
-"""None is the predicted class; a class by number or name, or one for each input; or a function output -> (N,).
-
-Or a list of functions, one for each input, each of that input's output alone, -> (1,).
+"""None is the predicted class; a class by number or name; a tuple is one place of a dense output, (class, *place); a
+function output -> (N,) or an objective. A list has one of these for each input, whose functions read the output of that
+input alone, -> (1,).
 """
-
-
-def resolved_target(target: Any, items: int, categories: tuple[str, ...] | None) -> Any:
-    """What :class:`~cnnviz.Run` takes as target: classes (N,), a function of the output, or one for each input.
-
-    Raises TypeError, ValueError or LookupError for what is no target, or not one for each input.
-    """
-    if is_function(target):
-        return target
-    if isinstance(target, list | tuple) and any(map(is_function, target)):
-        if not all(map(is_function, target)):
-            raise TypeError("some targets are functions and some are not; give a function for each input, or a class")
-        if len(target) != items:
-            raise ValueError(f"there are {len(target)} targets for {items} inputs; give one, or one for each")
-        return tuple(target)
-    return class_indices(target, items, categories)
 
 
 def is_function(target: Any) -> bool:
@@ -52,11 +37,12 @@ def class_indices(target: Target, items: int, categories: tuple[str, ...] | None
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TypeError(f"the target is a {target.dtype} tensor; classes are whole numbers, such as torch.int64")
         numbers = target.reshape(-1).tolist()
-        numbers = numbers * items if target.ndim == 0 else numbers
+        numbers = numbers * items if target.ndim == 0 or target.shape == (1,) else numbers
     elif isinstance(target, bytes | bytearray):  # a sequence of numbers to Python
         raise TypeError(f"the target {target!r} is no class; give a number, a name, or a function of the output")
     elif hasattr(target, "tolist"):  # NumPy's
-        return class_indices(target.tolist(), items, categories)
+        one_for_all = getattr(target, "shape", ()) == (1,)
+        return class_indices(target.tolist()[0] if one_for_all else target.tolist(), items, categories)
     elif isinstance(target, str) or not isinstance(target, Sequence):
         numbers = [class_index(target, categories)] * items
     else:
@@ -74,8 +60,8 @@ def class_index(target: Any, categories: tuple[str, ...] | None) -> int:
     if isinstance(target, bool) or not isinstance(target, int | str):
         whole = getattr(target, "__index__", None)  # NumPy's whole numbers
         if whole is None or isinstance(target, bool):
-            raise TypeError(f"the target {target!r} is no class; give a number, a name, or a function of the output")
-        return int(whole())
+            raise TypeError(f"the target {short(target)} is no class; {_way_out(target)}")
+        target = int(whole())
     if isinstance(target, int):
         return target
     number = whole_number(target)
@@ -96,9 +82,30 @@ def class_index(target: Any, categories: tuple[str, ...] | None) -> int:
     raise LookupError(f"there is no class {target!r}{hint}")
 
 
-def class_scores(output: Any, items: int) -> Tensor:
-    """The output as scores (N, K). Raises for outputs that only a function of them can read."""
+def short(target: Any) -> str:
+    """A target as error texts name it: by its name if it has one, without the address of a function."""
+    name = getattr(target, "__name__", "")
+    written = ("a function" if name == "<lambda>" else name) if name else repr(target)
+    return f"{written[:57]}..." if len(written) > 60 or "\n" in written else written
+
+
+def _way_out(target: Any) -> str:
+    if callable(target):  # of a synthesis, for explain takes these
+        return (
+            "a class is asked for here; for what lies inside the network give an objective, such as "
+            "objective=channel(LAYER, 5), or --target channel:LAYER:5"
+        )
+    return "give a number, a name, or a function of the output"
+
+
+def class_scores(output: Any, items: int, objective: bool = False) -> Tensor:
+    """The output as scores (N, K). Raises for outputs that only a function of them can read.
+
+    ``objective`` is True where an objective reads them: then the way out is another objective.
+    """
     way_out = "give a function of the output as the target, such as target=lambda output: "
+    if objective:
+        way_out = "give another objective, such as channel(LAYER, 5), or output_of(lambda output: ...) with "
     if not isinstance(output, Tensor):
         fields = f" with {', '.join(map(repr, output))}" if isinstance(output, dict) else ""
         example = f"output[{next(iter(output), 'out')!r}][:, 0]" if isinstance(output, dict) else "output[0][:, 0]"

@@ -106,6 +106,7 @@ def confusion_matrix(
     seed: int = 0,
     memory: int | None = None,
     before_softmax: bool = False,
+    before_sigmoid: bool = False,
     unreadable: Callable[[Picture, Exception], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     **settings: Any,
@@ -121,7 +122,7 @@ def confusion_matrix(
             pictures and of all their maps. What is fine and signed cancels out in a mean, as gradients do.
         toward: which class is explained, the predicted one or the true one.
         most: how many classes are drawn, 2 or more. If more occur, those of the most frequent confusions.
-        preprocessing, categories, seed, memory, before_softmax: as for :func:`cnnviz.explain`.
+        preprocessing, categories, seed, memory, before_softmax, before_sigmoid: as for :func:`cnnviz.explain`.
         batch: how many pictures are looked at together.
         unreadable: called with each picture that cannot be read, and the error; the picture is left out. None raises
             the error.
@@ -142,6 +143,7 @@ def confusion_matrix(
         preprocessing, categories = preprocessing or model.preprocessing, categories or model.categories
         model = model.module
     options = {"seed": seed, "memory": memory, "before_softmax": before_softmax}
+    options |= {"before_sigmoid": before_sigmoid}
     ask = partial(explain, model, preprocessing=preprocessing, categories=categories, **options)
     batches = partial(in_batches, preprocessing=preprocessing, most=batch, like=next(model.parameters(), None))
     tell = progress or (lambda done, of: None)

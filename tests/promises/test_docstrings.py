@@ -16,7 +16,14 @@ from cnnviz import attributions, metrics, syntheses
 
 PACKAGE = Path(cnnviz.__file__).parent
 FACES = (
-    *("cnnviz", "cnnviz.objectives", "cnnviz.formulas", "cnnviz.drawing", "cnnviz.feature_visualization"),
+    *(
+        "cnnviz",
+        "cnnviz.objectives",
+        "cnnviz.targets",
+        "cnnviz.formulas",
+        "cnnviz.drawing",
+        "cnnviz.feature_visualization",
+    ),
     *("cnnviz.images", "cnnviz.explanations", "cnnviz.tasks", "cnnviz.models"),
 )
 SIZE = r"(?:\d*[NCKHWFLDMSR]|count|rank|\*\w+|K\*N|stop - start)"

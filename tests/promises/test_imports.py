@@ -32,7 +32,7 @@ ROOMS = [
     {"cli", "testing"},
 ]
 """From the lowest to the highest. A room imports lower ones only; rooms of one level do not know each other."""
-FACES = {"__init__.py", "__main__.py", "objectives.py"}
+FACES = {"__init__.py", "__main__.py", "objectives.py", "targets.py"}
 """Files of the package that belong to no room: they define nothing."""
 EXCEPTION = "registry/protocols.py"
 """Names the argument types of its four protocols, which lie above it."""
@@ -136,8 +136,10 @@ def public_names() -> dict[str, str]:
                 continue  # a package, which lists its own names
             assert line.level == 1, f"{stub} lists {line.module}, which is not beside it"
             names |= {f"{package}.{alias.name}": f"{package}.{line.module}" for alias in line.names}
-    face = ast.parse((ROOT / "cnnviz" / "objectives.py").read_text())
-    return names | {f"cnnviz.objectives.{alias.name}": str(x.module) for x in imports_in(face) for alias in x.names}
+    for face in ("objectives", "targets"):
+        imports = imports_in(ast.parse((ROOT / "cnnviz" / f"{face}.py").read_text()))
+        names |= {f"cnnviz.{face}.{alias.name}": str(x.module) for x in imports for alias in x.names}
+    return names
 
 
 def test_plugins_import_only_public_names() -> None:

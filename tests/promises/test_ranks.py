@@ -62,7 +62,7 @@ class Flattened(SmallNet):
 
 
 # these are cut, or masked at random, in as many dimensions as there are
-CUT = {"feature_ablation", "kernel_shap", "lime", "occlusion", "rise", "shapley_sampling"} | LEARNING
+CUT = {"feature_ablation", "kernel_shap", "lime", "occlusion", "rise", "d_rise", "shapley_sampling"} | LEARNING
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in CUT])

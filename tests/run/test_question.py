@@ -47,7 +47,9 @@ def one_by_one(net: nn.Module, inputs: Tensor, method: str, **settings: Any) -> 
     return torch.cat(answers)
 
 
-METHODS = sorted((PERTURBING - {"rise"}) | {"gradient", "integrated_gradients", "smoothgrad", "gradient_shap"})
+METHODS = sorted(
+    (PERTURBING - {"rise", "d_rise"}) | {"gradient", "integrated_gradients", "smoothgrad", "gradient_shap"}
+)
 
 
 @pytest.mark.parametrize("memory", [None, 1])

@@ -1,9 +1,11 @@
-"""RISE: random masks, weighted by the score of the masked input."""
+"""RISE and D-RISE: random masks, weighted by the score of the masked input."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from cnnviz import Expr, Run, attribution
 from cnnviz.formulas import Baseline, baseline_input
 from cnnviz.images import resize
+from cnnviz.targets import matching
 from cnnviz_plugins.attributions._monte_carlo import estimate
 
 CHUNK_PLACES = 2**22  # places of the masks that are summed at once
@@ -68,27 +71,83 @@ def rise(
     random_masks, start = Masks(cells, p), baseline_input(baseline)
 
     def estimated(run: Run) -> Tensor:
-        if run.inputs.ndim < 3:
-            raise ValueError(
-                f"the input is {tuple(run.inputs.shape)}, without spatial extent: there is nothing to mask"
-            )
+        _check_spatial(run)
         question, replacement = run.as_probability() if score == "probability" else run, start(run)
-
-        def draw(begin: int, end: int) -> Tensor:
-            return replacement + random_masks.draw(run, begin, end).to(run.inputs.dtype) * (run.inputs - replacement)
-
-        scores = question.scores_of(masks, draw).double()
-        sums = scores.new_zeros(2, len(run.inputs), run.inputs[0, 0].numel())
-        at_once = max(1, CHUNK_PLACES // sums.shape[2])
-        for begin in range(0, masks, at_once):
-            end = min(begin + at_once, masks)
-            # in float64: products of matrices round by the number of inputs beside each other
-            deviations = random_masks.draw(run, begin, end).flatten(1).double() / p - 1
-            weights = scores[begin:end].T
-            sums += torch.stack([weights @ deviations, weights**2 @ deviations**2])
-        mean, square = sums / masks
-        error = ((square - mean**2).clamp(min=0) / (masks - 1)).sqrt()
-        values = torch.stack([mean, error]).view(2, len(run.inputs), 1, *run.inputs.shape[2:])
-        return values.to(torch.promote_types(run.inputs.dtype, torch.float32))
+        scores = question.scores_of(masks, partial(_masked, run, random_masks, replacement))
+        return _weighted(run, random_masks, scores.double())
 
     return estimate(estimated)
+
+
+@attribution(renderer="boxes")
+def d_rise(masks: int = 5000, cells: int = 16, p: float = 0.5, baseline: Baseline = 0.0) -> Expr:
+    """RISE of a detection: masks weighted by how well the box is found again (Petsiuk et al., 2021, arXiv:2006.03204).
+
+    Values (N, 1, *spatial) are as those of ``rise``, with the note ``standard_error``, and masks of ``cells`` x
+    ``cells``; the score is the ``match`` of a box as target: the largest product of overlap, cosine of the class
+    probabilities and objectness of all boxes of the masked input. Other targets are weighted by their score as it is.
+    One forward pass for each mask; ``several(box(0), box(1))`` share them. Raises ValueError for fewer than 2 masks or
+    1 cell, ``p`` outside of 0..1, and inputs without spatial extent.
+    """
+    if masks < 2 or cells < 1 or not 0 < p < 1:
+        raise ValueError(
+            f"masks={masks}, cells={cells}, p={p} can't be; say 2 masks, 1 cell or more, and p within 0..1"
+        )
+    random_masks, start = Masks(cells, p), baseline_input(baseline)
+    key = object()  # of this method's scores, among what runs keep
+
+    def estimated(run: Run) -> Tensor:
+        _check_spatial(run)
+        if key not in run.answers:
+            draw = partial(_masked, run, random_masks, start(run))
+            asked = run.together or (run,)
+            for each, scores in zip(asked, _match_scores(asked, masks, draw), strict=True):
+                each.answers[key] = scores.double()
+        return _weighted(run, random_masks, run.answers[key])
+
+    return estimate(estimated)
+
+
+def _check_spatial(run: Run) -> None:
+    if run.inputs.ndim < 3:
+        raise ValueError(f"the input is {tuple(run.inputs.shape)}, without spatial extent: there is nothing to mask")
+
+
+def _masked(run: Run, masks: Masks, replacement: Tensor, begin: int, end: int) -> Tensor:
+    return replacement + masks.draw(run, begin, end).to(run.inputs.dtype) * (run.inputs - replacement)
+
+
+def _match_scores(runs: Sequence[Run], count: int, draw: Callable[[int, int], Tensor]) -> list[Tensor]:
+    """The scores of masked inputs for the target of each run, (count, N) each; several are read from the same pass."""
+    matches = [matching(run.question.target) for run in runs]
+    if len(runs) == 1 or None in matches:
+        asked = zip(runs, matches, strict=True)
+        return [(run if box is None else run.toward(box)).scores_of(count, draw) for run, box in asked]
+    first, items = runs[0], len(runs[0].inputs)
+    rows: list[list[Tensor]] = [[] for _ in runs]
+    begin, at_once = 0, 1
+    while begin < count:
+        end = min(begin + at_once, count)
+        passed = first.at(draw(begin, end).flatten(0, 1), size=not begin)
+        for scores, box in zip(rows, matches, strict=True):
+            scores.append(passed.toward(box).score.view(end - begin, items))
+        at_once = at_once if begin else passed.variants_at_once(items)
+        begin = end
+    return list(map(torch.cat, rows))
+
+
+def _weighted(run: Run, masks: Masks, scores: Tensor) -> Tensor:
+    """The masks' mean deviation, weighted by scores (K, N), and its standard error: (2, N, 1, *spatial)."""
+    count = len(scores)
+    sums = scores.new_zeros(2, len(run.inputs), run.inputs[0, 0].numel())
+    at_once = max(1, CHUNK_PLACES // sums.shape[2])
+    for begin in range(0, count, at_once):
+        end = min(begin + at_once, count)
+        # in float64: products of matrices round by the number of inputs beside each other
+        deviations = masks.draw(run, begin, end).flatten(1).double() / masks.p - 1
+        weights = scores[begin:end].T
+        sums += torch.stack([weights @ deviations, weights**2 @ deviations**2])
+    mean, square = sums / count
+    error = ((square - mean**2).clamp(min=0) / (count - 1)).sqrt()
+    values = torch.stack([mean, error]).view(2, len(run.inputs), 1, *run.inputs.shape[2:])
+    return values.to(torch.promote_types(run.inputs.dtype, torch.float32))

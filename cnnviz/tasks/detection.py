@@ -1,0 +1,82 @@
+"""What a detector finds in images, numbered as targets name it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.engine.forward import forward
+from cnnviz.engine.validation import check_inputs, check_model, unwrap
+from cnnviz.explanations.explain import input_tensors
+from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.models.loading import LoadedModel
+from cnnviz.run.detector_outputs import BoxesOf, proposals_of
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One box that a detector found in an image."""
+
+    number: int
+    """What ``target=box(number)`` means."""
+    box: tuple[float, float, float, float]
+    """x1, y1, x2, y2 in pixels of the input."""
+    label: int
+    """The class by number."""
+    name: str | None
+    """The class by name, where names are known."""
+    score: float
+    """Its probability, times that of holding anything where the model tells that apart."""
+
+
+def detect(
+    model: nn.Module | LoadedModel,
+    images: Any,
+    *,
+    boxes: BoxesOf | None = None,
+    threshold: float | None = None,
+    preprocessing: Preprocessing | None = None,
+    categories: Sequence[str] | None = None,
+) -> list[list[Detection]]:
+    """What does a detector find? For each image its detections, as ``target=box(number)`` numbers them.
+
+    Args:
+        model: in eval mode; it is never changed. Known are the outputs of torchvision's detectors; ``(N, 4 + K, A)``
+            and ``(N, A, 4 + 1 + K)`` as YOLO's give them; and "pred_logits" (or "logits") and "pred_boxes" as DETR's
+            give them.
+        images: (N, C, H, W) or a list of (C, H, W), as the model takes them; pictures where the preprocessing is known.
+        boxes: reads outputs of other forms: a function of the output for one image to boxes (A, 4) as x1, y1, x2, y2
+            in pixels of the input, probabilities (A, K), and objectness (A,) or None.
+        threshold: lower scores are left out. None: as torchvision's detectors are set, else 0.25. Raw proposals of one
+            class that overlap by more than a half are one detection, by the highest score.
+        preprocessing, categories: as for :func:`cnnviz.explain`.
+
+    Raises:
+        TypeError, ValueError: as :func:`cnnviz.explain`, and for outputs in which no boxes are known.
+    """
+    if isinstance(model, LoadedModel):
+        preprocessing, categories = preprocessing or model.preprocessing, categories or model.categories
+        model = model.module
+    network = unwrap(model)
+    check_model(network)
+    inputs = input_tensors(network, images, preprocessing)
+    check_inputs(network, inputs)
+    output = forward(network, inputs)
+    names = tuple(categories or ())
+    with torch.no_grad():
+        found = []
+        for image in proposals_of(output, inputs[0], boxes):
+            scores, labels = image.confidence()
+            rows = enumerate(image.found(threshold).tolist())
+            found.append([_detection(n, image.boxes[row], labels[row], scores[row], names) for n, row in rows])
+        return found
+
+
+def _detection(number: int, box: Tensor, label: Tensor, score: Tensor, names: tuple[str, ...]) -> Detection:
+    x1, y1, x2, y2 = box.tolist()
+    index = int(label)
+    return Detection(number, (x1, y1, x2, y2), index, names[index] if index < len(names) else None, float(score))
