@@ -17,6 +17,7 @@ from cnnviz.explanations.explanation import Explanation
 from cnnviz.formulas.attribution import ConfiguredAttribution
 from cnnviz.images.batches import Picture, in_batches
 from cnnviz.models.loading import LoadedModel
+from cnnviz.run.resolve_target import top as top_classes
 from cnnviz.run.targets import Target
 
 BatchHook = Callable[[Sequence[Path], Mapping[str, Explanation], RequestedRenderer], None]
@@ -34,15 +35,38 @@ class Explainer:
     """Further options of :func:`cnnviz.explain`: seed, memory, before_softmax."""
     renderers: Mapping[str, str] = field(default_factory=dict)
     """Which renderer the explanation of a name asks for, if not its method's."""
+    top: int | None = None
+    """Explain so many of the classes with the highest scores, instead of the target."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the explanations; those of ranks have their number behind them."""
+        if self.top is None:
+            return list(self.attributions)
+        return [ranked(name, rank) for rank in range(self.top) for name in self.attributions]
 
     def __call__(self, inputs: Tensor) -> dict[str, Explanation]:
         """The explanations of inputs (N, C, *spatial), by name."""
         inputs = like_weights(inputs, self.model.module)
         methods = {attribution.method.name: attribution for attribution in self.attributions.values()}
+        if self.top is not None:
+            return self._by_rank(inputs, methods)
         results = explain(self.model, inputs, list(methods.values()), target=self.target, **self.options)
         by_method = dict(zip(methods, results.values(), strict=True))
         explanations = {name: by_method[attribution.method.name] for name, attribution in self.attributions.items()}
         return explanations | {name: replace(explanations[name], renderer=own) for name, own in self.renderers.items()}
+
+    def _by_rank(self, inputs: Tensor, methods: Mapping[str, ConfiguredAttribution]) -> dict[str, Explanation]:
+        ranks = top_classes(self.top or 1)
+        results = explain(self.model, inputs, list(methods.values()), target=ranks, **self.options)
+        by_method = dict(zip(methods, results.values(), strict=True))
+        pairs = [(name, by_method[attribution.method.name]) for name, attribution in self.attributions.items()]
+        return {ranked(name, rank): each[rank] for rank in range(ranks.count) for name, each in pairs}
+
+
+def ranked(name: str, rank: int) -> str:
+    """The name of a method's explanation of the class of this rank, counted from 0."""
+    return f"{name}_{rank + 1}"
 
 
 def like_weights(inputs: Tensor, model: nn.Module) -> Tensor:
@@ -84,8 +108,8 @@ def explain_files(
 
     ``on_batch`` is handed the pictures of each batch and their explanations, before these are written.
     """
-    names = file_names(destination.path, pictures, list(explainer.attributions)) if destination.folder else {}
-    together: dict[str, list[Explanation]] = {name: [] for name in explainer.attributions}
+    names = file_names(destination.path, pictures, explainer.names) if destination.folder else {}
+    together: dict[str, list[Explanation]] = {name: [] for name in explainer.names}
     written: list[Path] = []
     unreadable = Unreadable(raising=len(pictures) == 1)
 

@@ -23,7 +23,9 @@ def confusions(
     method: Annotated[str, answer_option("What explains.", "--method", "-m")] = "grad_cam",
     cell: Annotated[str, answer_option("What a cell shows: its typical picture, the surest, or the mean.")] = "typical",
     toward: Annotated[str, answer_option("The class explained: prediction or truth.")] = "prediction",
-    most: Annotated[int, answer_option("Of more classes than so many, the most confused are drawn.", min=2)] = 12,
+    most: Annotated[
+        int, answer_option("Of more classes than so many, the most confused are drawn.", "--most-classes", min=2)
+    ] = 12,
     layer: Layer = None,
     render: Render = None,
     output: Annotated[Path, answer_option("The picture of the matrix.", "--output", "-o", metavar="FILE")] = Path(

@@ -27,6 +27,7 @@ def evaluate(
         answer_option(
             "Where the evidence is: masks named as the pictures (.png or .npy), or a table of boxes"
             " (file,x0,y0,x1,y1) or of a signal's spans (file,start,stop).",
+            "--annotations",
             metavar="FOLDER|FILE.csv",
         ),
     ] = None,

@@ -35,6 +35,9 @@ def explain(
     target: Target = None,
     layer: Layer = None,
     render: Render = None,
+    top_classes: Annotated[
+        int | None, answer_option("Explain so many classes, the most probable first.", "--top-classes", min=1)
+    ] = None,
 ) -> int:
     """Explain pictures: where is what speaks for the class, or against it?
 
@@ -42,7 +45,7 @@ def explain(
     --relu, --no-relu. [bold]cnnviz methods NAME[/bold] lists them.
     """
     names = value_parsing.names(method, "grad_cam")
-    return explain_pictures(context, pictures, names, {"layer": layer}, target, render, options)
+    return explain_pictures(context, pictures, names, {"layer": layer}, target, render, options, top=top_classes)
 
 
 @sharing(*EXPLAIN, FileOptions, SpeedOptions)
@@ -97,10 +100,12 @@ def explain_pictures(
     render: str | None,
     options: Mapping[str, Any],
     on_batch: BatchHook | None = None,
+    top: int | None = None,
 ) -> int:
     """Explain and draw; ``settings`` are those of the method that the command declares itself.
 
-    ``on_batch`` is handed the explanations, as :func:`cnnviz.cli.batch_explain.explain_files` says.
+    ``top`` classes are explained, if it is given, instead of the target. ``on_batch`` is handed the explanations, as
+    :func:`cnnviz.cli.batch_explain.explain_files` says.
     """
     from cnnviz.cli.batch_explain import explain_files
     from cnnviz.cli.outputs import destination
@@ -109,7 +114,8 @@ def explain_pictures(
     words = with_settings(words, **settings)
     command = prepared(context, words, named_methods(names, words), options, offered_renderers(render))
     pictures = picture_files(command.arguments)
-    place = destination(options["output"], pictures.paths, names, options["show"])
-    explainer = command.explainer(command.attributions(names), target)
+    explanations = [name for name in names for _ in range(top or 1)]
+    place = destination(options["output"], pictures.paths, explanations, options["show"])
+    explainer = command.explainer(command.attributions(names), target, top)
     failed = explain_files(explainer, pictures.paths, command.renderer(render), place, options, on_batch)
     return pictures.status(failed)

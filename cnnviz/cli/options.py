@@ -43,7 +43,8 @@ Target = Annotated[
     str | None,
     answer_option(
         "A class, by number or name. Default: the predicted one. Of regression: higher, lower, near:0.5."
-        " Inside the network: channel:LAYER:5."
+        " Inside the network: channel:LAYER:5. Also against:cat,dog; of segmentation region:cat; of detectors box:3 or"
+        " box:person."
     ),
 ]
 Layer = Annotated[str | None, answer_option("By name or by number; see cnnviz layers. Default: the last one.")]
@@ -59,6 +60,7 @@ class QuestionOptions:
     before_softmax: Annotated[
         bool, answer_option("Explain what goes into the network's softmax.", "--before-softmax")
     ] = False
+    before_sigmoid: Annotated[bool, answer_option("The same, of a sigmoid.", "--before-sigmoid")] = False
 
 
 class FileOptions:

@@ -24,7 +24,7 @@ from cnnviz.images.files import find_pictures, read_input
 from cnnviz.models.loading import LoadedModel, load_model
 from cnnviz.registry.registry import Method, PluginError, RendererMethod, renderers
 
-PASSED_ON = ("seed", "memory", "before_softmax", "precision", "fold", "compile")
+PASSED_ON = ("seed", "memory", "before_softmax", "before_sigmoid", "precision", "fold", "compile")
 """Those which :func:`cnnviz.explain` takes under the same names."""
 
 
@@ -71,10 +71,14 @@ class PreparedCommand:
         options = {name: self.options[name] for name in PASSED_ON if name in self.options}
         return options | {"memory": value_parsing.byte_count(options["memory"])}
 
-    def explainer(self, attributions: Mapping[str, ConfiguredAttribution], target: str | None) -> Explainer:
+    def explainer(
+        self, attributions: Mapping[str, ConfiguredAttribution], target: str | None, top: int | None = None
+    ) -> Explainer:
         """Explains batches of inputs by these methods, as the options say."""
+        if target is not None and top is not None:
+            raise ValueError("--target names what is explained and --top-classes chooses classes; say one of them")
         options = self.explain_options  # first, so that a wrong one is reported before the network loads
-        return Explainer(self.model, attributions, read_target(target), options)
+        return Explainer(self.model, attributions, read_target(target), options, top=top)
 
     def renderer(self, name: str | None) -> RequestedRenderer:
         """The renderer of that name, or each explanation's own, with its settings."""

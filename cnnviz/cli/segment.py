@@ -36,6 +36,7 @@ def segment(
         answer_option(
             "Also write masks here, 255 on the object and 0 elsewhere, by the pictures' names; of several methods"
             " in a folder each.",
+            "--write-masks",
             metavar="FOLDER",
         ),
     ] = None,
@@ -74,6 +75,8 @@ def segment(
 def _check_place(place: Path, picture: Path, sources: dict[Path, Path]) -> None:
     """Raises ValueError where a mask would replace a picture, or the mask of another one in ``sources``."""
     if place.resolve() == picture.resolve():
-        raise ValueError(f"{place} is the picture itself, and its mask would replace it; name another --masks folder")
+        raise ValueError(
+            f"{place} is the picture itself, and its mask would replace it; name another --write-masks folder"
+        )
     if sources.setdefault(place.resolve(), picture) != picture:
         raise ValueError(f"{place} is the mask of {sources[place.resolve()]} already; segment {picture} apart from it")

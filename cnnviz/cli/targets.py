@@ -1,4 +1,4 @@
-"""What ``--target`` means: a class, a regressed value, or a channel of a layer."""
+"""What ``--target`` means: a class, a regressed value, a contrast, a region, a box, or a channel of a layer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from typing import Any
 
 from cnnviz.engine.validation import whole_number
 from cnnviz.run import objectives
+from cnnviz.run.box_target import box
+from cnnviz.run.dense_targets import region
+from cnnviz.run.output_targets import against
 
-FORMS = "higher, lower, higher:2, near:0.5, or channel:LAYER:5 (also strongest, neuron, feature_map)"
+FORMS = (
+    "higher, lower, higher:2, near:0.5, against:CLASS,CLASS, region:CLASS, box:NUMBER, box:CLASS, or channel:LAYER:5 "
+    "(also strongest, neuron, feature_map)"
+)
 _VALUE = re.compile(r"(higher|lower)(?::([0-9]+))?")
 _NEAR = re.compile(r"near:(.+)")
 _CHANNEL = re.compile(r"(channel|strongest|neuron|feature_map):(.+):([^:]*)")
+
+
+_AGAINST = re.compile(r"against:([^,]+),([^,]+)")
+_OUTPUT = re.compile(r"(region|box):(.+)")
 
 
 def read_target(text: str | None) -> Any:
@@ -30,6 +40,16 @@ def read_target(text: str | None) -> Any:
         if (number := whole_number(match[3])) is None:
             raise ValueError(f"--target {match[1]}:LAYER:NUMBER ends in the channel's number, not in {match[3]!r}")
         return getattr(objectives, match[1])(match[2], number)
-    if re.match(r"(channel|strongest|neuron|feature_map|near|higher|lower):", text):
+    if match := _AGAINST.fullmatch(text):
+        return against(_class(match[1]), _class(match[2]))
+    if match := _OUTPUT.fullmatch(text):
+        return {"region": region, "box": box}[match[1]](_class(match[2]))
+    if re.match(r"(channel|strongest|neuron|feature_map|near|higher|lower|against|region|box):", text):
         raise ValueError(f"--target {text} is not whole; it is a class, or {FORMS}")
     return text
+
+
+def _class(text: str) -> int | str:
+    """A class by number or name."""
+    number = whole_number(text)
+    return text.strip() if number is None else number

@@ -590,7 +590,7 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_row_for_each_method_and_each_picture(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     methods, asked = ["grad_cam", "gradient"], ["roc_auc", "pointing_game"]
     how = ["--method", ",".join(methods), "--metric", ",".join(asked), "--tolerance", "3", "--batch", "3"]
-    assert main(["evaluate", "pictures", "--masks", "masks", *how, "-o", "scores.csv", "--each", "each.csv"]) == 0
+    assert main(["evaluate", "pictures", "--annotations", "masks", *how, "-o", "scores.csv", "--each", "each.csv"]) == 0
     said = capsys.readouterr()
     assert said.err == ""
     known = demo.pictures()
@@ -618,7 +618,17 @@ def test_blank_maps_count_unless_they_are_dropped(drawn: Path, capsys: pytest.Ca
 
     cnnviz.attributions.register(half_blank)
     try:
-        command = ["evaluate", "pictures", "--masks", "masks", "-m", "half_blank", "--metric", "mass_inside", "-q"]
+        command = [
+            "evaluate",
+            "pictures",
+            "--annotations",
+            "masks",
+            "-m",
+            "half_blank",
+            "--metric",
+            "mass_inside",
+            "-q",
+        ]
         for dropped, name in (([], "all.json"), (["--drop-blank"], "some.json")):
             assert main([*command, *dropped, "-o", name]) == 0
     finally:
@@ -630,7 +640,10 @@ def test_blank_maps_count_unless_they_are_dropped(drawn: Path, capsys: pytest.Ca
 
 
 def test_a_table_in_markdown(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "pictures/star.png", "--masks", "masks", "--metric", "mask_iou", "-o", "scores.md"]) == 0
+    assert (
+        main(["evaluate", "pictures/star.png", "--annotations", "masks", "--metric", "mask_iou", "-o", "scores.md"])
+        == 0
+    )
     lines = Path("scores.md").read_text().splitlines()
     assert lines[:2] == ["| method | pictures | blank | mask_iou |", "| --- | ---: | ---: | ---: |"]
     assert lines[2].startswith("| grad_cam | 1 | 0 | 0.")
@@ -640,7 +653,7 @@ def test_a_picture_without_mask_costs_only_itself(drawn: Path, capsys: pytest.Ca
     Path("masks/square.png").unlink()
     Image.new("L", (96, 96)).save("masks/star.png")
     Path("pictures/text.png").write_text("no picture")
-    assert main(["evaluate", "pictures", "--masks", "masks"]) == 1
+    assert main(["evaluate", "pictures", "--annotations", "masks"]) == 1
     said = capsys.readouterr()
     told = said.err.splitlines()
     assert "cnnviz: 'pictures/square.png' has no mask: there is no square.png or square.npy in masks" in told
@@ -718,20 +731,26 @@ def test_a_picture_without_a_score_costs_only_its_own_maps(
     ("command", "told"),
     [
         (["pictures"], "the metric compares maps with annotated places, and there are none"),
-        (["pictures/star.png", "--masks", "pictures"], "'pictures/star.png' would be its own mask"),
-        (["pictures", "--masks", "nowhere"], "no folder of masks or table 'nowhere'"),
-        (["pictures", "--masks", "masks", "--metric", "roc"], "there is no metric 'roc'; did you mean 'roc_auc'?"),
-        (["pictures", "--masks", "masks", "-o", "scores.txt"], "scores.txt has no suffix of a table; use .csv, .md"),
-        (["pictures", "--masks", "masks", "-o", "no/scores.md"], "the folder no does not exist; make it first"),
+        (["pictures/star.png", "--annotations", "pictures"], "'pictures/star.png' would be its own mask"),
+        (["pictures", "--annotations", "nowhere"], "no folder of masks or table 'nowhere'"),
         (
-            ["pictures", "--masks", "masks", "--tolerance", "3"],
+            ["pictures", "--annotations", "masks", "--metric", "roc"],
+            "there is no metric 'roc'; did you mean 'roc_auc'?",
+        ),
+        (
+            ["pictures", "--annotations", "masks", "-o", "scores.txt"],
+            "scores.txt has no suffix of a table; use .csv, .md",
+        ),
+        (["pictures", "--annotations", "masks", "-o", "no/scores.md"], "the folder no does not exist; make it first"),
+        (
+            ["pictures", "--annotations", "masks", "--tolerance", "3"],
             "there is no option --tolerance for grad_cam and roc_auc",
         ),
         (
-            ["pictures", "--masks", "masks", "--per", "all"],
+            ["pictures", "--annotations", "masks", "--per", "all"],
             "--per of roc_auc is pixel or section or interval, not 'all'",
         ),
-        (["pictures", "--masks", "masks", "-m", "saliency_confusion"], "has 4 maps for each input"),
+        (["pictures", "--annotations", "masks", "-m", "saliency_confusion"], "has 4 maps for each input"),
     ],
 )
 def test_one_line_tells_what_is_wrong(

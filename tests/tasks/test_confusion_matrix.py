@@ -316,7 +316,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_command_draws_what_python_finds(folder: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--model", "demo-shortcut", "--layer", "layer2", "--opacity", "0.4", "--batch", "3", "--most", "5")
+    options = (
+        "--model",
+        "demo-shortcut",
+        "--layer",
+        "layer2",
+        "--opacity",
+        "0.4",
+        "--batch",
+        "3",
+        "--most-classes",
+        "5",
+    )
     assert main(["confusions", str(folder), *options, "-o", "matrix.png", "--counts", "counts.csv"]) == 0
     model = load_model("demo-shortcut")
     pictures = labelled_pictures(folder, categories=model.categories)

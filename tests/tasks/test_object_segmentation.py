@@ -250,7 +250,9 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_command_writes_pictures_masks_and_boxes(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["segment", "pictures", "-o", "cut/", "--masks", "masks", "--foreground", "97", "--dim", "0.2"]) == 0
+    assert (
+        main(["segment", "pictures", "-o", "cut/", "--write-masks", "masks", "--foreground", "97", "--dim", "0.2"]) == 0
+    )
     said = capsys.readouterr()
     answer = explain(load_model("demo"), demo.as_inputs(demo.pictures().pictures[:2]), "grad_cam")
     found = segment(answer, 97)
@@ -267,7 +269,7 @@ def test_the_command_writes_pictures_masks_and_boxes(pictures: Path, capsys: pyt
 
 
 def test_masks_of_several_methods_have_folders(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["segment", "pictures", "-m", "grad_cam,gradient", "-o", "all.png", "--masks", "masks", "-q"]
+    command = ["segment", "pictures", "-m", "grad_cam,gradient", "-o", "all.png", "--write-masks", "masks", "-q"]
     assert main(command) == 0
     assert capsys.readouterr().out == ""
     written = sorted(str(path.relative_to("masks")) for path in Path("masks").rglob("*.png"))
@@ -277,7 +279,10 @@ def test_masks_of_several_methods_have_folders(pictures: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        (["pictures", "--masks", "pictures"], "pictures/circle.png is the picture itself, and its mask would replace"),
+        (
+            ["pictures", "--write-masks", "pictures"],
+            "pictures/circle.png is the picture itself, and its mask would replace",
+        ),
         (["pictures", "--foreground", "20"], "background=30 and foreground=20 are no percentiles of two sides"),
         (
             ["pictures", "--foregruond", "20"],
