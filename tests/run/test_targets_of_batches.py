@@ -19,8 +19,6 @@ from cnnviz.targets import similar
 
 ITEMS, CLASSES = 5, torch.tensor([2, 0, 1, 2, 1])
 METHODS = sorted(set(attributions) - {"saliency_confusion", "cam", "projections", "rise", "d_rise"})
-BESIDE = {"deeplift", "deeplift_shap"}
-"""Their baselines pass beside the inputs, so a function is handed two batches in a row and must read any number."""
 
 
 def asked(net: nn.Module, inputs: Tensor, method: str, target: Any, **how: Any) -> Tensor:
@@ -60,12 +58,8 @@ def test_each_input_of_a_dense_network_has_a_class_of_its_own(method: str, way: 
     torch.testing.assert_close(found, each(net, inputs, method, alone), rtol=1e-6, atol=1e-9)
 
 
-REFERENCES = [(method, way) for method in METHODS for way in ("function", "similar")]
-
-
-@pytest.mark.parametrize(
-    ("method", "way"), [case for case in REFERENCES if case[1] == "similar" or case[0] not in BESIDE]
-)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("way", ["function", "similar"])
 def test_each_input_has_a_reference_of_its_own(method: str, way: str) -> None:
     net, inputs = embedding(), tiny_inputs(items=ITEMS)
     references = torch.randn(ITEMS, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -89,7 +83,7 @@ def test_metrics_ask_each_input_for_its_own_class(metric: str) -> None:
 
 
 @pytest.mark.parametrize("before", [False, True])
-@pytest.mark.parametrize("method", sorted(set(METHODS) - BESIDE))
+@pytest.mark.parametrize("method", METHODS)
 def test_features_of_each_input_are_read_whatever_was_asked_before(method: str, before: bool) -> None:
     net, inputs = embedding(), tiny_inputs(items=ITEMS)
     with torch.no_grad():
