@@ -253,7 +253,17 @@ class DecidesInPython(Plain):
         return scores * 3 if float(x.detach().mean()) > 0.2 else scores.tanh()
 
 
-ASKED = ("fullgrad", "grad_cam", "gradient", "guided_backprop", "deeplift", *FOLDING, "occlusion", "ablation_cam", "score_cam")
+ASKED = (
+    "fullgrad",
+    "grad_cam",
+    "gradient",
+    "guided_backprop",
+    "deeplift",
+    *FOLDING,
+    "occlusion",
+    "ablation_cam",
+    "score_cam",
+)
 
 
 @pytest.mark.parametrize("method", ASKED)
