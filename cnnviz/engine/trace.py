@@ -274,8 +274,8 @@ class Trace:
                 for wanted in numbers & {0, number}:
                     begun = begin(Site(name, wanted), tensor if replacement is None else replacement)
                     replacement = replacement if begun is None else begun
-                if name in request.score_layers:
-                    self.score_layers[name] = (output if replacement is None else replacement).clone()
+            if name in request.score_layers:  # the copy is an operation between the score and the input
+                self.score_layers[name] = (output if replacement is None else replacement).clone()
             if self._observer.axis is not None:
                 self._observer.axis.follow(replacement, output)
                 self._observer.axis.follow(self.score_layers.get(name), output)
