@@ -50,7 +50,8 @@ class BiasTerm(NamedTuple):
         if order is None:
             return values.reshape(1, -1)
         sizes, batch = order
-        return values.reshape(sizes).movedim(batch, 0).flatten(1)
+        its = values.reshape(sizes).movedim(batch, 0)
+        return its.reshape(len(its), -1)  # a score (N,) has one number for each
 
     def _has_places(self, values: Tensor) -> bool:
         """True if each dimension behind the first two is a spatial axis, or one value for all places, as of a gate."""

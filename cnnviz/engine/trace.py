@@ -260,8 +260,8 @@ class Trace:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             with self._observer.unseen.aside():  # it is not the model that acts
                 replacement = begin(layer_tensor(name, output))
-                if name in request.score_layers:
-                    self.score_layers[name] = (output if replacement is None else replacement).clone()
+            if name in request.score_layers:  # the copy is an operation between the score and the input
+                self.score_layers[name] = (output if replacement is None else replacement).clone()
             if self._observer.axis is not None:
                 self._observer.axis.follow(replacement, output)
                 self._observer.axis.follow(self.score_layers.get(name), output)
