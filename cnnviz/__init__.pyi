@@ -22,6 +22,7 @@ from .engine.backward_rules import rule as rule
 # types
 from .engine.layers import INPUT as INPUT
 from .engine.layers import Layer as Layer
+from .engine.layers import LayerAt as LayerAt
 from .engine.operations import ACTIVATIONS as ACTIVATIONS
 from .engine.operations import POINTWISE as POINTWISE
 from .engine.operations import RECTIFIERS as RECTIFIERS
@@ -47,6 +48,7 @@ from .formulas.attribution import attribution as attribution
 from .formulas.expectation import over as over
 from .formulas.expr import Expr as Expr
 from .formulas.expr import lift as lift
+from .formulas.layer_fusion import MapWarning as MapWarning
 from .formulas.terms import activation as activation
 from .formulas.terms import at as at
 from .formulas.terms import gradient as gradient

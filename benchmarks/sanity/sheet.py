@@ -75,7 +75,7 @@ def questions() -> list[Question]:
 def _random(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
     """A copy that has forgotten the share of its layers next to the output."""
     other, run = copy.deepcopy(model), Run(model, inputs)
-    names = run.execution_order()[::-1]
+    names = run.layers.execution_order()[::-1]
     for place, name in enumerate(names[: round(share * len(names))]):
         randomize(other.get_submodule(name), run.generator_of(place))
     return other

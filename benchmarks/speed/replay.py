@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from benchmarks.command import one_line_errors
 from benchmarks.coverage import model_names
 from benchmarks.records import HOME, Format, Records, about
+from cnnviz.engine.layers import Site
 from cnnviz.incremental.change import Change, Query
 from cnnviz.incremental.evaluator import Evaluator
 from cnnviz.run.run import Run
@@ -124,7 +125,7 @@ def replayed(run: Run, layer: str, variants: Tensor) -> tuple[Tensor, tuple[int,
     """
     evaluator, (target,) = Evaluator(), run.question.target.tolist()  # type: ignore[union-attr]  # given above
     query = Query(run.model, [run.inputs], lambda output, layers, count, drawn: output[:, target])
-    change = Change(layer, len(variants), lambda numbers: variants[list(numbers), 0])
+    change = Change(Site(layer, 0), len(variants), lambda numbers: variants[list(numbers), 0])
     scores = evaluator.scores(query, change, run.score)
     return scores, (evaluator.operations, evaluator.ops, bool(evaluator.trusted))
 

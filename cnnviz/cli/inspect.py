@@ -60,7 +60,7 @@ def layers(
     """List a network's layers as --layer takes them: by name or, of convolutions, by number."""
     import torch
 
-    from cnnviz.engine.layers import convolutions, last_spatial_layer
+    from cnnviz.engine.layers import automatic_layer, convolutions
     from cnnviz.models.loading import load_model
 
     lengths = value_parsing.lengths(size)
@@ -71,7 +71,7 @@ def layers(
     inputs = torch.zeros(_input_shape(loaded.module, lengths, preprocessing.crop, len(preprocessing.mean)))
     shapes = _output_shapes(loaded.module, inputs)
     try:
-        automatic = last_spatial_layer(loaded.module, (inputs,))
+        automatic = automatic_layer(loaded.module, (inputs,))
     except LookupError:
         automatic = ""  # class activation maps find none; gradients need none
     numbers = {name: str(number) for number, name in enumerate(convolutions(loaded.module), 1)}

@@ -98,6 +98,21 @@ def single(dim: Dim) -> Digit | None:
     return digits[0] if len(digits) == 1 else None
 
 
+def coarser(label: Label) -> Label:
+    """The label, with an axis of a grid of which only the slowest digit is left as an axis at that resolution."""
+    digits = [digit for dim in label for segment in dim for digit in segment]
+    grids = [digit.axis for digit in digits if digit.axis is not None and digit.axis.kind in (PLACE, OWN)]
+    found = {
+        digit: Digit(digit.axis._replace(length=digit.size), 1, digit.size)
+        for digit in digits
+        if digit.axis is not None and digit.stride > 1 and grids.count(digit.axis) == 1
+        if digit.stride * digit.size == digit.axis.length and not digit.axis.partial and not digit.axis.shift
+    }
+    if not found:
+        return label
+    return tuple(tuple(tuple(found.get(digit, digit) for digit in segment) for segment in dim) for dim in label)
+
+
 class Call(NamedTuple):
     """One operation of the pass, as a rule sees it."""
 
@@ -141,6 +156,8 @@ class AxisFollower(TorchFunctionMode):
         """Dimensions of several segments, by the number of the axis that stands for each."""
         self.cut: set[int] = set()
         """Channel axes that were cut into the queries, keys and values of an attention, by number."""
+        self.compared: set[int] = set()
+        """Channel axes of maps that an attention compares with themselves, by number."""
         self.shape: tuple[int, ...] = ()
         """Of the input that was followed first."""
         self._same: dict[int, int] = {}
@@ -210,6 +227,8 @@ class AxisFollower(TorchFunctionMode):
     def see(self, func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> None:
         """Label what an operation gave."""
         name = plain_name(func)
+        if name in SHAPE_ALONE:
+            return
         with torch._C.DisableTorchFunction():
             operands = list(tensors((args, kwargs)))
             followed = [operand for operand in operands if self.descends(operand)]
@@ -223,7 +242,7 @@ class AxisFollower(TorchFunctionMode):
             known = any(self.of(operand) is not None for operand in followed)
             for place, tensor in enumerate(tensors(output)):
                 label = None
-                if rule is not None and (known or name in _ROOTS):
+                if rule is not None and (known or name in ROOTS):
                     label = self._labelled(rule, Call(args, kwargs, tensor, place))
                 if label is None and known and tensor.is_floating_point():
                     self.lost[name] = None
@@ -237,7 +256,7 @@ class AxisFollower(TorchFunctionMode):
         except (IndexError, KeyError, TypeError, ValueError, AttributeError, RuntimeError):
             return None  # a form of the call that the rule does not know
         fits = label is not None and tuple(map(dim_size, label)) == tuple(call.output.shape)
-        return label if fits else None
+        return coarser(label) if fits and label is not None else None
 
     def _written(self, name: str, operands: Sequence[Tensor]) -> None:
         """A tensor that is written into descends from what was written; where in it the axes lie is not known."""
@@ -262,5 +281,10 @@ def plain_name(func: Operation) -> str:
 
 _ARITHMETIC = ("add", "sub", "mul", "div", "truediv", "floordiv", "pow", "matmul", "mod", "and", "or", "xor")
 _WRITES = ("copy", "index_copy", "masked_scatter", "index_put", "scatter", "scatter_add", "index_add")
-_ROOTS = ("conv1d", "conv2d", "conv3d")
+SHAPE_ALONE = (
+    *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like"),
+    *("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor", "shape", "size", "stride", "dim", "numel"),
+)
+"""Operations that read nothing of a tensor but its shape."""
+ROOTS = ("conv1d", "conv2d", "conv3d")
 """Operations that begin a grid anew where the axes of their input were lost."""

@@ -62,8 +62,12 @@ def _cut(axes: AxisFollower, operands: list[Label]) -> None:
     channels = [{axis for dim in label for axis in axes_of(dim) if axis.kind == CHANNEL} for label in operands]
     entire = all(all(digit.whole for dim in label for segment in dim for digit in segment if digit.axis in found)
                  for label, found in zip(operands, channels, strict=True))  # fmt: skip
-    if not entire or any(found != channels[0] for found in channels) or len(operands) == 1:
-        axes.cut |= {axes.number(axis) for found in channels for axis in found}
+    numbers = {axes.number(axis) for found in channels for axis in found}
+    own = len(operands) > 1 or numbers <= axes.compared
+    if entire and own and all(found == channels[0] for found in channels):
+        axes.compared |= numbers
+    else:
+        axes.cut |= numbers
 
 
 def _renewed(axes: AxisFollower, dim: Dim) -> Dim:
@@ -96,12 +100,15 @@ def einsum(axes: AxisFollower, call: Call) -> Label | None:
                 has_kind(dim, PLACE, OWN, BATCH) and not has_kind(dims[letter], PLACE, OWN, BATCH)
             ):
                 dims[letter] = dim
-    summed = [letter for letter in dims if letter not in result]
-    if len(followed) > 1:
-        if any(has_kind(dims[letter], PLACE, OWN) for letter in summed):
-            _cut(axes, [followed[-1][1]])
+    places = [
+        {letter for letter, dim in zip(name, label, strict=True) if has_kind(dim, PLACE, OWN)}
+        for name, label in followed
+    ]
+    if len(followed) == 2 and places[0] - places[1]:  # places of one operand are weighed or compared with the other's
+        if any(letter not in result for letter in places[1]):
+            _cut(axes, [followed[1][1]])
             dims = {letter: _renewed(axes, dim) for letter, dim in dims.items()}
-        elif all(any(has_kind(dim, PLACE, OWN) for dim in label) for _, label in followed):
+        elif places[1] - places[0]:
             _cut(axes, [label for _, label in followed])
     sizes = zip(result, call.output.shape, strict=True)
     return tuple(dims[letter] if letter in dims else axes.channel(size) for letter, size in sizes)

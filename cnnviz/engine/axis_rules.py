@@ -53,7 +53,7 @@ def _resampled(axes: AxisFollower, dim: Dim, size: int) -> Dim:
     digit = single(dim)
     if digit is None or digit.axis is None or digit.axis.kind not in (PLACE, OWN):
         return unknown(size)
-    if not digit.whole or (digit.axis.shift and size != digit.size) or (size == 1 and digit.size > 1):
+    if not digit.whole or (digit.axis.shift and size != digit.size) or (digit.size == 1 and size > 1):
         return unknown(size)  # of one value there are no places
     return whole(digit.axis._replace(length=size))
 

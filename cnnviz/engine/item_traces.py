@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
-from cnnviz.engine.layers import InputPlace
+from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.operand_record import OperandRecord
 from cnnviz.engine.trace import Trace
 
@@ -45,6 +45,7 @@ class ItemTraces:
             layers = [trace.score_layers for trace in self.traces]
             self.score_layers = {name: torch.cat([each[name] for each in layers]) for name in layers[0]}
         common = [name for name in first.activations if all(name in trace.activations for trace in self.traces)]
+        self.counts, self.order = first.counts, first.order
         self.activations = {name: torch.cat([trace.activations[name] for trace in self.traces]) for name in common}
         self.whole = all(trace.whole for trace in self.traces)
         self.lost = any(trace.lost for trace in self.traces)
@@ -53,15 +54,15 @@ class ItemTraces:
         self.bytes = sum(trace.bytes for trace in self.traces)
         self.spent, self.output_dtype = False, first.output_dtype
 
-    def activation(self, name: str) -> Tensor:
+    def activation(self, site: Site) -> Tensor:
         """A layer's output for all items, detached."""
-        return torch.cat([trace.activation(name) for trace in self.traces])
+        return torch.cat([trace.activation(site) for trace in self.traces])
 
     def following(self) -> AbstractContextManager[object]:
         """As that of a trace."""
         return nullcontext() if self.traces[0].biases is not None else self.traces[0].following()
 
-    def edge(self, place: str | InputPlace) -> list[Any]:
+    def edge(self, place: Site | InputPlace) -> list[Any]:
         """Where gradients are taken, in the graph of each item."""
         return [trace.edge(place) for trace in self.traces]
 

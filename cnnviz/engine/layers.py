@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from cnnviz.engine.forward import ForwardHook, forward
-from cnnviz.engine.model_facts import facts_of
+from cnnviz.engine.forward import forward
+from cnnviz.engine.layer_flow import LayerFlow, layer_flow
+from cnnviz.engine.nested import tensors
 from cnnviz.engine.validation import whole_number
 
-Layer: TypeAlias = str | int | Sequence[str] | nn.Module | None
-"""None means the last layer with spatial extent."""
+Layer: TypeAlias = "str | int | Sequence[str] | nn.Module | LayerAt | Site | None"
+"""None means the last layer that is a place for a map."""
 
 
 class InputPlace(Enum):
@@ -30,14 +31,53 @@ class InputPlace(Enum):
 INPUT: Final = InputPlace.INPUT
 """Where a gradient with respect to the model's input is taken."""
 
-# Modules that only shrink or hand on a map: the map before them has the same content at a higher resolution.
-_PASSIVE = (
-    *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Flatten),
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
-)
-_CHANNELS_FIRST = (_ConvNd, _BatchNorm, nn.GroupNorm)  # whatever the sizes look like
+
+@dataclass(frozen=True)
+class LayerAt:
+    """A layer, and how its output is read as a map: which call of it, and where its batch, channels and places lie."""
+
+    layer: Layer = None
+    call: int | None = None
+    """Which of its calls, from 1, or from -1 backwards; None: the one that the score depends on."""
+    layout: Literal["auto", "tokens", "channels_last", "channels_first", "raw"] = "auto"
+    """"auto" follows the axes of the input. Said by hand: "tokens" (N, T, C), "channels_last" (N, *grid, C),
+    "channels_first" (N, C, *grid), or "raw", the output as it is."""
+    grid: Sequence[int] | str | None = None
+    """The sizes of a grid of tokens; None: a square."""
+    extra: int = 0
+    """How many tokens before the grid belong to no place; behind it, if negative."""
+
+    def __post_init__(self) -> None:
+        layer = tuple(self.layer) if isinstance(self.layer, list) else self.layer
+        object.__setattr__(self, "layer", layer)
+        object.__setattr__(self, "grid", _sizes(self.grid))
+        if self.call is not None and (isinstance(self.call, bool) or not isinstance(self.call, int) or not self.call):
+            raise ValueError(f"call={self.call!r} is no call; they are numbered from 1, and from -1 backwards")
+        layouts = ("auto", "tokens", "channels_last", "channels_first", "raw")
+        if self.layout not in layouts:
+            raise ValueError(f"there is no layout {self.layout!r}; it is {', '.join(map(repr, layouts[:-1]))}")
+        if self.layout in ("auto", "raw") and (self.grid is not None or self.extra):
+            raise ValueError('grid= and extra= are of a layout that is said by hand; add layout="tokens"')
+
+
+def _sizes(grid: Sequence[int] | str | None) -> tuple[int, ...] | None:
+    if grid is None:
+        return None
+    try:
+        sizes = tuple(int(size) for size in (grid.split("x") if isinstance(grid, str) else grid))
+    except (TypeError, ValueError):
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"grid={grid!r} is no size of a grid; say (14, 14) or '14x14'")
+    return sizes
+
+
+class Site(NamedTuple):
+    """One call of a layer."""
+
+    name: str
+    call: int
+    """From 1; 0 is the last one, whatever its number is."""
 
 
 def convolutions(model: nn.Module) -> list[str]:
@@ -47,8 +87,10 @@ def convolutions(model: nn.Module) -> list[str]:
 
 def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
     """The dotted name of a layer. Raises LookupError with the nearest name, or the numbers there are."""
+    if isinstance(layer, LayerAt | Site):
+        return layer_name(model, layer[0] if isinstance(layer, Site) else layer.layer, inputs)
     if layer is None:
-        return last_spatial_layer(model, inputs)
+        return automatic_layer(model, inputs)
     if isinstance(layer, nn.Module):
         for name, module in model.named_modules():
             if module is layer:
@@ -76,40 +118,6 @@ def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
     raise LookupError(f"{type(model).__name__} has no layer {name!r}; {hint}")
 
 
-def check_spatial(name: str, module: nn.Module, output: Tensor, inputs: Tensor) -> None:
-    """Raises ValueError unless the layer's output is (N, C, *spatial) with some spatial extent."""
-    shape = tuple(output.shape)
-    if output.ndim == 0:
-        raise ValueError(
-            f"layer {name!r} gives one number, without a batch; choose a layer that gives (N, C, *spatial)"
-        )
-    if len(output) != len(inputs):
-        raise ValueError(
-            f"layer {name!r} gives {len(output)} items for {len(inputs)} inputs; choose one that gives one each"
-        )
-    if not _is_spatial(output, inputs):
-        raise ValueError(
-            f"layer {name!r} gives {shape}, which has no spatial extent; choose a layer before it that still has one"
-        )
-    if _looks_channels_last(module, output, inputs):
-        raise ValueError(
-            f"layer {name!r} gives {shape}, which looks like channels last; choose a layer that gives (N, C, *spatial)"
-        )
-
-
-def last_spatial_layer(model: nn.Module, inputs: Sequence[Tensor]) -> str:
-    """The last layer that still has spatial extent, before pooling and before scores are spread over space.
-
-    Costs one forward pass of one input, once for each model and input shape; every time where there are further inputs.
-    """
-    if len(inputs) > 1:
-        return _find_last(model, inputs)  # another input may decide which layers run
-    facts, key = facts_of(model), ("last spatial layer", inputs[0].shape[1:])
-    if key not in facts:
-        facts[key] = _find_last(model, inputs)
-    return str(facts[key])
-
-
 def execution_order(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
     """The modules with weights of their own, by name, in the order in which they first run."""
     order: dict[str, None] = {}
@@ -122,59 +130,31 @@ def execution_order(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
     return list(order)
 
 
-def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
-    outputs: list[tuple[str, Tensor, Tensor]] = []
-    passed_on: list[tuple[Tensor, int]] = []
+def is_automatic(layer: Any) -> bool:
+    """True for a layer that is not named, so that one is chosen."""
+    return layer is None or (isinstance(layer, LayerAt) and layer.layer is None)
 
-    def observer(name: str) -> ForwardHook:
-        def observe(module: nn.Module, args: Any, output: Any) -> None:
-            if not isinstance(output, Tensor) or any(
-                output is tensor and output._version == version for tensor, version in passed_on
-            ):
-                return  # a container's output is that of its last part
-            if isinstance(module, _PASSIVE):
-                passed_on.append((output, output._version))
-            elif _is_spatial(output, one[0]) and not _looks_channels_last(module, output, one[0]):
-                outputs.append((name, output, output.mean(tuple(range(2, output.ndim)))))
 
-        return observe
+def automatic_layer(model: nn.Module, inputs: Sequence[Tensor]) -> str:
+    """The last layer that is a place for a map of whatever the model gives. Costs a pass forward and backward.
 
-    one = [tensor[:1] for tensor in inputs]
-    hooks = [(name, observer(name)) for name, _ in model.named_modules() if name]
-    scores = forward(model, one, hooks=hooks, batch=inputs[0], survey=True)
-    # a map of the scores themselves is the place of last resort
-    outputs = [output for output in outputs if not _is_class_map(output[1], output[2], scores)] or outputs
-    if not outputs:
+    Raises LookupError where there is none.
+    """
+    first = [tensor[:1] for tensor in inputs]
+
+    def everything(output: Any, layers: Any) -> Tensor:
+        found = [tensor.sum() for tensor in tensors(output) if tensor.is_floating_point()]
+        return torch.stack(found) if found else torch.zeros(1)
+
+    return chosen(layer_flow(model, first, everything), model, first)
+
+
+def chosen(flow: LayerFlow, model: nn.Module, inputs: Sequence[Tensor]) -> str:
+    """The name of the automatic layer. Raises LookupError where there is none."""
+    name = flow.automatic()
+    if name is None:
         raise LookupError(
-            f"no layer of {type(model).__name__} has spatial extent for an input of {tuple(one[0].shape)}; "
+            f"no layer of {type(model).__name__} has spatial extent for an input of {tuple(inputs[0][:1].shape)}; "
             "class activation maps need one, gradient methods do not"
         )
-    # several modules in a row may hand on one tensor; the outermost, called last, has the shortest name
-    return outputs[-1][0]
-
-
-def _is_class_map(output: Tensor, mean: Tensor, scores: Any) -> bool:
-    """True if the mean of this map over space is the scores themselves (as in SqueezeNet)."""
-    if not isinstance(scores, Tensor) or scores.shape != mean.shape:
-        return False
-    rectified = output.relu().mean(tuple(range(2, output.ndim)))
-    reach = scores.abs().amax()
-    distinct = scores.amax() - scores.amin() > 1e-3 * reach  # where all is zero, all is alike
-    return bool(distinct) and any(bool((pooled - scores).abs().amax() <= 1e-2 * reach) for pooled in (mean, rectified))
-
-
-def _is_spatial(output: Tensor, inputs: Tensor) -> bool:
-    same_rank = output.ndim == inputs.ndim if inputs.ndim > 2 else output.ndim > 2
-    return same_rank and output.is_floating_point() and len(output) == len(inputs) and output[0, 0].numel() > 1
-
-
-def _looks_channels_last(module: nn.Module, output: Tensor, inputs: Tensor) -> bool:
-    """True if the middle sizes shrink alike and the last ones do not, as in (N, 7, 7, 768) of 224 x 224."""
-    if output.ndim != inputs.ndim or output.ndim < 4 or isinstance(module, _CHANNELS_FIRST):
-        return False
-
-    def uneven(sizes: torch.Size) -> float:
-        ratios = [whole / size for whole, size in zip(inputs.shape[2:], sizes, strict=True)]
-        return max(ratios) / min(ratios)
-
-    return uneven(output.shape[1:-1]) < 1.3 and uneven(output.shape[2:]) > 2
+    return name

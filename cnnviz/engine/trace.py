@@ -23,7 +23,8 @@ from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
 from cnnviz.engine.forward import Head, forward, layer_tensor, never_ran
 from cnnviz.engine.graph_watch import GraphWatch, WatchedOperations
 from cnnviz.engine.implicit_biases import Biases
-from cnnviz.engine.layers import InputPlace
+from cnnviz.engine.layer_flow import modules_that_run
+from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.missed_operations import changes_nothing, check_reached
 from cnnviz.engine.nested import mapped, tensors
 from cnnviz.engine.operand_record import OperandRecord, saving_nothing
@@ -39,7 +40,8 @@ _HALVES = (torch.bfloat16, torch.float16)
 class TraceRequest:
     """What is needed of one forward pass."""
 
-    layers: frozenset[str] = frozenset()
+    layers: frozenset[Site] = frozenset()
+    """Calls of layers whose outputs are kept."""
     rules: frozenset[Rule] = frozenset()
     input_gradient: bool = False
     layer_gradients: bool = False
@@ -50,6 +52,8 @@ class TraceRequest:
     """True to measure the bytes of the outputs, and to find out whether inputs change each other's outputs."""
     score_layers: frozenset[str] = frozenset()
     """Layers that the score is read from."""
+    order: bool = False
+    """True to note which modules run."""
     before: Head | None = None
     references: frozenset[Rule] = frozenset()
     """Rules for whose operations the operands are kept, to compare another pass with; it has no gradients then."""
@@ -91,8 +95,12 @@ class Trace:
         switchboard: Switchboard | None = None,
     ):
         self.model_name = type(model).__name__
-        self.activations: dict[str, Tensor] = {}
-        self.places: dict[str, Tensor | GradientEdge] = {}
+        self.activations: dict[Site, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        """How often each requested layer was called."""
+        self.order: list[int] | None = [] if request.order else None
+        """The modules that ran, by identity, if the request has ``order``."""
+        self.places: dict[Site, Tensor | GradientEdge] = {}
         """The graph edges at which gradients with respect to layers are taken."""
         self.score_layers: dict[str, Tensor] = {}
         """Outputs of the layers that the score is read from, with their graph."""
@@ -117,10 +125,10 @@ class Trace:
         self._observer = self._observes(self.biases, axis)
         self._watch = GraphWatch()
         hooks = [
-            (name, self._hook(name, name in request.layers and request.layer_gradients and not from_input, request))
-            for name in request.layers | request.score_layers
+            (name, self._hook(name, request.layer_gradients and not from_input, request))
+            for name in {site.name for site in request.layers} | request.score_layers
         ]
-        modes: list[AbstractContextManager[Any]] = []
+        modes: list[AbstractContextManager[Any]] = [] if self.order is None else [modules_that_run(self.order)]
         if options.precision is not None:
             modes.append(torch.autocast(self.input.device.type, options.precision))
         if options.compiled is not None:
@@ -190,12 +198,12 @@ class Trace:
         self.layout_read = self.layout_read or not isinstance(value, int | float | str | None)
         return value
 
-    def edge(self, place: str | InputPlace) -> Any:
+    def edge(self, place: Site | InputPlace) -> Any:
         """Where gradients with respect to the input or a layer are taken. Raises LookupError for a layer not kept."""
         if isinstance(place, InputPlace):
             return self.input
         if place not in self.activations:
-            raise never_ran(place)
+            raise never_ran(place.name)
         return self.places.get(place, self.activations[place])
 
     @property
@@ -203,9 +211,9 @@ class Trace:
         """For each operation with an implicit bias, where its gradient is taken, and the bias."""
         return [] if self.biases is None else self.biases.terms
 
-    def activation(self, name: str) -> Tensor:
-        """A layer's output, detached."""
-        activation: Tensor = self.ordinary(self.activations[name].detach())
+    def activation(self, site: Site) -> Tensor:
+        """What a layer gave in one call, detached."""
+        activation: Tensor = self.ordinary(self.activations[site].detach())
         return activation
 
     def following(self) -> AbstractContextManager[object]:
@@ -257,9 +265,15 @@ class Trace:
         return OperationObserver(self.rules, self._switchboard, begins, biases, self.options.layout, axis, self.record)
 
     def _hook(self, name: str, starts_graph: bool, request: TraceRequest) -> Callable[..., Any]:
+        numbers = {site.call for site in request.layers if site.name == name}
+
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            number = self.counts[name] = self.counts.get(name, 0) + 1
             with self._observer.unseen.aside():  # it is not the model that acts
-                replacement = begin(layer_tensor(name, output))
+                replacement, tensor = None, layer_tensor(name, output)
+                for wanted in numbers & {0, number}:
+                    begun = begin(Site(name, wanted), tensor if replacement is None else replacement)
+                    replacement = replacement if begun is None else begun
                 if name in request.score_layers:
                     self.score_layers[name] = (output if replacement is None else replacement).clone()
             if self._observer.axis is not None:
@@ -269,23 +283,23 @@ class Trace:
                 self._watch.begin(output)
             return replacement
 
-        def begin(output: Tensor) -> Tensor | None:
+        def begin(site: Site, output: Tensor) -> Tensor | None:
             if not starts_graph or output.requires_grad or not output.is_floating_point():
-                self.activations[name] = output.detach().clone()  # what follows may write in place
+                self.activations[site] = output.detach().clone()  # what follows may write in place
                 if output.requires_grad:
-                    self.places[name] = get_gradient_edge(output)
+                    self.places[site] = get_gradient_edge(output)
                 return None
             # nothing before the layer is requested, so the graph begins here, once; at a copy, since the output may be
             # the model's own
             self._watch.lost = self._watch.lost or (bool(self.places) and not torch.is_grad_enabled())
             torch._C._set_grad_enabled(True)
-            self.activations[name] = self.places[name] = output.detach().clone().requires_grad_()
-            return self.activations[name].clone()
+            self.activations[site] = self.places[site] = output.detach().clone().requires_grad_()
+            return self.activations[site].clone()
 
         return hook
 
 
-def _begins(inputs: Tensor, places: Mapping[str, Tensor | GradientEdge]) -> Collection[Tensor | GradientEdge]:
+def _begins(inputs: Tensor, places: Mapping[Site, Tensor | GradientEdge]) -> Collection[Tensor | GradientEdge]:
     return [inputs] if inputs.requires_grad else places.values()
 
 

@@ -274,7 +274,11 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
     expected = f"an attribution gives ({len(run.inputs)}, C, *spatial), with {run.inputs.ndim} dimensions as the input"
     if not isinstance(values, Tensor):
         raise TypeError(f"{recipe} gave a {type(values).__name__}; {expected}")
-    if len(values.shape) != max(run.inputs.ndim, 2) or len(values) != len(run.inputs):
+    rank = max(run.inputs.ndim, 2)
+    ranks = (
+        {rank} if run.layers.own_grid is None else {rank, 2 + len(run.layers.own_grid)}
+    )  # the grid of a layer may be its own
+    if values.ndim not in ranks or len(values) != len(run.inputs):
         raise ValueError(f"{recipe} gave {tuple(values.shape)}; {expected}")
     check_finite(values, f"what {recipe} gives")
     return Explanation(

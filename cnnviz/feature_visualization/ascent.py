@@ -126,7 +126,7 @@ class Ascent:
         return inputs.detach().to(self.bounds.low).clone()
 
     def layer_name(self, layer: Layer) -> str:
-        """The dotted name of a layer; None is the last one with spatial extent. Raises LookupError for no layer."""
+        """The dotted name of a layer; None is the last that is a place for a map. Raises LookupError for no layer."""
         if layer not in self.names:
             example = torch.zeros(1, *self.shape()[1:], device=self.device, dtype=self.dtype) if layer is None else None
             self.names[layer] = layer_name(self.model, layer, () if example is None else (example,))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeAlias, get_args, overload
 from torch import Tensor
 
 from cnnviz.formulas.expr import Expr, frozen, plan, writer
+from cnnviz.formulas.layer_fusion import Several
 from cnnviz.registry.configured import ConfiguredMethod
 from cnnviz.registry.registry import Method, attributions
 from cnnviz.run.plan import Plan
@@ -34,6 +35,7 @@ class ConfiguredAttribution(Expr):
     renderer: str | None = None
     """Draws the values when nobody says otherwise."""
     takes_layer: bool = False
+    takes_call: bool = False
     formulas: tuple[tuple[str, Expr], ...] = ()
     """Settings that are formulas, built if they were given as methods' names."""
 
@@ -56,6 +58,11 @@ class ConfiguredAttribution(Expr):
         located = self.takes_layer and self.automatic()
         method = self.method.at_layer(run.layer_name(None)) if located else self.method
         settings = dict(method.settings)
+        if self.takes_call and settings.get("call") is None and not isinstance(settings.get("layer"), Several):
+            calls = (
+                run.layers.calls(settings.get("layer")) if run.layers.runs_several_times(settings.get("layer")) else []
+            )
+            settings |= {"call": calls[0]} if len(calls) == 1 else {}
         settings |= {name: formula for name, formula in self.formulas if name in settings or formula.automatic()}
         return replace(method, settings=tuple(settings.items())).text(writer(run))
 
@@ -77,6 +84,12 @@ def attribution(build: Callable[..., Any] | None = None, /, *, renderer: str | N
     return (lambda build: _method(build, renderer)) if build is None else _method(build, renderer)
 
 
+def _held(setting: str, value: Any) -> Any:
+    """A setting as part of a formula. A list of layers stays apart from a tuple, which is the path of one."""
+    several = setting == "layer" and isinstance(value, list)
+    return Several(map(frozen, value)) if several else frozen(value)
+
+
 def _method(build: Callable[..., Any], renderer: str | None) -> Method[ConfiguredAttribution]:
     @wraps(build)
     def build_formula(**settings: Any) -> Any:
@@ -94,9 +107,10 @@ def _method(build: Callable[..., Any], renderer: str | None) -> Method[Configure
             raise TypeError(f"{name} returned {result!r}; an attribution is a formula or a callable of a run")
         formulas = built(dict(configured.settings))
         return ConfiguredAttribution(
-            replace(configured, settings=tuple((key, frozen(value)) for key, value in configured.settings)),
+            replace(configured, settings=tuple((key, _held(key, value)) for key, value in configured.settings)),
             renderer,
             "layer" in method.settings,
+            "call" in method.settings,
             tuple((key, value) for key, value in formulas.items() if isinstance(value, Expr)),
         )
 

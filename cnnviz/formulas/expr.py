@@ -42,7 +42,7 @@ class Expr:
             yield from _formulas(getattr(self, part.name))
 
     def automatic(self) -> bool:
-        """True if a part of it names no layer, so that the last one with spatial extent is chosen."""
+        """True if a part of it names no layer, so that the last one that is a place for a map is chosen."""
         return any(part.automatic() for part in self.parts())
 
     def recipe(self, run: Run) -> str:

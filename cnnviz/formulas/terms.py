@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
-from cnnviz.engine.layers import INPUT, InputPlace, Layer
+from cnnviz.engine.layers import INPUT, InputPlace, Layer, LayerAt, is_automatic
 from cnnviz.formulas.expr import Expr, frozen, plan
 from cnnviz.images.resampling import resize
 from cnnviz.run.objectives import Objective
@@ -44,7 +44,10 @@ class prediction(Expr):
 
 @dataclass(frozen=True, repr=False)
 class activation(Expr):
-    """A layer's output, (N, C, *spatial); None is the last layer with spatial extent."""
+    """A layer's map, (N, C, *spatial); None is the last layer that is a place for one.
+
+    With ``spatial=False`` the output as it is. ``LayerAt(layer, call=2)`` is a layer's second call.
+    """
 
     layer: Layer = None
     spatial: bool = True
@@ -56,15 +59,18 @@ class activation(Expr):
         return run.activation(self.layer, spatial=self.spatial)
 
     def plan(self) -> Plan:
-        return Plan(layers=frozenset({self.layer}))
+        layer = self.layer
+        if not self.spatial:
+            layer = replace(layer, layout="raw") if isinstance(layer, LayerAt) else LayerAt(layer, layout="raw")
+        return Plan(layers=frozenset({layer}))
 
     def automatic(self) -> bool:
-        return self.layer is None
+        return is_automatic(self.layer)
 
 
 @dataclass(frozen=True, repr=False)
 class gradient(Expr):
-    """The score's gradient at the input, or at a layer (None: the last with spatial extent), under a rule."""
+    """The score's gradient at the input, or at a layer's map (None: the last layer with one), under a rule."""
 
     layer: Layer | InputPlace = INPUT
     rule: Rule = PLAIN
@@ -79,7 +85,7 @@ class gradient(Expr):
         return Plan(gradients=frozenset({(self.rule, self.layer)}))
 
     def automatic(self) -> bool:
-        return self.layer is None
+        return is_automatic(self.layer)
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,7 +145,9 @@ class upsample(Expr):
     mode: Literal["linear", "nearest", "corners"] = "linear"
 
     def compute(self, run: Run) -> Tensor:
-        return resize(self.of(run), run.inputs.shape[2:], self.mode)
+        values = self.of(run)
+        run.layers.check_over_input()
+        return resize(values, run.inputs.shape[2:], self.mode)
 
 
 @dataclass(frozen=True, repr=False)

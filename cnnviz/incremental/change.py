@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.forward import Head
-from cnnviz.engine.layers import InputPlace
+from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.incremental.boxes import Boxes
 from cnnviz.incremental.tape import expanded
 
@@ -37,8 +37,8 @@ class Query:
 class Change:
     """Variants that replace the input or a layer's output, (1, C, *spatial), or a box of it."""
 
-    site: str | InputPlace
-    """The layer's name, or INPUT. Of a layer that runs several times the last output is replaced."""
+    site: Site | InputPlace
+    """The call of a layer whose output is replaced, or INPUT."""
     count: int
     values: Callable[[Sequence[int]], Iterable[Tensor]]
     """From the numbers of variants to what each holds in its box, (C, *sides); without boxes (C, *spatial).
@@ -49,6 +49,8 @@ class Change:
     """Where each variant differs; None: everywhere."""
     made_of: Tensor | None = None
     """The layer's output that the values were made of, if that differs by rounding from that of the query's pass."""
+    alone: bool = False
+    """True if variants can't be held together, because the layer's first dimension is not the batch alone."""
     coarse: bool = False
     """True if the known score and ``made_of`` were computed in less precision than variants are."""
 

@@ -76,7 +76,7 @@ class Evaluator:
         return self._by_replay(self._begin(query, change), score)
 
     def _begin(self, query: Query, change: Change) -> WholePasses:
-        record = recorded(query, change)
+        record = None if change.alone else recorded(query, change)
         self.forks = record is not None and record.forks
         return WholePasses(query, change, record)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cnnviz.engine.agreement import attempt
 from cnnviz.engine.forward import ForwardHook, forward, layer_tensor, never_ran
-from cnnviz.engine.layers import InputPlace
+from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.nested import tensors
 from cnnviz.incremental.change import Change, Query
 from cnnviz.incremental.region_cache import RegionCache
@@ -22,22 +22,27 @@ class RecordedPass:
     """One input's pass. Raises LookupError for a layer that never ran."""
 
     def __init__(self, query: Query, change: Change, inputs: Sequence[Tensor], ordinary: bool):
-        self.device, self.site, self.times = inputs[0].device, change.site, 0
+        self.device, self.times = inputs[0].device, 0
         self.input = self.output = inputs[0]
         """The input or the layer's output, as recorded, (1, C, *spatial)."""
         copies = [tensor.clone() for tensor in inputs]  # the model may write into its input
         recorder = Recorder(query.model, copies)
-        if isinstance(self.site, InputPlace):
+        if isinstance(change.site, InputPlace):
             recorder.begin(copies[0])
         layers: dict[str, Tensor] = {}
 
+        site = change.site
+
         def begin(module: nn.Module, args: Any, output: Any) -> None:
+            assert isinstance(site, Site)
             self.times += 1
-            recorder.begin(layer_tensor(str(self.site), output))
+            if site.call not in (0, self.times):
+                return
+            recorder.begin(layer_tensor(site.name, output))
             with recorder.unseen.aside():
                 self.output = output.clone()
 
-        hooks = [] if isinstance(self.site, InputPlace) else [(self.site, begin)]
+        hooks = [] if isinstance(site, InputPlace) else [(site.name, begin)]
         output = forward(
             query.model,
             copies,
@@ -47,7 +52,7 @@ class RecordedPass:
             copy=False,
         )
         if hooks and not self.times:
-            raise never_ran(self.site)
+            raise never_ran(hooks[0][0])
         recorder.finish([output, layers])
         self.score = query.read(output, layers, 1, lambda: inputs[0]).detach()
         """Of the input itself, (1,)."""

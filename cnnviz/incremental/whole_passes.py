@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.forward import ForwardHook, forward, layer_tensor, never_ran
-from cnnviz.engine.layers import InputPlace
+from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.nested import mapped
 from cnnviz.incremental.change import Change, Query
 from cnnviz.incremental.player import Player
@@ -55,13 +55,17 @@ class WholePasses:
     def _meet(self) -> None:
         """How often the layer is called, and its output, where the pass could not be recorded."""
 
+        site = self.change.site
+        assert isinstance(site, Site)
+
         def meet(module: nn.Module, args: Any, output: Any) -> None:
             self.times += 1
-            self.before = layer_tensor(str(self.change.site), output).clone()
+            if site.call in (0, self.times):
+                self.before = layer_tensor(site.name, output).clone()
 
-        forward(self.query.model, self.query.inputs, hooks=[(str(self.change.site), meet)])
+        forward(self.query.model, self.query.inputs, hooks=[(site.name, meet)])
         if not self.times:
-            raise never_ran(self.change.site)
+            raise never_ran(site.name)
 
     def inputs(self, copies: int, changed: Tensor | None = None) -> list[Tensor]:
         """All inputs of the model, of which it may write each; the first one changed, if that is the site."""
@@ -83,20 +87,20 @@ class WholePasses:
         query, layers = self.query, dict[str, Tensor]()
         hooks: list[tuple[str, ForwardHook]] = [(name, keeps_output(layers, name)) for name in query.score_layers]
         if changed is not None and not isinstance(self.change.site, InputPlace):
-            hooks.insert(0, (self.change.site, self._replaces(changed, player)))
+            hooks.insert(0, (self.change.site.name, self._replaces(self.change.site, changed, player)))
         modes = [] if player is None else [player]
         output = forward(query.model, inputs, hooks=hooks, modes=modes, before=query.before, copy=False)
         output = output if player is None else mapped(full, output)
         return query.read(output, layers, len(inputs[0]), drawn).detach()
 
-    def _replaces(self, changed: Tensor, player: Player | None) -> ForwardHook:
-        calls = 0
+    def _replaces(self, site: Site, changed: Tensor, player: Player | None) -> ForwardHook:
+        calls, wanted = 0, site.call or self.times
 
         def replace(module: nn.Module, args: Any, output: Any) -> Tensor | None:
             nonlocal calls
-            layer_tensor(str(self.change.site), output)
+            layer_tensor(site.name, output)
             calls += 1
-            if calls < self.times:
+            if calls != wanted:
                 return None
             with torch._C.DisableTorchFunction():
                 copy = changed if isinstance(changed, Region) else changed.clone()  # what follows may write in place

@@ -11,6 +11,8 @@ def code(value: Any, layer: Callable[[Any], str] = lambda module: f"<{type(modul
     """A setting's value as code; ``layer`` names a module, and a tensor is told by its shape alone."""
     if hasattr(value, "named_modules"):  # asked by attributes: listing methods loads neither torch nor Pillow
         return layer(value)
+    if type(value).__name__ == "Several":
+        return f"[{', '.join(code(item, layer) for item in value)}]"
     if hasattr(value, "requires_grad"):
         return f"tensor{tuple(value.shape)}"
     return str(value) if hasattr(value, "getbands") else repr(value)

@@ -17,12 +17,13 @@ from cnnviz.engine.bias_terms import BiasTerm
 from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.forward import never_ran
 from cnnviz.engine.item_traces import ItemTraces, Unjoinable
-from cnnviz.engine.layers import INPUT, InputPlace, Layer, layer_name
+from cnnviz.engine.layers import INPUT, InputPlace, Layer, Site, is_automatic
 from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
 from cnnviz.engine.switch import Switchboard
 from cnnviz.engine.trace import PassOptions, Trace, TraceRequest
 from cnnviz.engine.validation import check_finite, constant_score
 from cnnviz.run.bias_contributions import contributions, rows_of_one
+from cnnviz.run.layer_choice import LayerChoice
 from cnnviz.run.plain_pass import plain_pass
 from cnnviz.run.plan import Plan
 from cnnviz.run.question import Question, with_neighbours
@@ -39,7 +40,7 @@ class Passes:
         question: how the score is read.
         plan: what the pass must serve.
         size: True to measure the bytes of the pass, and to follow its batch axis.
-        names: layers by what they were given as, as far as they are known; shared by passes of equal shapes.
+        choice: what is known of the model's layers; shared by passes of equal shapes.
         by_items: whether each input is passed by itself; None: where Python reads values of the batch.
         label: what error texts call the score.
     """
@@ -52,12 +53,17 @@ class Passes:
         plan: Plan,
         *,
         size: bool = False,
-        names: dict[Layer, str] | None = None,
+        choice: LayerChoice | None = None,
         by_items: bool | None = None,
         label: str = SCORE,
     ):
         self.model, self.inputs, self.question, self.plan = model, inputs, question, plan
-        self.names: dict[Layer, str] = {} if names is None else names
+        self.choice = choice or LayerChoice(
+            model,
+            inputs,
+            question,
+            lambda asked: Passes(model, inputs, asked, Plan(score_layers=asked.layers)).settled(),
+        )
         self.label = label
         self.is_measured, self.by_items = size, by_items
         self.keep_bindings = True
@@ -69,7 +75,7 @@ class Passes:
         self._whole = self._ordinary = False
         self._trace: Trace | ItemTraces | None = None
         self._score: Tensor | None = None
-        self._gradients: dict[tuple[Rule, str | InputPlace], Tensor] = {}
+        self._gradients: dict[tuple[Rule, Site | InputPlace], Tensor] = {}
         self._biases: list[Tensor] | None = None
 
     @property
@@ -104,11 +110,11 @@ class Passes:
         if not compiled:
             question = replace(question, options=replace(question.options, compiled=None))
         repeated = (tensor.repeat(copies, *(1,) * (tensor.ndim - 1)) for tensor in others)
-        names = self.names if inputs.shape[1:] == first.shape[1:] else None
+        choice = self.choice if inputs.shape[1:] == first.shape[1:] else None
         label = "the model's score of a changed input"
         plan = (plan or Plan()) | Plan(score_layers=question.layers)
         by_items, all_inputs = self.asked_by_items, (inputs, *repeated)
-        other = Passes(self.model, all_inputs, question, plan, size=size, names=names, by_items=by_items, label=label)
+        other = Passes(self.model, all_inputs, question, plan, size=size, choice=choice, by_items=by_items, label=label)
         other.keep_bindings = False
         return other
 
@@ -121,20 +127,19 @@ class Passes:
         question = self.question.of(part, batch)
         inputs = tuple(tensor[part] for tensor in self.inputs)
         plan = Plan(score_layers=question.layers)
-        other = Passes(self.model, inputs, question, plan, by_items=self.asked_by_items)
+        other = Passes(self.model, inputs, question, plan, choice=self.choice, by_items=self.asked_by_items)
         other.keep_bindings = False
         return other
 
     def with_model(self, model: nn.Module) -> Passes:
         """The same question put to another model with layers of the same names."""
         question = replace(self.settled(), options=replace(self.question.options, compiled=None))
-        return Passes(model, self.inputs, question, Plan(score_layers=question.layers), names=self.names)
+        return Passes(model, self.inputs, question, Plan(score_layers=question.layers), choice=self.choice)
 
     def shared(self, question: Question, plan: Plan) -> Passes:
         """The same forward pass for another question, which may ask for gradients of the same graph."""
-        plan |= Plan(again=True)
-        by_items = self.asked_by_items
-        other = Passes(self.model, self.inputs, question, plan, names=self.names, by_items=by_items, label=self.label)
+        plan, choice, by_items = plan | Plan(again=True), self.choice.toward(question), self.asked_by_items
+        other = Passes(self.model, self.inputs, question, plan, choice=choice, by_items=by_items, label=self.label)
         other._trace = self.trace
         return other
 
@@ -181,24 +186,24 @@ class Passes:
         return {layer: outputs[name] for layer, name in names.items() if name in outputs}
 
     def layer_name(self, layer: Layer) -> str:
-        """The dotted name of a layer; None finds the last one with spatial extent."""
-        layer = tuple(layer) if isinstance(layer, list) else layer
-        if layer not in self.names:
-            options = self.question.options
-            name = layer_name(self.model, options.names.get(layer, layer), self.inputs)
-            self.names[layer] = options.folded.check_layer(name) if options.folded else name
-        return self.names[layer]
+        """The dotted name of a layer; None finds the last one that is a place for a map."""
+        return self.choice.name(layer)
 
-    def activation(self, name: str) -> Tensor:
-        """A layer's output, detached. Raises LookupError for one that never ran."""
-        self.require(Plan(layers=frozenset({name})))
-        if name not in self.trace.activations:
-            raise never_ran(name)
-        return self.trace.activation(name)
+    def activation(self, site: Site) -> Tensor:
+        """What a layer gave in one call, detached. Raises LookupError for a layer that never ran."""
+        self.require(Plan(layers=frozenset({site})))
+        if site not in self.trace.activations:
+            raise never_ran(site.name)
+        if not site.call and self.trace.counts[site.name] > 1:
+            count = self.trace.counts[site.name]
+            raise ValueError(f"layer {site.name!r} runs {count} times; say which with call=1 to {count}")
+        return self.trace.activation(site)
 
-    def gradient(self, layer: Layer | InputPlace, rule: Rule, reference: Passes | None = None) -> Tensor:
-        """The gradient at the input or at what a layer gave. ``reference`` are passes that the rule compares with."""
-        place = self._place(layer)
+    def gradient(self, place: Site | InputPlace, rule: Rule, reference: Passes | None = None) -> Tensor:
+        """The gradient at the input or at what a layer gave in one call.
+
+        ``reference`` are passes that the rule compares with.
+        """
         # operations are numbered alike only where both graphs begin at the input
         self.require(Plan(gradients=frozenset({(rule, place), (rule, INPUT if reference else place)})))
         if reference is not None:
@@ -224,16 +229,24 @@ class Passes:
 
     def require(self, more: Plan) -> None:
         """Make sure that the forward pass serves this too."""
-        plan, more = self._named(self.plan), self._named(more)
-        if plan | more != plan:
-            self.plan = replace(plan | more, elsewhere=self.plan.elsewhere)
-            self._forget()
+        plan = self.plan
+        together = replace(plan | more, elsewhere=plan.elsewhere)
+        if together != plan:
+            self.plan = together
+            if self._named(together) != self._named(plan):
+                self._forget()
 
     def _forward(self) -> Trace | ItemTraces:
+        trace = self._passed()
+        if not self.choice.fits(trace.counts, trace.order) and self.choice.renew():
+            trace = self._passed()
+        return trace
+
+    def _passed(self) -> Trace | ItemTraces:
         plan, options = self._named(self.plan), self.question.options
-        layer_gradients = {place for _, place in plan.gradients if isinstance(place, str)}
+        layer_gradients = {place for _, place in plan.gradients if isinstance(place, Site)}
         request = TraceRequest(
-            layers=frozenset(name for name in plan.layers if isinstance(name, str)) | layer_gradients,
+            layers=frozenset(site for site in plan.layers if isinstance(site, Site)) | layer_gradients,
             rules=frozenset(rule for rule, _ in plan.gradients if rule.backwards),
             input_gradient=any(place is INPUT for _, place in plan.gradients),
             layer_gradients=bool(layer_gradients),
@@ -241,6 +254,7 @@ class Passes:
             reads=self.by_items is None and len(self.inputs[0]) > 1,
             size=self.is_measured,
             score_layers=frozenset(name for name in plan.score_layers if isinstance(name, str)),
+            order=any(map(is_automatic, (*self.plan.layers, *(place for _, place in self.plan.gradients)))),
             before=options.before,
             references=plan.references,
         )
@@ -300,7 +314,8 @@ class Passes:
         """All planned gradients under one rule, in one pass."""
         if self.trace.spent:
             self._trace, self._score = None, None
-        places = sorted({self._place(place) for other, place in self.plan.gradients if other is rule}, key=str)
+        named: Any = self._named(self.plan).gradients
+        places: list[Site | InputPlace] = sorted({place for other, place in named if other is rule}, key=str)
         try:
             grads = self._grads(rule, places, reference)
         except Exception as error:
@@ -323,7 +338,7 @@ class Passes:
             return
         for place, grad in zip(places, grads, strict=False):
             if grad is None:
-                where = f"layer {place!r}" if isinstance(place, str) else place.value
+                where = f"layer {place.name!r}" if isinstance(place, Site) else place.value
                 if self.label != SCORE and not self.score().requires_grad:
                     raise constant_score(self.label)
                 raise ValueError(
@@ -336,7 +351,7 @@ class Passes:
             self._biases = contributions(terms, at_terms, self.score(), rank, self.trace.gradients)
 
     def _grads(
-        self, rule: Rule, places: list[str | InputPlace], reference: Passes | None
+        self, rule: Rule, places: list[Site | InputPlace], reference: Passes | None
     ) -> list[Tensor | None] | None:
         done, terms = {rule, *(other for other, _ in self._gradients)}, self._bias_terms(rule)
         split = all(term.is_split(len(self.inputs[0])) for term in terms)
@@ -354,15 +369,12 @@ class Passes:
     def _bias_terms(self, rule: Rule) -> list[BiasTerm]:
         return self.trace.bias_terms if self.plan.biases and rule is PLAIN else []
 
-    def _place(self, layer: Layer | InputPlace) -> str | InputPlace:
-        return layer if isinstance(layer, InputPlace) else self.layer_name(layer)
-
     def _named(self, plan: Plan) -> Plan:
-        """The plan with every layer by its name."""
+        """The plan with every layer by its name and calls."""
         return replace(
             plan,
-            layers=frozenset([self.layer_name(layer) for layer in plan.layers]),
-            gradients=frozenset([(rule, self._place(place)) for rule, place in plan.gradients]),
+            layers=frozenset([site for layer in plan.layers for site in self.choice.sites(layer)]),
+            gradients=frozenset([(rule, site) for rule, place in plan.gradients for site in self.choice.sites(place)]),
             score_layers=frozenset([self.layer_name(layer) for layer in plan.score_layers]),
         )
 

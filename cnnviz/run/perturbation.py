@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.engine import batching
-from cnnviz.engine.layers import InputPlace
+from cnnviz.engine.layers import INPUT, InputPlace, Site
 from cnnviz.engine.validation import check_finite
 from cnnviz.incremental.boxes import Boxes
 from cnnviz.incremental.change import Change, Query
@@ -68,16 +68,26 @@ def in_chunk(
 
 
 def scores_of_changes(
-    passes: Passes, site: str | InputPlace, count: int, values: Values, boxes: Tensor | None = None
+    passes: Passes,
+    site: Site | InputPlace,
+    count: int,
+    values: Values,
+    boxes: Tensor | None = None,
+    *,
+    alone: bool = False,
 ) -> Tensor:
-    """Scores of variants that replace the input or a layer's output, or a box of it, (count, N)."""
+    """Scores of variants that replace the input or a layer's output, or a box of it, (count, N).
+
+    ``alone``: each variant is a pass of its own, since the layer's first dimension is not the batch.
+    """
     question, score, first = passes.question, passes.score().detach(), passes.inputs[0]
     options, at_input = question.options, isinstance(site, InputPlace)
     if not count:
         return score.new_empty(0, len(first))
     made_of = None
-    if not at_input and (boxes is not None or options.precision or str(site) in passes.trace.activations):
-        made_of = passes.activation(str(site))
+    needed = boxes is not None or options.precision is not None or site in passes.trace.activations
+    if not isinstance(site, InputPlace) and not alone and needed:
+        made_of = passes.activation(site)
     where = None if boxes is None else Boxes.of(boxes, (first if made_of is None else made_of).shape[2:])
     if at_input and not is_independent(passes):
         return scores_of_inputs(passes, count, partial(_changed, first, count, values, where))
@@ -91,6 +101,7 @@ def scores_of_changes(
             partial(_of_item, values, item),
             where,
             None if made_of is None else made_of[item : item + 1],
+            alone=alone,
             coarse=options.precision is not None,
         )
         # inputs were found to be independent; where they mix, the score in the batch is not that of one input alone
@@ -149,6 +160,6 @@ def _of_item(values: Values, item: int, numbers: Sequence[int]) -> Iterable[Tens
 
 def _changed(first: Tensor, count: int, values: Values, boxes: Boxes | None, start: int, stop: int) -> Tensor:
     """Variants of the inputs, (stop - start, N, C, *spatial)."""
-    changes = [Change("", count, partial(_of_item, values, item), boxes) for item in range(len(first))]
+    changes = [Change(INPUT, count, partial(_of_item, values, item), boxes) for item in range(len(first))]
     numbers = list(range(start, stop))
     return torch.stack([change.drawn(numbers, first[item : item + 1]) for item, change in enumerate(changes)], 1)

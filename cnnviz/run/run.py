@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.item_traces import ItemTraces
-from cnnviz.engine.layers import INPUT, InputPlace, Layer, check_spatial, execution_order
+from cnnviz.engine.layers import INPUT, InputPlace, Layer, Site
 from cnnviz.engine.trace import Trace
 from cnnviz.run import perturbation
+from cnnviz.run.layer_reader import LayerReader
 from cnnviz.run.objectives import Objective
 from cnnviz.run.options import RunOptions
 from cnnviz.run.passes import Passes
@@ -53,7 +54,7 @@ class Run:
         plan = (plan or Plan()) | Plan(score_layers=question.layers)
         self._begin(Passes(model, (inputs, *others), question, plan), 1)
 
-    def _begin(self, passes: Passes, copies: int) -> None:
+    def _begin(self, passes: Passes, copies: int, chosen: dict[str, int] | None = None) -> None:
         self._passes = passes
         self.model, self.inputs, self.others = passes.model, passes.inputs[0], passes.inputs[1:]
         self.options = passes.question.options
@@ -65,6 +66,8 @@ class Run:
         """Values of formulas that were computed, by formula."""
         self.notes: dict[Any, Tensor] = {}
         """What formulas measured on their way, (N,) each, by formula."""
+        self.layers = LayerReader(passes, chosen)
+        """Reads what layers give."""
 
     @property
     def plan(self) -> Plan:
@@ -114,35 +117,41 @@ class Run:
         return self._passes.trace
 
     def layer_name(self, layer: Layer) -> str:
-        """The dotted name of a layer; None finds the last one with spatial extent. Raises LookupError for no layer."""
+        """The dotted name of a layer; None finds the last one that is a place for a map.
+
+        Raises LookupError where there is none.
+        """
         return self._passes.layer_name(layer)
 
-    def execution_order(self) -> list[str]:
-        """The modules with weights of their own, by name, in the order in which they first run."""
-        return execution_order(self.model, (self.inputs, *self.others))
+    def activation(self, layer: Layer = None, *, spatial: bool = True, call: int | None = None) -> Tensor:
+        """What a layer gives, detached: its map (N, C, *spatial), or with ``spatial=False`` the output as it is.
 
-    def activation(self, layer: Layer = None, *, spatial: bool = True) -> Tensor:
-        """A layer's output, detached, (N, C, *spatial); of its last call, if it is called several times.
-
-        Raises LookupError for a layer that does not exist or never ran, ValueError for one without spatial extent
-        (unless ``spatial=False``).
+        Tokens and channels-last outputs are read as maps too. ``call`` chooses one of several calls, from 1. Raises
+        LookupError for a layer that does not exist or never ran, ValueError for one that is no place for a map, or
+        where several calls are.
         """
-        name = self.layer_name(layer)
-        activation = self._passes.activation(name)
-        if spatial:
-            check_spatial(name, self.model.get_submodule(name), activation, self.inputs)
-        return activation
+        at = self.layers.at(layer, call)
+        return self.layers.activation(at if spatial else replace(at, layout="raw", grid=None, extra=0))
 
     def gradient(
-        self, layer: Layer | InputPlace = INPUT, rule: Rule = PLAIN, *, reference: Run | None = None
+        self,
+        layer: Layer | InputPlace = INPUT,
+        rule: Rule = PLAIN,
+        *,
+        reference: Run | None = None,
+        call: int | None = None,
     ) -> Tensor:
         """The score's gradient with respect to the input or to a layer's output, (N, C, *spatial), under a rule.
 
-        ``reference`` is a run at as many other inputs: the rule finds each operation's call there as
-        ``call.reference``. Raises LookupError for a rule that met none of its operations, ValueError where a detach()
-        or no_grad() in the model cuts the way, or where the model takes another way for the reference.
+        Of a layer that is no map it is laid out as the output. ``reference`` is a run at as many other inputs: the rule
+        finds each operation's call there as ``call.reference``. ``call`` chooses one of several calls, from 1. Raises
+        LookupError for a rule that met none of its operations, ValueError where a detach() or no_grad() in the model
+        cuts the way, or where the model takes another way for the reference.
         """
-        return self._passes.gradient(layer, rule, None if reference is None else reference._passes)
+        passes = None if reference is None else reference._passes
+        if isinstance(layer, InputPlace):
+            return self._passes.gradient(layer, rule, passes)
+        return self.layers.gradient(self.layers.at(layer, call), rule, passes)
 
     def bias_gradients(self) -> list[Tensor]:
         """For each operation that adds something of its own, gradient x implicit bias, (N, C, *spatial) or (N, F).
@@ -178,28 +187,53 @@ class Run:
         can reach is computed, where the model lets it; otherwise every variant is a whole pass. Equal to
         ``scores_of`` up to rounding. Raises ValueError for boxes that are empty or not inside of the input.
         """
-        site = layer if isinstance(layer, InputPlace) else self.layer_name(layer)
+        site: Site | InputPlace = INPUT
+        if not isinstance(layer, InputPlace):
+            site, reading = self.layers.site(self.layers.at(layer))
+            if not reading.channels_first:
+                raise ValueError(f"layer {site.name!r} does not give (N, C, *spatial), of which boxes are cut")
 
         def values(numbers: Sequence[int], item: int) -> Any:
             return (inside(number, item) for number in numbers)
 
         return perturbation.scores_of_changes(self._passes, site, len(boxes), values, boxes)
 
-    def scores_from(self, layer: Layer, count: int, change: Callable[[int, int, int], Tensor]) -> Tensor:
+    def scores_from(
+        self, layer: Layer, count: int, change: Callable[[int, int, int], Tensor], *, call: int | None = None
+    ) -> Tensor:
         """Scores with a layer's output changed, (count, N), without gradients; only what follows the layer is computed.
 
-        ``change(start, stop, item)`` gives those variants of the layer's output for one item of the batch,
-        (stop - start, C, *spatial); of its last call, if it is called several times. It may be called again for the
-        same variants, and must give the same. Where the pass can't be replayed, every variant is a whole pass. Raises
-        LookupError for a layer that does not exist or never ran.
+        ``change(start, stop, item)`` gives those variants of the layer's map for one item of the batch, (stop - start,
+        C, *spatial), as ``activation`` reads it. It may be called again for the same variants, and must give the same.
+        ``call`` chooses one of several calls, from 1. Where the pass can't be replayed, every variant is a whole pass.
+        Raises LookupError for a layer that does not exist or never ran.
         """
+        at, passes = self.layers.at(layer, call), self._passes
+        site, reading = passes.choice.sites(at)[0], None
+        if at.layout != "raw" and passes.choice.is_place(at):
+            site, reading = self.layers.site(at)
+        as_it_is = reading is None or reading.channels_first
+        bases: dict[int, Tensor] = {}
+
+        def base_of(item: int) -> Tensor:
+            if item not in bases:
+                together = reading is not None and reading.batch_first
+                one = passes if together else passes.of(slice(item, item + 1))
+                bases[item] = one.activation(site)[item : item + 1] if together else one.activation(site)
+            return bases[item]
 
         def values(numbers: Sequence[int], item: int) -> Tensor:
             if list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
-                return change(numbers[0], numbers[-1] + 1, item)
-            return torch.cat([change(number, number + 1, item) for number in numbers])
+                changed = change(numbers[0], numbers[-1] + 1, item)
+            else:
+                changed = torch.cat([change(number, number + 1, item) for number in numbers])
+            if as_it_is or reading is None:
+                return changed
+            base = base_of(item)
+            return reading.write(base.expand(len(changed), *base.shape[1:]) if reading.batch_first else base, changed)
 
-        return perturbation.scores_of_changes(self._passes, self.layer_name(layer), count, values)
+        alone = reading is not None and not reading.batch_first
+        return perturbation.scores_of_changes(passes, site, count, values, alone=alone)
 
     def in_chunk(self, variants: Tensor, plan: Plan | None = None, *, size: bool = False, at_least: int = 1) -> Run:
         """The same question about variants of the batch, (K, N, C, *spatial), in one pass; for a step of chunks.
@@ -251,6 +285,13 @@ class Run:
         self.target  # noqa: B018  # the classes predicted by this model stay
         question = replace(self._passes.question, options=replace(self.options, probabilities=transform))
         return _derived(self._passes.shared(question, self.plan), self.copies)
+
+
+def at_call(run: Run, layer: Layer, call: int) -> Run:
+    """The same question, in which one call of a layer is meant wherever none is said."""
+    derived = Run.__new__(Run)
+    derived._begin(run._passes, run.copies, {**run.layers.chosen, run.layer_name(layer): call})
+    return derived
 
 
 def _derived(passes: Passes, copies: int) -> Run:

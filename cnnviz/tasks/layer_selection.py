@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from cnnviz.engine.feature_extraction import FeatureExtractor
-from cnnviz.engine.layers import check_spatial
 
 
 def evenly_spaced_layers(model: nn.Module, inputs: Tensor, count: int) -> list[str]:
@@ -21,7 +20,7 @@ def evenly_spaced_layers(model: nn.Module, inputs: Tensor, count: int) -> list[s
         raise ValueError(f"{count} layers show nothing; use 1 or more")
     names = list(_parts(model))
     seen = FeatureExtractor(model, names, graph=False)(inputs[:1])
-    spatial = [name for name in names if name in seen.layers and _is_spatial(model, name, seen.layer(name), inputs)]
+    spatial = [name for name in names if name in seen.layers and _is_spatial(seen.layer(name), inputs)]
     if not spatial:
         raise LookupError(f"no part of {type(model).__name__} has spatial extent for inputs of {tuple(inputs.shape)}")
     last, gaps = len(spatial) - 1, max(1, count - 1)
@@ -36,9 +35,11 @@ def _parts(model: nn.Module, above: str = "") -> Iterator[str]:
             yield f"{above}{name}"
 
 
-def _is_spatial(model: nn.Module, name: str, output: Tensor, inputs: Tensor) -> bool:
-    try:
-        check_spatial(name, model.get_submodule(name), output, inputs[:1])
-    except ValueError:
+def _is_spatial(output: Tensor, inputs: Tensor) -> bool:
+    """True for maps (N, C, *spatial) of the input's rank; where the middle sizes alone shrink, channels are last."""
+    if output.ndim != inputs.ndim or output.ndim < 3 or not output.is_floating_point() or len(output) != 1:
         return False
-    return True
+    ratios = [whole / size for whole, size in zip(inputs.shape[2:], output.shape[2:], strict=True)]
+    last = [whole / size for whole, size in zip(inputs.shape[2:], output.shape[1:-1], strict=True)]
+    channels_last = output.ndim > 3 and max(last) / min(last) < 1.3 and max(ratios) / min(ratios) > 2
+    return output[0, 0].numel() > 1 and not channels_last

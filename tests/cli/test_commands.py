@@ -325,7 +325,7 @@ def test_sizes_numbers_and_memory_as_people_type_them() -> None:
         (("--layer", "10"), "there is no convolution 10; DemoNet has 1 to 9"),
         (("--target", "sqare"), "there is no class 'sqare'; did you mean 'square'"),
         (("--target", "8"), "there is no class 8; the model has 8, numbered 0 to 7"),
-        (("--step", "3"), "there is no option --step for grad_cam; it takes --layer, --relu"),
+        (("--step", "3"), "there is no option --step for grad_cam; it takes --call, --extra, --fuse, --grid,"),
         (("--rleu",), "there is no option --rleu for grad_cam; did you mean --relu?"),
         (("--metod", "gradient"), "there is no option --metod for grad_cam; did you mean --method?"),
         (("--opacity", "much"), "--opacity of overlay is a number, not 'much'"),

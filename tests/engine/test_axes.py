@@ -55,7 +55,8 @@ def told(label: Label, shape: tuple[int, ...]) -> dict[tuple[int, ...], list[tup
                 if digit.whole:
                     value = axis.length - 1 - value if axis.flipped else value
                     value = (value - axis.shift) % axis.length
-                digits.append((number, digit.stride, digit.size, value))
+                coarse = SHAPE[number] // axis.length  # of the axis only the slowest digits are left
+                digits.append((number, digit.stride * coarse, digit.size, value))
         answer[index] = digits
     return answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torchvision
 from quick import PARTICULAR
 from torch import Tensor, nn
 
-from cnnviz import attributions, explain
+from cnnviz import MapWarning, attributions, explain
 from cnnviz.testing import SmallNet
 
 LAYERED = [name for name in attributions if "layer" in attributions[name].settings]
@@ -58,13 +59,13 @@ def test_all_ways_to_name_a_layer_mean_the_same(name: str) -> None:
     model = Nested()
     expected = ask(model, "block2.0", name)
     ways = [
-        *(["block2", "0"], ("block2", "0"), 2, -2, "2", "-2", model.block2[0]),
+        *(("block2", "0"), ["block2.0"], 2, -2, "2", "-2", model.block2[0]),
         *("module.block2.0", "_orig_mod.block2.0"),
     ]
     for layer in ways:
         assert torch.equal(ask(model, layer, name), expected), layer
     for layer in (1, -3, "block1.0", model.block1[0]) if name != "cam" else ():
-        assert torch.equal(ask(model, layer, name), ask(model, ["block1", "0"], name)), layer
+        assert torch.equal(ask(model, layer, name), ask(model, ("block1", "0"), name)), layer
 
 
 def test_a_wrapped_model_has_its_layers_under_their_names() -> None:
@@ -75,7 +76,7 @@ def test_a_wrapped_model_has_its_layers_under_their_names() -> None:
 
 REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "near": ("blok2.0", LookupError, r"Nested has no layer 'blok2.0'; did you mean 'block2.0'\?"),
-    "near, in a path": (["block2", "o"], LookupError, r"no layer 'block2.o'; did you mean 'block2(.\d)?'\?"),
+    "near, in a path": (("block2", "o"), LookupError, r"no layer 'block2.o'; did you mean 'block2(.\d)?'\?"),
     "far": ("xyz", LookupError, "Nested has no layer 'xyz'; it starts with stem, block1, block2"),
     "empty": ("", LookupError, "no layer ''|is the whole model"),
     "number 0": (0, LookupError, "there is no convolution 0; Nested has 1 to 3"),
@@ -113,7 +114,7 @@ def test_the_recipe_tells_the_layer_that_was_found() -> None:
     assert torch.equal(found.values, ask(SmallNet(), "third"))
 
 
-def test_a_layer_called_twice_is_explained_at_its_last_call() -> None:
+def test_the_calls_of_a_layer_that_runs_twice_add_up() -> None:
     class Twice(SmallNet):
         def forward(self, x: Tensor) -> Tensor:
             x = self.pool(self.relu(self.norm(self.first(x))))
@@ -134,7 +135,29 @@ def test_a_layer_called_twice_is_explained_at_its_last_call() -> None:
             return scores
 
     for name in LAYERED:
-        torch.testing.assert_close(ask(Twice(), "third", name), ask(Unrolled(), "fourth", name))
+        second = ask(Unrolled(), "fourth", name)
+        first = second if name == "cam" else ask(Unrolled(), "third", name)
+        if name in ("activation", "projections"):
+            with pytest.raises(
+                ValueError, match=r"layer 'third' runs (several times, and calls 1, 2|2 times; say which)"
+            ):
+                ask(Twice(), "third", name)
+            continue
+        if name == "cam":
+            with pytest.raises(ValueError, match="cam needs a network that averages this layer"):
+                ask(Twice(), "third", name)  # of the first call
+        if name in ("cam", "guided_grad_cam"):
+            wanted = {2: second, -1: second}
+        else:
+            wanted = {1: first, 2: second, -1: second, -2: first, None: first + second}
+        for call, expected in wanted.items():
+            found = explain(Twice(), batch(), name, target=1, layer="third", call=call, **PARTICULAR.get(name, {}))
+            torch.testing.assert_close(found.values, expected, msg=f"{name} {call}")
+    with pytest.raises(ValueError, match="there is no call 3 of layer 'third'; it runs 2 times"):
+        explain(Twice(), batch(), "grad_cam", target=1, layer="third", call=3)
+    for call in (0, 1.5, True):
+        with pytest.raises(ValueError, match=f"call={call} is no call; they are numbered from 1"):
+            explain(Twice(), batch(), "grad_cam", target=1, layer="third", call=call)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
@@ -196,7 +219,9 @@ def test_the_last_spatial_layer_of_known_networks(name: str) -> None:
     more = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, weights=None, **more).eval()
-    found = explain(model, batch(size), "grad_cam", target=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MapWarning)  # of a network as it is initialized a map may be zero
+        found = explain(model, batch(size), "grad_cam", target=1)
     assert found.recipe == f"grad_cam(layer='{layer}')"
     assert found.values.shape[:2] == (2, 1)
 
@@ -207,11 +232,10 @@ def swin() -> nn.Module:
     return torchvision.models.swin_t(weights=None).eval()
 
 
-def test_channels_last_layers_are_refused(swin: nn.Module) -> None:
-    with pytest.raises(ValueError, match=r"layer 'features.5' gives \(2, 8, 8, 384\), which looks like channels last"):
-        ask(swin, "features.5", inputs=batch(128))
-    with pytest.raises(ValueError, match=r"layer 'features.7' gives \(2, 4, 4, 768\), which looks like channels last"):
-        ask(swin, "features.7", inputs=batch(128))
+def test_channels_last_layers_are_read(swin: nn.Module) -> None:
+    assert ask(swin, "features.5", inputs=batch(128)).shape == (2, 1, 8, 8)
+    assert ask(swin, "features.7", inputs=batch(128)).shape == (2, 1, 4, 4)
+    torch.testing.assert_close(ask(swin, "norm", inputs=batch(128)), ask(swin, "permute", inputs=batch(128)))
 
 
 def test_the_permuted_layer_of_swin_is_found(swin: nn.Module) -> None:

@@ -78,8 +78,8 @@ def asked(model: nn.Module, layer: str, inputs: Tensor | None = None, **told: An
     EVALUATORS.clear()
     with torch.no_grad():
         run = Run(model, inputs, TARGET, options=RunOptions(**told))
-        variants = changed(run.activation(layer))
-        found = run.scores_from(layer, len(variants), lambda start, stop, item: variants[start:stop, item])
+        variants = changed(run.activation(layer, call=-1))
+        found = run.scores_from(layer, len(variants), lambda start, stop, item: variants[start:stop, item], call=-1)
     return found, one_by_one(model, inputs, layer, variants, of_target), run
 
 
@@ -324,7 +324,7 @@ def test_a_python_value_that_differs_in_one_variant_alone_is_noticed() -> None:
         other = layer.clone()
         other[:, second] += float((layer[:, first] - layer[:, second]).mean()) + 0.01
         variants = torch.stack([other, layer + 0.5, layer + 50])
-        found = run.scores_from("layer", 3, lambda start, stop, item: variants[start:stop, item])
+        found = run.scores_from("layer", 3, lambda start, stop, item: variants[start:stop, item], call=-1)
     torch.testing.assert_close(found, one_by_one(net, inputs, "layer", variants, of_target), rtol=1e-10, atol=1e-12)
     assert all(replay.trusted for replay in replays(run))
 
@@ -430,7 +430,7 @@ def test_probabilities_are_read_as_such() -> None:
     with torch.no_grad():
         run = Run(net, inputs, TARGET).as_probability()
         variants = changed(run.activation("layer"))
-        found = run.scores_from("layer", len(variants), lambda start, stop, item: variants[start:stop, item])
+        found = run.scores_from("layer", len(variants), lambda start, stop, item: variants[start:stop, item], call=-1)
     expected = one_by_one(net, inputs, "layer", variants, lambda output, item: output.softmax(1)[0, TARGET[item]])
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
@@ -441,7 +441,7 @@ def test_objectives_read_the_changed_layer_and_others(watched: str) -> None:
     with torch.no_grad():
         run = Run(net, inputs, channel(watched, 1) + 2 * channel("head", 0))
         variants = changed(run.activation("layer"))
-        found = run.scores_from("layer", len(variants), lambda start, stop, item: variants[start:stop, item])
+        found = run.scores_from("layer", len(variants), lambda start, stop, item: variants[start:stop, item], call=-1)
         early = run.activation("early")
         after = torch.stack([net.after(net.dropout(each)) for each in variants])
         shown = {"early": early.expand_as(variants), "layer": variants, "after": after, "dropout": variants}
@@ -464,7 +464,7 @@ def test_functions_of_the_output_and_further_inputs() -> None:
     with torch.no_grad():
         run = Run(net, inputs, read, others=(other,))
         variants = changed(run.activation("layer"))
-        found = run.scores_from("layer", len(variants), lambda start, stop, item: variants[start:stop, item])
+        found = run.scores_from("layer", len(variants), lambda start, stop, item: variants[start:stop, item], call=-1)
         for item in range(2):
             for number, variant in enumerate(variants):
                 expected = net.after(variant[item : item + 1]).max()
@@ -757,7 +757,7 @@ def test_trained_networks_in_float32(name: str, request: pytest.FixtureRequest, 
         run = Run(net, inputs, target)
         kept = run.activation(layer)
         variants = torch.stack([kept.index_fill(1, torch.tensor(each), 0) for each in range(4)])
-        found = run.scores_from(layer, 4, lambda start, stop, item: variants[start:stop, item])
+        found = run.scores_from(layer, 4, lambda start, stop, item: variants[start:stop, item], call=-1)
     expected = one_by_one(net, inputs, layer, variants, lambda output, item: output[0, target[item]])
     assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
 
@@ -829,7 +829,7 @@ def test_a_channel_taken_away_is_convolved_alone(rank: int, settings: dict[str, 
         maps = net[0](inputs)
     variants = maps * (1 - torch.eye(6, dtype=torch.float64).view(6, 1, 6, *(1,) * rank))
     run = Run(net, inputs, TARGET)
-    found = run.scores_from("0", 6, lambda start, stop, item: variants[start:stop, item])
+    found = run.scores_from("0", 6, lambda start, stop, item: variants[start:stop, item], call=-1)
     torch.testing.assert_close(found, one_by_one(net, inputs, "0", variants, of_target), rtol=1e-9, atol=1e-12)
     assert all(replay.trusted for replay in replays(run))
     alone, together = (multiplications(net, inputs[:1], drawn) for drawn in (variants, torch.rand_like(variants)))
@@ -849,7 +849,7 @@ def test_a_channel_taken_away_behind_a_write_in_place_is_convolved_with_the_othe
         maps = net[0](inputs)
     variants = maps * (1 - torch.eye(6, dtype=torch.float64).view(6, 1, 6, 1, 1))
     run = Run(net, inputs, TARGET)
-    found = run.scores_from("0", 6, lambda start, stop, item: variants[start:stop, item])
+    found = run.scores_from("0", 6, lambda start, stop, item: variants[start:stop, item], call=-1)
     torch.testing.assert_close(found, one_by_one(net, inputs, "0", variants, of_target), rtol=1e-9, atol=1e-12)
     assert all(each.trusted for each in replays(run))
 

@@ -2,90 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
 import pytest
 import torch
 from nets import AveragingNet, FlatteningNet, scores, slopes, tiny_inputs
+from slow_cams import SLOW, first_component, places, weighted
 from torch import Tensor, nn
 
-from cnnviz import explain
+from cnnviz import MapWarning, explain
 
 TARGET = [2, 0]
-
-
-def places(channel: Tensor) -> list[float]:
-    return [float(value) for value in channel.flatten()]
-
-
-def weighted(maps: Tensor, weights: list[float]) -> Tensor:
-    total = torch.zeros_like(maps[0])
-    for weight, channel in zip(weights, maps, strict=True):
-        total += weight * channel
-    return total
-
-
-def grad_cam(maps: Tensor, grads: Tensor) -> Tensor:
-    return weighted(maps, [sum(places(grad)) / len(places(grad)) for grad in grads])
-
-
-def grad_cam_plus_plus(maps: Tensor, grads: Tensor) -> Tensor:
-    weights = []
-    for channel, grad in zip(maps, grads, strict=True):
-        total, weight = sum(places(channel)), 0.0
-        for slope in places(grad):
-            if slope > 0:
-                weight += slope * slope**2 / (2 * slope**2 + total * slope**3 + 1e-6)
-        weights.append(weight)
-    return weighted(maps, weights)
-
-
-def xgrad_cam(maps: Tensor, grads: Tensor) -> Tensor:
-    weights = []
-    for channel, grad in zip(maps, grads, strict=True):
-        values, total = places(channel), sum(places(channel)) + 1e-7
-        weights.append(sum(slope * value / total for slope, value in zip(places(grad), values, strict=True)))
-    return weighted(maps, weights)
-
-
-def hires_cam(maps: Tensor, grads: Tensor) -> Tensor:
-    found = torch.zeros_like(maps[0])
-    for place in np.ndindex(*found.shape):
-        found[place] = sum(grads[k][place] * maps[k][place] for k in range(len(maps)))
-    return found
-
-
-def layer_cam(maps: Tensor, grads: Tensor) -> Tensor:
-    found = torch.zeros_like(maps[0])
-    for place in np.ndindex(*found.shape):
-        found[place] = sum(max(grads[k][place], 0) * maps[k][place] for k in range(len(maps)))
-    return found
-
-
-def first_component(maps: Tensor, centred: bool) -> Tensor:
-    matrix = maps.flatten(1).T.numpy()  # places x channels
-    if centred:
-        matrix = matrix - matrix.mean(0)
-    _, _, right = np.linalg.svd(matrix, full_matrices=False)
-    shares = matrix @ right[0]
-    if (shares**3 if centred else shares).sum() < 0:
-        shares = -shares
-    return torch.from_numpy(shares).view(maps.shape[1:])
-
-
-def eigen_cam(maps: Tensor, grads: Tensor) -> Tensor:
-    return first_component(maps, centred=False)
-
-
-def eigen_grad_cam(maps: Tensor, grads: Tensor) -> Tensor:
-    return first_component(maps * grads, centred=False)
-
-
-SLOW: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    each.__name__: each
-    for each in (grad_cam, grad_cam_plus_plus, xgrad_cam, hires_cam, layer_cam, eigen_cam, eigen_grad_cam)
-}
 
 
 def maps_and_slopes(net: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,5 +143,6 @@ def test_a_map_of_zeros_gives_zeros(method: str) -> None:
     net, inputs = AveragingNet(), tiny_inputs()
     with torch.no_grad():
         net.second.bias.fill_(-1e3)
-    found = explain(net, inputs, method, target=TARGET, layer="late").values
+    with pytest.warns(MapWarning, match="the map of layer 'late' is zero everywhere: nothing that"):
+        found = explain(net, inputs, method, target=TARGET, layer="late").values
     assert torch.equal(found, torch.zeros_like(found))

@@ -90,7 +90,11 @@ def watched(net: nn.Module, counted: Passes) -> Iterator[nn.Module]:
 
 
 def asked(passes: Passes, *methods: Any, net: nn.Module | None = None, **settings: Any) -> Any:
-    with watched(net or AveragingNet(), passes) as watching:
+    """Ask a network whose layers are known, as they are from its second question on."""
+    net = net or AveragingNet()
+    explain(net, tiny_inputs(), "grad_cam", target=TARGET)
+    passes.backward = 0
+    with watched(net, passes) as watching:
         return explain(watching, tiny_inputs(), methods[0] if len(methods) == 1 else methods, target=TARGET, **settings)
 
 
@@ -119,6 +123,16 @@ def test_one_question_is_one_forward_pass(passes: Passes, name: str) -> None:
     assert passes.backward == backward
 
 
+def test_the_layers_of_a_network_cost_one_pass_once(passes: Passes) -> None:
+    net = AveragingNet()
+    for layer, passed in (("second", [2, 2]), (None, [2]), ("late", [2])):
+        passes.forward.clear()
+        with watched(net, passes) as watching:
+            explain(watching, tiny_inputs(), "grad_cam", target=TARGET, layer=layer)
+        assert passes.forward == passed
+    assert passes.backward == 4
+
+
 @pytest.mark.parametrize("methods", [("grad_cam",), CAMS], ids=("grad_cam", "all"))
 def test_cams_keep_no_graph_before_their_layer(passes: Passes, methods: tuple[str, ...]) -> None:
     passes.reached = set()
@@ -141,9 +155,15 @@ def test_eigen_cam_keeps_no_graph_at_all(passes: Passes) -> None:
 
 def test_the_automatic_layer_costs_one_small_pass_once(passes: Passes) -> None:
     net = AveragingNet()
-    asked(passes, "grad_cam", net=net)
-    asked(passes, "grad_cam", net=net)
-    assert passes.forward == [1, 2, 2]
+    with watched(net, passes) as watching:
+        for _ in range(2):
+            explain(watching, tiny_inputs(), "grad_cam", target=TARGET)
+    assert passes.forward == [2, 2, 2]
+    passes.forward.clear()
+    with watched(net, passes) as watching:
+        for target in (1, None):
+            explain(watching, tiny_inputs().repeat(3, *[1] * (tiny_inputs().ndim - 1)), "grad_cam", target=target)
+    assert passes.forward == [6, 6]  # two inputs were enough to know
 
 
 def test_maps_under_noise_share_their_passes(passes: Passes) -> None:

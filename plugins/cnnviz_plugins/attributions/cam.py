@@ -1,7 +1,8 @@
 """Class activation maps: the channels of a layer, weighted by their importance for the score and added up.
 
 Every map is (N, 1, *spatial) at the layer's own size, signed unless its method says otherwise. ``layer`` is a dotted
-name, the number of a convolution, a path of names, or a module; None is the last layer with spatial extent.
+name, the number of a convolution, a path of names as a tuple, a module, or a list of several layers; None is the last
+layer that is a place for a map.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cnnviz import Expr, Layer, activation, attribution, gradient, lift
+from cnnviz_plugins.attributions._layer_settings import of_layers
 
 
 @lift
@@ -28,6 +30,7 @@ def _over_channels(weighted: Tensor) -> Tensor:
 
 
 @attribution
+@of_layers
 def grad_cam(layer: Layer = None, relu: bool = False) -> Expr:
     """Channels weighted by their mean gradient (Selvaraju et al., 2017, arXiv:1610.02391).
 
@@ -59,6 +62,7 @@ def _class_weighted(grad: Tensor, maps: Tensor) -> Tensor:
 
 
 @attribution
+@of_layers
 def cam(layer: Layer = None) -> Expr:
     """Channels weighted by the classifier's weights for the target (Zhou et al., 2016, arXiv:1512.04150).
 
@@ -75,6 +79,7 @@ def _plus_plus_weights(grad: Tensor, summed: Tensor, epsilon: float) -> Tensor:
 
 
 @attribution
+@of_layers
 def grad_cam_plus_plus(layer: Layer = None, epsilon: float = 1e-6) -> Expr:
     """Channels weighted by positive gradients, regardless of region size (Chattopadhay et al., 2018, arXiv:1710.11063).
 
@@ -85,6 +90,7 @@ def grad_cam_plus_plus(layer: Layer = None, epsilon: float = 1e-6) -> Expr:
 
 
 @attribution
+@of_layers
 def xgrad_cam(layer: Layer = None, epsilon: float = 1e-7) -> Expr:
     """Channels weighted by their activation-weighted mean gradient (Fu et al., 2020, arXiv:2008.02312).
 
@@ -95,6 +101,7 @@ def xgrad_cam(layer: Layer = None, epsilon: float = 1e-7) -> Expr:
 
 
 @attribution
+@of_layers
 def hires_cam(layer: Layer = None) -> Expr:
     """Activation times gradient at each place, added up over channels (Draelos & Carin, 2021, arXiv:2011.08891).
 
@@ -105,6 +112,7 @@ def hires_cam(layer: Layer = None) -> Expr:
 
 
 @attribution
+@of_layers
 def layer_cam(layer: Layer = None) -> Expr:
     """Activation times positive gradient at each place, added up (Jiang et al., 2021, doi:10.1109/TIP.2021.3089943).
 
@@ -132,6 +140,7 @@ def _first_component(maps: Tensor, centred: bool) -> Tensor:
 
 
 @attribution
+@of_layers
 def eigen_cam(layer: Layer = None, centred: bool = False) -> Expr:
     """First principal component of the activation, whatever the target (Muhammad & Yeasin, 2020, arXiv:2008.00299).
 
@@ -142,6 +151,7 @@ def eigen_cam(layer: Layer = None, centred: bool = False) -> Expr:
 
 
 @attribution
+@of_layers
 def eigen_grad_cam(layer: Layer = None, centred: bool = False) -> Expr:
     """First principal component of activation times gradient (Gildenblat et al., 2021, pytorch-grad-cam).
 

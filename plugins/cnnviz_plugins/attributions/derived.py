@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from cnnviz import Expr, Formula, Layer, attribution, lift, noted, prediction, score, toward, upsample
+from cnnviz import Expr, Formula, attribution, lift, noted, prediction, score, toward, upsample
 from cnnviz_plugins.attributions.backprop import guided_backprop
 from cnnviz_plugins.attributions.cam import grad_cam
 
 
 @attribution(renderer="color")
 def guided_grad_cam(
-    layer: Layer = None, smooth: bool = False, interpolation: Literal["linear", "nearest"] = "linear"
+    layer: Any = None,
+    smooth: bool = False,
+    interpolation: Literal["linear", "nearest"] = "linear",
+    call: int | None = None,
+    layout: Literal["auto", "tokens", "channels_last", "channels_first"] = "auto",
+    grid: Sequence[int] | str | None = None,
+    extra: int = 0,
+    fuse: Literal["mean", "sum", "max", "product"] = "mean",
 ) -> Expr:
     """Guided backprop times the positive part of Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391).
 
-    Values (N, C, *spatial). ``layer`` is Grad-CAM's, ``smooth`` is guided backprop's, ``interpolation`` brings the
+    Values (N, C, *spatial). ``layer``, ``call``, ``layout``, ``grid``, ``extra`` and ``fuse`` are Grad-CAM's,
+    ``smooth`` is guided backprop's, ``interpolation`` brings the
     Grad-CAM to the input's size. Raises LookupError for a network without rectifiers, ValueError for an unknown
     interpolation.
     """
-    return guided_backprop(smooth) * upsample(grad_cam(layer).relu(), interpolation)
+    cam = grad_cam(layer, call=call, layout=layout, grid=grid, extra=extra, fuse=fuse)
+    return guided_backprop(smooth) * upsample(cam.relu(), interpolation)
 
 
 @lift

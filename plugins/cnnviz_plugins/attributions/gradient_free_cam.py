@@ -14,10 +14,12 @@ from torch import Tensor
 
 from cnnviz import Expr, Layer, Run, activation, attribution, procedure
 from cnnviz.images import resize
+from cnnviz_plugins.attributions._layer_settings import of_layers
 from cnnviz_plugins.attributions._normalization import min_max
 
 
 @attribution
+@of_layers
 def score_cam(
     layer: Layer = None,
     score: Literal["logit", "probability"] = "logit",
@@ -45,6 +47,7 @@ def score_cam(
     def weights_of(run: Run) -> Tensor:
         maps = run.activation(layer)
         order, place = _order(maps.flatten(2).amax(2) - maps.flatten(2).amin(2), channels)
+        run.layers.check_over_input()
         items = torch.arange(len(maps), device=maps.device)[:, None]
 
         def draw(start: int, stop: int) -> Tensor:
@@ -64,6 +67,7 @@ def score_cam(
 
 
 @attribution
+@of_layers
 def ablation_cam(layer: Layer = None, channels: int | None = None, relu: bool = False) -> Expr:
     """Channels weighted by the score drop without them (Desai & Ramaswamy, 2020, doi:10.1109/WACV45572.2020.9093360).
 

@@ -50,7 +50,7 @@ def randomization(
     def score(trial: Trial) -> Tensor:
         run, maps = trial.run, evidence(trial.explanation, sign)
         model = _copied(run.model)
-        names = run.execution_order()
+        names = run.layers.execution_order()
         if not names:
             raise ValueError(f"{type(run.model).__name__} has no weights to make random; there is nothing to test")
         names = names[::-1][: max(1, round(share * len(names)))]

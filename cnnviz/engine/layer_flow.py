@@ -1,0 +1,182 @@
+"""What every layer's output has to do with the input that is explained and with the score: found in one pass.
+
+A layer is a place for a map if it descends from that input, if the score is reached from its grid, and if it is laid
+out over a grid. Structure decides, never values: the gradient that goes back is NaN, which no zero stops.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from cnnviz.engine.batching import is_out_of_memory
+from cnnviz.engine.flow_observer import PASSIVE, FlowObserver, LayerCall
+from cnnviz.engine.forward import ForwardHook, Head, forward
+from cnnviz.engine.grid_reading import reading_by_shape
+from cnnviz.engine.nested import tensors
+
+Read = Callable[[Any, Mapping[str, Tensor]], Tensor]
+"""From the model's output, and layers by name, to the scores (N,)."""
+
+
+@dataclass(frozen=True)
+class LayerFlow:
+    """All calls of all layers in one pass."""
+
+    calls: tuple[LayerCall, ...]
+    """In the order in which they ended."""
+    order: tuple[int, ...]
+    """The modules that ran, by identity."""
+    mixed: bool
+    """True if the classes are not all computed from the same operands, so that layers may reach some of them only."""
+
+    def of(self, name: str) -> list[LayerCall]:
+        """The calls of one layer."""
+        return self._by_name.get(name, [])
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[LayerCall]]:
+        by_name: dict[str, list[LayerCall]] = {}
+        for call in self.calls:
+            by_name.setdefault(call.name, []).append(call)
+        return by_name
+
+    def automatic(self) -> str | None:
+        """The last layer that is a place for a map, before pooling, and before the scores are spread over space.
+
+        None where there is none. A layer over the input's own grid is preferred.
+        """
+        good = [call for call in self.calls if call.usable and not call.passive]
+        over_input = [call for call in good if call.reading is not None and not call.reading.own]
+        for calls in (over_input, good):
+            # a map of the scores themselves is the place of last resort
+            outer = [call for call in calls if not call.inner]
+            for choice in ([call for call in outer if not call.is_score], outer, calls):
+                carrying = [call for call in choice if not call.cut] or choice
+                if carrying:
+                    return carrying[-1].name
+        return None
+
+
+@contextmanager
+def modules_that_run(order: list[int]) -> Iterator[None]:
+    """Collects which modules end their call, in their order, in this thread."""
+    thread = threading.get_ident()
+
+    def met(module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == thread:
+            order.append(id(module))
+
+    handle = register_module_forward_hook(met)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _followed(
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    read: Read,
+    score_layers: Sequence[str] = (),
+    before: Head | None = None,
+) -> LayerFlow:
+    """The flow of a model whose operations can be followed and that carries gradients.
+
+    Args:
+        model: in eval mode; it is never changed.
+        inputs: all inputs of the model; the first is the one that is explained.
+        read: reads the scores.
+        score_layers: layers that the scores are read from.
+        before: the last operations of the model that scores are read before, if they are.
+    """
+    with torch.inference_mode(False):
+        source = inputs[0].detach().clone().requires_grad_(inputs[0].is_floating_point())
+    observer = FlowObserver(source)
+    order: list[int] = []
+    layers: dict[str, Tensor] = {}
+
+    def keep(name: str) -> ForwardHook:
+        def kept(module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                layers[name] = output * 1.0  # what follows may write in place
+                observer.watch_result(layers[name])
+
+        return kept
+
+    hooks = [(name, observer.hook(name, module)) for name, module in model.named_modules() if name]
+    output = forward(
+        model,
+        (source, *(tensor.detach().clone() for tensor in inputs[1:])),
+        hooks=[*hooks, *((name, keep(name)) for name in score_layers)],
+        modes=[modules_that_run(order), observer],
+        grad=True,
+        before=before,
+        copy=False,
+    )
+    with torch.inference_mode(False), torch.enable_grad():
+        for tensor in tensors(output):
+            observer.watch_result(tensor)
+        with observer:
+            score = read(output, layers)
+        observer.send_back(score)
+        calls = tuple(observer.judged(score))
+    return LayerFlow(calls, tuple(order), _mixed(observer, output))
+
+
+def layer_flow(
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    read: Read,
+    score_layers: Sequence[str] = (),
+    before: Head | None = None,
+) -> LayerFlow:
+    """Pass the inputs once, forward and backward, and tell what each call of each layer has to do with the score.
+
+    A model that can't be followed, or that a graph can't be made of, is passed once more, and its layers are read by
+    their shapes alone. See ``_followed`` for the arguments.
+    """
+    try:
+        return _followed(model, inputs, read, score_layers, before)
+    except Exception as error:  # whatever kind: the model may refuse gradients, or being watched
+        if is_out_of_memory(error):
+            raise
+    return _by_shape(model, inputs)
+
+
+def _by_shape(model: nn.Module, inputs: Sequence[Tensor]) -> LayerFlow:
+    """All layers, those of the inputs' number of items and dimensions as maps (N, C, *spatial)."""
+    calls: list[LayerCall] = []
+    order: list[int] = []
+    counts: dict[str, int] = {}
+
+    def meet(name: str) -> ForwardHook:
+        def met(module: nn.Module, args: Any, output: Any) -> None:
+            counts[name] = counts.get(name, 0) + 1
+            if isinstance(output, Tensor):
+                reading = reading_by_shape(output.shape, inputs[0].shape) if output.is_floating_point() else None
+                misfit, passive = "" if reading else "has no spatial extent", isinstance(module, PASSIVE)
+                shape = tuple(output.shape)
+                calls.append(LayerCall(name, counts[name], shape, reading, misfit, "", True, True, passive=passive))
+
+        return met
+
+    hooks = [(name, meet(name)) for name, _ in model.named_modules() if name]
+    forward(model, inputs, hooks=hooks, modes=[modules_that_run(order)])
+    return LayerFlow(tuple(calls), tuple(order), False)
+
+
+def _mixed(observer: FlowObserver, output: Any) -> bool:
+    label = observer.of(output) if isinstance(output, Tensor) else None
+    if label is None or len(label) != 2 or len(label[1]) != 1:
+        return True
+    digits = [digit for digit in label[1][0] if digit.size > 1]
+    return len(digits) > 1 or any(not digit.whole for digit in digits)

@@ -1,0 +1,434 @@
+"""The automatic layer descends from the input, reaches the score, lies over the input's grid. Others are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import cnnviz
+from cnnviz import MapWarning, explain
+
+
+def pictures(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def seeded(kind: type[nn.Module], *args: Any) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return kind(*args).double().eval()
+
+
+def weighted(grad: Tensor, maps: Tensor) -> Tensor:
+    """Grad-CAM, (N, 1, h, w), of a gradient and an activation (N, C, h, w)."""
+    return (grad.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).detach()
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.softmax = nn.Linear(16, 48), nn.Softmax(-1)
+
+    def forward(self, t: Tensor) -> Tensor:
+        q, k, v = self.qkv(t).view(len(t), -1, 3, 2, 8).permute(2, 0, 3, 1, 4)
+        mixed: Tensor = (self.softmax(q @ k.mT) @ v).transpose(1, 2).flatten(2)
+        return mixed
+
+
+class Hybrid(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.ReLU())
+        self.attn, self.head = Attention(), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.attn(self.stem(x).flatten(2).mT).mean(1))
+        return scores
+
+
+class Position(nn.Module):
+    def forward(self, mask: Tensor) -> Tensor:
+        y = mask.cumsum(2)
+        return torch.cat([y.sin(), y.cos()], 1)
+
+
+class Detr(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.position = nn.Sequential(nn.Conv2d(3, 2, 3, 2, 1), nn.ReLU()), Position()
+        self.mix, self.head = nn.Linear(2, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.backbone(x)
+        p = self.position(torch.ones_like(f[:, :1]))
+        scores: Tensor = self.head(self.mix((f + p).flatten(2).mT).relu().mean(1))
+        return scores
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+        self.classifier, self.aux = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        f = self.body(x)
+        return {"out": self.classifier(f), "aux": self.aux(f)}
+
+
+class Segmenter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"out": F.interpolate(self.net(x), scale_factor=2.0)}
+
+
+def test_the_matrix_of_an_attention_is_no_map() -> None:
+    model, x = seeded(Hybrid), pictures(1, 3, 32, 48)
+    found = explain(model, x, target=1)
+    assert (found.recipe, found.values.shape) == ("grad_cam(layer='stem')", (1, 1, 8, 12))
+    for layer, reason in {
+        "attn.softmax": r"gives \(1, 2, 96, 96\), which has the same places twice, as the matrix of an attention",
+        "attn.qkv": r"gives \(1, 96, 48\), which is cut into queries, keys and values, or still into the heads",
+        "attn": r"gives \(1, 96, 16\), which is cut into queries, keys and values, or still into the heads",
+    }.items():
+        for method in ("grad_cam", "score_cam", "ablation_cam", "eigen_cam"):
+            with pytest.raises(ValueError, match=f"layer '{layer}' {reason}.*; choose a layer before or behind it"):
+                explain(model, x, method, target=1, layer=layer)
+    tokens = explain(model, x, "hires_cam", target=1, layer="attn", layout="tokens", grid="8x12")
+    maps = model.attn(model.stem(x).flatten(2).mT)
+    by_hand = (maps * model.head.weight[1] / 96).sum(2).view(1, 1, 8, 12)
+    torch.testing.assert_close(tokens.values, by_hand.detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_a_table_of_positions_sees_no_picture() -> None:
+    model = seeded(Detr)
+    one, other = (explain(model, pictures(1, 3, 16, 16, seed=seed), "eigen_cam", target=1) for seed in (1, 2))
+    assert one.recipe == "eigen_cam(layer='backbone')"
+    assert not torch.allclose(one.values, other.values)
+    for method in ("grad_cam", "eigen_cam", "ablation_cam", "score_cam"):
+        with pytest.raises(ValueError, match="layer 'position' sees nothing of the input that is explained"):
+            explain(model, pictures(1, 3, 16, 16), method, target=1, layer="position")
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "ablation_cam", "score_cam", "layer_cam"])
+def test_a_branch_that_the_score_does_not_use(method: str) -> None:
+    model, x = seeded(TwoHeads), pictures(1, 3, 12, 16)
+
+    def score(output: dict[str, Tensor]) -> Tensor:
+        return output["out"][:, 1].mean((1, 2))
+
+    assert explain(model, x, method, target=score).recipe == f"{method}(layer='body')"
+    with pytest.raises(ValueError, match="the score does not depend on layer 'aux'"):
+        explain(model, x, method, target=score, layer="aux")
+    assert explain(model, x, method, target=lambda o: o["aux"][:, 1].mean((1, 2)), layer="body").values.any()
+
+
+def test_the_map_of_the_scores_is_passed_over() -> None:
+    model, x = seeded(Segmenter), pictures(1, 3, 12, 12)
+    target = lambda o: o["out"][:, 2].mean((1, 2))  # noqa: E731  # as users write it
+    assert explain(model, x, target=target).recipe == "grad_cam(layer='net.1')"
+    with pytest.warns(MapWarning, match="layer 'net' holds the scores themselves, so that its map explains a class by"):
+        named = explain(model, x, target=target, layer="net")
+    torch.testing.assert_close(named.values, model.net(x)[:, 2:3].detach() / 144)
+    plain = model.net
+    assert explain(plain, x, target=lambda o: o[:, 2].mean((1, 2))).recipe == "grad_cam(layer='1')"
+    whole = explain(plain, x, target=lambda o: o.mean((1, 2, 3)))  # of all of its channels it is a map as any other
+    assert whole.recipe == "grad_cam(layer='2')"
+
+
+class Pyramid(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.head, self.last = nn.Conv2d(8, 6, 1), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.body(x).relu()
+        maps = [self.head(f), self.head(F.adaptive_avg_pool2d(f, 1))]
+        scores: Tensor = self.last(torch.cat([m.flatten(2) for m in maps], 2).mean(2))
+        return scores
+
+
+def test_a_head_that_runs_on_maps_of_several_sizes() -> None:
+    model, x = seeded(Pyramid), pictures(2, 3, 16, 16)
+    found = explain(model, x, "hires_cam", target=1)
+    assert found.recipe == "hires_cam(layer='head', call=1)"
+    by_hand = torch.einsum("nkhw,k->nhw", model.head(model.body(x).relu()), model.last.weight[1] / 65)[:, None]
+    torch.testing.assert_close(found.values, by_hand.detach(), rtol=1e-10, atol=1e-12)
+
+
+class Siamese(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.net, self.how = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()), how
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.how == "two calls":
+            fa, fb = self.net(a).mean((2, 3)), self.net(b).mean((2, 3))
+        elif self.how == "other first":
+            fb, fa = self.net(b).mean((2, 3)), self.net(a).mean((2, 3))
+        elif self.how == "cat":
+            fa, fb = self.net(torch.cat([a, b])).mean((2, 3)).chunk(2)
+        elif self.how == "cat, other first":
+            fb, fa = self.net(torch.cat([b, a])).mean((2, 3)).chunk(2)
+        else:
+            fa, fb = self.net(torch.stack([a, b], 1).flatten(0, 1)).mean((2, 3)).view(len(a), 2, -1).unbind(1)
+        return torch.cosine_similarity(fa, fb)
+
+
+WAYS = {"two calls": ", call=1", "other first": ", call=2", "cat": "", "cat, other first": "", "stack": ""}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("how", WAYS)
+def test_of_a_siamese_network_the_explained_picture_is_explained(how: str, count: int) -> None:
+    model, a, b = seeded(Siamese, how), pictures(count, 3, 8, 8, seed=1), pictures(count, 3, 8, 8, seed=2)
+    fa, fb = (model.net(each).detach().requires_grad_() for each in (a, b))
+    (ga,) = torch.autograd.grad(torch.cosine_similarity(fa.mean((2, 3)), fb.mean((2, 3))).sum(), [fa])
+    found = explain(model, (a, b), ("grad_cam", "activation"), target=None, layer="net")
+    torch.testing.assert_close(found["grad_cam"].values, weighted(ga, fa), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found["activation"].values, fa.detach())
+    assert explain(model, (a, b), "grad_cam").recipe == f"grad_cam(layer='net'{WAYS[how]})"
+
+    # the score drop of each channel, by loops
+    with torch.no_grad():
+        drops = torch.zeros(count, 8, dtype=torch.float64)
+        score = torch.cosine_similarity(fa.mean((2, 3)), fb.mean((2, 3)))
+        for channel in range(8):
+            without = fa.detach().clone()
+            without[:, channel] = 0
+            drops[:, channel] = score - torch.cosine_similarity(without.mean((2, 3)), fb.mean((2, 3)))
+        expected = torch.einsum("nc,nchw->nhw", drops / score.abs()[:, None], fa)[:, None]
+    ablated = explain(model, (a, b), "ablation_cam", layer="net").values
+    torch.testing.assert_close(ablated, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_recurrent_block_adds_up_its_calls() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.block = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.stem(x)
+            for _ in range(3):
+                h = torch.tanh(self.block(h))
+            scores: Tensor = self.head(F.avg_pool2d(h, 2).mean((2, 3)))
+            return scores
+
+    model, x = seeded(Recurrent), pictures(2, 3, 6, 8)
+    h, maps = model.stem(x), []
+    for _ in range(3):
+        maps.append(model.block(h).detach().requires_grad_() if not maps else model.block(torch.tanh(maps[-1])))
+    score = model.head(F.avg_pool2d(torch.tanh(maps[-1]), 2).mean((2, 3)))[:, 1].sum()
+    cams = [weighted(grad, each) for grad, each in zip(torch.autograd.grad(score, maps), maps, strict=True)]
+    for call, expected in ((None, sum(cams)), (1, cams[0]), (2, cams[1]), (3, cams[2])):
+        found = explain(model, x, target=1, layer="block", call=call)
+        torch.testing.assert_close(found.values, expected, rtol=1e-10, atol=1e-12)
+    assert explain(model, x, target=1).recipe == "grad_cam(layer='block')"
+
+
+def test_calls_of_different_sizes_add_at_the_size_of_the_input() -> None:
+    class Levels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 3, padding=1)
+            self.last = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            f = self.body(x).relu()
+            levels = [self.head(f), self.head(F.avg_pool2d(f, 2))]
+            scores: Tensor = self.last(sum(level.relu().mean((2, 3)) for level in levels))
+            return scores
+
+    model, x = seeded(Levels), pictures(1, 3, 8, 12)
+    f = model.body(x).relu()
+    maps = [model.head(each).detach().requires_grad_() for each in (f, F.avg_pool2d(f, 2))]
+    score = model.last(sum(each.relu().mean((2, 3)) for each in maps))[:, 1].sum()
+    large, small = (weighted(grad, each) for grad, each in zip(torch.autograd.grad(score, maps), maps, strict=True))
+    expected = large + F.interpolate(small, (8, 12), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(explain(model, x, target=1, layer="head").values, expected, rtol=1e-10, atol=1e-12)
+
+
+class Audio(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cnn, self.head = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU()), nn.Linear(8, 3)
+
+    def picture(self, w: Tensor) -> Tensor:
+        window = torch.hann_window(32, dtype=w.dtype)
+        return torch.stft(w[:, 0], 32, 16, window=window, return_complex=True).abs()[:, None]
+
+    def forward(self, w: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.cnn(self.picture(w)).mean((2, 3)))
+        return scores
+
+
+def test_a_spectrogram_inside_the_model_has_a_map_of_its_own() -> None:
+    model, x = seeded(Audio), pictures(2, 1, 400)
+    found = explain(model, x, "hires_cam", target=1)
+    assert found.recipe == "hires_cam(layer='cnn')"
+    maps = model.cnn(model.picture(x)).detach()
+    by_hand = torch.einsum("nkft,k->nft", maps, model.head.weight[1] / (17 * 26))[:, None].detach()
+    torch.testing.assert_close(found.values, by_hand, rtol=1e-10, atol=1e-12)
+    assert explain(model, x, "ablation_cam", target=1).values.shape == (2, 1, 17, 26)
+    for method in ("score_cam", "guided_grad_cam"):
+        with pytest.raises(
+            ValueError, match=r"the layer's grid \(17, 26\) is the model's own and not that of the input"
+        ):
+            explain(model, x, method, target=1)
+
+
+def test_frames_folded_into_the_batch_have_a_map_each() -> None:
+    class Frames(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cnn, self.head = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU()), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.head(self.cnn(x.flatten(0, 1)).mean((2, 3)).view(len(x), -1, 5).amax(1))
+            return scores
+
+    model, x = seeded(Frames), pictures(2, 4, 3, 6, 8)
+    found = explain(model, x, "hires_cam", target=1, layer="cnn").values
+    maps = model.cnn(x.flatten(0, 1)).detach().requires_grad_()
+    score = model.head(maps.mean((2, 3)).view(2, 4, 5).amax(1))[:, 1].sum()
+    (grad,) = torch.autograd.grad(score, [maps])
+    by_hand = (grad * maps).sum(1).view(2, 4, 1, 6, 8).detach()
+    torch.testing.assert_close(found, by_hand, rtol=1e-10, atol=1e-12)
+
+
+def test_values_decide_nothing() -> None:
+    class Zero(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.head = nn.Linear(4, 3)
+            nn.init.zeros_(self.head.weight)
+            nn.init.constant_(self.second.bias, -100)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.head(self.second(self.first(x).relu()).relu_().mean((2, 3)))
+            return scores
+
+    with pytest.warns(MapWarning, match="the map of layer 'second' is zero everywhere"):
+        assert explain(seeded(Zero), pictures(1, 3, 8, 8), target=1).recipe == "grad_cam(layer='second')"
+
+
+def test_a_saturated_score_says_so() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3), nn.Sigmoid()
+    )
+    model = model.double().eval()
+    with torch.no_grad():
+        model[4].bias.fill_(40)
+    with pytest.warns(
+        MapWarning, match="the score is 1, where a sigmoid or a softmax is saturated and has no gradient"
+    ):
+        explain(model, pictures(1, 3, 8, 8), target=1)
+
+
+def test_the_automatic_layer_follows_a_flag_of_the_model() -> None:
+    class Flagged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.late = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.head, self.deep = nn.Linear(4, 3), False
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.first(x).relu()
+            scores: Tensor = self.head((self.late(h) if self.deep else h).mean((2, 3)))
+            return scores
+
+    model, x = seeded(Flagged), pictures(2, 3, 8, 8)
+    for deep in (False, True, False):
+        model.deep = deep
+        found = explain(model, x, target=1)
+        assert found.recipe == f"grad_cam(layer='{'late' if deep else 'first'}')"
+
+
+def test_classes_of_separate_branches_have_layers_of_their_own() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 4, 3, padding=1)
+            self.one, self.other = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.heads = nn.ModuleList([nn.Linear(4, 2), nn.Linear(4, 2)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.body(x).relu()
+            return torch.cat([self.heads[0](self.one(h).mean((2, 3))), self.heads[1](self.other(h).mean((2, 3)))], 1)
+
+    model, x = seeded(Branches), pictures(1, 3, 8, 8)
+    for target in (0, 3, 1, 2, 0):
+        assert explain(model, x, target=target).recipe == f"grad_cam(layer='{'one' if target < 2 else 'other'}')"
+    with pytest.raises(ValueError, match="the score does not depend on layer 'one'"):
+        explain(model, x, target=3, layer="one")
+
+
+def test_pictures_that_are_pasted_into_a_batch_begin_anew() -> None:
+    class Pasted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            batch = x.new_zeros(len(x), 3, 16, 16)
+            for number, picture in enumerate(x):
+                batch[number, :, : picture.shape[1], : picture.shape[2]].copy_(picture / 2)
+            scores: Tensor = self.head(self.body(batch).relu().mean((2, 3)))
+            return scores
+
+    found = explain(seeded(Pasted), pictures(2, 3, 12, 14), target=1)
+    assert (found.recipe, found.values.shape) == ("grad_cam(layer='body')", (2, 1, 16, 16))
+
+
+def test_several_layers_are_fused() -> None:
+    model = seeded(
+        nn.Sequential, nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3, padding=1)
+    )
+    model = nn.Sequential(*model, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3)).double().eval()
+    x = pictures(2, 3, 8, 12)
+    fine, coarse = (explain(model, x, "layer_cam", target=1, layer=layer).values for layer in ("1", "4"))
+    coarse = F.interpolate(coarse, (8, 12), mode="bilinear", align_corners=False)
+    for fuse, expected in {
+        "mean": (fine + coarse) / 2,
+        "sum": fine + coarse,
+        "max": torch.maximum(fine, coarse),
+        "product": fine * coarse,
+    }.items():
+        found = explain(model, x, "layer_cam", target=1, layer=["1", model[4]], fuse=fuse)
+        torch.testing.assert_close(found.values, expected, rtol=1e-10, atol=1e-12)
+    assert found.recipe == "layer_cam(layer=['1', '4'], fuse='product')"
+    again = explain(model, x, cnnviz.attributions["layer_cam"](layer=["0", "1"]), target=1)
+    assert again.values.shape == (2, 1, 8, 12)
+    with pytest.raises(
+        ValueError, match="there is no way 'median' to fuse layers; it is 'mean', 'sum', 'max', 'product'"
+    ):
+        explain(model, x, target=1, layer=["1", "4"], fuse="median")
+    with pytest.raises(ValueError, match="there are no layers"):
+        explain(model, x, target=1, layer=[])
+
+
+def test_one_more_pass_at_most_and_only_once() -> None:
+    model, x = seeded(Segmenter).net, pictures(2, 3, 8, 8)
+    passes: list[int] = []
+    model.register_forward_hook(lambda *_: passes.append(1))
+
+    def mean(output: Tensor) -> Tensor:
+        return output[:, 1].mean((1, 2))
+
+    for layer in ("1", None):
+        explain(model, x, target=mean, layer=layer)
+    passes.clear()
+    for layer in ("1", None, "1", None):
+        explain(model, x, target=mean, layer=layer)
+    assert len(passes) == 4
