@@ -61,7 +61,12 @@ class LayerChoice:
         if layer not in self.names:
             options = self.question.options
             given = options.names.get(layer, layer)
-            name = chosen(self.flow, self.model, self.inputs) if given is None else layer_name(self.model, given, ())
+            if (
+                given is not None or None in self.question.layers
+            ):  # what the score is read from can't depend on the score
+                name = layer_name(self.model, given, self.inputs)
+            else:
+                name = chosen(self.flow, self.model, self.inputs)
             self.names[layer] = options.folded.check_layer(name) if options.folded else name
         return self.names[layer]
 
