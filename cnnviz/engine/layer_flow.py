@@ -96,7 +96,7 @@ def _followed(
         inputs: all inputs of the model; the first is the one that is explained.
         read: reads the scores.
         score_layers: layers that the scores are read from.
-        before: read scores from what goes into the model's last softmax or sigmoid.
+        before: the last operations of the model that scores are read before, if they are.
     """
     with torch.inference_mode(False):
         source = inputs[0].detach().clone().requires_grad_(inputs[0].is_floating_point())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +25,10 @@ class LayerChoice:
     out anew where a pass shows that the model now takes another way.
     """
 
-    def __init__(self, model: nn.Module, inputs: Sequence[Tensor], question: Question):
-        self.model, self.inputs, self.question = model, tuple(inputs), question
+    def __init__(
+        self, model: nn.Module, inputs: Sequence[Tensor], question: Question, settle: Callable[[Question], Question]
+    ):
+        self.model, self.inputs, self.question, self.settle = model, tuple(inputs), question, settle
         self.names: dict[Layer, str] = {}
         """Layers by what they were given as, as far as they are known."""
         self._flow: LayerFlow | None = None
@@ -39,7 +41,7 @@ class LayerChoice:
         classes = _of_classes(question) and _of_classes(self.question)
         if classes and self._flow is not None and not self._flow.mixed:
             return self
-        other = LayerChoice(self.model, self.inputs, question)
+        other = LayerChoice(self.model, self.inputs, question, self.settle)
         other.names = {layer: name for layer, name in self.names.items() if layer is not None}
         return other
 
@@ -59,7 +61,12 @@ class LayerChoice:
         if layer not in self.names:
             options = self.question.options
             given = options.names.get(layer, layer)
-            name = chosen(self.flow, self.model, self.inputs) if given is None else layer_name(self.model, given, ())
+            if (
+                given is not None or None in self.question.layers
+            ):  # what the score is read from can't depend on the score
+                name = layer_name(self.model, given, self.inputs)
+            else:
+                name = chosen(self.flow, self.model, self.inputs)
             self.names[layer] = options.folded.check_layer(name) if options.folded else name
         return self.names[layer]
 
@@ -186,6 +193,8 @@ class LayerChoice:
 
     def _found(self) -> LayerFlow:
         question, inputs = self.question, self.inputs
+        if question.objectives and not question.settled:
+            question = self.settle(question)  # what targets refer to is found in the plain pass
         if _of_classes(question) and not self._whole:
             # the classes of the first two tell as much; what knows its place in the batch reads all of it
             inputs = tuple(tensor[:2] for tensor in inputs)

@@ -58,7 +58,12 @@ class Passes:
         label: str = SCORE,
     ):
         self.model, self.inputs, self.question, self.plan = model, inputs, question, plan
-        self.choice = choice or LayerChoice(model, inputs, question)
+        self.choice = choice or LayerChoice(
+            model,
+            inputs,
+            question,
+            lambda asked: Passes(model, inputs, asked, Plan(score_layers=asked.layers)).settled(),
+        )
         self.label = label
         self.is_measured, self.by_items = size, by_items
         self.keep_bindings = True
@@ -249,8 +254,8 @@ class Passes:
             reads=self.by_items is None and len(self.inputs[0]) > 1,
             size=self.is_measured,
             score_layers=frozenset(name for name in plan.score_layers if isinstance(name, str)),
-            before=options.before,
             order=any(map(is_automatic, (*self.plan.layers, *(place for _, place in self.plan.gradients)))),
+            before=options.before,
             references=plan.references,
         )
         if options.folded is not None:
