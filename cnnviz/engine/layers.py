@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from cnnviz.engine.forward import ForwardHook, forward
 from cnnviz.engine.model_facts import facts_of
+from cnnviz.engine.model_inputs import AnyInputs, ModelInputs
 from cnnviz.engine.validation import whole_number
 
 Layer: TypeAlias = str | int | Sequence[str] | nn.Module | None
@@ -45,7 +46,7 @@ def convolutions(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, _ConvNd)]
 
 
-def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
+def layer_name(model: nn.Module, layer: Layer, inputs: AnyInputs) -> str:
     """The dotted name of a layer. Raises LookupError with the nearest name, or the numbers there are."""
     if layer is None:
         return last_spatial_layer(model, inputs)
@@ -97,12 +98,13 @@ def check_spatial(name: str, module: nn.Module, output: Tensor, inputs: Tensor) 
         )
 
 
-def last_spatial_layer(model: nn.Module, inputs: Sequence[Tensor]) -> str:
+def last_spatial_layer(model: nn.Module, inputs: AnyInputs) -> str:
     """The last layer that still has spatial extent, before pooling and before scores are spread over space.
 
     Costs one forward pass of one input, once for each model and input shape; every time where there are further inputs.
     """
-    if len(inputs) > 1:
+    inputs = ModelInputs.of(inputs)
+    if inputs.is_several:
         return _find_last(model, inputs)  # another input may decide which layers run
     facts, key = facts_of(model), ("last spatial layer", inputs[0].shape[1:])
     if key not in facts:
@@ -110,7 +112,7 @@ def last_spatial_layer(model: nn.Module, inputs: Sequence[Tensor]) -> str:
     return str(facts[key])
 
 
-def execution_order(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
+def execution_order(model: nn.Module, inputs: AnyInputs) -> list[str]:
     """The modules with weights of their own, by name, in the order in which they first run."""
     order: dict[str, None] = {}
     hooks = [
@@ -122,7 +124,7 @@ def execution_order(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
     return list(order)
 
 
-def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
+def _find_last(model: nn.Module, inputs: ModelInputs) -> str:
     outputs: list[tuple[str, Tensor, Tensor]] = []
     passed_on: list[tuple[Tensor, int]] = []
 
@@ -139,7 +141,7 @@ def _find_last(model: nn.Module, inputs: Sequence[Tensor]) -> str:
 
         return observe
 
-    one = [tensor[:1] for tensor in inputs]
+    one = inputs.rows(slice(0, 1))
     hooks = [(name, observer(name)) for name, _ in model.named_modules() if name]
     scores = forward(model, one, hooks=hooks, batch=inputs[0], survey=True)
     # a map of the scores themselves is the place of last resort

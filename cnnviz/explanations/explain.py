@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -14,13 +14,16 @@ from torch import Tensor, nn
 
 from cnnviz.engine.forward import misfit
 from cnnviz.engine.loans import borrows, question_of_thread
+from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.randomness import GENERATORS, Draws
 from cnnviz.engine.speed.autocast import Precision, converted_once
-from cnnviz.engine.validation import check_finite, check_inputs, check_model, unwrap
-from cnnviz.explanations.explanation import Explanation
+from cnnviz.engine.validation import as_network, check_finite, check_model
+from cnnviz.explanations.explanation import Explanation, JointExplanation
+from cnnviz.explanations.inputs import Arguments, Explained, InputKey, called_with, chooses_input
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.formulas.attribution import ConfiguredAttribution
 from cnnviz.formulas.expr import Expr, plan
+from cnnviz.formulas.scores_only import check_seen
 from cnnviz.formulas.terms import noted
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
@@ -35,16 +38,19 @@ from cnnviz.run.targets import Target, resolved_target
 if TYPE_CHECKING:
     from PIL import Image
 
-    Inputs = Tensor | Sequence[Tensor] | str | Path | Image.Image | Sequence[str | Path | Image.Image]
+    Picture = str | Path | Image.Image
+    Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor] | Picture | Sequence[Picture]
 
 
 @overload
 def explain(
-    model: nn.Module | LoadedModel,
+    model: nn.Module | LoadedModel | Callable[..., Any],
     inputs: Inputs,
     attribution: str | Attribution = ...,
     *,
     target: Target = ...,
+    of: InputKey = ...,
+    arguments: Arguments = ...,
     preprocessing: Preprocessing | None = ...,
     categories: Sequence[str] | None = ...,
     seed: int = ...,
@@ -59,11 +65,13 @@ def explain(
 
 @overload
 def explain(
-    model: nn.Module | LoadedModel,
+    model: nn.Module | LoadedModel | Callable[..., Any],
     inputs: Inputs,
     attribution: Sequence[str | Attribution],
     *,
     target: Target = ...,
+    of: InputKey = ...,
+    arguments: Arguments = ...,
     preprocessing: Preprocessing | None = ...,
     categories: Sequence[str] | None = ...,
     seed: int = ...,
@@ -76,13 +84,57 @@ def explain(
 ) -> dict[str, Explanation]: ...
 
 
+@overload
+def explain(
+    model: nn.Module | LoadedModel | Callable[..., Any],
+    inputs: Inputs,
+    attribution: str | Attribution = ...,
+    *,
+    target: Target = ...,
+    of: Explained,
+    arguments: Arguments = ...,
+    preprocessing: Preprocessing | None = ...,
+    categories: Sequence[str] | None = ...,
+    seed: int = ...,
+    memory: int | None = ...,
+    before_softmax: bool = ...,
+    precision: Precision = ...,
+    fold: bool = ...,
+    compile: bool | str = ...,
+    **settings: Any,
+) -> JointExplanation: ...
+
+
+@overload
+def explain(
+    model: nn.Module | LoadedModel | Callable[..., Any],
+    inputs: Inputs,
+    attribution: Sequence[str | Attribution],
+    *,
+    target: Target = ...,
+    of: Explained,
+    arguments: Arguments = ...,
+    preprocessing: Preprocessing | None = ...,
+    categories: Sequence[str] | None = ...,
+    seed: int = ...,
+    memory: int | None = ...,
+    before_softmax: bool = ...,
+    precision: Precision = ...,
+    fold: bool = ...,
+    compile: bool | str = ...,
+    **settings: Any,
+) -> dict[str, JointExplanation]: ...
+
+
 @borrows
 def explain(
-    model: nn.Module | LoadedModel,
+    model: nn.Module | LoadedModel | Callable[..., Any],
     inputs: Inputs,
     attribution: str | Attribution | Sequence[str | Attribution] = "grad_cam",
     *,
     target: Target = None,
+    of: Explained | Any = 0,
+    arguments: Arguments = (),
     preprocessing: Preprocessing | None = None,
     categories: Sequence[str] | None = None,
     seed: int = 0,
@@ -92,20 +144,30 @@ def explain(
     fold: bool = False,
     compile: bool | str = False,
     **settings: Any,
-) -> Explanation | dict[str, Explanation]:
+) -> Explanation | JointExplanation | dict[str, Explanation] | dict[str, JointExplanation]:
     """Why does the model give these inputs their scores?
 
     Args:
         model: in eval mode; it is never changed. Of :func:`cnnviz.load_model`, its preprocessing and class names are
-            used too.
-        inputs: (N, C, *spatial), normalized as the model expects; several inputs as a tuple, whose first is explained.
-            Where the preprocessing is known also pictures: paths or PIL images, one or a list.
+            used too. Methods that need only scores also take any callable, TorchScript, exported programs and ONNX
+            sessions, see :func:`cnnviz.black_box`.
+        inputs: (N, C, *spatial), normalized as the model expects; a list of tensors (C, *spatial) or (1, C, *spatial)
+            is one batch. Several inputs of the model are a tuple, or a mapping from the names of its arguments. Where
+            the preprocessing is known also pictures: paths or PIL images, one or a list.
         attribution: a method's name, a formula, or any callable of a :class:`~cnnviz.Run`; or a sequence of them, which
             share their forward and backward passes.
         target: what is explained. None: the predicted class. A class by number or name, or one for each input. Or a
             function from the model's output to one score for each input, (N,), which is called with outputs of whole
             batches; a list of functions, one for each input, of that input's output alone; or an objective, such as
             ``channel("features.3", 5)``.
+        of: which of several inputs is explained, by its number or name. ``"all"``, or several of them, are explained
+            together: a path leads all of them from their baselines, subsets take segments of all, and values of all
+            add up. ``baseline``, ``baselines`` and ``segments`` are then a tuple with one for each input, or one for
+            all. A method's name or a formula is the setting ``of`` of methods such as SmoothGrad.
+        arguments: further arguments of the model, explained by nobody: a mapping from names or positions to values, or
+            a sequence of those that follow the inputs. A tensor whose first dimension is N, in lists and dicts too, has
+            one row for each input; other values are handed on as they are. ``cnnviz.explanations.shared(value)`` says
+            of a tensor with N rows that all inputs share it.
         preprocessing: turns the inputs back into pictures when they are drawn.
         categories: class names by index.
         seed: of all randomness; the same seed gives the same values on the same device.
@@ -125,6 +187,8 @@ def explain(
 
     Returns:
         An :class:`~cnnviz.Explanation`; for a sequence a dict of them, by the names given (the recipe, for formulas).
+        Where several inputs are explained together, a :class:`~cnnviz.explanations.JointExplanation`, a tuple with one
+        for each.
 
     Raises:
         ValueError, TypeError, LookupError: for a model in training mode, inputs that are not finite or do not fit,
@@ -134,11 +198,13 @@ def explain(
         preprocessing = preprocessing or model.preprocessing
         categories = categories or model.categories
         model = model.module
-    network = unwrap(model)
+    network = as_network(model)
     check_model(network)
     names = tuple(categories) if categories is not None else None
-    first, *others = _tensors(network, inputs, preprocessing)
-    check_inputs(network, (first, *others))
+    if not chooses_input(of, inputs):
+        settings, of = settings | {"of": of}, 0
+    call, explained = called_with(network, inputs, arguments, of, preprocessing)
+    first = call.first
     with torch.inference_mode(False):  # a graph cannot keep tensors made in it
         question: Any = _resolved(network, first, target, names)
         question = question.to(first.device) if isinstance(question, Tensor) else question
@@ -150,10 +216,15 @@ def explain(
         forms="a method's name, a formula, or a callable of a run",
         configured="a formula, which has its settings in it",
     )
+    check_seen(network, methods)
     options = ExplainOptions(seed, memory, before_softmax, precision, fold, compile)
-    network, run_options = options.prepare(network, (first, *others), preprocessing, names)
-    answers = answered(network, (first, *others), question, methods, run_options)
-    answers = {name: replace(answer, options=options) for name, answer in answers.items()}
+    network, run_options = options.prepare(network, call, preprocessing, names)
+    parts = answered(network, call, question, methods, run_options)
+    several = not isinstance(of, int | str) or (of == "all" and "all" not in explained)
+    answers: dict[str, Any] = {}
+    for name, answer in parts.items():
+        told = [replace(part, options=options, of=key) for part, key in zip(answer, explained, strict=True)]
+        answers[name] = JointExplanation(told) if several else told[0]
     return next(iter(answers.values())) if single else answers
 
 
@@ -169,16 +240,15 @@ def _resolved(model: nn.Module, first: Tensor, target: Target, categories: tuple
 
 def answered(
     model: nn.Module,
-    inputs: Sequence[Tensor],
+    inputs: ModelInputs,
     target: Any,
     methods: Mapping[str, Attribution],
     options: RunOptions,
-) -> dict[str, Explanation]:
-    """The explanations that several methods give of one score, by the names of the methods."""
-    first, *others = inputs
-    run = Run(model, first, target, others=others, plan=plan(*methods.values()), options=options)
-    drawn, question = Draws(first.device), question_of_thread()
-    with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, options.precision):
+) -> dict[str, list[Explanation]]:
+    """The explanations that several methods give of one score, by the names of the methods; one for each input."""
+    run = Run(model, inputs, target, plan=plan(*methods.values()), options=options)
+    drawn, question = Draws(inputs.first.device), question_of_thread()
+    with torch.inference_mode(False), torch.no_grad(), converted_once(inputs.first.device, options.precision):
         score = run.score  # asked first: what is wrong with the model, its input or the target shows here
         if drawn or (question is not None and question.holds(model, GENERATORS)):
             _compare_passes(run, score)
@@ -203,48 +273,48 @@ def recipe_of(method: Attribution, run: Run) -> str:
     return method.recipe(run) if isinstance(method, Expr) else name_of(method)
 
 
-def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
+def _answer(run: Run, score: Tensor, method: Attribution) -> list[Explanation]:
+    """What a method gives for each input that is explained."""
     recipe = recipe_of(method, run)
     values = method(run)
     expected = f"an attribution gives ({len(run.inputs)}, C, *spatial), with {run.inputs.ndim} dimensions as the input"
     if not isinstance(values, Tensor):
         raise TypeError(f"{recipe} gave a {type(values).__name__}; {expected}")
-    if len(values.shape) != max(run.inputs.ndim, 2) or len(values) != len(run.inputs):
-        raise ValueError(f"{recipe} gave {tuple(values.shape)}; {expected}")
+    apart = run.model_inputs.by_input
+    inputs, shape = apart(run.inputs.detach().clone()), values.shape  # the caller may fill his batch anew
+    if len(inputs) > 1 and shape != run.inputs.shape:
+        raise ValueError(
+            f"{recipe} gave {tuple(shape)} for {len(inputs)} inputs that are explained together, "
+            "and nothing tells which of them a value is of; explain them one after the other: of=0, of=1"
+        )
+    if len(shape) != max(run.inputs.ndim, 2) or len(values) != len(run.inputs):
+        raise ValueError(f"{recipe} gave {tuple(shape)}; {expected}")
     check_finite(values, f"what {recipe} gives")
-    return Explanation(
-        values=values.clone() if values.data_ptr() == run.inputs.data_ptr() else values.detach(),
-        inputs=run.inputs.detach().clone(),  # the caller may fill his batch anew
+    values = values.clone() if values.data_ptr() == run.inputs.data_ptr() else values.detach()
+    notes = _notes(run, method)
+    whole = Explanation(
+        values=values,
+        inputs=inputs[0],
         target=run.target,
         score=score,
         recipe=recipe,
         preprocessing=run.options.preprocessing,
         categories=run.options.categories,
-        notes=_notes(run, method),
+        notes=notes,
         renderer=method.renderer if isinstance(method, ConfiguredAttribution) else None,
         objective=run.objective,
+        together=len(inputs),
         attribution=method,
     )
-
-
-def _tensors(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None) -> list[Tensor]:
-    several = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
-    if not several:
-        raise ValueError("there are no inputs; give at least one")
-    if any(isinstance(each, Tensor) for each in several):
-        return several
-    from cnnviz.images.files import read_input
-
-    if preprocessing is None:
-        raise TypeError(
-            f"the input is a {type(several[0]).__name__}; "
-            "without a preprocessing only tensors (N, C, *spatial) are taken"
+    return [
+        replace(
+            whole,
+            values=part.contiguous(),
+            inputs=inputs[number].contiguous(),
+            notes={name: apart(note)[number] if note.shape == shape else note for name, note in notes.items()},
         )
-    weight = next(model.parameters(), None)
-    batch = torch.stack(
-        [read_input(each, preprocessing) if isinstance(each, str | Path) else preprocessing(each) for each in several]
-    )
-    return [batch if weight is None else batch.to(weight.device, weight.dtype)]
+        for number, part in enumerate(apart(values))
+    ]
 
 
 def _notes(run: Run, method: Any) -> dict[str, Tensor]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.forward import OutputRecorder, forward
+from cnnviz.engine.model_inputs import ModelInputs
 
 ScoreTransform = Literal["softmax", "sigmoid"]
 SIGMOIDS = {torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.sigmoid, torch.special.expit}
 
 
 def score_transform(
-    model: nn.Module, inputs: Sequence[Tensor], scores: Tensor, precision: torch.dtype
+    model: nn.Module, inputs: ModelInputs, scores: Tensor, precision: torch.dtype
 ) -> ScoreTransform | None:
     """Sigmoid for a single class, else softmax, for scores (N, K); None if they are probabilities already.
 
@@ -29,8 +30,13 @@ def score_transform(
         return transform
     if transform == "softmax" and bool(((values.sum(1) - 1).abs() < slack).all()):
         return None
+    if isinstance(model, BlackBox):
+        raise ValueError(
+            "all scores are between 0 and 1, and a black box does not show whether a sigmoid gave them; "
+            "take the scores as they are: score='logit' of methods, scale='score' of metrics"
+        )
     sigmoids = OutputRecorder(SIGMOIDS)
-    output = forward(model, [tensor[:1] for tensor in inputs], modes=[sigmoids], batch=inputs[0])
+    output = forward(model, inputs.rows(slice(0, 1)), modes=[sigmoids], batch=inputs[0])
     return transform if sigmoids.input_of(output) is None else None
 
 
