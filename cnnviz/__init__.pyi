@@ -19,6 +19,9 @@ from .engine.backward_rules import Call as Call
 from .engine.backward_rules import Rule as Rule
 from .engine.backward_rules import rule as rule
 
+# models that give nothing but scores
+from .engine.black_box import black_box as black_box
+
 # types
 from .engine.layers import INPUT as INPUT
 from .engine.layers import Layer as Layer

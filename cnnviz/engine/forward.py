@@ -22,6 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from cnnviz.engine.checkpointing import reentrant_checkpoints_set_aside
 from cnnviz.engine.loans import Loan, question_of_thread
+from cnnviz.engine.model_inputs import AnyInputs, ModelInputs
 from cnnviz.engine.operations import SIGMOIDS, SOFTMAXES, Operation
 from cnnviz.engine.thread_state import WatchingMode, let_go
 
@@ -63,7 +64,7 @@ class OutputRecorder(WatchingMode):
 
 def forward(
     model: nn.Module,
-    inputs: Sequence[Any],
+    inputs: AnyInputs,
     *,
     hooks: Iterable[tuple[str, ForwardHook]] = (),
     pre_hooks: Iterable[tuple[str, Callable[[nn.Module, Any], None]]] = (),
@@ -80,7 +81,7 @@ def forward(
 
     Args:
         model: in eval mode.
-        inputs: all inputs of the model, the explained one first.
+        inputs: all that the model is called with, the explained input first.
         hooks: layers by name, each with a forward hook. They act in this pass alone: not in other threads, and not in
             passes of other questions that a hook of the user's asks meanwhile.
         pre_hooks: layers by name, each with a hook that is called before the layer.
@@ -99,8 +100,9 @@ def forward(
             ran in a thread of the model's own.
         ValueError: where the input has not the shape that the model's convolutions expect.
     """
+    inputs = ModelInputs.of(inputs)
     heads = {head: OutputRecorder(HEADS[head]) for head in HEADS} if before else {}
-    batch = inputs[0] if batch is None else batch
+    batch = inputs.apart()[0] if batch is None or inputs.call.joint else batch
     loan, question = Loan(), question_of_thread()
     try:
         try:
@@ -132,7 +134,9 @@ def forward(
             return None
         except (RuntimeError, ValueError) as error:
             let_go(error)
-            reason = None if isinstance(error, torch.OutOfMemoryError) else misfit(model, batch)
+            # beside a table, the first convolution is about another input
+            another = len(inputs) > 1 and batch.ndim < 3
+            reason = None if another or isinstance(error, torch.OutOfMemoryError) else misfit(model, batch)
             if reason is None:
                 raise
             raise ValueError(reason) from error
@@ -194,11 +198,12 @@ def never_ran(layer: Any) -> LookupError:
 
 
 def _surrounded(
-    modes: Sequence[AbstractContextManager[Any]], call: Callable[..., Any], inputs: Sequence[Any], copy: bool
+    modes: Sequence[AbstractContextManager[Any]], call: Callable[..., Any], inputs: ModelInputs, copy: bool
 ) -> Any:
     """Call inside of these contexts, the outermost first, which see the copies being made."""
     if not modes:
-        return call(*([value.clone() for value in inputs] if copy else inputs))
+        args, kwargs = inputs.arguments(copy)
+        return call(*args, **kwargs)
     with modes[0]:
         return _surrounded(modes[1:], call, inputs, copy)
 

@@ -21,6 +21,7 @@ from cnnviz.engine.batching import is_out_of_memory
 from cnnviz.engine.flow_observer import PASSIVE, FlowObserver, LayerCall
 from cnnviz.engine.forward import ForwardHook, Head, forward
 from cnnviz.engine.grid_reading import reading_by_shape
+from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.nested import tensors
 
 Read = Callable[[Any, Mapping[str, Tensor]], Tensor]
@@ -84,7 +85,7 @@ def modules_that_run(order: list[int]) -> Iterator[None]:
 
 def _followed(
     model: nn.Module,
-    inputs: Sequence[Tensor],
+    inputs: ModelInputs,
     read: Read,
     score_layers: Sequence[str] = (),
     before: Head | None = None,
@@ -115,7 +116,7 @@ def _followed(
     hooks = [(name, observer.hook(name, module)) for name, module in model.named_modules() if name]
     output = forward(
         model,
-        (source, *(tensor.detach().clone() for tensor in inputs[1:])),
+        inputs.each(lambda tensor: tensor.detach().clone()).with_first(source),
         hooks=[*hooks, *((name, keep(name)) for name in score_layers)],
         modes=[modules_that_run(order), observer],
         grad=True,
@@ -134,7 +135,7 @@ def _followed(
 
 def layer_flow(
     model: nn.Module,
-    inputs: Sequence[Tensor],
+    inputs: ModelInputs,
     read: Read,
     score_layers: Sequence[str] = (),
     before: Head | None = None,
@@ -152,7 +153,7 @@ def layer_flow(
     return _by_shape(model, inputs)
 
 
-def _by_shape(model: nn.Module, inputs: Sequence[Tensor]) -> LayerFlow:
+def _by_shape(model: nn.Module, inputs: ModelInputs) -> LayerFlow:
     """All layers, those of the inputs' number of items and dimensions as maps (N, C, *spatial)."""
     calls: list[LayerCall] = []
     order: list[int] = []

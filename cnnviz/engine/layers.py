@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from cnnviz.engine.forward import forward
 from cnnviz.engine.layer_flow import LayerFlow, layer_flow
+from cnnviz.engine.model_inputs import AnyInputs, ModelInputs
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.validation import whole_number
 
@@ -85,7 +86,7 @@ def convolutions(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, _ConvNd)]
 
 
-def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
+def layer_name(model: nn.Module, layer: Layer, inputs: AnyInputs) -> str:
     """The dotted name of a layer. Raises LookupError with the nearest name, or the numbers there are."""
     if isinstance(layer, LayerAt | Site):
         return layer_name(model, layer[0] if isinstance(layer, Site) else layer.layer, inputs)
@@ -118,7 +119,7 @@ def layer_name(model: nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> str:
     raise LookupError(f"{type(model).__name__} has no layer {name!r}; {hint}")
 
 
-def execution_order(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
+def execution_order(model: nn.Module, inputs: AnyInputs) -> list[str]:
     """The modules with weights of their own, by name, in the order in which they first run."""
     order: dict[str, None] = {}
     hooks = [
@@ -135,12 +136,12 @@ def is_automatic(layer: Any) -> bool:
     return layer is None or (isinstance(layer, LayerAt) and layer.layer is None)
 
 
-def automatic_layer(model: nn.Module, inputs: Sequence[Tensor]) -> str:
+def automatic_layer(model: nn.Module, inputs: AnyInputs) -> str:
     """The last layer that is a place for a map of whatever the model gives. Costs a pass forward and backward.
 
     Raises LookupError where there is none.
     """
-    first = [tensor[:1] for tensor in inputs]
+    first = ModelInputs.of(inputs).rows(slice(0, 1))
 
     def everything(output: Any, layers: Any) -> Tensor:
         found = [tensor.sum() for tensor in tensors(output) if tensor.is_floating_point()]
@@ -149,7 +150,7 @@ def automatic_layer(model: nn.Module, inputs: Sequence[Tensor]) -> str:
     return chosen(layer_flow(model, first, everything), model, first)
 
 
-def chosen(flow: LayerFlow, model: nn.Module, inputs: Sequence[Tensor]) -> str:
+def chosen(flow: LayerFlow, model: nn.Module, inputs: AnyInputs) -> str:
     """The name of the automatic layer. Raises LookupError where there is none."""
     name = flow.automatic()
     if name is None:

@@ -36,23 +36,23 @@ def is_result_of_each(output: Any, count: int) -> bool:
     return alike and not all(tensor.shape[:1] == (count,) for tensor in tensors(output))
 
 
-def mapped(func: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The value with every tensor in it replaced; tuples and dicts of other kinds stay what they are."""
-    if isinstance(value, Tensor):
+def mapped(func: Callable[[Any], Any], value: Any, kinds: type | tuple[type, ...] = Tensor) -> Any:
+    """The value with every tensor in it, or all that is of these kinds, replaced; containers keep their types."""
+    if isinstance(value, kinds):
         return func(value)
     if type(value) in (tuple, list):
-        return type(value)(mapped(func, item) for item in value)
+        return type(value)(mapped(func, item, kinds) for item in value)
     if isinstance(value, tuple):
-        parts = [mapped(func, item) for item in value]
+        parts = [mapped(func, item, kinds) for item in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
         replaced = copy(value)
         for name, item in value.items():
-            replaced[name] = mapped(func, item)
+            replaced[name] = mapped(func, item, kinds)
         return replaced
     if is_dataclass(value) and not isinstance(value, type):
         instance: Any = copy(value)
         for name, item in vars(value).items():
-            object.__setattr__(instance, name, mapped(func, item))  # it may be frozen
+            object.__setattr__(instance, name, mapped(func, item, kinds))  # it may be frozen
         return instance
     return value

@@ -20,12 +20,14 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
+from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.forward import Head, forward, layer_tensor, never_ran
 from cnnviz.engine.graph_watch import GraphWatch, WatchedOperations
 from cnnviz.engine.implicit_biases import Biases
 from cnnviz.engine.layer_flow import modules_that_run
 from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.missed_operations import changes_nothing, check_reached
+from cnnviz.engine.model_inputs import AnyInputs, ModelInputs
 from cnnviz.engine.nested import mapped, tensors
 from cnnviz.engine.operand_record import OperandRecord, saving_nothing
 from cnnviz.engine.operation_observer import OperationObserver
@@ -34,6 +36,8 @@ from cnnviz.engine.speed.memory_format import ORDINARY
 from cnnviz.engine.switch import Switchboard
 
 _HALVES = (torch.bfloat16, torch.float16)
+
+UNSEEN = 24  # bytes of all outputs of a network, for each byte of its input, where nobody sees them
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Trace:
 
     Args:
         model: in eval mode; it is never changed.
-        inputs: all inputs of the model; gradients are taken with respect to the first.
+        inputs: all that the model is called with; gradients are taken with respect to the first.
         request: what is kept of the pass.
         whole: begin the graph at the input, also where it could begin at a layer.
         options: how the pass is computed.
@@ -88,13 +92,15 @@ class Trace:
     def __init__(
         self,
         model: nn.Module,
-        inputs: Sequence[Tensor],
+        inputs: AnyInputs,
         request: TraceRequest,
         whole: bool = False,
         options: PassOptions = PassOptions(),
         switchboard: Switchboard | None = None,
     ):
+        inputs = ModelInputs.of(inputs)
         self.model_name = type(model).__name__
+        self._unseen = isinstance(model, BlackBox)
         self.activations: dict[Site, Tensor] = {}
         self.counts: dict[str, int] = {}
         """How often each requested layer was called."""
@@ -137,10 +143,10 @@ class Trace:
             modes.append(saving_nothing())
         if self.rules or request.biases or axis is not None or options.layout is not ORDINARY:
             modes.append(self._observer)
-        others = [tensor.detach() for tensor in inputs[1:]]
+        given = inputs.each(Tensor.detach).with_first(self.input)
         if axis is not None:
             modes += [self._observer.unseen] if request.size else []
-            axis.begin([self.input, *others])
+            axis.begin(given.tensors, given.shared)
         if request.layer_gradients and not from_input:
             if self._observer in modes:
                 self._observer.watch = self._watch.see  # one mode costs less than two
@@ -149,7 +155,7 @@ class Trace:
             modes.append(self._watch)
         output = forward(
             model,
-            (self.input, *others),
+            given,
             hooks=hooks,
             modes=modes,
             grad=from_input,
@@ -178,8 +184,9 @@ class Trace:
 
     @property
     def bytes(self) -> int:
-        """Size of all operations' outputs, if the request has ``size``."""
-        return self._observer.bytes
+        """Size of all operations' outputs, if the request has ``size``; of a black box as much as is usual."""
+        usual = UNSEEN * self.input.numel() * self.input.element_size() if self._unseen else 0
+        return max(usual, self._observer.bytes)
 
     def ordinary(self, value: Any) -> Any:
         """Tensors, also in tuples, lists and dicts, in the ordinary memory format, and no less precise than the input.

@@ -12,11 +12,25 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.masked import MaskedTensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
+
+from cnnviz.engine.black_box import BlackBox, black_box, is_exported, opaque_part
 
 COMPUTABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """The floating-point types that PyTorch's operations compute in; others, such as float8, only store numbers."""
 _WHOLE = re.compile(r"[+-]?[0-9]{1,4000}")  # Python reads no longer numbers
+
+
+def as_network(model: Any) -> nn.Module:
+    """The network that is asked; a black box of what is no module, or of a module whose operations can't be seen.
+
+    Raises TypeError for what can't be called.
+    """
+    if not isinstance(model, nn.Module):
+        return black_box(model)
+    network = unwrap(model)
+    return network if isinstance(network, BlackBox) or opaque_part(network) is None else black_box(network)
 
 
 def unwrap(model: Any) -> nn.Module:
@@ -33,26 +47,27 @@ def unwrap(model: Any) -> nn.Module:
 
 def check_model(model: nn.Module) -> None:
     """Raises for a model whose answers would be wrong, with the way out."""
+    within = isinstance(model, BlackBox)
+    if isinstance(model, BlackBox):
+        if model.source is None or any(map(is_exported, model.source.modules())):
+            return  # which has no evaluation mode
+        model = model.source
+    hidden = None if within else opaque_part(model)
+    if hidden is not None:
+        raise TypeError(hidden)
     parts = dict(model.named_modules())
-    if any(isinstance(module, torch.fx.GraphModule) and "eval" in vars(module) for module in parts.values()):
-        raise TypeError(
-            "the model comes from torch.export, which has no evaluation mode; give it as it was before torch.export"
-        )
     if model.training:
         raise ValueError(
             "the model is in training mode, where images change each other's maps; call model.eval() first"
         )
     for name, module in parts.items():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(
-                f"{name or 'the model'} is a {type(module).__name__}, whose operations can't be seen; "
-                "give the model as it was before torch.jit"
-            )
         if isinstance(module, _BatchNorm) and module.training:
             raise ValueError(
                 f"{name!r} is in training mode, where images change each other's maps and its statistics; "
                 "call model.eval() first"
             )
+    if within:
+        return
     for name, weight in _weights(parts):
         if is_lazy(weight):
             raise ValueError(
@@ -114,6 +129,12 @@ def check_inputs(model: nn.Module, inputs: Sequence[Tensor]) -> None:
     autocast = torch.is_autocast_enabled(first.device.type)
     if not autocast and all(weight.dtype != first.dtype for weight in model.parameters()):
         raise TypeError(f"the input is {first.dtype}, the model {parameter.dtype}; convert one with .to(...)")
+
+
+def spatial_rank(model: nn.Module) -> int | None:
+    """The number of spatial dimensions that the model's first convolution takes; None where it has none."""
+    first = next((module for module in model.modules() if isinstance(module, _ConvNd)), None)
+    return None if first is None else len(first.kernel_size)
 
 
 def check_dense(tensor: Tensor, what: str) -> None:

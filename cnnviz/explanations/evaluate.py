@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.loans import borrows
-from cnnviz.engine.validation import check_finite, check_model, unwrap
+from cnnviz.engine.validation import as_network, check_finite, check_model
 from cnnviz.explanations.explanation import Explanation
+from cnnviz.explanations.inputs import Arguments, called_with
 from cnnviz.explanations.metric_context import Trial, checked_masks
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.explanations.saved_explanations import check_explanation
@@ -34,10 +35,11 @@ def evaluate(
     metric: str | Metric = ...,
     *,
     masks: Any = ...,
-    model: nn.Module | LoadedModel | None = ...,
+    model: nn.Module | LoadedModel | Callable[..., Any] | None = ...,
     attribution: Attribution | None = ...,
     target: Target = ...,
-    others: Sequence[Tensor] = ...,
+    others: Sequence[Tensor] | Mapping[str, Tensor] = ...,
+    arguments: Arguments = ...,
     options: ExplainOptions | None = ...,
     **settings: Any,
 ) -> Tensor: ...
@@ -49,10 +51,11 @@ def evaluate(
     metric: Sequence[str | Metric],
     *,
     masks: Any = ...,
-    model: nn.Module | LoadedModel | None = ...,
+    model: nn.Module | LoadedModel | Callable[..., Any] | None = ...,
     attribution: Attribution | None = ...,
     target: Target = ...,
-    others: Sequence[Tensor] = ...,
+    others: Sequence[Tensor] | Mapping[str, Tensor] = ...,
+    arguments: Arguments = ...,
     options: ExplainOptions | None = ...,
     **settings: Any,
 ) -> dict[str, Tensor]: ...
@@ -64,10 +67,11 @@ def evaluate(
     metric: str | Metric | Sequence[str | Metric] = "roc_auc",
     *,
     masks: Any = None,
-    model: nn.Module | LoadedModel | None = None,
+    model: nn.Module | LoadedModel | Callable[..., Any] | None = None,
     attribution: Attribution | None = None,
     target: Target = None,
-    others: Sequence[Tensor] = (),
+    others: Sequence[Tensor] | Mapping[str, Tensor] = (),
+    arguments: Arguments = (),
     options: ExplainOptions | None = None,
     **settings: Any,
 ) -> Tensor | dict[str, Tensor]:
@@ -80,8 +84,9 @@ def evaluate(
         model: for metrics that ask it again: the one that was explained.
         attribution: for metrics that explain again: the one that was used, such as ``attributions["grad_cam"]()``;
             needed only for an explanation that was read from a file.
-        target, others: with a model, as :func:`cnnviz.explain` was given them; the target only where it was a function
-            of the output.
+        target, arguments: with a model, as :func:`cnnviz.explain` was given them; the target only where it was a
+            function of the output.
+        others: with a model, its inputs without the one explained, in their order or by name.
         options: how the model is asked; None: as the explanation was computed.
         settings: for metrics given by name. With several names each takes those it knows.
 
@@ -104,7 +109,7 @@ def evaluate(
     annotation = None if masks is None else checked_masks(masks, explanation)
     with torch.inference_mode(False), torch.no_grad():
         explained = explanation if options is None else replace(explanation, options=options)
-        question = None if model is None else partial(_run, explained, model, target, others)
+        question = None if model is None else partial(_run, explained, model, target, others, arguments)
         trial = Trial(explanation, annotation, question, attribution)
         scores = {name: _scored(name, scorer, trial) for name, scorer in scorers.items()}
     return next(iter(scores.values())) if single else scores
@@ -122,18 +127,24 @@ def _scored(name: str, metric: Metric, trial: Trial) -> Tensor:
     return scores
 
 
-def _run(explanation: Explanation, model: nn.Module | LoadedModel, target: Target, others: Sequence[Tensor]) -> Run:
+def _run(
+    explanation: Explanation,
+    model: nn.Module | LoadedModel | Callable[..., Any],
+    target: Target,
+    others: Sequence[Tensor] | Mapping[str, Tensor],
+    arguments: Arguments,
+) -> Run:
     """The question that was answered, put to the model in the same way. Raises ValueError if its scores are others."""
-    network = unwrap(model.module if isinstance(model, LoadedModel) else model)
+    network = as_network(model.module if isinstance(model, LoadedModel) else model)
     check_model(network)
     question: Any = explanation.target
     if question is None:
         question = resolved_target(target, len(explanation), explanation.categories)
         if question is None or isinstance(question, Tensor):
             raise ValueError("what was explained is a function of the output; give it again, as target=...")
-    inputs = (explanation.inputs, *others)
+    inputs, _ = called_with(network, _all_inputs(explanation, others), arguments, explanation.of)
     network, options = explanation.options.prepare(network, inputs, explanation.preprocessing, explanation.categories)
-    run = Run(network, explanation.inputs, question, others=others, options=options)
+    run = Run(network, inputs, question, options=options)
     score, expected = run.score, explanation.score
     if not torch.allclose(score, expected.to(score), rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
         raise ValueError(
@@ -141,3 +152,15 @@ def _run(explanation: Explanation, model: nn.Module | LoadedModel, target: Targe
             "give the model, target and before_softmax that it was made with"
         )
     return run
+
+
+def _all_inputs(explanation: Explanation, others: Sequence[Tensor] | Mapping[str, Tensor]) -> Any:
+    """The inputs as :func:`cnnviz.explain` was given them. Raises ValueError where some are missing."""
+    of = explanation.of
+    if isinstance(of, str):
+        if not isinstance(others, Mapping):
+            raise ValueError(f"the input {of!r} was explained; give the others by name too, others={{...}}")
+        return {of: explanation.inputs, **others}
+    if isinstance(others, Mapping) or len(others) < of:
+        raise ValueError(f"input {of} was explained; give those before and after it, in their order, as others=(...)")
+    return (*others[:of], explanation.inputs, *others[of:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.forward import misfit, takes_list
+from cnnviz.engine.forward import misfit
 from cnnviz.engine.loans import borrows, question_of_thread
+from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.randomness import GENERATORS, Draws
 from cnnviz.engine.speed.autocast import Precision, converted_once
-from cnnviz.engine.validation import check_finite, check_inputs, check_model, unwrap
-from cnnviz.explanations.explanation import Explanation
+from cnnviz.engine.validation import as_network, check_finite, check_model
+from cnnviz.explanations.explanation import Explanation, JointExplanation
+from cnnviz.explanations.inputs import Arguments, Explained, InputKey, called_with, chooses_input
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.formulas.attribution import ConfiguredAttribution
 from cnnviz.formulas.expr import Expr, plan
+from cnnviz.formulas.scores_only import check_seen
 from cnnviz.formulas.terms import noted
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
@@ -39,16 +42,19 @@ from cnnviz.run.told import objectives_of, probability_of, target_boxes
 if TYPE_CHECKING:
     from PIL import Image
 
-    Inputs = Tensor | Sequence[Tensor] | str | Path | Image.Image | Sequence[str | Path | Image.Image]
+    Picture = str | Path | Image.Image
+    Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor] | Picture | Sequence[Picture]
 
 
 @overload
 def explain(
-    model: nn.Module | LoadedModel,
+    model: nn.Module | LoadedModel | Callable[..., Any],
     inputs: Inputs,
     attribution: str | Attribution = ...,
     *,
     target: Target = ...,
+    of: InputKey = ...,
+    arguments: Arguments = ...,
     preprocessing: Preprocessing | None = ...,
     categories: Sequence[str] | None = ...,
     seed: int = ...,
@@ -64,11 +70,13 @@ def explain(
 
 @overload
 def explain(
-    model: nn.Module | LoadedModel,
+    model: nn.Module | LoadedModel | Callable[..., Any],
     inputs: Inputs,
     attribution: Sequence[str | Attribution],
     *,
     target: Target = ...,
+    of: InputKey = ...,
+    arguments: Arguments = ...,
     preprocessing: Preprocessing | None = ...,
     categories: Sequence[str] | None = ...,
     seed: int = ...,
@@ -84,7 +92,7 @@ def explain(
 
 @overload
 def explain(
-    model: nn.Module | LoadedModel,
+    model: nn.Module | LoadedModel | Callable[..., Any],
     inputs: Inputs,
     attribution: str | Attribution = ...,
     *,
@@ -95,7 +103,29 @@ def explain(
 
 @overload
 def explain(
-    model: nn.Module | LoadedModel,
+    model: nn.Module | LoadedModel | Callable[..., Any],
+    inputs: Inputs,
+    attribution: str | Attribution = ...,
+    *,
+    target: Target = ...,
+    of: Explained,
+    arguments: Arguments = ...,
+    preprocessing: Preprocessing | None = ...,
+    categories: Sequence[str] | None = ...,
+    seed: int = ...,
+    memory: int | None = ...,
+    before_softmax: bool = ...,
+    before_sigmoid: bool = ...,
+    precision: Precision = ...,
+    fold: bool = ...,
+    compile: bool | str = ...,
+    **settings: Any,
+) -> JointExplanation: ...
+
+
+@overload
+def explain(
+    model: nn.Module | LoadedModel | Callable[..., Any],
     inputs: Inputs,
     attribution: Sequence[str | Attribution],
     *,
@@ -104,13 +134,37 @@ def explain(
 ) -> dict[str, list[Explanation]]: ...
 
 
+@overload
+def explain(
+    model: nn.Module | LoadedModel | Callable[..., Any],
+    inputs: Inputs,
+    attribution: Sequence[str | Attribution],
+    *,
+    target: Target = ...,
+    of: Explained,
+    arguments: Arguments = ...,
+    preprocessing: Preprocessing | None = ...,
+    categories: Sequence[str] | None = ...,
+    seed: int = ...,
+    memory: int | None = ...,
+    before_softmax: bool = ...,
+    before_sigmoid: bool = ...,
+    precision: Precision = ...,
+    fold: bool = ...,
+    compile: bool | str = ...,
+    **settings: Any,
+) -> dict[str, JointExplanation]: ...
+
+
 @borrows
 def explain(
-    model: nn.Module | LoadedModel,
+    model: nn.Module | LoadedModel | Callable[..., Any],
     inputs: Inputs,
     attribution: str | Attribution | Sequence[str | Attribution] = "grad_cam",
     *,
     target: Target | top | several = None,
+    of: Explained | Any = 0,
+    arguments: Arguments = (),
     preprocessing: Preprocessing | None = None,
     categories: Sequence[str] | None = None,
     seed: int = 0,
@@ -121,14 +175,23 @@ def explain(
     fold: bool = False,
     compile: bool | str = False,
     **settings: Any,
-) -> Explanation | dict[str, Explanation] | list[Explanation] | dict[str, list[Explanation]]:
+) -> (
+    Explanation
+    | JointExplanation
+    | list[Explanation]
+    | dict[str, Explanation]
+    | dict[str, JointExplanation]
+    | dict[str, list[Explanation]]
+):
     """Why does the model give these inputs their scores?
 
     Args:
         model: in eval mode; it is never changed. Of :func:`cnnviz.load_model`, its preprocessing and class names are
-            used too.
-        inputs: (N, C, *spatial), normalized as the model expects; several inputs as a tuple, whose first is explained.
-            Where the preprocessing is known also pictures: paths or PIL images, one or a list.
+            used too. Methods that need only scores also take any callable, TorchScript, exported programs and ONNX
+            sessions, see :func:`cnnviz.black_box`.
+        inputs: (N, C, *spatial), normalized as the model expects; a list of tensors (C, *spatial) or (1, C, *spatial)
+            is one batch. Several inputs of the model are a tuple, or a mapping from the names of its arguments. Where
+            the preprocessing is known also pictures: paths or PIL images, one or a list.
         attribution: a method's name, a formula, or any callable of a :class:`~cnnviz.Run`; or a sequence of them, which
             share their forward and backward passes.
         target: what is explained. None: what the model says, the predicted class; of a single score the class where it
@@ -138,6 +201,14 @@ def explain(
             is called with outputs of whole batches. An objective, such as ``channel("features.3", 5)``, or one of
             :mod:`cnnviz.targets`, such as ``box(0)``. A list with one of these for each input, whose functions read
             the output of that input alone. Or ``top(k)`` or ``several(a, b)``, for a list of explanations.
+        of: which of several inputs is explained, by its number or name. ``"all"``, or several of them, are explained
+            together: a path leads all of them from their baselines, subsets take segments of all, and values of all
+            add up. ``baseline``, ``baselines`` and ``segments`` are then a tuple with one for each input, or one for
+            all. A method's name or a formula is the setting ``of`` of methods such as SmoothGrad.
+        arguments: further arguments of the model, explained by nobody: a mapping from names or positions to values, or
+            a sequence of those that follow the inputs. A tensor whose first dimension is N, in lists and dicts too, has
+            one row for each input; other values are handed on as they are. ``cnnviz.explanations.shared(value)`` says
+            of a tensor with N rows that all inputs share it.
         preprocessing: turns the inputs back into pictures when they are drawn.
         categories: class names by index.
         seed: of all randomness; the same seed gives the same values on the same device.
@@ -159,6 +230,8 @@ def explain(
     Returns:
         An :class:`~cnnviz.Explanation`; for a sequence a dict of them, by the names given (the recipe, for formulas).
         With ``top`` or ``several`` as target, a list of them in place of each.
+        Where several inputs are explained together, a :class:`~cnnviz.explanations.JointExplanation`, a tuple with one
+        for each.
 
     Raises:
         ValueError, TypeError, LookupError: for a model in training mode, inputs that are not finite or do not fit,
@@ -168,11 +241,13 @@ def explain(
         preprocessing = preprocessing or model.preprocessing
         categories = categories or model.categories
         model = model.module
-    network = unwrap(model)
+    network = as_network(model)
     check_model(network)
     names = tuple(categories) if categories is not None else None
-    first, *others = input_tensors(network, inputs, preprocessing)
-    check_inputs(network, (first, *others))
+    if not chooses_input(of, inputs):
+        settings, of = settings | {"of": of}, 0
+    call, explained = called_with(network, inputs, arguments, of, preprocessing)
+    first = call.first
     with torch.inference_mode(False):  # a graph cannot keep tensors made in it
         asked = target.targets if isinstance(target, several) else [None if isinstance(target, top) else target]
         questions = [_resolved(network, first, each, names) for each in asked]
@@ -184,11 +259,18 @@ def explain(
         forms="a method's name, a formula, or a callable of a run",
         configured="a formula, which has its settings in it",
     )
+    check_seen(network, methods)
     options = ExplainOptions(seed, memory, before_softmax, before_sigmoid, precision, fold, compile)
-    network, run_options = options.prepare(network, (first, *others), preprocessing, names)
+    network, run_options = options.prepare(network, call, preprocessing, names)
     count = target.count if isinstance(target, top) else None
-    answers = answered_together(network, (first, *others), questions, methods, run_options, count)
-    answers = [{name: replace(answer, options=options) for name, answer in each.items()} for each in answers]
+    by_target = answered_together(network, call, questions, methods, run_options, count)
+    together = not isinstance(of, int | str) or (of == "all" and "all" not in explained)
+
+    def told(parts: list[Explanation]) -> Explanation | JointExplanation:
+        answers = [replace(part, options=options, of=key) for part, key in zip(parts, explained, strict=True)]
+        return JointExplanation(answers) if together else answers[0]
+
+    answers: list[dict[str, Any]] = [{name: told(parts) for name, parts in each.items()} for each in by_target]
     if isinstance(target, top | several):
         lists = {name: [each[name] for each in answers] for name in methods}
         return next(iter(lists.values())) if single else lists
@@ -197,20 +279,20 @@ def explain(
 
 def answered_together(
     model: nn.Module,
-    inputs: Sequence[Tensor],
+    inputs: ModelInputs,
     targets: Sequence[Any],
     methods: Mapping[str, Attribution],
     options: RunOptions,
     top: int | None = None,
-) -> list[dict[str, Explanation]]:
+) -> list[dict[str, list[Explanation]]]:
     """As :func:`answered` for each target, or for the ``top`` classes by rank; one forward pass serves all."""
     if len(targets) == 1 and top is None:
         return [answered(model, inputs, targets[0], methods, options)]
-    first, *others = inputs
+    first = inputs.first
     targets = [target.to(first.device) if isinstance(target, Tensor) else target for target in targets]
     layers = (layer for target in targets for layer in Question(target, options, len(first)).layers)
     needed = plan(*methods.values()) | Plan(score_layers=frozenset(layers), again=True)
-    run = Run(model, first, targets[0], others=others, plan=needed, options=options)
+    run = Run(model, inputs, targets[0], plan=needed, options=options)
     with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, options.precision):
         if top is not None:
             run.score  # noqa: B018  # what is wrong with the model or its input shows here
@@ -233,17 +315,16 @@ def _resolved(model: nn.Module, first: Tensor, target: Target, categories: tuple
 
 def answered(
     model: nn.Module,
-    inputs: Sequence[Tensor],
+    inputs: ModelInputs,
     target: Any,
     methods: Mapping[str, Attribution],
     options: RunOptions,
-) -> dict[str, Explanation]:
-    """The explanations that several methods give of one score, by the names of the methods."""
-    first, *others = inputs
-    target = target.to(first.device) if isinstance(target, Tensor) else target
-    run = Run(model, first, target, others=others, plan=plan(*methods.values()), options=options)
-    drawn, question = Draws(first.device), question_of_thread()
-    with torch.inference_mode(False), torch.no_grad(), converted_once(first.device, options.precision):
+) -> dict[str, list[Explanation]]:
+    """The explanations that several methods give of one score, by the names of the methods; one for each input."""
+    target = target.to(inputs.first.device) if isinstance(target, Tensor) else target
+    run = Run(model, inputs, target, plan=plan(*methods.values()), options=options)
+    drawn, question = Draws(inputs.first.device), question_of_thread()
+    with torch.inference_mode(False), torch.no_grad(), converted_once(inputs.first.device, options.precision):
         score = run.score  # asked first: what is wrong with the model, its input or the target shows here
         if drawn or (question is not None and question.holds(model, GENERATORS)):
             _compare_passes(run, score)
@@ -268,57 +349,51 @@ def recipe_of(method: Attribution, run: Run) -> str:
     return method.recipe(run) if isinstance(method, Expr) else name_of(method)
 
 
-def _answer(run: Run, score: Tensor, method: Attribution) -> Explanation:
+def _answer(run: Run, score: Tensor, method: Attribution) -> list[Explanation]:
+    """What a method gives for each input that is explained."""
     recipe = recipe_of(method, run)
     values = method(run)
     expected = f"an attribution gives ({len(run.inputs)}, C, *spatial), with {run.inputs.ndim} dimensions as the input"
     if not isinstance(values, Tensor):
         raise TypeError(f"{recipe} gave a {type(values).__name__}; {expected}")
-    rank = max(run.inputs.ndim, 2)
-    ranks = (
-        {rank} if run.layers.own_grid is None else {rank, 2 + len(run.layers.own_grid)}
-    )  # the grid of a layer may be its own
-    if values.ndim not in ranks or len(values) != len(run.inputs):
-        raise ValueError(f"{recipe} gave {tuple(values.shape)}; {expected}")
+    apart = run.model_inputs.by_input
+    inputs, shape = apart(run.inputs.detach().clone()), values.shape  # the caller may fill his batch anew
+    if len(inputs) > 1 and shape != run.inputs.shape:
+        raise ValueError(
+            f"{recipe} gave {tuple(shape)} for {len(inputs)} inputs that are explained together, "
+            "and nothing tells which of them a value is of; explain them one after the other: of=0, of=1"
+        )
+    rank, own = max(run.inputs.ndim, 2), run.layers.own_grid  # the grid of a layer may be its own
+    if len(shape) not in {rank, rank if own is None else 2 + len(own)} or len(values) != len(run.inputs):
+        raise ValueError(f"{recipe} gave {tuple(shape)}; {expected}")
     check_finite(values, f"what {recipe} gives")
-    return Explanation(
-        values=values.clone() if values.data_ptr() == run.inputs.data_ptr() else values.detach(),
-        inputs=run.inputs.detach().clone(),  # the caller may fill his batch anew
+    values = values.clone() if values.data_ptr() == run.inputs.data_ptr() else values.detach()
+    notes = _notes(run, method)
+    whole = Explanation(
+        values=values,
+        inputs=inputs[0],
         target=run.target,
         score=score,
         recipe=recipe,
         preprocessing=run.options.preprocessing,
         categories=run.options.categories,
-        notes=_notes(run, method),
+        notes=notes,
         renderer=method.renderer if isinstance(method, ConfiguredAttribution) else None,
         objective=objectives_of(run),
         probability=probability_of(run),
         boxes=target_boxes(run),
+        together=len(inputs),
         attribution=method,
     )
-
-
-def input_tensors(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None) -> list[Tensor]:
-    """All inputs of the model, (N, ...), from what a user hands over as :func:`explain` says."""
-    several = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
-    if not several:
-        raise ValueError("there are no inputs; give at least one")
-    if isinstance(inputs, list) and takes_list(model) and all(isinstance(each, Tensor) for each in inputs):
-        return [_stacked(inputs)]
-    if any(isinstance(each, Tensor) for each in several):
-        return several
-    from cnnviz.images.files import read_input
-
-    if preprocessing is None:
-        raise TypeError(
-            f"the input is a {type(several[0]).__name__}; "
-            "without a preprocessing only tensors (N, C, *spatial) are taken"
+    return [
+        replace(
+            whole,
+            values=part.contiguous(),
+            inputs=inputs[number].contiguous(),
+            notes={name: apart(note)[number] if note.shape == shape else note for name, note in notes.items()},
         )
-    weight = next(model.parameters(), None)
-    batch = torch.stack(
-        [read_input(each, preprocessing) if isinstance(each, str | Path) else preprocessing(each) for each in several]
-    )
-    return [batch if weight is None else batch.to(weight.device, weight.dtype)]
+        for number, part in enumerate(apart(values))
+    ]
 
 
 def _stacked(images: Sequence[Tensor]) -> Tensor:

@@ -61,6 +61,10 @@ class Explanation:
     """(N, B, 4) the detections explained, as x1, y1, x2, y2 in pixels of the input; None for other targets."""
     options: ExplainOptions = field(default_factory=ExplainOptions)
     """How it was computed; metrics that ask the model again ask it so."""
+    of: int | str = 0
+    """Which of the model's inputs was explained: its number, or its name where they were given by name."""
+    together: int = 1
+    """How many of the model's inputs were explained together, as for ``of="all"``."""
     attribution: Attribution | None = field(default=None, repr=False)
     """What computed the values; None for an explanation read from a file, or pickled."""
 
@@ -163,33 +167,44 @@ class Explanation:
 
         check_file(Path(path), "an explanation")
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                about = read_description((file.metadata() or {})["cnnviz"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
-            explanation = cls(
-                values=tensors["values"],
-                inputs=tensors["inputs"],
-                target=tensors.get("target"),
-                score=tensors["score"],
-                recipe=about["recipe"],
-                preprocessing=Preprocessing.from_dict(about["preprocessing"]) if about["preprocessing"] else None,
-                categories=tuple(about["categories"]) if about["categories"] else None,
-                notes={name.removeprefix(NOTE): tensor for name, tensor in tensors.items() if name.startswith(NOTE)},
-                renderer=about["renderer"],
-                objective=tuple(told) if isinstance(told := about.get("objective"), list) else told,
-                probability=tensors.get("probability"),
-                boxes=tensors.get("boxes"),
-                options=ExplainOptions(**about.get("options", {})),  # 0.3.0 kept none
-            )
-            check_explanation(explanation)
-            check_values_finite(explanation)
+            tensors, about = _read(path)
+            if "explanations" not in about:
+                return cls._unpacked(tensors, about)
         except KeyError as error:
             raise ValueError(f"{path} is not an explanation that cnnviz saved: it has no {error}") from error
         except (safetensors.SafetensorError, NotImplementedError, TypeError, ValueError, OSError) as error:
             raise ValueError(f"{path} is not an explanation that cnnviz saved: {one_line(error)}") from error
+        raise ValueError(
+            f"{path} holds explanations of {len(about['explanations'])} inputs; "
+            "read it by cnnviz.explanations.JointExplanation.load"
+        )
+
+    @classmethod
+    def _unpacked(cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Explanation:
+        explanation = cls(
+            values=tensors["values"],
+            inputs=tensors["inputs"],
+            target=tensors.get("target"),
+            score=tensors["score"],
+            recipe=about["recipe"],
+            preprocessing=Preprocessing.from_dict(about["preprocessing"]) if about["preprocessing"] else None,
+            categories=tuple(about["categories"]) if about["categories"] else None,
+            notes={name.removeprefix(NOTE): tensor for name, tensor in tensors.items() if name.startswith(NOTE)},
+            renderer=about["renderer"],
+            objective=about.get("objective"),
+            options=ExplainOptions(**about.get("options", {})),  # 0.3.0 kept none
+            of=about.get("of", 0),
+            together=about.get("together", 1),
+        )
+        check_explanation(explanation)
+        check_values_finite(explanation)
         return explanation
 
     def _packed(self) -> bytes:
+        return packed(*self._contents())
+
+    def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors and the description that a file holds."""
         tensors = {"values": self.values, "inputs": self.inputs, "score": self.score}
         more = {"target": self.target, "probability": self.probability, "boxes": self.boxes}
         tensors |= {name: tensor for name, tensor in more.items() if tensor is not None}
@@ -201,12 +216,68 @@ class Explanation:
             "renderer": self.renderer,
             "objective": self.objective,
             "options": asdict(self.options),
+            "of": self.of,
+            "together": self.together,
             "versions": {name: version(name) for name in ("cnnviz", "torch")},
         }
-        return packed(tensors, about)
+        return tensors, about
 
     def _repr_png_(self) -> bytes:
         return encoded(np.asarray(_side_by_side(self.render())), ".png")
+
+
+class JointExplanation(tuple[Explanation, ...]):
+    """Explanations of several inputs of one model, one for each, computed together.
+
+    Where a method has a path or subsets, all inputs move along it together; values of all inputs add up.
+    """
+
+    def save(self, path: str | Path, renderer: str | Renderer | None = None, **settings: Any) -> list[Path]:
+        """As :meth:`Explanation.save`; pictures are those of the first input, then of the second, and so on."""
+
+        def pictures() -> list[NDArray[np.uint8]]:
+            return [picture for each in self for picture in each.render(renderer, **settings)]
+
+        return write_result(path, self._packed, pictures)
+
+    @classmethod
+    def load(cls, path: str | Path) -> JointExplanation:
+        """Read back what ``save("….safetensors")`` kept. Raises ValueError for a file that holds something else."""
+        import safetensors
+
+        try:
+            tensors, about = _read(path)
+            parts = []
+            for number, each in enumerate(about["explanations"]):
+                own = f"{number}."
+                chosen = {name.removeprefix(own): value for name, value in tensors.items() if name.startswith(own)}
+                parts.append(Explanation._unpacked(chosen, each))
+            return cls(parts)
+        except KeyError as error:
+            reason = f"it has no {error}"
+            raise ValueError(f"{path} holds no explanations of several inputs that cnnviz saved: {reason}") from error
+        except (safetensors.SafetensorError, NotImplementedError, TypeError, ValueError, OSError) as error:
+            reason = one_line(error)
+            raise ValueError(f"{path} holds no explanations of several inputs that cnnviz saved: {reason}") from error
+
+    def _packed(self) -> bytes:
+        contents = [each._contents() for each in self]
+        # copies: a file can't hold one tensor under two names
+        tensors = {
+            f"{number}.{name}": value.clone()
+            for number, (part, _) in enumerate(contents)
+            for name, value in part.items()
+        }
+        return packed(tensors, {"explanations": [about for _, about in contents]})
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a file, and what is said about them."""
+    import safetensors
+
+    with safetensors.safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+        return tensors, read_description((file.metadata() or {})["cnnviz"])
 
 
 def joined(batches: Sequence[Explanation]) -> Explanation:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.validation import check_dense, check_inputs, check_model, unwrap
+from cnnviz.engine.model_inputs import plain
+from cnnviz.engine.validation import as_network, check_dense, check_inputs, check_model
 from cnnviz.explanations.evidence_maps import evidence
 from cnnviz.explanations.explain import answered, recipe_of
 from cnnviz.explanations.explanation import Explanation
@@ -77,16 +78,21 @@ class Trial:
         names |= {None: run.layer_name(None)} if isinstance(method, Expr) and method.automatic() else {}
         network, options = run.model, replace(run.options, names=names)
         if model is not None:
-            network = unwrap(model.module if isinstance(model, LoadedModel) else model)
+            network = as_network(model.module if isinstance(model, LoadedModel) else model)
             options = replace(options, folded=None, compiled=None)  # these stand for the model explained
         check_model(network)
-        all_inputs = (run.inputs if inputs is None else inputs, *run.others)
-        check_inputs(network, all_inputs)
-        return answered(network, all_inputs, run.question.target, {"again": method}, options)["again"].values
+        all_inputs = run.model_inputs if inputs is None else run.model_inputs.with_first(inputs)
+        check_inputs(network, all_inputs.tensors)
+        return answered(network, all_inputs, run.question.target, {"again": method}, options)["again"][0].values
 
     @cached_property
     def _method(self) -> Attribution:
         """What computed the explanation. Raises ValueError where it is not known, or another was given."""
+        if self.explanation.together > 1:
+            raise ValueError(
+                f"the metric explains again, and {self.explanation.together} inputs were explained together; "
+                f"give an explanation of one, of={self.explanation.of!r}"
+            )
         if self.attribution is None:
             if self.explanation.attribution is None:
                 raise ValueError(
@@ -107,7 +113,7 @@ def checked_masks(masks: Any, explanation: Explanation) -> Tensor:
     """Masks as bool on the explanation's device. Raises ValueError for another shape, or numbers that are no mask."""
     tensor = torch.as_tensor(masks)
     check_dense(tensor, "what is given as masks")
-    tensor = tensor.to(explanation.values.device)
+    tensor = plain(tensor).to(explanation.values.device)
     expected = (len(explanation), *explanation.inputs.shape[2:])
     if tuple(tensor.shape) != expected:
         raise ValueError(f"masks are {tuple(tensor.shape)} where {expected} is needed: one for each input, of its size")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.forward import Head
+from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.speed import conv_bn_folding
 from cnnviz.engine.speed.autocast import Precision, lower
 from cnnviz.engine.speed.compilation import compiled
@@ -45,16 +46,18 @@ class ExplainOptions:
     def prepare(
         self,
         model: nn.Module,
-        inputs: Sequence[Tensor],
+        inputs: ModelInputs,
         preprocessing: Preprocessing | None,
         categories: tuple[str, ...] | None,
     ) -> tuple[nn.Module, RunOptions]:
         """The network that is asked, a private copy if batch norms are folded, and the options of runs on it.
 
-        ``inputs`` are all inputs of the model, (N, ...) each. Raises ValueError where precision or folding can't be
+        ``inputs`` are all that the model is called with. Raises ValueError where precision or folding can't be
         had, LookupError for a compiler that does not exist.
         """
-        precision = lower(self.precision, model, inputs[0])
+        if isinstance(model, BlackBox) and (self.precision != "float32" or self.fold or self.compile):
+            raise ValueError("a black box is called as it is; leave precision, fold and compile out")
+        precision = lower(self.precision, model, inputs.first)
         with torch.inference_mode(False):  # a graph cannot be passed by weights made in it
             folded = conv_bn_folding.fold(model, inputs) if self.fold else None
         network = folded.model if folded else model

@@ -90,6 +90,9 @@ class _comparison(Expr):
     rule: Rule
     baselines: Points
 
+    def scores_only(self) -> bool:
+        return False
+
     def compute(self, run: Run) -> Tensor:
         items, weights = len(run.inputs), self.baselines.weights(run).tolist()
         mean, repeated = RunningMean(), {1: run}

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnviz.engine.model_inputs import plain
 from cnnviz.engine.validation import check_dense
 from cnnviz.registry.configured import code
 from cnnviz.run.plan import Plan
@@ -44,6 +45,10 @@ class Expr:
     def automatic(self) -> bool:
         """True if a part of it names no layer, so that the last one that is a place for a map is chosen."""
         return any(part.automatic() for part in self.parts())
+
+    def scores_only(self) -> bool:
+        """True if it asks for nothing but scores: no gradients, no layers."""
+        return self.plan().scores_only and all(part.scores_only() for part in self.parts())
 
     def recipe(self, run: Run) -> str:
         """The formula as a user would write it, with the layers that were chosen for it."""
@@ -192,7 +197,7 @@ def plan(*attributions: Any) -> Plan:
 def frozen(value: Any) -> Any:
     """The value as part of a formula, which must be hashable."""
     if isinstance(value, Tensor):
-        return Constant(value)
+        return Constant(plain(value))
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return tuple(map(frozen, value))
     try:

@@ -100,13 +100,19 @@ class noisy:
         for place in range(start, stop):
             generator, shape = run.generator_of(run.copies, place), inputs.shape[1:]
             draws.append(torch.randn(shape, generator=generator, device=inputs.device, dtype=inputs.dtype))
-        flat = inputs.flatten(1)
-        reach = (flat.amax(1) - flat.amin(1)).view(-1, *(1,) * (inputs.ndim - 1))
-        return inputs + self.sigma * reach * torch.stack(draws)[:, None]
+        noise = torch.stack(draws)[:, None].expand(-1, *inputs.shape)
+        pairs = zip(run.model_inputs.by_input(inputs), run.model_inputs.by_input(noise), strict=True)
+        return run.model_inputs.joined([part + self.sigma * _reach(part) * draw for part, draw in pairs])
 
     def weights(self, run: Run) -> Tensor:
         """What each counts for in a mean, (K,)."""
         return torch.full((self.samples,), 1 / self.samples, dtype=torch.float64)
+
+
+def _reach(inputs: Tensor) -> Tensor:
+    """Each input's maximum minus its minimum, (N, 1, ...)."""
+    flat = inputs.flatten(1)
+    return (flat.amax(1) - flat.amin(1)).view(-1, *(1,) * (inputs.ndim - 1))
 
 
 @dataclass(frozen=True)

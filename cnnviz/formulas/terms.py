@@ -95,7 +95,7 @@ class bias_maps(Expr):
     each: Callable[[Tensor], Tensor]
 
     def compute(self, run: Run) -> Tensor:
-        if run.inputs.ndim < 3:
+        if not run.model_inputs.size:
             raise ValueError(f"the input is {tuple(run.inputs.shape)}, without spatial extent: a map has no place")
         total = torch.zeros_like(run.inputs[:, :1])
         for term in run.bias_gradients():
@@ -122,10 +122,14 @@ class bias_share(Expr):
 
 @dataclass(frozen=True, repr=False)
 class procedure(Expr):
-    """A step that no formula expresses: any function of the run. ``needs`` are formulas whose parts it will ask for."""
+    """A step that no formula expresses: any function of the run.
+
+    ``needs`` are formulas whose parts it will ask for, ``elsewhere`` those that it will ask for at other inputs.
+    """
 
     func: Callable[[Run], Tensor]
     needs: tuple[Expr, ...] = ()
+    elsewhere: tuple[Expr, ...] = ()
 
     def compute(self, run: Run) -> Tensor:
         return self.func(run)
@@ -145,9 +149,14 @@ class upsample(Expr):
     mode: Literal["linear", "nearest", "corners"] = "linear"
 
     def compute(self, run: Run) -> Tensor:
+        size = run.model_inputs.size
+        if not size:
+            raise ValueError(
+                f"the input is {tuple(run.inputs.shape)}, without spatial extent: a map has no place there"
+            )
         values = self.of(run)
         run.layers.check_over_input()
-        return resize(values, run.inputs.shape[2:], self.mode)
+        return resize(values, size, self.mode)
 
 
 @dataclass(frozen=True, repr=False)

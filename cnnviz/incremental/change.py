@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cnnviz.engine.forward import Head
 from cnnviz.engine.layers import InputPlace, Site
+from cnnviz.engine.model_inputs import AnyInputs
 from cnnviz.incremental.boxes import Boxes
 from cnnviz.incremental.tape import expanded
 
@@ -23,8 +24,8 @@ class Query:
     """One input, and how the score of its variants is read."""
 
     model: nn.Module
-    inputs: Sequence[Tensor]
-    """All inputs of the model, each (1, ...)."""
+    inputs: AnyInputs
+    """All that the model is called with, the tensors of the batch (1, ...) each."""
     read: Read
     apart: Callable[[int], bool] = lambda copies: True
     """Whether so many variants may pass through the model together, where the operations do not tell."""

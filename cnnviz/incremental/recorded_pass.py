@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.agreement import attempt
+from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.forward import ForwardHook, forward, layer_tensor, never_ran
 from cnnviz.engine.layers import InputPlace, Site
+from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.nested import tensors
 from cnnviz.incremental.change import Change, Query
 from cnnviz.incremental.region_cache import RegionCache
@@ -21,12 +22,12 @@ from cnnviz.incremental.tape import Recorder
 class RecordedPass:
     """One input's pass. Raises LookupError for a layer that never ran."""
 
-    def __init__(self, query: Query, change: Change, inputs: Sequence[Tensor], ordinary: bool):
+    def __init__(self, query: Query, change: Change, inputs: ModelInputs, ordinary: bool):
         self.device, self.times = inputs[0].device, 0
         self.input = self.output = inputs[0]
         """The input or the layer's output, as recorded, (1, C, *spatial)."""
-        copies = [tensor.clone() for tensor in inputs]  # the model may write into its input
-        recorder = Recorder(query.model, copies)
+        copies = inputs.each(Tensor.clone)  # the model may write into its input
+        recorder = Recorder(query.model, copies.tensors)
         if isinstance(change.site, InputPlace):
             recorder.begin(copies[0])
         layers: dict[str, Tensor] = {}
@@ -77,15 +78,18 @@ class RecordedPass:
 
 def recorded(query: Query, change: Change) -> RecordedPass | None:
     """The pass in the fastest memory format that the model takes; None where the model can't be recorded."""
-    first, *others = query.inputs
-    record = None
+    if isinstance(query.model, BlackBox):
+        return None
+    inputs = ModelInputs.of(query.inputs)
+    first, record = inputs.first, None
     if change.boxes is not None:  # cutting regions is faster there
-        record = attempt(lambda: RecordedPass(query, change, [channels_last(first), *others], False), lambda: None)
+        in_layout = inputs.with_first(channels_last(first))
+        record = attempt(lambda: RecordedPass(query, change, in_layout, False), lambda: None)
     if record is None:
-        record = attempt(lambda: RecordedPass(query, change, [first.contiguous(), *others], True), lambda: None)
+        record = attempt(lambda: RecordedPass(query, change, inputs.with_first(first.contiguous()), True), lambda: None)
     if record is not None and record.unknown:  # unless it uses the same tensors again, which are constants then
-        inputs, ordinary = [record.input, *others], record.cache.ordinary
-        record = attempt(lambda: RecordedPass(query, change, inputs, ordinary), lambda: None)
+        again, ordinary = inputs.with_first(record.input), record.cache.ordinary
+        record = attempt(lambda: RecordedPass(query, change, again, ordinary), lambda: None)
     return record
 
 

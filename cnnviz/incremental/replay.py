@@ -43,7 +43,7 @@ class Replay:
         numbers = group.numbers[part].tolist()
         changed = self._changed(group, part, numbers)
         inputs = self.whole.inputs(len(numbers), changed)
-        player = Player(Chunk(self.record.cache, group.plan, part), self.record.ops, len(numbers), inputs)
+        player = Player(Chunk(self.record.cache, group.plan, part), self.record.ops, len(numbers), inputs.tensors)
         if isinstance(self.change.site, InputPlace):
             player.begin(changed)
         scores = self.whole.passed(inputs, changed, player, lambda: self.whole.drawn_inputs(numbers))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cnnviz.engine.forward import ForwardHook, forward, layer_tensor, never_ran
 from cnnviz.engine.layers import InputPlace, Site
+from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.nested import mapped
 from cnnviz.incremental.change import Change, Query
 from cnnviz.incremental.player import Player
@@ -67,12 +68,12 @@ class WholePasses:
         if not self.times:
             raise never_ran(site.name)
 
-    def inputs(self, copies: int, changed: Tensor | None = None) -> list[Tensor]:
+    def inputs(self, copies: int, changed: Tensor | None = None) -> ModelInputs:
         """All inputs of the model, of which it may write each; the first one changed, if that is the site."""
-        first, *others = (expanded(tensor, copies) for tensor in self.query.inputs)
+        inputs = ModelInputs.of(self.query.inputs)
         if changed is None or not isinstance(self.change.site, InputPlace):
-            changed = first.clone()
-        return [changed, *(tensor.clone() for tensor in others)]
+            changed = expanded(inputs.first, copies).clone()
+        return inputs.repeated(changed)
 
     def drawn_inputs(self, numbers: Sequence[int]) -> Tensor:
         """The model's first input for these variants, (K, C, *spatial)."""
@@ -81,7 +82,7 @@ class WholePasses:
         return self.change.drawn(numbers, first) if at_input else expanded(first, len(numbers))
 
     def passed(
-        self, inputs: Sequence[Tensor], changed: Tensor | None, player: Player | None, drawn: Callable[[], Tensor]
+        self, inputs: ModelInputs, changed: Tensor | None, player: Player | None, drawn: Callable[[], Tensor]
     ) -> Tensor:
         """Scores (K,) read from one pass, whose layer's output is replaced unless the input was."""
         query, layers = self.query, dict[str, Tensor]()
@@ -91,7 +92,7 @@ class WholePasses:
         modes = [] if player is None else [player]
         output = forward(query.model, inputs, hooks=hooks, modes=modes, before=query.before, copy=False)
         output = output if player is None else mapped(full, output)
-        return query.read(output, layers, len(inputs[0]), drawn).detach()
+        return query.read(output, layers, len(inputs.first), drawn).detach()
 
     def _replaces(self, site: Site, changed: Tensor, player: Player | None) -> ForwardHook:
         calls, wanted = 0, site.call or self.times

@@ -14,6 +14,7 @@ from cnnviz.engine.grid_reading import GridReading, NoGrid, reading_by_hand
 from cnnviz.engine.layer_flow import LayerFlow, layer_flow
 from cnnviz.engine.layers import InputPlace, Layer, LayerAt, Site, chosen, layer_name
 from cnnviz.engine.model_facts import facts_of
+from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.run.objectives import Objective
 from cnnviz.run.question import Question
 
@@ -26,9 +27,9 @@ class LayerChoice:
     """
 
     def __init__(
-        self, model: nn.Module, inputs: Sequence[Tensor], question: Question, settle: Callable[[Question], Question]
+        self, model: nn.Module, inputs: ModelInputs, question: Question, settle: Callable[[Question], Question]
     ):
-        self.model, self.inputs, self.question, self.settle = model, tuple(inputs), question, settle
+        self.model, self.inputs, self.question, self.settle = model, inputs, question, settle
         self.names: dict[Layer, str] = {}
         """Layers by what they were given as, as far as they are known."""
         self._flow: LayerFlow | None = None
@@ -197,7 +198,7 @@ class LayerChoice:
             question = self.settle(question)  # what targets refer to is found in the plain pass
         if _of_classes(question) and not self._whole:
             # the classes of the first two tell as much; what knows its place in the batch reads all of it
-            inputs = tuple(tensor[:2] for tensor in inputs)
+            inputs = inputs.rows(slice(0, 2))
             target = question.target[:2] if isinstance(question.target, Tensor) else None
             question = replace(question, target=target, items=len(inputs[0]))
         names = {layer: self.name(layer) for layer in question.layers}
@@ -209,7 +210,7 @@ class LayerChoice:
         return layer_flow(self.model, inputs, read, [*names.values()], question.options.before)
 
     def _key(self, *more: Hashable) -> Hashable:
-        shapes = tuple(tensor.shape[1:] for tensor in self.inputs)
+        shapes = tuple(tensor.shape[1:] for tensor in self.inputs.tensors)
         items = len(self.inputs[0])
         count = min(items, 2) if _of_classes(self.question) and not self._whole else items
         return "layer flow", shapes, count, self.question.options.before, self._kind(), *more

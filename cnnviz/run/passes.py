@@ -14,10 +14,12 @@ from cnnviz.engine.agreement import attempted
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batching import is_out_of_memory
 from cnnviz.engine.bias_terms import BiasTerm
+from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.forward import never_ran
 from cnnviz.engine.item_traces import ItemTraces, Unjoinable
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, Site, is_automatic
+from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
 from cnnviz.engine.switch import Switchboard
 from cnnviz.engine.trace import PassOptions, Trace, TraceRequest
@@ -30,13 +32,15 @@ from cnnviz.run.question import Question, with_neighbours
 
 SCORE = "the model's score"  # in error texts, of the inputs as they are
 
+A_LAYER = Plan(layers=frozenset({None}))
+
 
 class Passes:
     """All passes of one question for one set of inputs; another forward pass is made where the plan grows.
 
     Args:
         model: in eval mode.
-        inputs: all inputs of the model, the explained one first.
+        inputs: all that the model is called with, the explained input first.
         question: how the score is read.
         plan: what the pass must serve.
         size: True to measure the bytes of the pass, and to follow its batch axis.
@@ -48,7 +52,7 @@ class Passes:
     def __init__(
         self,
         model: nn.Module,
-        inputs: tuple[Tensor, ...],
+        inputs: ModelInputs,
         question: Question,
         plan: Plan,
         *,
@@ -87,9 +91,9 @@ class Passes:
     def settled(self) -> Question:
         """The question with what this pass decides for all variants: predicted classes, and what targets refer to."""
         if self.question.objectives and not self.question.settled:
-            trace, others = self.trace, self.inputs[1:]
+            trace = self.trace
             seen = Seen(trace.ordinary(trace.input), trace.output, self.by_layer(trace.score_layers))
-            pass_of = lambda inputs: Passes(self.model, (inputs, *others), self.question, Plan())  # noqa: E731
+            pass_of = lambda inputs: Passes(self.model, self.inputs.repeated(inputs), self.question, Plan())  # noqa: E731
             self.question = self.question.settle(plain_pass(seen, self.question.options, pass_of))
         if self.question.target is None:
             self.question = replace(self.question, target=self.prediction())
@@ -102,18 +106,17 @@ class Passes:
 
     def at(self, inputs: Tensor, plan: Plan | None = None, *, size: bool = False, compiled: bool = True) -> Passes:
         """The same question about other inputs, (K*N, C, *spatial): K variants, one whole batch after the other."""
-        first, *others = self.inputs
+        first = self.inputs.first
         copies, rest = divmod(len(inputs), len(first))
         if rest or not copies:
             raise ValueError(f"there are {len(inputs)} other inputs for a batch of {len(first)}; give whole batches")
         question = self.question if self.target is None else self.question.repeated(copies)
         if not compiled:
             question = replace(question, options=replace(question.options, compiled=None))
-        repeated = (tensor.repeat(copies, *(1,) * (tensor.ndim - 1)) for tensor in others)
         choice = self.choice if inputs.shape[1:] == first.shape[1:] else None
         label = "the model's score of a changed input"
         plan = (plan or Plan()) | Plan(score_layers=question.layers)
-        by_items, all_inputs = self.asked_by_items, (inputs, *repeated)
+        by_items, all_inputs = self.asked_by_items, self.inputs.repeated(inputs)
         other = Passes(self.model, all_inputs, question, plan, size=size, choice=choice, by_items=by_items, label=label)
         other.keep_bindings = False
         return other
@@ -125,9 +128,10 @@ class Passes:
             trace.output, partial(trace.ordinary, trace.input), self.by_layer(trace.score_layers)
         )
         question = self.question.of(part, batch)
-        inputs = tuple(tensor[part] for tensor in self.inputs)
         plan = Plan(score_layers=question.layers)
-        other = Passes(self.model, inputs, question, plan, choice=self.choice, by_items=self.asked_by_items)
+        other = Passes(
+            self.model, self.inputs.rows(part), question, plan, choice=self.choice, by_items=self.asked_by_items
+        )
         other.keep_bindings = False
         return other
 
@@ -187,6 +191,7 @@ class Passes:
 
     def layer_name(self, layer: Layer) -> str:
         """The dotted name of a layer; None finds the last one that is a place for a map."""
+        _check_seen(self.model, A_LAYER)
         return self.choice.name(layer)
 
     def activation(self, site: Site) -> Tensor:
@@ -237,6 +242,7 @@ class Passes:
                 self._forget()
 
     def _forward(self) -> Trace | ItemTraces:
+        _check_seen(self.model, self.plan)
         trace = self._passed()
         if not self.choice.fits(trace.counts, trace.order) and self.choice.renew():
             trace = self._passed()
@@ -271,9 +277,9 @@ class Passes:
         return self._of(self.inputs, request) if trace is None else trace
 
     def _of_item(self, switchboard: Switchboard, request: TraceRequest, item: int) -> Trace:
-        return self._of(tuple(tensor[item : item + 1] for tensor in self.inputs), request, switchboard)
+        return self._of(self.inputs.rows(slice(item, item + 1)), request, switchboard)
 
-    def _of(self, inputs: tuple[Tensor, ...], request: TraceRequest, switchboard: Switchboard | None = None) -> Trace:
+    def _of(self, inputs: ModelInputs, request: TraceRequest, switchboard: Switchboard | None = None) -> Trace:
         """One forward pass, whose graph holds all that the score depends on."""
         trace = self._fastest(inputs, request, switchboard)
         if trace.lost and not trace.whole:  # a copy stood where the model holds the layer's own output
@@ -281,9 +287,7 @@ class Passes:
             trace = self._fastest(inputs, request, switchboard)
         return trace
 
-    def _fastest(
-        self, inputs: tuple[Tensor, ...], request: TraceRequest, switchboard: Switchboard | None = None
-    ) -> Trace:
+    def _fastest(self, inputs: ModelInputs, request: TraceRequest, switchboard: Switchboard | None = None) -> Trace:
         """One forward pass, in the fastest way that the model takes."""
         options = self.question.options
 
@@ -381,3 +385,9 @@ class Passes:
     def _forget(self) -> None:
         self._trace = self._score = self._biases = None
         self._gradients.clear()
+
+
+def _check_seen(model: nn.Module, plan: Plan) -> None:
+    """Raises TypeError where more than scores is asked of a black box."""
+    if isinstance(model, BlackBox) and not plan.scores_only:
+        raise TypeError(f"gradients or layers are asked for, and {model.reason}")

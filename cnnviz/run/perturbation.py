@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.engine import batching
+from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.layers import INPUT, InputPlace, Site
 from cnnviz.engine.validation import check_finite
 from cnnviz.incremental.boxes import Boxes
@@ -89,7 +90,7 @@ def scores_of_changes(
     if not isinstance(site, InputPlace) and not alone and needed:
         made_of = passes.activation(site)
     where = None if boxes is None else Boxes.of(boxes, (first if made_of is None else made_of).shape[2:])
-    if at_input and not is_independent(passes):
+    if at_input and (isinstance(passes.model, BlackBox) or not is_independent(passes)):
         return scores_of_inputs(passes, count, partial(_changed, first, count, values, where))
     evaluator = Evaluator(options.memory)
     scores = score.new_empty(count, len(first))
@@ -121,7 +122,7 @@ def _query(passes: Passes) -> Query:
     """What the evaluator asks the model about the inputs of these passes."""
     return Query(
         passes.model,
-        [tensor.detach() for tensor in passes.inputs],
+        passes.inputs.each(Tensor.detach),
         partial(_read, passes),
         partial(_beside, passes),
         [passes.layer_name(layer) for layer in passes.question.layers],

@@ -25,6 +25,11 @@ class Plan:
     references: frozenset[Rule] = frozenset()
     """Rules that compare another pass with this one, which has no gradients of its own then."""
 
+    @property
+    def scores_only(self) -> bool:
+        """True if it needs no gradients, layers or biases."""
+        return not (self.layers or self.gradients or self.score_layers or self.biases)
+
     def __or__(self, other: Plan) -> Plan:
         return Plan(
             self.layers | other.layers,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.layers import Layer
+from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.nested import is_result_of_each, mapped, tensors
 from cnnviz.run.objectives import Objective, class_score
 from cnnviz.run.options import RunOptions
@@ -77,7 +78,7 @@ class Question:
             target = tuple(map(_as_objective, bound))
         return replace(self, target=target, settled=True)
 
-    def knowing_the_head(self, model: nn.Module, inputs: Sequence[Tensor], output: Any) -> Question:
+    def knowing_the_head(self, model: nn.Module, inputs: ModelInputs, output: Any) -> Question:
         """The question with whether a sigmoid gave the model's only score, which is known after the pass."""
         if self.is_function or self.objectives:
             return self

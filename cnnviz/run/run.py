@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.item_traces import ItemTraces
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, Site
+from cnnviz.engine.model_inputs import ModelInputs, plain
 from cnnviz.engine.trace import Trace
 from cnnviz.run import perturbation
 from cnnviz.run.layer_reader import LayerReader
@@ -32,10 +33,10 @@ class Run:
 
     Args:
         model: in eval mode; it is never changed.
-        inputs: the tensor explained, (N, C, *spatial).
+        inputs: the tensor explained, (N, C, *spatial); or all that the model is called with.
         target: classes (N,), an objective, a function of the output, or a function for each input; None: the
             predicted classes.
-        others: the model's further inputs, each with the same batch size.
+        others: the model's further inputs, each with the same batch size; they follow the one explained.
         plan: what the forward pass must serve.
         options: shared by all runs derived from this one.
     """
@@ -43,20 +44,24 @@ class Run:
     def __init__(
         self,
         model: nn.Module,
-        inputs: Tensor,
+        inputs: Tensor | ModelInputs,
         target: AnyTarget = None,
         *,
         others: Sequence[Tensor] = (),
         plan: Plan | None = None,
         options: RunOptions | None = None,
     ):
-        question = Question(target, options or RunOptions(), len(inputs))
+        if isinstance(inputs, Tensor):
+            inputs = ModelInputs((plain(inputs), *map(plain, others)))
+        question = Question(target, options or RunOptions(), len(inputs.first))
         plan = (plan or Plan()) | Plan(score_layers=question.layers)
-        self._begin(Passes(model, (inputs, *others), question, plan), 1)
+        self._begin(Passes(model, inputs, question, plan), 1)
 
     def _begin(self, passes: Passes, copies: int, chosen: dict[str, int] | None = None) -> None:
         self._passes = passes
-        self.model, self.inputs, self.others = passes.model, passes.inputs[0], passes.inputs[1:]
+        self.model, self.inputs, self.others = passes.model, passes.inputs.first, passes.inputs.tensors[1:]
+        self.model_inputs = passes.inputs
+        """All that the model is called with, ``inputs`` first."""
         self.options = passes.question.options
         self.copies = copies
         """How many variants of the first question's batch ``inputs`` holds, one whole batch after the other."""
@@ -278,7 +283,7 @@ class Run:
             return self
         scores = class_scores(self.trace.output, len(self.inputs))
         transform = score_transform(
-            self.model, (self.inputs, *self.others), scores, self.options.precision or self.trace.output_dtype
+            self.model, self.model_inputs, scores, self.options.precision or self.trace.output_dtype
         )
         if transform is None:
             return self

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.forward import OutputRecorder, forward
 from cnnviz.engine.model_facts import facts_of
+from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.operations import SIGMOIDS
 
 ScoreTransform = Literal["softmax", "sigmoid"]
 
 
 def score_transform(
-    model: nn.Module, inputs: Sequence[Tensor], scores: Tensor, precision: torch.dtype
+    model: nn.Module, inputs: ModelInputs, scores: Tensor, precision: torch.dtype
 ) -> ScoreTransform | None:
     """Sigmoid for a single class, else softmax, for scores (N, K); None if they are probabilities already.
 
@@ -29,10 +30,15 @@ def score_transform(
         return transform
     if transform == "softmax" and bool(((values.sum(1) - 1).abs() < slack).all()):
         return None
+    if isinstance(model, BlackBox):
+        raise ValueError(
+            "all scores are between 0 and 1, and a black box does not show whether a sigmoid gave them; "
+            "take the scores as they are: score='logit' of methods, scale='score' of metrics"
+        )
     return None if ends_in_sigmoid(model, inputs) else transform
 
 
-def ends_in_sigmoid(model: nn.Module, inputs: Sequence[Tensor]) -> bool:
+def ends_in_sigmoid(model: nn.Module, inputs: ModelInputs) -> bool:
     """True if a sigmoid gave the model's output, which one more pass shows. Found once for each model."""
     facts, fact = facts_of(model), "ends in a sigmoid"
     if fact not in facts:

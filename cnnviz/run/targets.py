@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from cnnviz.engine.model_inputs import plain
 from cnnviz.engine.validation import COMPUTABLE, check_dense, whole_number
 
 Target: TypeAlias = (
@@ -34,6 +35,7 @@ def class_indices(target: Target, items: int, categories: tuple[str, ...] | None
     if target is None:
         return None
     if isinstance(target, Tensor):
+        target = plain(target)
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TypeError(f"the target is a {target.dtype} tensor; classes are whole numbers, such as torch.int64")
         numbers = target.reshape(-1).tolist()

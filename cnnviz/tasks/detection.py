@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.forward import forward
-from cnnviz.engine.validation import check_inputs, check_model, unwrap
-from cnnviz.explanations.explain import input_tensors
+from cnnviz.engine.validation import check_model, unwrap
+from cnnviz.explanations.inputs import called_with
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.detector_outputs import BoxesOf, proposals_of
@@ -63,8 +63,7 @@ def detect(
         model = model.module
     network = unwrap(model)
     check_model(network)
-    inputs = input_tensors(network, images, preprocessing)
-    check_inputs(network, inputs)
+    inputs, _ = called_with(network, images, preprocessing=preprocessing)
     output = forward(network, inputs)
     names = tuple(categories or ())
     with torch.no_grad():

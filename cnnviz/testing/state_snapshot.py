@@ -65,7 +65,7 @@ def state(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
         hooks = {key: tuple(entries) for key, entries in vars(module).items() if key.endswith("_hooks") and entries}
         state |= {
             f"replaces the module {place}": _Identity(module),
-            f"replaces the forward of {place}": type(module).forward,
+            f"replaces the forward of {place}": getattr(type(module), "forward", None),  # TorchScript has none
             f"changes the training flag of {place}": module.training,
             f"leaves hooks on {place}": hooks,
             f"leaves attributes on {place}": sorted(vars(module)),

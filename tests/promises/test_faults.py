@@ -215,13 +215,6 @@ REFUSED: dict[str, tuple[Callable[[], Asked], type[Exception], str]] = {
     ),
     "in training": (lambda: (Net().train(), batch(), TARGET), ValueError, r"call model.eval\(\) first"),
     "batch norm in training": (lambda: (training("bn"), batch(), TARGET), ValueError, r"'bn' is in training mode"),
-    "scripted": (lambda: (scripted(torch.jit.script), batch(), TARGET), TypeError, "before torch.jit"),
-    "traced": (
-        lambda: (scripted(lambda net: torch.jit.trace(net, batch())), batch(), TARGET),
-        TypeError,
-        "before torch.jit",
-    ),
-    "a part scripted": (lambda: (part_scripted(), batch(), TARGET), TypeError, "relu2.*before torch.jit"),
     "made in inference mode": (
         lambda: (born_in_inference_mode(), batch(), TARGET),
         ValueError,
@@ -240,9 +233,32 @@ def test_it_is_refused_with_the_reason(name: str, fault: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+# Operations inside of TorchScript can't be seen: what needs only scores is right, the rest is refused
+
+HIDDEN: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "scripted": (lambda: scripted(torch.jit.script), "before torch.jit"),
+    "traced": (lambda: scripted(lambda net: torch.jit.trace(net, batch())), "before torch.jit"),
+    "a part scripted": (part_scripted, "relu2.*before torch.jit"),
+}
+
+
+@every
+@pytest.mark.parametrize("fault", HIDDEN)
+def test_hidden_operations_are_explained_right_or_refused(name: str, fault: str) -> None:
+    make, message = HIDDEN[fault]
+    model, inputs = make(), batch()
+    if attributions[name]().scores_only():
+        with untouched(model, inputs):
+            close(ask(name, model, inputs), ask(name, Net(), inputs))
+        return
+    with untouched(model, inputs), pytest.raises(TypeError, match=message) as caught:
+        ask(name, model, inputs)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_is_no_model_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"the model is a function; cnnviz explains a torch\.nn\.Module"):
-        explain(lambda x: x, batch())
+    with pytest.raises(TypeError, match=r"the model is a dict; cnnviz explains a torch\.nn\.Module, or any callable"):
+        explain({}, batch())
 
 
 @pytest.mark.parametrize("name", LAYERED)

@@ -81,16 +81,16 @@ class Perceptron(nn.Sequential):
         self.eval()
 
 
-@pytest.mark.parametrize("name", [name for name in AT_THE_INPUT if name != "fullgrad"])
+@pytest.mark.parametrize("name", [*(name for name in AT_THE_INPUT if name != "fullgrad"), *sorted(CUT - LEARNING)])
 @pytest.mark.parametrize("features", [1, 2, 4, 7])
 def test_vectors_have_a_value_for_each_feature(name: str, features: int) -> None:
     inputs = batch(features, ())
-    values = ask(name, Perceptron(features), inputs)
+    values = ask(name, Perceptron(features), inputs, **({"window": 1} if name == "occlusion" else {}))
     assert values.shape == inputs.shape
     assert values.isfinite().all()
 
 
-@pytest.mark.parametrize("name", [*OF_A_LAYER, "fullgrad"])
+@pytest.mark.parametrize("name", sorted({*OF_A_LAYER, "fullgrad"} - (CUT - LEARNING)))
 def test_vectors_have_no_place_for_a_map(name: str) -> None:
     with pytest.raises((LookupError, ValueError), match="spatial extent") as caught:
         ask(name, Perceptron(), batch(6, ()))

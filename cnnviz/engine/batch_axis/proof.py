@@ -47,8 +47,10 @@ class BatchAxis:
         for tensor in (*model.parameters(), *model.buffers()):
             self._know(tensor)
 
-    def begin(self, inputs: Iterable[Tensor]) -> None:
-        """These tensors have one row for each input."""
+    def begin(self, inputs: Iterable[Tensor], shared: Iterable[Tensor] = ()) -> None:
+        """These tensors have one row for each input; those that are ``shared`` are the same for all."""
+        for tensor in shared:
+            self._know(tensor)
         for tensor in inputs:
             self.places[tensor] = _ROWS
             self._know(tensor)

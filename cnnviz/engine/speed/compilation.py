@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cnnviz.engine.agreement import outputs_agree
 from cnnviz.engine.forward import forward
+from cnnviz.engine.model_inputs import AnyInputs
 from cnnviz.engine.nested import tensors
 
 
@@ -37,7 +38,7 @@ class Compiled:
             ) from error
 
 
-def compiled(model: nn.Module, inputs: Sequence[Tensor], how: bool | str) -> Compiled | None:
+def compiled(model: nn.Module, inputs: AnyInputs, how: bool | str) -> Compiled | None:
     """The compiled model, compared with the model on these inputs; None for ``how=False``.
 
     torch keeps what it compiled for the next question. Raises LookupError for a backend that does not exist,

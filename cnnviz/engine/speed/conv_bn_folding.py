@@ -21,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from cnnviz.engine.agreement import outputs_agree
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.forward import forward
+from cnnviz.engine.model_inputs import AnyInputs, ModelInputs
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operations import READ_BY_PYTHON, name_of
 from cnnviz.engine.thread_state import WatchingMode
@@ -55,14 +56,15 @@ class Folded:
                 raise ValueError(f"rule {rule.name!r} acts on convolutions and batch norms as they are; leave fold out")
 
 
-def fold(model: nn.Module, inputs: Sequence[Tensor]) -> Folded | None:
+def fold(model: nn.Module, inputs: AnyInputs) -> Folded | None:
     """A copy that shares all weights but those of convolutions that a batch norm follows.
 
     Costs two passes of one input. None, with a warning, where the model reads values of a pass: it may go another way
     for other inputs. Raises ValueError where there is nothing to fold, where the model can't be copied, or where the
     copy answers differently.
     """
-    one = [tensor[:1] for tensor in inputs]
+    inputs = ModelInputs.of(inputs)
+    one = inputs.rows(slice(0, 1))
     parts = dict(model.named_modules())
     readers = _ReaderRecorder()
     expected = forward(model, one, modes=[readers], batch=inputs[0])

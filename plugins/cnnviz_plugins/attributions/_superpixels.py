@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class Segments:
     """The segment that each value of each input belongs to. M is the largest number of segments of any input."""
 
     ids: Tensor
-    """(N, 1 or C, *spatial), int64, from 0 up to the input's number of segments."""
+    """(N, 1 or C, *spatial) or (N, F), int64, from 0 up to the input's number of segments."""
     counts: Sequence[int]
     """The number of segments of each input."""
 
@@ -44,67 +44,101 @@ class Segments:
         """What replaces a segment, (N, C, *spatial): the baseline, or the segment's mean of each channel for None."""
         if baseline is not None:
             return baseline_input(baseline)(run)
-        ids = self.ids.expand_as(run.inputs).flatten(2)
-        zeros = run.inputs.new_zeros(*ids.shape[:2], self.max_count)
-        means = zeros.scatter_reduce(2, ids, run.inputs.flatten(2), "mean", include_self=False)
-        return means.gather(2, ids).view_as(run.inputs)
+        apart = run.model_inputs.by_input
+        pairs = zip(apart(run.inputs), apart(self.ids), strict=True)
+        return run.model_inputs.joined([_means(part, ids, self.max_count) for part, ids in pairs])
 
 
-def segmented(run: Run, segments: str | Tensor, pieces: int) -> Segments:
+def _means(inputs: Tensor, ids: Tensor, count: int) -> Tensor:
+    """At each place the mean of its channel over the segment, (N, C, *spatial); over features of (N, F)."""
+    ids, values = ids.expand_as(inputs), inputs
+    if inputs.ndim == 2:
+        ids, values = ids[:, None], inputs[:, None]
+    ids = ids.flatten(2)
+    zeros = inputs.new_zeros(*ids.shape[:2], count)
+    means = zeros.scatter_reduce(2, ids, values.flatten(2), "mean", include_self=False)
+    return means.gather(2, ids).view_as(inputs)
+
+
+AnySegments: TypeAlias = str | Tensor | Sequence[str | Tensor]
+"""How to find segments, or a tensor of numbers; a tuple with one for each input that is explained together."""
+
+
+def segmented(run: Run, segments: AnySegments, pieces: int) -> Segments:
     """The inputs divided into about ``pieces`` segments, by one of ``WAYS`` or by the user's tensor.
 
-    The tensor is (*spatial) or (1 or N, 1 or C, *spatial), with one integer for each segment. Raises ValueError for
-    inputs without spatial extent, for an unknown way or one that does not fit the inputs, and for such a tensor.
+    The tensor is (*spatial) or (1 or N, 1 or C, *spatial), of features (F,) or (1 or N, F), with one integer for each
+    segment. Raises ValueError for an unknown way or one that does not fit the inputs, and for such a tensor.
     """
-    if run.inputs.ndim < 3:
-        raise ValueError(f"the input is {tuple(run.inputs.shape)}, without spatial extent: there is nothing to cut")
+    inputs = run.model_inputs.by_input(run.inputs)
+    several = not isinstance(segments, str | Tensor)
+    ways: list[Any] = list(segments) if several else [segments] * len(inputs)
+    if len(ways) != len(inputs):
+        raise ValueError(f"there are {len(ways)} segmentations for {len(inputs)} inputs; give one, or one for each")
+    parts = [_renumbered(_ids(run, part, way, pieces)) for part, way in zip(inputs, ways, strict=True)]
+    counts = torch.tensor([[int(item.max()) + 1 for item in ids] for ids in parts])
+    if len(parts) == 1:
+        return Segments(parts[0], counts[0].tolist())
+    before = counts.cumsum(0) - counts  # numbers of the next input's segments follow those of the one before
+    shifted = [
+        (ids + first.to(ids.device).view(-1, *(1,) * (ids.ndim - 1))).expand_as(part)
+        for ids, first, part in zip(parts, before, inputs, strict=True)
+    ]
+    return Segments(run.model_inputs.joined(shifted), counts.sum(0).tolist())
+
+
+def _renumbered(ids: Tensor) -> Tensor:
+    """Numbers from 0 for each input of the batch."""
+    return torch.stack([item.unique(return_inverse=True)[1] for item in ids])
+
+
+def _ids(run: Run, inputs: Tensor, segments: str | Tensor, pieces: int) -> Tensor:
     if isinstance(segments, Tensor):
-        ids = _checked(run, segments)
-    elif segments not in WAYS:
+        return _checked(run, inputs, segments)
+    if segments not in WAYS:
         raise ValueError(f"there is no way {segments!r} to cut; there are {', '.join(WAYS)}, or a tensor of numbers")
-    elif pieces < 1:
+    if pieces < 1:
         raise ValueError(f"an input can't be cut into {pieces} pieces; say 1 or more")
-    elif segments == "equal" or (segments == "auto" and run.inputs.ndim != 4):
-        ids = _equal_parts(run, pieces)
-    else:
-        ids = _superpixels(run, "slic" if segments == "auto" else segments, pieces)
-    renumbered = [item.unique(return_inverse=True) for item in ids]
-    return Segments(torch.stack([inverse for _, inverse in renumbered]), [len(numbers) for numbers, _ in renumbered])
+    if segments == "equal" or (segments == "auto" and inputs.ndim != 4):
+        return _equal_parts(inputs, pieces)
+    return _superpixels(run, inputs, "slic" if segments == "auto" else segments, pieces)
 
 
-def _checked(run: Run, segments: Tensor) -> Tensor:
-    """The user's tensor as (N, 1 or C, *spatial); N is the number of inputs of the run, variants included."""
-    inputs = run.inputs
+def _checked(run: Run, inputs: Tensor, segments: Tensor) -> Tensor:
+    """The user's tensor as (N, 1 or C, *spatial) or (N, F); N is the number of inputs, variants included."""
     if segments.is_floating_point() or segments.is_complex():
         raise ValueError(f"segments are {segments.dtype}; a piece is a whole number, the same at each of its places")
     ids = segments.to(inputs.device).long()
-    ids = ids[None, None] if ids.shape == inputs.shape[2:] else ids
+    places = inputs.shape[2:] or inputs.shape[1:]
+    ids = ids[(None,) * (inputs.ndim - len(places))] if ids.shape == places else ids
     items, channels = (ids.shape[0], ids.shape[1]) if ids.ndim == inputs.ndim else (0, 0)
-    fits = items in (1, len(inputs) // run.copies, len(inputs)) and channels in (1, inputs.shape[1])
+    widths = (1, inputs.shape[1]) if inputs.ndim > 2 else (inputs.shape[1],)
+    fits = items in (1, len(inputs) // run.copies, len(inputs)) and channels in widths
     if not fits or ids.shape[2:] != inputs.shape[2:]:
         raise ValueError(f"segments are {tuple(segments.shape)}, which does not fit an input of {tuple(inputs.shape)}")
     return ids.repeat(len(inputs) // items, *(1,) * (ids.ndim - 1))
 
 
-def _equal_parts(run: Run, pieces: int) -> Tensor:
-    size = run.inputs.shape[2:]
+def _equal_parts(inputs: Tensor, pieces: int) -> Tensor:
+    size = inputs.shape[2:] or inputs.shape[1:]
     parts = max(1, round(pieces ** (1 / len(size))))
-    axes = [torch.arange(side, device=run.inputs.device) * min(parts, side) // side for side in size]
-    ids = torch.zeros((), dtype=torch.long, device=run.inputs.device)
+    axes = [torch.arange(side, device=inputs.device) * min(parts, side) // side for side in size]
+    ids = torch.zeros((), dtype=torch.long, device=inputs.device)
     for axis in axes:
         ids = ids[..., None] * (axis[-1] + 1) + axis
-    return ids.expand(len(run.inputs), 1, *size)
+    return ids.expand(len(inputs), *(1,) * (inputs.ndim - 1 - len(size)), *size)
 
 
-def _superpixels(run: Run, way: str, pieces: int) -> Tensor:
+def _superpixels(run: Run, inputs: Tensor, way: str, pieces: int) -> Tensor:
     from skimage.segmentation import quickshift, slic
 
-    rank = run.inputs.ndim - 2
-    if rank == 1 or (rank == 3 and way == "quickshift"):
-        raise ValueError(f"{way} cuts no {'signals' if rank == 1 else 'volumes'}; say equal, or give segments")
-    explanation = Explanation(run.inputs, run.inputs, None, run.score, way, run.options.preprocessing)
+    rank = inputs.ndim - 2
+    if rank < 2 or (rank == 3 and way == "quickshift"):
+        kind = ("features", "signals", "", "volumes")[rank]
+        raise ValueError(f"{way} cuts no {kind}; say equal, or give segments")
+    explanation = Explanation(inputs, inputs, None, run.score, way, run.options.preprocessing)
     pictures = input_pictures(explanation).movedim(1, -1).double().cpu().numpy()
     segment: Any = {"slic": slic, "quickshift": quickshift}[way]
     options: dict[str, Any] = {"n_segments": pieces, "start_label": 0} if way == "slic" else QUICKSHIFT
     ids = [torch.from_numpy(segment(picture, **options)).long() for picture in pictures]
-    return torch.stack(ids)[:, None].to(run.inputs.device)
+    return torch.stack(ids)[:, None].to(inputs.device)

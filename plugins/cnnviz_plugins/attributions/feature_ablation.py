@@ -7,11 +7,11 @@ from torch import Tensor
 
 from cnnviz import Expr, Run, attribution, procedure
 from cnnviz.formulas import Baseline
-from cnnviz_plugins.attributions._superpixels import segmented
+from cnnviz_plugins.attributions._superpixels import AnySegments, segmented
 
 
 @attribution
-def feature_ablation(segments: str | Tensor = "auto", pieces: int = 50, baseline: Baseline = 0.0) -> Expr:
+def feature_ablation(segments: AnySegments = "auto", pieces: int = 50, baseline: Baseline = 0.0) -> Expr:
     """Drop of the score when one segment is replaced by the baseline (Kokhlikyan et al., 2020, arXiv:2009.07896).
 
     Values (N, 1, *spatial), or (N, C, *spatial) for segments that differ between channels, in units of the score.

@@ -45,7 +45,9 @@ def score_cam(
         raise ValueError(f"there is no score {score!r}; it is 'probability' or 'logit'")
 
     def weights_of(run: Run) -> Tensor:
-        maps = run.activation(layer)
+        size, maps = run.model_inputs.size, run.activation(layer)
+        if not size:
+            raise ValueError(f"the input is {tuple(run.inputs.shape)}, without spatial extent: a map can't mask it")
         order, place = _order(maps.flatten(2).amax(2) - maps.flatten(2).amin(2), channels)
         run.layers.check_over_input()
         items = torch.arange(len(maps), device=maps.device)[:, None]
@@ -54,7 +56,7 @@ def score_cam(
             # one channel for each item of a batch: interpolation of several at once depends on their number by rounding
             masks = maps[items, order[:, start:stop]].transpose(0, 1).flatten(0, 1)[:, None]
             masks = min_max(masks) if norm_before else masks
-            masks = resize(masks, run.inputs.shape[2:], "corners" if align_corners else "linear")
+            masks = resize(masks, size, "corners" if align_corners else "linear")
             masks = masks if norm_before else min_max(masks)
             return masks.view(-1, len(maps), *masks.shape[1:]) * run.inputs  # (K, N, C, *spatial)
 

@@ -8,13 +8,13 @@ from torch import Tensor
 from cnnviz import Expr, Run, attribution
 from cnnviz.formulas import Baseline
 from cnnviz_plugins.attributions._monte_carlo import estimate, spread_estimates, subset_scores
-from cnnviz_plugins.attributions._superpixels import segmented
+from cnnviz_plugins.attributions._superpixels import AnySegments, segmented
 
 
 @attribution
 def lime(
     samples: int = 1000,
-    segments: str | Tensor = "auto",
+    segments: AnySegments = "auto",
     pieces: int = 50,
     baseline: Baseline | None = None,
     kernel_width: float = 0.25,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Expr, Run, attribution, noted, procedure
+from cnnviz import Expr, Run, attribution, gradient, noted, procedure
 from cnnviz.formulas import Baseline, baseline_input, learned_mask
 from cnnviz.images import blurred, resize
 
@@ -72,7 +72,7 @@ def extremal_perturbation(
         momentum = partial(torch.optim.SGD, lr=rate, momentum=0.9, dampening=0.9)
         return _smooth_maximum(learned_mask(run, start, masked_input, cost, momentum, steps, worth), reach)
 
-    mask = procedure(optimized)
+    mask = procedure(optimized, elsewhere=(gradient(),))
     return _with_masked_score(mask, mask, baseline)
 
 
@@ -110,7 +110,7 @@ def meaningful_perturbation(
         start = _half_score_mask(question, masked, nodes)
         return 1 - learned_mask(question, start, masked_input, cost, partial(torch.optim.Adam, lr=lr), steps, worth=-1)
 
-    removed = procedure(optimized)
+    removed = procedure(optimized, elsewhere=(gradient(),))
     return _with_masked_score(removed, 1 - removed, baseline)
 
 
@@ -123,7 +123,7 @@ def _with_masked_score(values: Expr, mask: Expr, baseline: Baseline | None) -> E
 
 
 def _nodes(run: Run, finest: Sequence[int]) -> list[int]:
-    size = run.inputs.shape[2:]
+    size = run.model_inputs.size
     if not size:
         raise ValueError(f"the input is {tuple(run.inputs.shape)}, without spatial extent: there is nothing to mask")
     step = max(1.0, min(size) / finest[len(size) - 1])

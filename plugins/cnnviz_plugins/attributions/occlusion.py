@@ -26,15 +26,15 @@ def occlusion(
     Values (N, 1, *spatial), or (N, C, *spatial) for a window of channels, in units of the score: at each place the mean
     over the windows that cover it. ``window`` is a length in pixels, or one for each dimension such as 16,32; with one
     more, the first is of channels. None is a seventh of each side. It moves by ``stride`` (None: half the window); the
-    last one is cut off at the border. Raises ValueError for inputs without spatial extent, for windows larger than the
-    input, for strides larger than the window, which would leave places out, and for another number of lengths.
+    last one is cut off at the border. Over inputs (N, F) it moves along the features, and values are (N, F). Raises
+    ValueError for windows larger than the input, for strides larger than the window, which would leave places out, and
+    for another number of lengths.
     """
     start = baseline_input(baseline)
 
     def computed(run: Run) -> Tensor:
-        size = run.inputs.shape[2:]
-        if not size:
-            raise ValueError(f"the input is {tuple(run.inputs.shape)}, without spatial extent: no window can move")
+        size = run.model_inputs.size or run.inputs.shape[1:]
+        of_features = run.inputs.ndim == 2
         lengths = _lengths("window", window, len(size)) or [max(1, round(side / WINDOWS_PER_SIDE)) for side in size]
         strides = _lengths("stride", stride, len(size)) or [max(1, length // 2) for length in lengths]
         strides = [1] * (len(lengths) - len(strides)) + strides
@@ -57,13 +57,19 @@ def occlusion(
             content[covered[0]] = replacement[item][tuple(covered)]
             return content
 
-        scores = run.scores_of_boxes(boxes, inside)
+        def draw(start: int, stop: int) -> Tensor:
+            variants = run.inputs.expand(stop - start, *run.inputs.shape).clone()
+            for variant, (begin,) in zip(variants, corners[start:stop], strict=True):
+                variant[:, begin : begin + lengths[0]] = replacement[:, begin : begin + lengths[0]]
+            return variants
+
+        scores = run.scores_of(len(corners), draw) if of_features else run.scores_of_boxes(boxes, inside)
         covers = [_covers(*axis, run.inputs) for axis in zip(sides, lengths, begins, strict=True)]
         drops = (run.score - scores).to(covers[0].dtype).T.reshape(len(run.inputs), *map(len, begins))
         with torch.autocast(run.inputs.device.type, enabled=False):
             for cover in covers:  # each step turns the first axis of windows into one of places, and puts it last
                 drops = torch.tensordot(drops, cover / cover.sum(1, keepdim=True), dims=([1], [1]))
-        return drops if len(lengths) > len(size) else drops[:, None]
+        return drops if of_features or len(lengths) > len(size) else drops[:, None]
 
     return procedure(computed)
 

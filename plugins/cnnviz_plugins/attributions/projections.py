@@ -83,8 +83,7 @@ def _carried(run: Run, of: Expr, layer: Layer, numbers: Sequence[int], start: St
 def _single(run: Run, item: int) -> Run:
     """One input of a batch by itself."""
     part = slice(item, item + 1)
-    others = [tensor[part] for tensor in run.others]
-    return Run(run.model, run.inputs[part], others=others, options=run.options)
+    return Run(run.model, run.model_inputs.rows(part), options=run.options)
 
 
 @lift

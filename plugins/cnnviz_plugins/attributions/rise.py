@@ -28,12 +28,16 @@ class Masks:
     p: float
 
     def draw(self, run: Run, start: int, stop: int) -> Tensor:
-        """Masks ``start`` to ``stop``, (stop - start, 1, 1, *spatial), from 0 to 1, each for the whole batch."""
-        return torch.stack([self._mask(run, number) for number in range(start, stop)])[:, None, None]
+        """Masks ``start`` to ``stop``, (stop - start, 1, 1, *spatial), from 0 to 1, each for the whole batch.
+
+        For inputs (N, F) they are (stop - start, 1, F).
+        """
+        masks = torch.stack([self._mask(run, number) for number in range(start, stop)])
+        return masks.view(len(masks), *(1,) * (run.inputs.ndim - len(_places(run))), *masks.shape[1:])
 
     def _mask(self, run: Run, number: int) -> Tensor:
         # interpolated by itself: beside other masks, it would differ by rounding
-        size, device, generator = run.inputs.shape[2:], run.inputs.device, run.generator_of(number)
+        size, device, generator = _places(run), run.inputs.device, run.generator_of(number)
         grid = torch.rand((self.cells,) * len(size), generator=generator, device=device) < self.p
         shifts = torch.rand(len(size), generator=generator, device=device).tolist()
         lengths = [math.ceil(side / self.cells) for side in size]
@@ -42,6 +46,11 @@ class Masks:
         begins = [int(shift * length) for shift, length in zip(shifts, lengths, strict=True)]
         window = [slice(begin, begin + side) for begin, side in zip(begins, size, strict=True)]
         return mask[0, 0][tuple(window)]
+
+
+def _places(run: Run) -> Sequence[int]:
+    """The sizes of what is masked: all spatial dimensions, or the features of (N, F)."""
+    return run.model_inputs.size or run.inputs.shape[1:]
 
 
 @attribution
@@ -57,10 +66,10 @@ def rise(
     Values (N, 1, *spatial) estimate by how much the expected score is higher if a place is kept: the paper's map minus
     its expectation, so that 0 is a place without influence. The note ``standard_error`` (N, 1, *spatial) is their
     standard error. Each mask keeps one of ``cells`` x ``cells`` grid cells with probability ``p``, interpolated
-    smoothly and shifted; masked places become the ``baseline``'s. ``score`` is the class's "probability", as in the
+    smoothly and shifted; features of inputs (N, F) are masked like the places of a signal, and values are (N, F).
+    Masked places become the ``baseline``'s. ``score`` is the class's "probability", as in the
     paper, or its "logit", the score as it is; values are in its units. One forward pass for each mask. Raises
-    ValueError for fewer than 2 masks or 1 cell, ``p`` outside of 0..1, an unknown ``score``, and inputs without spatial
-    extent.
+    ValueError for fewer than 2 masks or 1 cell, ``p`` outside of 0..1, and an unknown ``score``.
     """
     if masks < 2 or cells < 1 or not 0 < p < 1:
         raise ValueError(
@@ -71,7 +80,7 @@ def rise(
     random_masks, start = Masks(cells, p), baseline_input(baseline)
 
     def estimated(run: Run) -> Tensor:
-        _check_spatial(run)
+        _places(run)
         question, replacement = run.as_probability() if score == "probability" else run, start(run)
         scores = question.scores_of(masks, partial(_masked, run, random_masks, replacement))
         return _weighted(run, random_masks, scores.double())
@@ -139,7 +148,8 @@ def _match_scores(runs: Sequence[Run], count: int, draw: Callable[[int, int], Te
 def _weighted(run: Run, masks: Masks, scores: Tensor) -> Tensor:
     """The masks' mean deviation, weighted by scores (K, N), and its standard error: (2, N, 1, *spatial)."""
     count = len(scores)
-    sums = scores.new_zeros(2, len(run.inputs), run.inputs[0, 0].numel())
+    size = _places(run)
+    sums = scores.new_zeros(2, len(run.inputs), math.prod(size))
     at_once = max(1, CHUNK_PLACES // sums.shape[2])
     for begin in range(0, count, at_once):
         end = min(begin + at_once, count)
@@ -149,5 +159,5 @@ def _weighted(run: Run, masks: Masks, scores: Tensor) -> Tensor:
         sums += torch.stack([weights @ deviations, weights**2 @ deviations**2])
     mean, square = sums / count
     error = ((square - mean**2).clamp(min=0) / (count - 1)).sqrt()
-    values = torch.stack([mean, error]).view(2, len(run.inputs), 1, *run.inputs.shape[2:])
+    values = torch.stack([mean, error]).view(2, len(run.inputs), *(1,) * (run.inputs.ndim - 1 - len(size)), *size)
     return values.to(torch.promote_types(run.inputs.dtype, torch.float32))

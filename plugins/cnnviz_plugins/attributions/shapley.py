@@ -10,12 +10,12 @@ from torch import Tensor
 from cnnviz import Expr, Run, attribution
 from cnnviz.formulas import Baseline
 from cnnviz_plugins.attributions._monte_carlo import estimate, spread_estimates, subset_scores
-from cnnviz_plugins.attributions._superpixels import segmented
+from cnnviz_plugins.attributions._superpixels import AnySegments, segmented
 
 
 @attribution
 def kernel_shap(
-    samples: int = 1000, segments: str | Tensor = "auto", pieces: int = 50, baseline: Baseline = 0.0
+    samples: int = 1000, segments: AnySegments = "auto", pieces: int = 50, baseline: Baseline = 0.0
 ) -> Expr:
     """Shapley values of segments by a weighted linear regression (Lundberg & Lee, 2017, arXiv:1705.07874).
 
@@ -124,7 +124,7 @@ def _too_few(drawn: Tensor, weight: Tensor, inverse: Tensor) -> bool:
 
 @attribution
 def shapley_sampling(
-    permutations: int = 25, segments: str | Tensor = "auto", pieces: int = 50, baseline: Baseline = 0.0
+    permutations: int = 25, segments: AnySegments = "auto", pieces: int = 50, baseline: Baseline = 0.0
 ) -> Expr:
     """Mean gain of each segment in random orders of segments (Castro et al., 2009, doi:10.1016/j.cor.2008.04.004).
 

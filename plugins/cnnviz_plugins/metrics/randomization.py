@@ -53,6 +53,7 @@ def randomization(
         names = run.layers.execution_order()
         if not names:
             raise ValueError(f"{type(run.model).__name__} has no weights to make random; there is nothing to test")
+        model = _copied(run.model)
         names = names[::-1][: max(1, round(share * len(names)))]
         count = len(names) if stops is None else min(stops, len(names))
         total = torch.zeros(len(maps), dtype=torch.float64, device=maps.device)
