@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from cnnviz.engine.agreement import attempted
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batching import is_out_of_memory
 from cnnviz.engine.bias_terms import BiasTerm
 from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.forward import never_ran
-from cnnviz.engine.item_traces import ItemTraces, Unjoinable
+from cnnviz.engine.item_traces import ItemTraces
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, Site, is_automatic
 from cnnviz.engine.model_inputs import ModelInputs
-from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
-from cnnviz.engine.switch import Switchboard
-from cnnviz.engine.trace import PassOptions, Trace, TraceRequest
+from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary
+from cnnviz.engine.trace import Trace, TraceRequest
 from cnnviz.engine.validation import check_finite, constant_score
 from cnnviz.run.bias_contributions import contributions, rows_of_one
+from cnnviz.run.forward_passes import ForwardPasses
 from cnnviz.run.layer_choice import LayerChoice
 from cnnviz.run.plain_pass import plain_pass
 from cnnviz.run.plan import Plan
@@ -70,13 +68,11 @@ class Passes:
         )
         self.label = label
         self.is_measured, self.by_items = size, by_items
-        self.keep_bindings = True
-        """Whether the model keeps what these passes bind to its names: those of the question itself, no others."""
+        self.traces = ForwardPasses(model, inputs, question.options)
         self.apart: dict[int, bool] = {}
         """Whether inputs change each other's scores at most within so many in a row, as far as that was found."""
         self.apart_in_chunks: dict[int, bool] = {}
         """Whether so many variants of these inputs, passed together, leave each other's scores as they are."""
-        self._whole = self._ordinary = False
         self._trace: Trace | ItemTraces | None = None
         self._score: Tensor | None = None
         self._gradients: dict[tuple[Rule, Site | InputPlace], Tensor] = {}
@@ -118,7 +114,7 @@ class Passes:
         plan = (plan or Plan()) | Plan(score_layers=question.layers)
         by_items, all_inputs = self.asked_by_items, self.inputs.repeated(inputs)
         other = Passes(self.model, all_inputs, question, plan, size=size, choice=choice, by_items=by_items, label=label)
-        other.keep_bindings = False
+        other.traces.keep_bindings = False
         return other
 
     def of(self, part: slice) -> Passes:
@@ -132,7 +128,7 @@ class Passes:
         other = Passes(
             self.model, self.inputs.rows(part), question, plan, choice=self.choice, by_items=self.asked_by_items
         )
-        other.keep_bindings = False
+        other.traces.keep_bindings = False
         return other
 
     def with_model(self, model: nn.Module) -> Passes:
@@ -267,52 +263,7 @@ class Passes:
         if options.folded is not None:
             options.folded.check_rules([*request.rules, *request.references], request.biases)
 
-        trace: Trace | ItemTraces | None = None if self.by_items else self._of(self.inputs, request)
-        if trace is not None and not trace.reads:
-            return trace
-        items = len(self.inputs[0])
-        if items > 1:
-            with suppress(Unjoinable):
-                trace = ItemTraces(partial(self._of_item, Switchboard(), replace(request, reads=False)), items)
-        return self._of(self.inputs, request) if trace is None else trace
-
-    def _of_item(self, switchboard: Switchboard, request: TraceRequest, item: int) -> Trace:
-        return self._of(self.inputs.rows(slice(item, item + 1)), request, switchboard)
-
-    def _of(self, inputs: ModelInputs, request: TraceRequest, switchboard: Switchboard | None = None) -> Trace:
-        """One forward pass, whose graph holds all that the score depends on."""
-        trace = self._fastest(inputs, request, switchboard)
-        if trace.lost and not trace.whole:  # a copy stood where the model holds the layer's own output
-            self._whole = True
-            trace = self._fastest(inputs, request, switchboard)
-        return trace
-
-    def _fastest(self, inputs: ModelInputs, request: TraceRequest, switchboard: Switchboard | None = None) -> Trace:
-        """One forward pass, in the fastest way that the model takes."""
-        options = self.question.options
-
-        def passed(**settings: Any) -> Trace:
-            how = PassOptions(precision=options.precision, keep_bindings=self.keep_bindings, **settings)
-            return Trace(self.model, inputs, request, self._whole, how, switchboard)
-
-        if options.compiled is not None and request == TraceRequest():
-            return passed(compiled=options.compiled)
-        # implicit biases are found by operations that differ between the memory formats
-        ordinary = self._ordinary or request.biases
-        layout = ORDINARY if ordinary else preferred(self.model, inputs[0], options.precision)
-        if layout is not ORDINARY:
-            # whatever kind of error: the model may assert how its tensors lie in memory
-            trace = attempted(lambda: passed(layout=layout))
-            if trace is not None and not trace.layout_read:
-                return trace
-        trace = attempted(passed) if request.size or request.reads else None
-        if trace is None:  # a model may fail while its operations are observed; nobody knows then what it reads
-            unobserved, request = request, replace(request, size=False, reads=False)
-            trace = passed()
-            trace.reads = unobserved.reads
-        if layout is not ORDINARY:
-            keep_ordinary(self.model)
-        return trace
+        return self.traces.of(request, by_items=bool(self.by_items))
 
     def _backward(self, rule: Rule, reference: Passes | None = None) -> None:
         """All planned gradients under one rule, in one pass."""
@@ -328,7 +279,7 @@ class Passes:
                 raise
             grads = None
         if grads is None:  # a rule may look at strides; if that was not it, the same error comes again
-            self._ordinary = True
+            self.traces.ordinary = True
             self._forget()
             self._backward(rule, reference)
             keep_ordinary(self.model)
@@ -336,7 +287,7 @@ class Passes:
         if not self.trace.whole and any(grad is None for grad in grads):
             # the graph that began at a layer is not all of it: the model restored the grad mode it entered a block
             # with, or goes on with what an in-place layer was given instead of what it returned
-            self._whole = True
+            self.traces.whole = True
             self._forget()
             self._backward(rule, reference)
             return

@@ -1,0 +1,86 @@
+"""Forward passes of one question, in the fastest way that the model takes."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from cnnviz.engine.agreement import attempted
+from cnnviz.engine.item_traces import ItemTraces, Unjoinable
+from cnnviz.engine.model_inputs import ModelInputs
+from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
+from cnnviz.engine.switch import Switchboard
+from cnnviz.engine.trace import PassOptions, Trace, TraceRequest
+from cnnviz.run.options import RunOptions
+
+
+class ForwardPasses:
+    """Passes a model for requests of one question.
+
+    Args:
+        model: in eval mode.
+        inputs: all that the model is called with.
+        options: of the question.
+    """
+
+    def __init__(self, model: nn.Module, inputs: ModelInputs, options: RunOptions):
+        self.model, self.inputs, self.options = model, inputs, options
+        self.whole = False
+        """True to begin the graph at the input, also where it could begin at a layer."""
+        self.ordinary = False
+        """True to pass in the ordinary memory format."""
+        self.keep_bindings = True
+        """Whether the model keeps what these passes bind to its names: those of the question itself, no others."""
+
+    def of(self, request: TraceRequest, *, by_items: bool = False) -> Trace | ItemTraces:
+        """A pass of the batch; of each input by itself for ``by_items``, or where Python reads values of the batch."""
+        trace: Trace | ItemTraces | None = None if by_items else self._of(self.inputs, request)
+        if trace is not None and not trace.reads:
+            return trace
+        items = len(self.inputs[0])
+        if items > 1:
+            with suppress(Unjoinable):
+                trace = ItemTraces(partial(self._of_item, Switchboard(), replace(request, reads=False)), items)
+        return self._of(self.inputs, request) if trace is None else trace
+
+    def _of_item(self, switchboard: Switchboard, request: TraceRequest, item: int) -> Trace:
+        return self._of(self.inputs.rows(slice(item, item + 1)), request, switchboard)
+
+    def _of(self, inputs: ModelInputs, request: TraceRequest, switchboard: Switchboard | None = None) -> Trace:
+        """One forward pass, whose graph holds all that the score depends on."""
+        trace = self._fastest(inputs, request, switchboard)
+        if trace.lost and not trace.whole:  # a copy stood where the model holds the layer's own output
+            self.whole = True
+            trace = self._fastest(inputs, request, switchboard)
+        return trace
+
+    def _fastest(self, inputs: ModelInputs, request: TraceRequest, switchboard: Switchboard | None = None) -> Trace:
+        """One forward pass, in the fastest way that the model takes."""
+        options = self.options
+
+        def passed(**settings: Any) -> Trace:
+            how = PassOptions(precision=options.precision, keep_bindings=self.keep_bindings, **settings)
+            return Trace(self.model, inputs, request, self.whole, how, switchboard)
+
+        if options.compiled is not None and request == TraceRequest():
+            return passed(compiled=options.compiled)
+        # implicit biases are found by operations that differ between the memory formats
+        ordinary = self.ordinary or request.biases
+        layout = ORDINARY if ordinary else preferred(self.model, inputs[0], options.precision)
+        if layout is not ORDINARY:
+            # whatever kind of error: the model may assert how its tensors lie in memory
+            trace = attempted(lambda: passed(layout=layout))
+            if trace is not None and not trace.layout_read:
+                return trace
+        trace = attempted(passed) if request.size or request.reads else None
+        if trace is None:  # a model may fail while its operations are observed; nobody knows then what it reads
+            unobserved, request = request, replace(request, size=False, reads=False)
+            trace = passed()
+            trace.reads = unobserved.reads
+        if layout is not ORDINARY:
+            keep_ordinary(self.model)
+        return trace
