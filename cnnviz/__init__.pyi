@@ -51,7 +51,6 @@ from .formulas.attribution import attribution as attribution
 from .formulas.expectation import over as over
 from .formulas.expr import Expr as Expr
 from .formulas.expr import lift as lift
-from .formulas.layer_fusion import MapWarning as MapWarning
 from .formulas.terms import activation as activation
 from .formulas.terms import at as at
 from .formulas.terms import gradient as gradient
@@ -82,9 +81,7 @@ from .run.run import Run as Run
 from .run.targets import Target as Target
 from .tasks.confusion_matrix import ConfusionMatrix as ConfusionMatrix
 from .tasks.confusion_matrix import confusion_matrix as confusion_matrix
-from .tasks.detection import Detection as Detection
 from .tasks.detection import detect as detect
 from .tasks.object_segmentation import Segmentation as Segmentation
 from .tasks.object_segmentation import segment as segment
-from .tasks.top_activations import TopActivation as TopActivation
 from .tasks.top_activations import top_activations as top_activations

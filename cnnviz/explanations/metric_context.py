@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cnnviz.engine.model_inputs import plain
 from cnnviz.engine.validation import as_network, check_dense, check_inputs, check_model
+from cnnviz.explanations.answers import answered, recipe_of
 from cnnviz.explanations.evidence_maps import evidence
-from cnnviz.explanations.explain import answered, recipe_of
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.formulas.expr import Expr
 from cnnviz.models.loading import LoadedModel

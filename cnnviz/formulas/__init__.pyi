@@ -6,6 +6,7 @@ from .baselines import Baseline as Baseline
 from .baselines import Baselines as Baselines
 from .baselines import backgrounds as backgrounds
 from .baselines import baseline_input as baseline_input
+from .layer_fusion import MapWarning as MapWarning
 from .layer_fusion import layer_maps as layer_maps
 from .mask_learning import learned_mask as learned_mask
 from .sample_points import Quadrature as Quadrature

@@ -302,13 +302,13 @@ class Passes:
                 )
             self._gradients[rule, place] = grad
         if rule is PLAIN:
-            terms, at_terms, rank = self._bias_terms(rule), grads[len(places) :], self.inputs[0].ndim - 2
+            terms, at_terms, rank = _bias_terms(self, rule), grads[len(places) :], self.inputs[0].ndim - 2
             self._biases = contributions(terms, at_terms, self.score(), rank, self.trace.gradients)
 
     def _grads(
         self, rule: Rule, places: list[Site | InputPlace], reference: Passes | None
     ) -> list[Tensor | None] | None:
-        done, terms = {rule, *(other for other, _ in self._gradients)}, self._bias_terms(rule)
+        done, terms = {rule, *(other for other, _ in self._gradients)}, _bias_terms(self, rule)
         split = all(term.is_split(len(self.inputs[0])) for term in terms)
         last = split and not self.plan.again and all(other in done for other, _ in self.plan.gradients)
         wrt = [*map(self.trace.edge, places), *(term.edge for term in terms)]
@@ -320,9 +320,6 @@ class Passes:
             self.by_items = reference.by_items = True  # both input by input, as one of them has to be
             self._forget()
             reference._forget()
-
-    def _bias_terms(self, rule: Rule) -> list[BiasTerm]:
-        return self.trace.bias_terms if self.plan.biases and rule is PLAIN else []
 
     def _named(self, plan: Plan) -> Plan:
         """The plan with every layer by its name and calls."""
@@ -336,6 +333,10 @@ class Passes:
     def _forget(self) -> None:
         self._trace = self._score = self._biases = None
         self._gradients.clear()
+
+
+def _bias_terms(passes: Passes, rule: Rule) -> list[BiasTerm]:
+    return passes.trace.bias_terms if passes.plan.biases and rule is PLAIN else []
 
 
 def _check_seen(model: nn.Module, plan: Plan) -> None:

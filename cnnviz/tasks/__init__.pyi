@@ -1,5 +1,7 @@
 """The public names of this room, in one list."""
 
 from .activation_crops import patch_sheet as patch_sheet
+from .detection import Detection as Detection
 from .labels import labelled_pictures as labelled_pictures
 from .receptive_fields import receptive_field as receptive_field
+from .top_activations import TopActivation as TopActivation

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import cnnviz
-from cnnviz import MapWarning, explain
+from cnnviz import explain
+from cnnviz.formulas import MapWarning
 
 
 def pictures(*shape: int, seed: int = 0) -> Tensor:

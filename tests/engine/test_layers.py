@@ -11,7 +11,8 @@ import torchvision
 from quick import PARTICULAR
 from torch import Tensor, nn
 
-from cnnviz import MapWarning, attributions, explain
+from cnnviz import attributions, explain
+from cnnviz.formulas import MapWarning
 from cnnviz.testing import SmallNet
 
 LAYERED = [name for name in attributions if "layer" in attributions[name].settings]

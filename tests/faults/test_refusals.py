@@ -212,7 +212,11 @@ def test_a_target_function_without_a_score(case: str, name: str) -> None:
 
 
 @each()
-@pytest.mark.parametrize("target", [1, [1], torch.tensor([1]), [0, 1, 2], "1", lambda output: output[:, 1]], ids=repr)
+@pytest.mark.parametrize(
+    "target",
+    [1, [1], torch.tensor([1]), [0, 1, 2], "1", lambda output: output[:, 1]],
+    ids=["class", "list", "tensor", "three", "text", "function"],
+)
 def test_a_picture_without_a_batch_dimension(name: str, target: Any) -> None:
     text = refusal(lambda: explain(Net(), x()[0], name, target=target, **settings(name, "conv2")))
     assert re.search(r"without a batch dimension.*inputs\[None\]", text), text
@@ -254,7 +258,11 @@ def test_what_is_no_layer(name: str, layer: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("target", [b"1", bytearray(b"1"), 1.5, True, np.float32(1), [None], object()], ids=repr)
+@pytest.mark.parametrize(
+    "target",
+    [b"1", bytearray(b"1"), 1.5, True, np.float32(1), [None], object()],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_is_no_class(target: Any) -> None:
     assert "is no class; give a number" in refusal(lambda: explain(Net(), x(), "gradient", target=target))
 

@@ -8,7 +8,8 @@ from nets import AveragingNet, FlatteningNet, scores, slopes, tiny_inputs
 from slow_cams import SLOW, first_component, places, weighted
 from torch import Tensor, nn
 
-from cnnviz import MapWarning, explain
+from cnnviz import explain
+from cnnviz.formulas import MapWarning
 
 TARGET = [2, 0]
 

@@ -214,7 +214,7 @@ def test_the_automatic_layer_depends_on_the_network_alone(scale: float) -> None:
         for layer in (net[2], net[6]):
             layer.weight.mul_(scale)  # type: ignore[operator, union-attr]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", cnnviz.MapWarning)  # the map of zeros may be zero
+        warnings.simplefilter("ignore", cnnviz.formulas.MapWarning)  # the map of zeros may be zero
         explain(net, torch.zeros(1, 3, 8, 8), "grad_cam")
         assert explain(net, batch(), "grad_cam").recipe == "grad_cam(layer='3')"
 

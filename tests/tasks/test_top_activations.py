@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cnnviz import Preprocessing, TopActivation, attributions, demo, explain, load_model, top_activations
+from cnnviz import Preprocessing, attributions, demo, explain, load_model, top_activations
 from cnnviz.__main__ import main
 from cnnviz.objectives import strongest
-from cnnviz.tasks import patch_sheet, receptive_field
+from cnnviz.tasks import TopActivation, patch_sheet, receptive_field
 from cnnviz.tasks.activation_crops import GRAY, TILE
 
 
