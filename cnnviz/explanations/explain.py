@@ -24,8 +24,8 @@ from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Attribution
 from cnnviz.registry.registry import attributions
 from cnnviz.registry.resolve import resolve
-from cnnviz.run.resolve_target import several, top
-from cnnviz.run.targets import Target, resolved_target
+from cnnviz.run.resolve_target import resolved_target, several, top
+from cnnviz.run.targets import Target
 
 if TYPE_CHECKING:
     from PIL import Image
