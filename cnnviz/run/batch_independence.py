@@ -2,7 +2,8 @@
 
 Proof comes first: the operations of a pass are known, and none of them combines values of several inputs, or one does.
 Where an operation is not known, evidence decides: the same pass with other neighbours. At one batch size the same
-kernels run, so that scores have equal bits unless the neighbours change them.
+kernels run, so that scores have equal bits unless the neighbours change them. Operations do not tell what Python code
+makes of the size of a batch, so the first inputs are passed by themselves too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from cnnviz.engine.agreement import agrees
 from cnnviz.engine.batching import is_out_of_memory
 from cnnviz.engine.black_box import BlackBox
 from cnnviz.run.passes import Passes
@@ -47,13 +49,20 @@ def _found(passes: Passes, unit: int) -> bool:
     try:
         observed = passes if passes.is_measured else passes.at(passes.inputs[0], size=True)
         apart = observed.trace.apart
-        if apart is not None:
-            return apart
-        return _stays_the_same(passes, unit)
+        if apart is None:
+            apart = _stays_the_same(passes, unit)
+        return apart and _is_as_alone(passes, unit)
     except Exception as error:
         if is_out_of_memory(error):
             raise
         return False  # the model does not take such inputs, or can't be observed: each input is asked by itself
+
+
+def _is_as_alone(passes: Passes, unit: int) -> bool:
+    """True if the first inputs have the scores that they have alone, so that the size of the batch changes nothing."""
+    alone = passes.of(slice(0, unit)).unchecked_score().detach()
+    precision = passes.question.options.precision
+    return bool(agrees(passes.unchecked_score().detach()[:unit], alone, precision=precision))
 
 
 def _stays_the_same(passes: Passes, unit: int) -> bool:

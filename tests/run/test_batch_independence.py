@@ -140,11 +140,11 @@ def test_what_the_operations_prove_costs_no_pass_and_is_found_anew_for_each_ques
             Run(model, tiny_inputs(2), TARGET).scores_of(len(every), lambda start, stop: every[start:stop])
         return model.passed
 
-    assert passed() == [2, 12], "a variant, which is measured, and the others"
+    assert passed() == [2, 12, 2], "a variant, which is measured, the others, and the first of these alone"
     model.norm = NormedByTheBatch().norm
     assert passed() == [2] * 7
     model.norm = Plain().norm
-    assert passed() == [2, 12]
+    assert passed() == [2, 12, 2]
 
 
 class Fails(Plain):
@@ -228,7 +228,8 @@ def test_what_is_not_seen_is_tested_bit_by_bit(func: Callable[[Tensor], Tensor],
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     chunk = 6 * items
     if func is swish:
-        assert model.passed == [items, chunk, *[chunk] * 5], "a variant, the others, and these with other neighbours"
+        others = [*[chunk] * 5, items]
+        assert model.passed == [items, chunk, *others], "a variant, the others, with other neighbours, the first alone"
     else:
         assert model.passed[-6:] == [items] * 6
 
@@ -239,7 +240,7 @@ def test_it_is_tested_once_for_each_question_and_size_of_chunk(monkeypatch: pyte
     with torch.no_grad():
         run = Run(model, tiny_inputs(2, 1), TARGET[:1])
         run.scores_of(len(every), lambda start, stop: every[start:stop])
-        assert model.passed == [1, 3, *[3] * 5, 3, 2, *[2] * 5]
+        assert model.passed == [1, 3, *[3] * 5, 1, 3, 2, *[2] * 5, 1]
         model.passed.clear()
         run.scores_of(len(every), lambda start, stop: every[start:stop])
         assert model.passed == [1, 3, 3, 2]
@@ -292,3 +293,26 @@ def test_a_target_that_compares_the_inputs_of_its_batch_is_asked_about_whole_bat
     with torch.no_grad():
         expected = over_mean(model(inputs)) - over_mean(model(covered))
     torch.testing.assert_close(answer.values[:, 0, 2, 0], expected)
+
+
+class SharesItsScores(Plain):
+    """What each input gets depends on how many there are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / len(x)
+
+
+@pytest.mark.parametrize("items", [1, 2])
+def test_scores_that_depend_on_the_size_of_the_batch_are_those_of_the_batch(items: int) -> None:
+    model, every = SharesItsScores(), variants(items=items)
+    boxes = torch.tensor([[[row, row + 2], [row, row + 3]] for row in range(4)])
+    with torch.no_grad():
+        run = Run(model, tiny_inputs(2, items), TARGET[:items])
+        found = run.scores_of(len(every), lambda start, stop: every[start:stop])
+        expected = torch.stack([model(each).gather(1, TARGET[:items, None])[:, 0] for each in every])
+        torch.testing.assert_close(found, expected)
+        found = run.scores_of_boxes(boxes, lambda number, item: torch.full((2, 2, 3), float(number)).double())
+        for number in range(len(boxes)):
+            changed = tiny_inputs(2, items)
+            changed[:, :, number : number + 2, number : number + 3] = number
+            torch.testing.assert_close(found[number], model(changed).gather(1, TARGET[:items, None])[:, 0])
