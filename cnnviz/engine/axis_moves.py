@@ -15,6 +15,7 @@ from cnnviz.engine.axes import (
     Label,
     Segment,
     dim_size,
+    segment_size,
     single,
     unknown,
     whole,
@@ -138,12 +139,42 @@ def reversed_dims(axes: AxisFollower, call: Call) -> Label | None:
 def flip(axes: AxisFollower, call: Call) -> Label | None:
     label = list(axes.label_of(call.args[0]))
     for number in call.numbers(1, "dims"):
-        digit = single(label[number])
-        known = digit is not None and digit.whole and digit.axis is not None and digit.axis.kind in (PLACE, OWN)
-        label[number] = (
-            whole(digit.axis._replace(flipped=not digit.axis.flipped)) if known else unknown(dim_size(label[number]))  # type: ignore[union-attr]  # known
-        )
+        label[number] = _flipped(label[number])
     return tuple(label)
+
+
+def fliplr(axes: AxisFollower, call: Call) -> Label | None:
+    label = axes.label_of(call.args[0])
+    return (label[0], _flipped(label[1]), *label[2:])
+
+
+def flipud(axes: AxisFollower, call: Call) -> Label | None:
+    label = axes.label_of(call.args[0])
+    return (_flipped(label[0]), *label[1:])
+
+
+def rot90(axes: AxisFollower, call: Call) -> Label | None:
+    """A turn by one or several quarters: two dimensions are exchanged, one of them runs backwards."""
+    label = list(axes.label_of(call.args[0]))
+    one, other = call.argument(2, "dims", (0, 1))
+    for _ in range(int(call.argument(1, "k", 1)) % 4):
+        label[one], label[other] = _flipped(label[other]), label[one]
+    return tuple(label)
+
+
+def _flipped(dim: Dim) -> Dim:
+    """A dimension that runs backwards, as does each axis of a grid in it: tokens of a grid, and what stands beside."""
+    return tuple(_backwards(segment) for segment in dim[::-1])
+
+
+def _backwards(segment: Segment) -> Segment:
+    turned: list[Digit] = []
+    for digit in segment:
+        if digit.axis is not None and (not digit.whole or digit.axis.kind not in (PLACE, OWN)):
+            return unknown(segment_size(segment))[0]
+        axis = digit.axis and digit.axis._replace(flipped=not digit.axis.flipped)
+        turned.append(Digit(axis, digit.stride, digit.size))
+    return tuple(turned)
 
 
 def roll(axes: AxisFollower, call: Call) -> Label | None:

@@ -83,18 +83,19 @@ class GridReading:
         skipped = len(self.parts)
         channels = math.prod(rest[skipped : skipped + self.channels])
         values = values.reshape(count, channels, *rest[skipped + self.channels :])
+        values = values.flip([2 + dim for dim in self.flips]) if self.flips else values
         for dim, shift in enumerate(self.shifts):
             values = values.roll(-shift, 2 + dim) if shift else values
-        return values.flip([2 + dim for dim in self.flips]) if self.flips else values
+        return values
 
     def write(self, output: Tensor, values: Tensor) -> Tensor:
         """A copy of the output in which what is read is ``values``, (N, C, *grid)."""
         if self.channels_first:
             return values
         copy = output.clone().contiguous()
-        values = values.flip([2 + dim for dim in self.flips]) if self.flips else values
         for dim, shift in enumerate(self.shifts):
             values = values.roll(shift, 2 + dim) if shift else values
+        values = values.flip([2 + dim for dim in self.flips]) if self.flips else values
         view = self._view(copy, len(values))
         view.copy_(values.reshape(view.shape))
         return copy
@@ -185,11 +186,6 @@ def reading_of(label: Label, rank: int, items: int, axes: AxisFollower) -> GridR
            for place in channels for axis in [flat[place][1].axis]):  # fmt: skip
         raise NoGrid("is cut into queries, keys and values, or still into the heads of an attention")
     grid = [*frames, *places]
-    plain = all(len(digits) == 1 for digits in dims) and not any(cuts) and not parts and batches == [0]
-    if plain and channels == [1] and not frames:
-        # maps are handed on as the layer gives them, also if the model turned or mirrored them
-        sizes = tuple((_ITEMS,) if number == 0 else (digit.size,) for number, digit in flat)
-        return GridReading((None,) * len(dims), sizes, tuple(range(1, len(dims))), 1, 0, own=own)
     axes_of_grid = [flat[place][1].axis for place in grid]
     return GridReading(
         cuts=tuple(cuts),

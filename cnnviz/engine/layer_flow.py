@@ -142,19 +142,25 @@ def layer_flow(
 ) -> LayerFlow:
     """Pass the inputs once, forward and backward, and tell what each call of each layer has to do with the score.
 
-    A model that can't be followed, or that a graph can't be made of, is passed once more, and its layers are read by
-    their shapes alone. See ``_followed`` for the arguments.
+    A model or target that can't be followed, or that a graph can't be made of, is passed once more as it is. Its layers
+    are read by their shapes alone. See ``_followed`` for the arguments.
+
+    Raises:
+        Exception: whatever the model or the target raises, also if nothing watches them.
     """
     try:
         return _followed(model, inputs, read, score_layers, before)
-    except Exception as error:  # whatever kind: the model may refuse gradients, or being watched
+    except Exception as error:  # whatever kind: the model or the target may refuse gradients, or being watched
         if is_out_of_memory(error):
             raise
-    return _by_shape(model, inputs)
+    return _by_shape(model, inputs, read, score_layers, before)
 
 
-def _by_shape(model: nn.Module, inputs: ModelInputs) -> LayerFlow:
+def _by_shape(
+    model: nn.Module, inputs: ModelInputs, read: Read, score_layers: Sequence[str], before: Head | None
+) -> LayerFlow:
     """All layers, those of the inputs' number of items and dimensions as maps (N, C, *spatial)."""
+    layers: dict[str, Tensor] = {}
     calls: list[LayerCall] = []
     order: list[int] = []
     counts: dict[str, int] = {}
@@ -163,6 +169,8 @@ def _by_shape(model: nn.Module, inputs: ModelInputs) -> LayerFlow:
         def met(module: nn.Module, args: Any, output: Any) -> None:
             counts[name] = counts.get(name, 0) + 1
             if isinstance(output, Tensor):
+                if name in score_layers:
+                    layers[name] = output.clone()  # what follows may write in place
                 reading = reading_by_shape(output.shape, inputs[0].shape) if output.is_floating_point() else None
                 misfit, passive = "" if reading else "has no spatial extent", isinstance(module, PASSIVE)
                 shape = tuple(output.shape)
@@ -171,7 +179,8 @@ def _by_shape(model: nn.Module, inputs: ModelInputs) -> LayerFlow:
         return met
 
     hooks = [(name, meet(name)) for name, _ in model.named_modules() if name]
-    forward(model, inputs, hooks=hooks, modes=[modules_that_run(order)])
+    output = forward(model, inputs, hooks=hooks, modes=[modules_that_run(order)], before=before)
+    read(output, layers)  # an error that is the target's own is raised here
     return LayerFlow(tuple(calls), tuple(order), False)
 
 

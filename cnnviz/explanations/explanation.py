@@ -191,7 +191,9 @@ class Explanation:
             categories=tuple(about["categories"]) if about["categories"] else None,
             notes={name.removeprefix(NOTE): tensor for name, tensor in tensors.items() if name.startswith(NOTE)},
             renderer=about["renderer"],
-            objective=about.get("objective"),
+            objective=tuple(told) if isinstance(told := about.get("objective"), list) else told,
+            probability=tensors.get("probability"),
+            boxes=tensors.get("boxes"),
             options=ExplainOptions(**about.get("options", {})),  # 0.3.0 kept none
             of=about.get("of", 0),
             together=about.get("together", 1),

@@ -80,7 +80,10 @@ def _reason(run: Run) -> str:
             "the score is 1, where a sigmoid or a softmax is saturated and has no gradient; explain what goes into it, "
             "such as before_softmax=True, or drop the last activation of the model"
         )
-    return "nothing that the layer gives moves the score; choose another layer or target"
+    return (
+        "nothing that the layer gives raises the score; choose another layer or target, or grad_cam, which is negative "
+        "where a layer lowers the score"
+    )
 
 
 def _over_calls(run: Run, of: Expr, layer: LayerAt) -> Tensor:

@@ -110,6 +110,11 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "rolled": lambda x: x.roll((1, -2), (2, 3)),
     "rolled back": lambda x: x.roll((1, -2), (2, 3)).roll((-1, 2), (2, 3)),
     "flipped": lambda x: x.flip(3),
+    "tokens flipped": lambda x: x.flatten(2).flip(2),
+    "a class token and tokens flipped": lambda x: with_token(x).flip(1)[:, :-1],
+    "fliplr, flipud": lambda x: x.permute(2, 3, 0, 1).fliplr().flipud(),
+    "a quarter": lambda x: x.rot90(1, (2, 3)),
+    "three quarters": lambda x: torch.rot90(x, -1, (3, 2)).rot90(k=2, dims=(-2, 1)),
     "T": lambda x: x[0, 1].T,
     "chunk": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
     "unbind and stack": lambda x: torch.stack(list(x.unbind(0))),
@@ -129,7 +134,7 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", EXACT)
 def test_where_every_value_came_from(name: str) -> None:
-    check(EXACT[name], known={"T": 2, "chunk": 3}.get(name, 4))
+    check(EXACT[name], known={"T": 2, "chunk": 3, "three quarters": 3}.get(name, 4))
 
 
 def test_random_moves() -> None:

@@ -433,3 +433,141 @@ def test_one_more_pass_at_most_and_only_once() -> None:
     for layer in ("1", None, "1", None):
         explain(model, x, target=mean, layer=layer)
     assert len(passes) == 4
+
+
+def turned_back(maps: Tensor, how: str) -> Tensor:
+    return maps.flip(3) if "flipped" in how else maps.transpose(2, 3) if "transposed" in how else maps
+
+
+class Augmented(nn.Module):
+    """The mean of what it says of a picture, mirrored, turned and enlarged."""
+
+    def __init__(self, *ways: str) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 5, 3, padding=1), nn.ReLU())
+        self.head, self.ways = nn.Linear(5, 3), ways
+
+    def views(self, x: Tensor) -> list[Tensor]:
+        views = {
+            "plain": x,
+            "flipped": x.flip(-1),
+            "transposed": x.transpose(2, 3),
+            "large": F.interpolate(x, scale_factor=2.0),
+            "large, flipped": F.interpolate(x.flip(-1), scale_factor=2.0),
+        }
+        return [views[way] for way in self.ways]
+
+    def classify(self, maps: Tensor) -> Tensor:
+        scores: Tensor = self.head(
+            (maps * maps.new_tensor([1.0, 2.0])[:, None].repeat(maps.shape[2] // 2, 1)).mean((2, 3))
+        )
+        return scores
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.classify(self.body(view)) for view in self.views(x)]).mean(0)
+
+    def by_hand(self, x: Tensor, method: str) -> list[Tensor]:
+        """The map of each call, as the input lies."""
+        maps = [self.body(view).detach().requires_grad_() for view in self.views(x)]
+        score = torch.stack([self.classify(each) for each in maps]).mean(0)[:, 1].sum()
+        found = []
+        for way, each, grad in zip(self.ways, maps, torch.autograd.grad(score, maps), strict=True):
+            weight = {"grad_cam": grad.mean((2, 3), keepdim=True), "layer_cam": grad.relu()}.get(method, grad)
+            found.append(turned_back((weight * each).sum(1, keepdim=True), way).detach())
+        return found
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam", "layer_cam"])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        ("flipped",),
+        ("transposed",),
+        ("plain", "flipped"),
+        ("flipped", "plain", "transposed"),
+        ("transposed", "flipped"),
+    ],
+)
+def test_maps_of_pictures_that_the_model_mirrors_or_turns_are_turned_back(ways: tuple[str, ...], method: str) -> None:
+    model, x = seeded(Augmented, *ways), pictures(2, 3, 8, 10)
+    found = explain(model, x, method, target=1, layer="body")
+    torch.testing.assert_close(found.values, torch.stack(model.by_hand(x, method)).sum(0), rtol=1e-10, atol=1e-12)
+    assert explain(model, x, method, target=1).recipe == f"{method}(layer='body')"
+    for call, expected in enumerate(model.by_hand(x, method), 1):
+        found = explain(model, x, method, target=1, layer="body", call=call)
+        torch.testing.assert_close(found.values, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_calls_of_several_sizes_are_turned_back_and_added_at_the_inputs_size() -> None:
+    model, x = seeded(Augmented, "plain", "large, flipped", "transposed"), pictures(2, 3, 8, 10)
+    found = explain(model, x, target=1, layer="body").values
+    plain, large, turned = model.by_hand(x, "grad_cam")
+    large = F.interpolate(large, (8, 10), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(found, plain + large + turned, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["score_cam", "ablation_cam"])
+def test_variants_are_turned_as_the_input_lies(method: str) -> None:
+    """Of a model that mirrors its picture it is the map of the same model without that, and the mirrored picture."""
+    model, plain, x = seeded(Augmented, "flipped"), seeded(Augmented, "plain"), pictures(2, 3, 8, 10)
+    found = explain(model, x, method, target=1, layer="body").values
+    expected = explain(plain, x.flip(-1), method, target=1, layer="body").values
+    torch.testing.assert_close(found, expected.flip(-1), rtol=1e-8, atol=1e-10)
+
+
+def test_tokens_that_are_read_backwards_are_turned_back() -> None:
+    class Backwards(nn.Module):
+        """As a state space model reads a picture from its end."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.mix, self.head = nn.Conv2d(3, 4, 2, 2), nn.LayerNorm(4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.mix(self.stem(x).flatten(2).mT.flip(1))
+            scores: Tensor = self.head((tokens * torch.arange(len(tokens[0])).double()[:, None]).mean(1))
+            return scores
+
+    model, x = seeded(Backwards), pictures(2, 3, 8, 12)
+    tokens = model.mix(model.stem(x).flatten(2).mT.flip(1)).detach().requires_grad_()
+    score = model.head((tokens * torch.arange(24).double()[:, None]).mean(1))[:, 2].sum()
+    (grad,) = torch.autograd.grad(score, tokens)
+    expected = (grad * tokens).sum(2).flip(1).view(2, 1, 4, 6).detach()
+    found = explain(model, x, "hires_cam", target=2, layer="mix").values
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "score_cam"])
+@pytest.mark.parametrize("layer", [None, "second"])
+def test_an_error_of_the_target_is_raised(method: str, layer: str | None) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+
+    def wrong(output: Tensor) -> Tensor:
+        raise ZeroDivisionError("the target's own")
+
+    with pytest.raises(ZeroDivisionError, match="the target's own"):
+        explain(model.double().eval(), pictures(2, 3, 8, 8), method, target=wrong, layer=layer and "0")
+
+
+def test_a_target_that_refuses_gradients_is_read_as_it_is() -> None:
+    model = seeded(nn.Sequential, nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+    x = pictures(2, 3, 8, 8)
+    found = explain(model, x, "score_cam", target=lambda out: torch.from_numpy(out.numpy().mean((1, 2, 3))))
+    expected = explain(model, x, "score_cam", target=lambda out: out.mean((1, 2, 3)))
+    torch.testing.assert_close(found.values, expected.values)
+
+
+def test_memory_that_does_not_suffice_is_told() -> None:
+    class Large(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.passes = nn.Conv2d(3, 4, 3), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.passes += 1
+            raise torch.OutOfMemoryError("out of memory")
+
+    model = seeded(Large)
+    with pytest.raises(torch.OutOfMemoryError):
+        explain(model, pictures(1, 3, 8, 8), target=1, layer="body")
+    assert model.passes == 1, "nothing is tried once more"

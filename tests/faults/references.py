@@ -172,8 +172,18 @@ def hooked(model: nn.Module, layer: str, hook: Callable[..., Any]) -> Iterator[N
         handle.remove()
 
 
-def by_loops(name: str, model: nn.Module, x: Tensor, layer: str, chosen: Mapping[str, Any]) -> Tensor | None:
-    """What a few attributions give, written out here; None for the others."""
+Turn = Callable[[Tensor], Tensor]
+
+
+def unturned(maps: Tensor) -> Tensor:
+    """The maps of a model that neither mirrors nor turns its input."""
+    return maps
+
+
+def by_loops(
+    name: str, model: nn.Module, x: Tensor, layer: str, chosen: Mapping[str, Any], back: Turn = unturned
+) -> Tensor | None:
+    """What a few attributions give, written out here; None for the others. ``back`` turns maps to how inputs lie."""
     steps = {**quick(name), **chosen}.get("steps", 0)
     match name:
         case "occlusion":
@@ -185,13 +195,13 @@ def by_loops(name: str, model: nn.Module, x: Tensor, layer: str, chosen: Mapping
         case "integrated_gradients":
             return loops_integrated_gradients(model, x, steps)
         case "ablation_cam":
-            return loops_ablation_cam(model, x, layer)
+            return back(loops_ablation_cam(model, x, layer))
         case "activation":
-            return loops_activation(model, x, layer)
+            return back(loops_activation(model, x, layer))
         case "grad_cam" | "hires_cam" | "layer_cam":
             activation, slope = loops_activation(model, x, layer), loops_layer_gradient(model, x, layer)
             weight = {"grad_cam": slope.mean((2, 3), keepdim=True), "layer_cam": slope.relu()}.get(name, slope)
-            return (weight * activation).sum(1, keepdim=True)
+            return back((weight * activation).sum(1, keepdim=True))
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from faults.references import CLASS, WINDOW, by_loops, loops_score, one_variant_at_a_time, pictures
+from faults.references import CLASS, WINDOW, Turn, by_loops, loops_score, one_variant_at_a_time, pictures, unturned
 from quick import quick
 from torch import Tensor, nn
 
@@ -50,6 +50,8 @@ class Situation:
     """Further arguments of explain, of the quick answer alone."""
     tolerance: float = 1e-6
     """Of the largest value."""
+    back: Turn = unturned
+    """Turns a map of the layer to how the input lies, where the model mirrors or turns it."""
 
 
 def pairs(situations: Mapping[str, Situation]) -> pytest.MarkDecorator:
@@ -96,9 +98,9 @@ def answer(name: str, model: nn.Module, x: Tensor, layer: str, **how: Any) -> An
     return found.values, found.score
 
 
-def slow_answer(name: str, model: nn.Module, x: Tensor, layer: str, **chosen: Any) -> Answer:
+def slow_answer(name: str, model: nn.Module, x: Tensor, layer: str, *, back: Turn = unturned, **chosen: Any) -> Answer:
     """The same by loops where they are written here, and else of each input alone, a variant at a time."""
-    if (values := by_loops(name, model, x, layer, chosen)) is not None:
+    if (values := by_loops(name, model, x, layer, chosen, back)) is not None:
         return values, loops_score(model, x)
     with one_variant_at_a_time():
         answers = [answer(name, model, each[None], layer, memory=1, **chosen) for each in x]
@@ -119,9 +121,10 @@ def check(situation: Situation, name: str) -> None:
         if situation.or_refused is not None and name in RULES and re.search(situation.or_refused, found):
             return
     twin = (situation.twin or situation.model)()
-    expected = (
-        answer(name, twin, x, layer, **chosen) if situation.by_twin else slow_answer(name, twin, x, layer, **chosen)
-    )
+    if situation.by_twin:
+        expected = answer(name, twin, x, layer, **chosen)
+    else:
+        expected = slow_answer(name, twin, x, layer, back=situation.back, **chosen)
     if isinstance(expected, str):
         assert found == expected
         return

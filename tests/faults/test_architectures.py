@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -157,8 +158,13 @@ SITUATIONS = {
     ),
     "LSTM": between(lstm_over_columns, recurrent=lambda: nn.LSTM(8, 8, batch_first=True)),
     "GRU in two directions": made(gru_last_state, recurrent=lambda: nn.GRU(8, 8, batch_first=True, bidirectional=True)),
-    "roll, flip, transpose": made(
-        lambda self, x: self.finish(F.relu(self.conv1(x.roll(3, -1).flip(-2))).transpose(-1, -2))
+    "roll, flip, transpose": replace(
+        made(lambda self, x: self.finish(F.relu(self.conv1(x.roll(3, -1).flip(-2))).transpose(-1, -2))),
+        back=lambda maps: maps.flip(-2).roll(-3, -1),
+    ),
+    "turned by a quarter, then mirrored": replace(
+        made(lambda self, x: self.finish(F.relu(self.conv1(x.rot90(1, (2, 3)).fliplr().flip(3))))),
+        back=lambda maps: maps.flip(3).rot90(-1, (2, 3)),
     ),
     "spatial transformer": made(spatial_transformer),
     "deformable convolution": made(deformable, offsets=lambda: nn.Conv2d(3, 18, 3, padding=1)),

@@ -33,7 +33,9 @@ def dense() -> nn.Module:
 
 
 def embedding() -> nn.Module:
-    return randomized(nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    """The features are no channels of layer "0", whose map would explain each by itself."""
+    convolutions = nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1)
+    return randomized(nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
 
 
 def each(net: nn.Module, inputs: Tensor, method: str, targets: list[Any]) -> Tensor:
