@@ -88,9 +88,14 @@ class Question:
         return replace(self, sigmoid=ends_in_sigmoid(model, inputs))
 
     def predicted(self, output: Any, count: int) -> Tensor:
-        """The class with the highest score, (N,); of a single score 0, or -1 for what speaks against it."""
+        """The class with the highest score, (N,); of a single score 0, or -1 for what speaks against it.
+
+        An output (N,) without a dimension for classes is a value, such as a similarity. It is explained as it is.
+        """
         columns = self._scores(output, count).detach().argmax(1)
-        return columns.where(columns == 0, -1) if self._one_sided(output, count) else columns
+        if not self._one_sided(output, count):
+            return columns
+        return columns * 0 if output.ndim == 1 else columns.where(columns == 0, -1)
 
     def ranked(self, output: Any, count: int, most: int) -> Tensor:
         """The classes with the highest scores, (N, most), the highest first. Raises ValueError for fewer classes."""

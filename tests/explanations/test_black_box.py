@@ -18,7 +18,7 @@ import cnnviz
 from cnnviz import attributions, black_box, evaluate, explain
 from cnnviz.objectives import channel
 
-WORKING = ("feature_ablation", "kernel_shap", "lime", "occlusion", "rise", "shapley_sampling")
+WORKING = ("d_rise", "feature_ablation", "kernel_shap", "lime", "occlusion", "rise", "shapley_sampling")
 
 
 def net(dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -186,3 +186,14 @@ def test_a_mixed_network_is_the_same_in_every_batch() -> None:
         net[0].bias.fill_(0.3)  # type: ignore[union-attr,index]
     found = explain(net, tiny_inputs(), "gradient", target="no", categories=("no", "yes"))
     torch.testing.assert_close(found.score, -net(tiny_inputs())[:, 0].detach())
+
+
+def test_an_output_without_a_dimension_for_classes_is_a_value_and_explained_as_it_is() -> None:
+    class Similarity(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return -(x * torch.arange(x[0].numel()).view(x.shape[1:])).flatten(1).sum(1)
+
+    x = torch.ones(2, 1, 2, 3)
+    found = explain(Similarity().eval(), x, "gradient")
+    assert found.score.tolist() == [-15.0, -15.0]
+    torch.testing.assert_close(found.values, -torch.arange(6.0).view(1, 1, 2, 3).expand(2, -1, -1, -1))
