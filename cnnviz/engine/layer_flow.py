@@ -122,6 +122,7 @@ def _followed(
         grad=True,
         before=before,
         copy=False,
+        survey=True,
     )
     with torch.inference_mode(False), torch.enable_grad():
         for tensor in tensors(output):

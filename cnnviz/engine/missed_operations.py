@@ -24,7 +24,11 @@ _NODES: Mapping[str, Operation] = {
     **{"MishBackward": F.mish, "HardswishBackward": F.hardswish, "HardsigmoidBackward": F.hardsigmoid},
     **{"SoftplusBackward": F.softplus, "SigmoidBackward": torch.sigmoid, "TanhBackward": torch.tanh},
 }
-_LOWER_LIMITS = {"HardtanhBackward": "_saved_min_val", "ClampBackward": "_saved_min", "ClampMinBackward": "_saved_min"}
+_LIMITS = {
+    "HardtanhBackward": ("_saved_min_val", "_saved_max_val"),
+    "ClampBackward": ("_saved_min", "_saved_max"),
+    "ClampMinBackward": ("_saved_min", ""),
+}
 
 
 def check_reached(rule: Rule, score: Tensor, wrt: Sequence[Any], model_name: str) -> None:
@@ -64,11 +68,18 @@ def missed_operation(score: Tensor, begins: Collection[Any], operations: Collect
         name: str = node.name().rpartition("::")[2].rstrip("0123456789")
         if _is_foreign(node):
             return name.removesuffix("Backward")
-        operation = _NODES.get(name)
-        limit = getattr(node, _LOWER_LIMITS[name], None) if name in _LOWER_LIMITS else None
-        if operation in operations or (isinstance(limit, int | float) and limit == 0 and F.relu in operations):
-            return name_of(operation or F.relu)
+        operation = _rectifier(node, *_LIMITS[name]) if name in _LIMITS else _NODES.get(name)
+        if operation in operations:
+            return name_of(operation)
     return None
+
+
+def _rectifier(node: Any, lower: str, upper: str) -> Operation | None:
+    """ReLU or ReLU6, for a node that limits values to zero and above; None for other limits."""
+    low, high = getattr(node, lower, None), getattr(node, upper, None) if upper else None
+    if not isinstance(low, int | float) or low != 0:
+        return None
+    return F.relu if high is None else F.relu6
 
 
 def _is_foreign(node: Any) -> bool:

@@ -368,6 +368,7 @@ def test_values_put_into_a_layer_are_those_that_were_given() -> None:
 def test_half_precision_is_computed_in_half() -> None:
     kinds = []
     net = Wide()
+    explain(net, pictures(), "grad_cam", target=1, layer="cap")  # where the layer lies is found once, in float32
     net.second.register_forward_hook(lambda module, args, output: kinds.append(output.dtype))
     explain(net, pictures(), "grad_cam", target=1, layer="cap", precision="float16")
     explain(net, pictures(), "integrated_gradients", target=1, steps=3, precision="bfloat16")
