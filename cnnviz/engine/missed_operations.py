@@ -70,7 +70,7 @@ def missed_operation(score: Tensor, begins: Collection[Any], operations: Collect
             return name.removesuffix("Backward")
         operation = _rectifier(node, *_LIMITS[name]) if name in _LIMITS else _NODES.get(name)
         if operation in operations:
-            return name_of(operation)
+            return name_of(operation)  # type: ignore[arg-type]  # it is one of them
     return None
 
 

@@ -70,7 +70,7 @@ class _HalfSquares(Objective):
     def __call__(self, seen: Seen, /) -> Tensor:
         maps = seen.layer(self.layer)
         units = maps[:, self.index].reshape(len(maps), -1)
-        units = units * (units > 0)  # rules would act on a ReLU, and hide that the network has none
+        units = (units + units.abs()) / 2  # rules would act on a ReLU, and hide that the network has none
         units = units if self.start == "map" else units.max(1, keepdim=True).values
         # squares of half precision overflow
         return units.to(torch.promote_types(units.dtype, torch.float32)).square().sum(1) / 2
