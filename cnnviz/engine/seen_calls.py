@@ -64,7 +64,7 @@ class SeenCalls:
         """Raises ValueError where a pass of reference inputs called something else, or was given other constants."""
         for ours, theirs in zip(self.calls, other.calls, strict=False):
             name = name_of(ours.operation)
-            if ours.operation is not theirs.operation:
+            if ours.operation != theirs.operation:  # attributes are new objects each time
                 raise other_way(f"{name} is called for the input where {name_of(theirs.operation)} is for the baseline")
             for number, baseline in zip(ours.numbers, theirs.numbers, strict=False):
                 if number != baseline and number == number:
