@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -104,6 +105,26 @@ class Loan:
 def question_of_thread() -> Loan | None:
     """The innermost question of this thread, for what is kept until that is answered."""
     return next((loan for loan in reversed(_here.loans) if isinstance(loan, Question)), None)
+
+
+@contextmanager
+def lent(within: AbstractContextManager[object]) -> Iterator[None]:
+    """A context ``within`` which modes see what reads a pass; they do not see questions that are asked meanwhile."""
+    loan = Loan()
+    try:
+        try:
+            loan.begin()
+            with within:
+                yield
+        finally:
+            loan.end()
+    finally:
+        loan.end()
+
+
+def loans_of_thread() -> int:
+    """How many loans of this thread lie inside of each other."""
+    return len(_here.loans)
 
 
 class Question(Loan):

@@ -6,7 +6,7 @@ A rule acts on operations that Python calls in the thread of the pass. Parts in 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.operations import Operation, name_of
+from cnnviz.engine.seen_calls import is_seen
 
 _NODES: Mapping[str, Operation] = {
     **{"ReluBackward": F.relu, "LeakyReluBackward": F.leaky_relu, "PreluKernelBackward": F.prelu},
@@ -29,6 +30,19 @@ _LIMITS = {
     "ClampBackward": ("_saved_min", "_saved_max"),
     "ClampMinBackward": ("_saved_min", ""),
 }
+_LINEAR = frozenset(
+    f"{name}Backward"
+    for name in (
+        *("View", "UnsafeView", "ReshapeAlias", "Alias", "AsStrided", "Expand", "Permute", "Transpose", "T", "Squeeze"),
+        *("Unsqueeze", "Select", "Slice", "Split", "SplitWithSizes", "Unbind", "Unfold", "Diagonal", "Clone", "Copy"),
+        *("ToCopy", "Contiguous", "Cat", "Stack", "Repeat", "Flip", "Roll", "ConstantPadNd", "PixelShuffle", "Sum"),
+        *("ReflectionPad1D", "ReflectionPad2D", "ReflectionPad3D", "ReplicationPad1D", "ReplicationPad2D", "Mean"),
+        *("ReplicationPad3D", "Add", "Sub", "Rsub", "Neg", "Cumsum", "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool2D"),
+        *("AdaptiveAvgPool3D", "UpsampleNearest2D", "UpsampleBilinear2D"),
+    )
+)
+_LINEAR_IN_EACH = frozenset({"ConvolutionBackward", "AddmmBackward", "MmBackward", "BmmBackward", "LinearBackward"})
+"""Linear in each factor, and so in all if one of them comes from the input."""
 
 
 def check_reached(rule: Rule, score: Tensor, wrt: Sequence[Any], model_name: str) -> None:
@@ -37,7 +51,11 @@ def check_reached(rule: Rule, score: Tensor, wrt: Sequence[Any], model_name: str
         return
     carrying = [place for place in wrt if not isinstance(place, Tensor) or place.requires_grad]
     edges = [get_gradient_edge(place) if isinstance(place, Tensor) else place for place in carrying]
-    missed = missed_operation(score, {edge.node for edge in edges}, rule.backwards.keys())
+    begins = {edge.node for edge in edges}
+    if rule.compares:
+        missed = _unseen_operation(score, begins)
+    else:
+        missed = missed_operation(score, begins, rule.backwards.keys())
     if missed is not None:
         raise LookupError(
             f"rule {rule.name!r} can't act on {missed} in {model_name}: it is not seen in TorchScript, an "
@@ -82,6 +100,21 @@ def _rectifier(node: Any, lower: str, upper: str) -> Operation | None:
     return F.relu if high is None else F.relu6
 
 
+def _unseen_operation(score: Tensor, begins: Collection[Any]) -> str | None:
+    """The name of a node on the way that is not linear, and that belongs to no call which the pass saw, if any."""
+    between = _between(score.grad_fn, begins)
+    leading = {*between, *begins}
+    for node in between:
+        name: str = node.name().rpartition("::")[2].rstrip("0123456789")
+        ours = isinstance(node, torch.autograd.function.BackwardCFunction) and not _is_foreign(node)
+        if ours or name in _LINEAR or is_seen(node):
+            continue
+        if name in _LINEAR_IN_EACH and sum(parent in leading for parent, _ in node.next_functions) == 1:
+            continue
+        return name.removesuffix("Backward")
+    return None
+
+
 def _is_foreign(node: Any) -> bool:
     """True for a node of TorchScript, an extension, or an ``autograd.Function`` that is neither torch's nor ours."""
     if isinstance(node, torch.autograd.function.BackwardCFunction):
@@ -90,7 +123,7 @@ def _is_foreign(node: Any) -> bool:
     return name.startswith("torch::jit::") or "CppNode" in name
 
 
-def _between(last: Any, begins: Collection[Any]) -> Iterable[Any]:
+def _between(last: Any, begins: Collection[Any]) -> Sequence[Any]:
     """The nodes from which the graph leads back to one of ``begins``, these left out."""
     leads: dict[Any, bool] = dict.fromkeys(begins, True)
     waiting = [last]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import torch
@@ -94,7 +95,9 @@ class OperationObserver(WatchingMode):
             self.watch(func, args)
         if self.axis is not None:
             self.axis.before(func, args, kwargs)
-        if self.biases is None:
+        if self.compares:
+            output = self.record.seen.run(func, args, kwargs, partial(self._run, func, args, kwargs))
+        elif self.biases is None:
             output = self._run(func, args, kwargs)
         else:
             output = self.biases.call(func, args, kwargs, self._run, self._descends)

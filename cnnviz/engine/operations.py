@@ -133,6 +133,8 @@ POINTWISE: tuple[Operation, ...] = (
 
 def canonical(func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Operation:
     """The operation's one name. Clamping at zero is a ReLU, at zero and above a ReLU6; max(dim) is amax."""
+    if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket):  # torch.ops.aten.relu is torch.relu
+        func = _of_library(func)
     if func in HARDTANHS:
         low, high = bounds(func, args, kwargs)
         return F.relu6 if low == 0 and high > 0 else F.hardtanh
@@ -154,6 +156,13 @@ def canonical(func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     if kwargs.get("rounding_mode") is not None:
         return func  # a quotient in steps
     return _CANONICAL.get(func, func)
+
+
+def _of_library(func: Any) -> Operation:
+    library, _, name = str(getattr(func, "_overloadpacket", func)).partition(".")
+    homes = (torch, torch._C._nn) if library == "aten" else ()
+    found: Operation = next((getattr(home, name) for home in homes if hasattr(home, name)), func)
+    return found
 
 
 def bounds(func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:

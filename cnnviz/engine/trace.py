@@ -26,6 +26,7 @@ from cnnviz.engine.graph_watch import GraphWatch, WatchedOperations
 from cnnviz.engine.implicit_biases import Biases
 from cnnviz.engine.layer_flow import modules_that_run
 from cnnviz.engine.layers import InputPlace, Site
+from cnnviz.engine.loans import lent
 from cnnviz.engine.missed_operations import changes_nothing, check_reached
 from cnnviz.engine.model_inputs import AnyInputs, ModelInputs
 from cnnviz.engine.nested import mapped, tensors
@@ -225,7 +226,7 @@ class Trace:
 
     def following(self) -> AbstractContextManager[object]:
         """Apply rules, and collect biases, also of the operations called inside, which read the score."""
-        return self._observes(self.biases) if self.rules or self.biases is not None else nullcontext()
+        return lent(self._observes(self.biases)) if self.rules or self.biases is not None else nullcontext()
 
     def gradients(
         self,
@@ -244,7 +245,7 @@ class Trace:
         """
         for record, reference in references.items():
             record.check_same_way(reference, rule.backwards)
-        if rule.backwards and rule.otherwise is not None:
+        if rule.compares or (rule.backwards and rule.otherwise is not None):
             check_reached(rule, score, wrt, self.model_name)
         able = [not isinstance(place, Tensor) or place.requires_grad for place in wrt]
         if not score.requires_grad or not any(able):
