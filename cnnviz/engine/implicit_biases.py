@@ -135,7 +135,9 @@ class Biases:
             named = {name: self._dual(arg, writes) for name, arg in kwargs.items()}
             try:
                 output = func(*(self._dual(arg, writes) for arg in args), **named)
-            except NotImplementedError as error:
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
                 raise LookupError(
                     f"the implicit bias of {name_of(func)} is not known: PyTorch has no forward derivative of it"
                 ) from error
@@ -149,7 +151,8 @@ class Biases:
             return value
         if not self._depends(value) or not value.is_floating_point():
             return value.detach()
-        primal = value.detach().clone() if copied else value.detach()
+        # a tensor that was expanded has one place for several values, which no tangent can be written to
+        primal = value.detach().clone() if copied or 0 in value.stride() else value.detach()
         tangent = torch.where(primal.isfinite(), primal, 0)  # nothing moves with the infinite masks of attention
         return forward_ad.make_dual(primal, tangent)  # type: ignore[no-untyped-call]  # torch has no types here
 

@@ -87,8 +87,8 @@ def missed_operation(score: Tensor, begins: Collection[Any], operations: Collect
         if _is_foreign(node):
             return name.removesuffix("Backward")
         operation = _rectifier(node, *_LIMITS[name]) if name in _LIMITS else _NODES.get(name)
-        if operation in operations:
-            return name_of(operation)  # type: ignore[arg-type]  # it is one of them
+        if operation is not None and operation in operations:
+            return name_of(operation)
     return None
 
 

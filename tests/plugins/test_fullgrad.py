@@ -240,3 +240,68 @@ def test_bias_maps_of_another_magnitude() -> None:
     shares, _ = shares_by_hand(net, inputs)
     by_hand = sum(stretched(share.sum(1, keepdim=True), inputs.shape[2:]) for share in shares[1:])
     torch.testing.assert_close(found, by_hand, rtol=1e-6, atol=1e-6)
+
+
+class Dynamic(nn.Module):
+    """A convolution whose kernel is made of its input; ``apply(values, kernel)`` computes it."""
+
+    def __init__(self, apply: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+        randomized(self, 1)
+        self.apply_kernel = apply
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = self.stem(x)
+        kernel = values.mean((2, 3)).sigmoid()[..., None, None].expand(-1, -1, 3, 3)
+        return self.head(self.apply_kernel(values, kernel).relu().mean((2, 3)))
+
+
+def _grouped(values: Tensor, kernel: Tensor) -> Tensor:
+    items, channels = values.shape[:2]
+    batch = values.reshape(1, items * channels, *values.shape[2:])
+    found = F.conv2d(batch, kernel.reshape(-1, 1, 3, 3), groups=items * channels)
+    return found.reshape(items, channels, *found.shape[2:])
+
+
+def _one_kernel(values: Tensor, kernel: Tensor) -> Tensor:
+    return F.conv2d(values, kernel[0][:, None], groups=4)
+
+
+def _by_loops(values: Tensor, kernel: Tensor) -> Tensor:
+    height, width = (size - 2 for size in values.shape[2:])
+    places = [(row, column) for row in range(3) for column in range(3)]
+    parts = [kernel[:, :, r, c][..., None, None] * values[:, :, r : r + height, c : c + width] for r, c in places]
+    return torch.stack(parts).sum(0)
+
+
+@pytest.mark.parametrize("apply", [_grouped, _one_kernel])
+def test_a_kernel_that_is_made_of_the_input(apply: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def by_loops(values: Tensor, kernel: Tensor) -> Tensor:
+        return _by_loops(values, kernel[:1].expand_as(kernel) if apply is _one_kernel else kernel)
+
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)).double()
+    found, expected = (explain(Dynamic(each), x, "fullgrad", target=1, scaled=False) for each in (apply, by_loops))
+    for each in (found, expected):
+        gap = each.notes["completeness_gap"]
+        # one input's kernel acts on the other input, too
+        assert (gap.sum().abs() if apply is _one_kernel else gap.abs().max()) < 1e-12
+    biases = [
+        sum(t.sum() for t in Run(Dynamic(each), x, torch.tensor([1, 1])).bias_gradients()) for each in (apply, by_loops)
+    ]
+    torch.testing.assert_close(biases[0], biases[1], rtol=0, atol=1e-12)
+
+
+def test_a_model_that_takes_gradients_of_itself_is_refused_in_one_line() -> None:
+    class Slope(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = AveragingNet()
+
+        def forward(self, x: Tensor) -> Tensor:
+            (grad,) = torch.autograd.grad(x.pow(3).sum(), x, create_graph=True)
+            return self.net(grad)
+
+    with pytest.raises(LookupError, match=r"^the implicit bias of grad is not known: [^\n]*$"):
+        explain(Slope().eval(), tiny_inputs(), "fullgrad", target=TARGET)
