@@ -6,6 +6,7 @@ reused activations count like modules. The graph is no longer than the request n
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -260,6 +261,14 @@ class Trace:
                 self.spent = self.spent or last
                 raw = iter(torch.autograd.grad(score, places, ones, retain_graph=not last, allow_unused=True))
                 grads = [self.ordinary(next(raw)) if can else None for can in able]
+        except RuntimeError as error:
+            missing = re.match(r"derivative for aten::(\w+) is not implemented", str(error))
+            if missing is None:
+                raise
+            raise LookupError(
+                f"PyTorch has no derivative of {missing[1]}, which {self.model_name} calls; call torch's functions "
+                "that have one in forward, or use a method that asks for scores only"
+            ) from error
         finally:
             board.rule, board.references = PLAIN, {}
         # judged in the backward pass: an operation may be called and yet lie on no way from the score to the place

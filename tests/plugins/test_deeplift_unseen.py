@@ -199,3 +199,29 @@ def test_no_false_alarm(name: str) -> None:
     with torch.no_grad():
         rise = (net(x) - net(torch.full_like(x, 0.1)))[:, 1]
     assert result.notes["completeness_gap"].abs() <= 1e-4 * rise.abs() + 1e-6
+
+
+@pytest.mark.parametrize("method", ["deeplift", "gradient"])
+def test_attention_without_a_derivative_is_refused_in_one_line(method: str) -> None:
+    class Native(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.of = randomized(nn.MultiheadAttention(8, 2, batch_first=True), 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            weights = (self.of.in_proj_weight, self.of.in_proj_bias, self.of.out_proj.weight, self.of.out_proj.bias)
+            return torch._native_multi_head_attention(x, x, x, 8, 2, *weights, None, False)[0].mean(1)
+
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(1)).double()
+    with pytest.raises(LookupError, match=r"^PyTorch has no derivative of _native_multi_head_attention, [^\n]*$"):
+        explain(Native().eval(), x, method, target=1)
+
+
+def test_a_softmax_of_large_logits_sums_to_zero_in_single_precision() -> None:
+    net = nn.Sequential(nn.Linear(20, 100), nn.ReLU(), nn.Linear(100, 10), nn.Softmax(1)).eval()
+    for parameter in net.parameters():
+        nn.init.constant_(parameter, float(parameter.ndim > 1))
+    x = 100 * torch.randn(8, 20, generator=torch.Generator().manual_seed(0))
+    values = explain(net, x, "deeplift", target=2).values
+    assert (net(x) == net(0 * x)).all()  # the logits of all classes are equal
+    assert values.sum(1).abs().max() < 1e-3

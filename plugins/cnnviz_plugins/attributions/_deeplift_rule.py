@@ -23,7 +23,7 @@ MAXIMA = (
 )
 PRODUCTS = (torch.mul, torch.matmul, torch.baddbmm, torch.addcmul, torch.einsum, F.bilinear)
 SMOOTH = (
-    *(F.softmax, F.log_softmax, F.softmin, F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm, F.normalize),
+    *(F.log_softmax, F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm, F.normalize),
     *(F.local_response_norm, F.glu, F.cosine_similarity, F.scaled_dot_product_attention, torch.logsumexp),
     *(F.lp_pool1d, F.lp_pool2d, F.lp_pool3d, torch.norm, torch.std, torch.var, torch.prod),
 )
@@ -91,6 +91,20 @@ def _smooth(call: Call, grad: Tensor) -> tuple[Tensor, ...]:
         points, before = 2 * points, gap
 
 
+def _softmax(call: Call, grad: Tensor) -> tuple[Tensor, ...]:
+    """Mean backward, whose multipliers sum to zero as no common shift of the logits changes a softmax.
+
+    Rounding leaves a rest, which large logits would multiply. It is taken off where the rest is no more than rounding.
+    """
+    grads = []
+    for part in _smooth(call, grad):
+        for dim in range(part.ndim):
+            rest, size = part.mean(dim, keepdim=True), part.abs().mean(dim, keepdim=True)
+            part = part - rest.where(rest.abs() <= 16 * torch.finfo(part.dtype).eps * size, 0)
+        grads.append(part)
+    return tuple(grads)
+
+
 def _mean_backward(call: Call, grad: Tensor, points: int) -> tuple[Tensor, ...]:
     """The operation's ordinary backward, averaged from the baselines to the input by Gauss-Legendre quadrature."""
     totals = [torch.zeros_like(tensor) for tensor in call.inputs]
@@ -135,6 +149,7 @@ RESCALE = Rule(
         **dict.fromkeys(MAXIMA, _maximum),
         **dict.fromkeys(PRODUCTS, _product),
         **dict.fromkeys(SMOOTH, _smooth),
+        **dict.fromkeys((F.softmax, F.softmin), _softmax),
     },
     otherwise=None,
     compares=True,
