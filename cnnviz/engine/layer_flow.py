@@ -122,6 +122,7 @@ def _followed(
         grad=True,
         before=before,
         copy=False,
+        survey=True,
     )
     with torch.inference_mode(False), torch.enable_grad():
         for tensor in tensors(output):
@@ -179,7 +180,7 @@ def _by_shape(
         return met
 
     hooks = [(name, meet(name)) for name, _ in model.named_modules() if name]
-    output = forward(model, inputs, hooks=hooks, modes=[modules_that_run(order)], before=before)
+    output = forward(model, inputs, hooks=hooks, modes=[modules_that_run(order)], before=before, survey=True)
     read(output, layers)  # an error that is the target's own is raised here
     return LayerFlow(tuple(calls), tuple(order), False)
 
