@@ -309,3 +309,16 @@ RULES: Mapping[str, Rule] = {
     "view_as_real": _as_real,
     **_named("lstm gru rnn_tanh rnn_relu", _recurrent),
 }
+
+_ALONG = (
+    "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm normalize conj resolve_conj "
+    "expand expand_as broadcast_to"
+)
+_MOVES = (
+    "add sub subtract rsub view reshape flatten unflatten view_as reshape_as ravel squeeze unsqueeze permute transpose "
+    "swapaxes swapdims movedim moveaxis t mT adjoint H mH T flip fliplr flipud rot90 roll narrow select unbind iter "
+    "split chunk tensor_split split_with_sizes getitem setitem copy index_select gather take_along_dim sort topk "
+    "masked_select cat concat concatenate stack pixel_shuffle pixel_unshuffle channel_shuffle"
+)
+VALUE_BY_VALUE = frozenset(f"{_SAME} {_POINTWISE} {_MOVES}".split()) - frozenset(_ALONG.split())
+"""Operations whose output's values are each made of one value of an operand, or one of each. Softmax counts too."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.model_facts import facts_of
 from cnnviz.engine.nested import mapped, tensors
 
 _ONNX_TYPES = {
@@ -118,6 +119,13 @@ def black_box(model: Any, *, numpy: bool = False, batch_size: int | None = None)
 
 def opaque_part(model: nn.Module) -> str | None:
     """Why the operations of a model can't be seen; None where they can."""
+    facts = facts_of(model)
+    if "opaque part" not in facts:
+        facts["opaque part"] = _opaque_part(model)
+    return facts["opaque part"]  # type: ignore[no-any-return]  # facts are of any kind
+
+
+def _opaque_part(model: nn.Module) -> str | None:
     for name, module in model.named_modules():
         if is_exported(module):
             return "the model comes from torch.export, which hides its layers; give it as it was before torch.export"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils.weak import WeakIdKeyDictionary
 
 from cnnviz.engine.axes import CHANNEL, ROOTS, SHAPE_ALONE, AxisFollower, axes_of, plain_name, segment_size
-from cnnviz.engine.axis_rules import RULES
+from cnnviz.engine.axis_rules import RULES, VALUE_BY_VALUE
 from cnnviz.engine.forward import ForwardHook
 from cnnviz.engine.grid_reading import GridReading, NoGrid, reading_of
 from cnnviz.engine.nested import tensors
@@ -81,6 +81,8 @@ class _Row:
     misfit: str = ""
     met: bool = False
     """True if a gradient came back."""
+    channels: tuple[int, int] = (0, 0)
+    """How many channels can change the score of one input, and of how many."""
     reached: bool = False
 
 
@@ -95,9 +97,13 @@ class FlowObserver(AxisFollower):
         self.rows: list[_Row] = []
         self.marks: WeakIdKeyDictionary = WeakIdKeyDictionary()
         """By tensor, a bit for each call of a layer that it descends from."""
+        self.copies: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        """By tensor, the same for calls of which its values are single values, moved or changed one by one."""
         self.anchors: list[Tensor] = [source] if source.requires_grad else []
         self.read_channels: dict[int, list[tuple[int, int]]] = {}
         """By the number of an axis of channels of the output: how many of them the score reads, and of how many."""
+        self.shown = 0
+        """A bit for each call of a layer whose values are values of the output, as of a detector's last layers."""
         self._passed_on: list[tuple[Tensor, int]] = []
         self._counts: dict[str, int] = {}
         self._ancestry: dict[Any, bool] = {}
@@ -112,14 +118,14 @@ class FlowObserver(AxisFollower):
             self.see(func, args, kwargs, output)
         else:
             output = super().__torch_function__(func, types, args, kwargs)
-        mark = 0
-        for operand in () if plain_name(func) in SHAPE_ALONE else operands:
-            mark |= self.marks.get(operand, 0)  # type: ignore[no-untyped-call]  # torch has no types here
-        if mark:
+        name = plain_name(func)
+        if name not in SHAPE_ALONE:
             written = operands[:1] if in_place(func, kwargs) or getattr(func, "__name__", "") == "__setitem__" else []
             bases = [tensor._base for tensor in written if tensor._base is not None]
-            for tensor in (*tensors(output), *written, *bases):
-                self.marks[tensor] = self.marks.get(tensor, 0) | mark  # type: ignore[no-untyped-call]  # nor here
+            results = [*tensors(output), *written, *bases]
+            _hand_on(self.marks, operands, results)
+            if name in VALUE_BY_VALUE:
+                _hand_on(self.copies, operands, results)
         return output
 
     def _passing(self, func: Any, args: Any, kwargs: Any, operand: Tensor) -> Tensor:
@@ -159,10 +165,12 @@ class FlowObserver(AxisFollower):
             replaced = leaf.view_as(leaf) * 1.0
             if self.descends(output):
                 self.labels[replaced] = label
-            self.marks[replaced] = self.marks.get(output, 0)  # type: ignore[no-untyped-call]  # nor here
+            _hand_on(self.marks, [output], [replaced])
+            _hand_on(self.copies, [output], [replaced])
             output = replaced
         mark = 1 << len(self.rows)
-        self.marks[output] = self.marks.get(output, 0) | mark  # type: ignore[no-untyped-call]  # nor here
+        for known in (self.marks, self.copies):
+            known[output] = known.get(output, 0) | mark  # type: ignore[no-untyped-call]  # torch has no types here
         row = _Row(
             *(name, self._counts[name], tuple(output.shape), label, next(reversed(self.lost), ""), descends),
             *(None, mark, passive, isinstance(module, nn.Linear)),
@@ -184,6 +192,7 @@ class FlowObserver(AxisFollower):
         nan = grad.isnan()
         if row.reading is not None:
             nan = row.reading.read(nan, self.items)
+            row.channels = int(nan.flatten(2).any(2).sum(1).max()), nan.shape[1]
         row.met, row.reached = True, row.reached or bool(nan.any())
 
     def _has_ancestor(self, tensor: Tensor) -> bool:
@@ -203,7 +212,8 @@ class FlowObserver(AxisFollower):
         return known[tensor.grad_fn]
 
     def watch_result(self, tensor: Tensor) -> None:
-        """Note which channels of a tensor the score is read from."""
+        """Note which channels of a tensor the score is read from, and of which layers it holds the values."""
+        self.shown |= self.copies.get(tensor, 0)  # type: ignore[no-untyped-call]  # nor here
         label = self.of(tensor)
         if label is None:
             return
@@ -231,7 +241,7 @@ class FlowObserver(AxisFollower):
 
     def judged(self, score: Tensor) -> Iterator[LayerCall]:
         """What is known of every call, after the backward pass."""
-        descendants = self.marks.get(score, 0)  # type: ignore[no-untyped-call]  # nor here
+        descendants = self.marks.get(score, 0)  # type: ignore[no-untyped-call]  # torch has no types here
         for row in self.rows:
             self._read(row)  # what becomes queries, keys and values shows behind the layer
             cut = not row.met and bool(descendants & row.mark)
@@ -251,12 +261,26 @@ class FlowObserver(AxisFollower):
             )
 
     def _is_score(self, row: _Row) -> bool:
-        """True if the channels are still channels of the output, and the score reads at most half of them."""
+        """True if the channels are scores, and the score reads at most half of them.
+
+        They are if they are still channels of the output, or if each value of the output is one value of theirs.
+        """
         if row.label is None:
             return False
         numbers = {self.number(axis) for dim in row.label for axis in axes_of(dim) if axis.kind == CHANNEL}
         read = [found for number in numbers for found in self.read_channels.get(number, ()) if found[0]]
+        if self.shown & row.mark and row.channels[0]:
+            read.append(row.channels)
         return any(2 * count <= size or size == 1 for count, size in read)
+
+
+def _hand_on(marks: WeakIdKeyDictionary, operands: Iterable[Tensor], results: Iterable[Tensor]) -> None:
+    """Results descend from all that operands descend from."""
+    mark = 0
+    for operand in operands:
+        mark |= marks.get(operand, 0)  # type: ignore[no-untyped-call]  # torch has no types here
+    for tensor in results if mark else ():
+        marks[tensor] = marks.get(tensor, 0) | mark  # type: ignore[no-untyped-call]  # nor here
 
 
 def _on_gradient(tensor: Tensor, func: Callable[[Tensor], None]) -> None:

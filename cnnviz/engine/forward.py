@@ -22,6 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from cnnviz.engine.checkpointing import reentrant_checkpoints_set_aside
 from cnnviz.engine.loans import Loan, question_of_thread
+from cnnviz.engine.model_facts import modules_of
 from cnnviz.engine.model_inputs import AnyInputs, ModelInputs
 from cnnviz.engine.operations import SIGMOIDS, SOFTMAXES, Operation
 from cnnviz.engine.thread_state import WatchingMode, let_go
@@ -107,7 +108,7 @@ def forward(
     try:
         try:
             loan.begin()
-            for module in model.modules():
+            for module in modules_of(model):
                 if isinstance(module, _ConvNd) and batch.ndim == len(module.kernel_size) + 1:
                     # a convolution takes an image without a batch dimension, and makes something else of it
                     loan.hook(module.register_forward_pre_hook, module, "", _refusal(model, batch))

@@ -22,6 +22,7 @@ from cnnviz.engine.flow_observer import PASSIVE, FlowObserver, LayerCall
 from cnnviz.engine.forward import ForwardHook, Head, forward
 from cnnviz.engine.grid_reading import reading_by_shape
 from cnnviz.engine.model_inputs import ModelInputs
+from cnnviz.engine.module_state import Bindings
 from cnnviz.engine.nested import tensors
 
 Read = Callable[[Any, Mapping[str, Tensor]], Tensor]
@@ -149,11 +150,14 @@ def layer_flow(
     Raises:
         Exception: whatever the model or the target raises, also if nothing watches them.
     """
+    held = Bindings(model)
     try:
         return _followed(model, inputs, read, score_layers, before)
     except Exception as error:  # whatever kind: the model or the target may refuse gradients, or being watched
         if is_out_of_memory(error):
             raise
+    finally:
+        held.restore()  # what the model keeps of a pass would keep its graph
     return _by_shape(model, inputs, read, score_layers, before)
 
 
@@ -180,7 +184,7 @@ def _by_shape(
         return met
 
     hooks = [(name, meet(name)) for name, _ in model.named_modules() if name]
-    output = forward(model, inputs, hooks=hooks, modes=[modules_that_run(order)], before=before)
+    output = forward(model, inputs, hooks=hooks, modes=[modules_that_run(order)], before=before, survey=True)
     read(output, layers)  # an error that is the target's own is raised here
     return LayerFlow(tuple(calls), tuple(order), False)
 

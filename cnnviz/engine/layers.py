@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from cnnviz.engine.forward import forward
 from cnnviz.engine.layer_flow import LayerFlow, layer_flow
+from cnnviz.engine.model_facts import named_modules_of
 from cnnviz.engine.model_inputs import AnyInputs, ModelInputs
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.validation import whole_number
@@ -93,7 +94,7 @@ def layer_name(model: nn.Module, layer: Layer, inputs: AnyInputs) -> str:
     if layer is None:
         return automatic_layer(model, inputs)
     if isinstance(layer, nn.Module):
-        for name, module in model.named_modules():
+        for name, module in named_modules_of(model).items():
             if module is layer:
                 return str(name)
         raise LookupError(f"the layer {type(layer).__name__} is no part of {type(model).__name__}")
@@ -105,9 +106,11 @@ def layer_name(model: nn.Module, layer: Layer, inputs: AnyInputs) -> str:
     if not isinstance(layer, str | Sequence) or isinstance(layer, bytes | bytearray):
         raise TypeError(f"{layer!r} is no layer; give a name, a path of names, a convolution's number, or a module")
     name = layer if isinstance(layer, str) else ".".join(map(str, layer))
+    known = named_modules_of(model)
+    if name and name in known:
+        return name
     aliases = dict(model.named_modules(remove_duplicate=False))
-    known = dict(model.named_modules())
-    if name and name in aliases and name not in known:  # one layer under two names
+    if name and name in aliases:  # one layer under two names
         return next(str(first) for first, module in known.items() if module is aliases[name])
     for prefix in ("", "module.", "_orig_mod."):
         if name.startswith(prefix) and name != prefix and name.removeprefix(prefix) in known:

@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cnnviz.engine.model_facts import modules_of
+
 _NOTHING: Any = object()
 _OWN = frozenset(vars(nn.Module()))
 """Attributes that torch itself gives every module."""
@@ -32,7 +34,7 @@ class Bindings:
     """
 
     def __init__(self, model: nn.Module, containers: bool = True):
-        parts = list(model.modules())
+        parts = modules_of(model)
         self._names = [names for part in parts for names in (vars(part), part._parameters, part._buffers)]
         # flat lists, made and compared at the speed of C, for every question holds every module
         self._sizes, self._keys = [*map(len, self._names)], [*chain.from_iterable(self._names)]

@@ -23,7 +23,7 @@ from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
 from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.forward import Head, forward, layer_tensor, never_ran
-from cnnviz.engine.graph_watch import GraphWatch, WatchedOperations
+from cnnviz.engine.graph_watch import GraphWatch
 from cnnviz.engine.implicit_biases import Biases
 from cnnviz.engine.layer_flow import modules_that_run
 from cnnviz.engine.layers import InputPlace, Site
@@ -150,10 +150,8 @@ class Trace:
             modes += [self._observer.unseen] if request.size else []
             axis.begin(given.tensors, given.shared)
         if request.layer_gradients and not from_input:
-            if self._observer in modes:
-                self._observer.watch = self._watch.see  # one mode costs less than two
-            else:
-                modes.append(WatchedOperations(self._watch))
+            if self._observer in modes:  # one mode costs less than two
+                self._observer.watch, self._watch.alone = self._watch.see, False
             modes.append(self._watch)
         output = forward(
             model,

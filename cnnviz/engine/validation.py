@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
 from cnnviz.engine.black_box import BlackBox, black_box, is_exported, opaque_part
+from cnnviz.engine.model_facts import named_modules_of
 
 COMPUTABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """The floating-point types that PyTorch's operations compute in; others, such as float8, only store numbers."""
@@ -55,7 +56,7 @@ def check_model(model: nn.Module) -> None:
     hidden = None if within else opaque_part(model)
     if hidden is not None:
         raise TypeError(hidden)
-    parts = dict(model.named_modules())
+    parts = named_modules_of(model)
     if model.training:
         raise ValueError(
             "the model is in training mode, where images change each other's maps; call model.eval() first"
