@@ -239,6 +239,10 @@ class FlowObserver(AxisFollower):
             nan = torch.full_like(score, torch.nan)
             torch.autograd.grad(score, self.anchors, nan, allow_unused=True)
 
+    def release(self) -> None:
+        """Let go of everything. Hooks on tensors hold this observer, and no collector sees them."""
+        vars(self).clear()
+
     def judged(self, score: Tensor) -> Iterator[LayerCall]:
         """What is known of every call, after the backward pass."""
         descendants = self.marks.get(score, 0)  # type: ignore[no-untyped-call]  # torch has no types here

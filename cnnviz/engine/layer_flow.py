@@ -7,8 +7,7 @@ out over a grid. Structure decides, never values: the gradient that goes back is
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
+from torch.utils.hooks import RemovableHandle
 
 from cnnviz.engine.batching import is_out_of_memory
 from cnnviz.engine.flow_observer import PASSIVE, FlowObserver, LayerCall
@@ -68,20 +68,28 @@ class LayerFlow:
         return None
 
 
-@contextmanager
-def modules_that_run(order: list[int]) -> Iterator[None]:
+class ModulesThatRun:
     """Collects which modules end their call, in their order, in this thread."""
-    thread = threading.get_ident()
 
-    def met(module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() == thread:
-            order.append(id(module))
+    def __init__(self, model: nn.Module, order: list[int]):
+        self.model, self.order, self.thread = model, order, threading.get_ident()
+        self._handles: list[RemovableHandle] = []
 
-    handle = register_module_forward_hook(met)
-    try:
-        yield
-    finally:
-        handle.remove()
+    def __enter__(self) -> None:
+        # torch.compile warns of hooks on all modules there are
+        compiled = any(hasattr(module, "_orig_mod") for module in self.model.modules())
+        if compiled:
+            self._handles = [module.register_forward_hook(self._met) for module in self.model.modules()]
+        else:
+            self._handles = [register_module_forward_hook(self._met)]
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _met(self, module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == self.thread:
+            self.order.append(id(module))
 
 
 def _followed(
@@ -114,25 +122,28 @@ def _followed(
 
         return kept
 
-    hooks = [(name, observer.hook(name, module)) for name, module in model.named_modules() if name]
-    output = forward(
-        model,
-        inputs.each(lambda tensor: tensor.detach().clone()).with_first(source),
-        hooks=[*hooks, *((name, keep(name)) for name in score_layers)],
-        modes=[modules_that_run(order), observer],
-        grad=True,
-        before=before,
-        copy=False,
-        survey=True,
-    )
-    with torch.inference_mode(False), torch.enable_grad():
-        for tensor in tensors(output):
-            observer.watch_result(tensor)
-        with observer:
-            score = read(output, layers)
-        observer.send_back(score)
-        calls = tuple(observer.judged(score))
-    return LayerFlow(calls, tuple(order), _mixed(observer, output))
+    try:
+        hooks = [(name, observer.hook(name, module)) for name, module in model.named_modules() if name]
+        output = forward(
+            model,
+            inputs.each(lambda tensor: tensor.detach().clone()).with_first(source),
+            hooks=[*hooks, *((name, keep(name)) for name in score_layers)],
+            modes=[ModulesThatRun(model, order), observer],
+            grad=True,
+            before=before,
+            copy=False,
+            survey=True,
+        )
+        with torch.inference_mode(False), torch.enable_grad():
+            for tensor in tensors(output):
+                observer.watch_result(tensor)
+            with observer:
+                score = read(output, layers)
+            observer.send_back(score)
+            calls = tuple(observer.judged(score))
+        return LayerFlow(calls, tuple(order), _mixed(observer, output))
+    finally:
+        observer.release()
 
 
 def layer_flow(
@@ -184,7 +195,7 @@ def _by_shape(
         return met
 
     hooks = [(name, meet(name)) for name, _ in model.named_modules() if name]
-    output = forward(model, inputs, hooks=hooks, modes=[modules_that_run(order)], before=before, survey=True)
+    output = forward(model, inputs, hooks=hooks, modes=[ModulesThatRun(model, order)], before=before, survey=True)
     read(output, layers)  # an error that is the target's own is raised here
     return LayerFlow(tuple(calls), tuple(order), False)
 

@@ -25,7 +25,7 @@ from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.forward import Head, forward, layer_tensor, never_ran
 from cnnviz.engine.graph_watch import GraphWatch
 from cnnviz.engine.implicit_biases import Biases
-from cnnviz.engine.layer_flow import modules_that_run
+from cnnviz.engine.layer_flow import ModulesThatRun
 from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.loans import lent
 from cnnviz.engine.missed_operations import changes_nothing, check_reached
@@ -75,6 +75,8 @@ class PassOptions:
     """The dtype of convolutions and matrix products; None: the model's own."""
     compiled: Compiled | None = None
     """The compiled model, which is called instead."""
+    saves: bool = False
+    """True to save values for a backward pass that is never made: torch.func can't do without."""
     keep_bindings: bool = True
     """Whether the pass leaves what it binds to names of the model."""
 
@@ -136,12 +138,12 @@ class Trace:
             (name, self._hook(name, request.layer_gradients and not from_input, request))
             for name in {site.name for site in request.layers} | request.score_layers
         ]
-        modes: list[AbstractContextManager[Any]] = [] if self.order is None else [modules_that_run(self.order)]
+        modes: list[AbstractContextManager[Any]] = [] if self.order is None else [ModulesThatRun(model, self.order)]
         if options.precision is not None:
             modes.append(torch.autocast(self.input.device.type, options.precision))
         if options.compiled is not None:
             modes.append(options.compiled.failures())
-        if request.references:  # the graph says what comes from the input, and nothing goes back through it
+        if request.references and not options.saves:  # the graph says what comes from the input, and no more
             modes.append(saving_nothing())
         if self.rules or request.biases or axis is not None or options.layout is not ORDINARY:
             modes.append(self._observer)
@@ -179,8 +181,9 @@ class Trace:
             halves = [tensor.dtype for tensor in tensors(output) if tensor.dtype in _HALVES]
             self.output_dtype = halves[0] if halves else self.input.dtype
             """The dtype in which the model gave its output."""
-            self.output: Any = self.ordinary(mapped(_own, output))
-            self.score_layers = {name: self.ordinary(tensor) for name, tensor in self.score_layers.items()}
+            with self.following() if self.biases is not None else nullcontext():  # they see what becomes of the output
+                self.output: Any = self.ordinary(mapped(_own, output))
+                self.score_layers = {name: self.ordinary(tensor) for name, tensor in self.score_layers.items()}
 
     @property
     def bytes(self) -> int:

@@ -155,8 +155,8 @@ REFUSED: dict[str, tuple[Callable[[], Asked], type[Exception], str]] = {
         ValueError,
         r"the input has 1 values that are not finite, the first \(infinite\) at \[1, 2, 3, 4\]",
     ),
-    "NaN in a weight": (lambda: (with_nan_weight(), batch(), TARGET), ValueError, "not finite"),
-    "NaN in a weight, no target": (lambda: (with_nan_weight(), batch(), None), ValueError, "not finite"),
+    "NaN in a weight": (lambda: (with_nan_weight(), batch(), TARGET), ValueError, "NaN or infinite"),
+    "NaN in a weight, no target": (lambda: (with_nan_weight(), batch(), None), ValueError, "NaN or infinite"),
     "class too high": (
         lambda: (Net(), batch(), 9999),
         ValueError,
@@ -503,9 +503,13 @@ def test_vmap_in_the_model_works_or_says_why(name: str) -> None:
     try:
         found = ask(name, model, batch())
     except (RuntimeError, ValueError, LookupError) as error:
-        assert any(word in str(error) for word in ("vmap", "functorch", "spatial extent", "items for 3 inputs"))  # noqa: PT017
+        assert any(word in str(error) for word in ("vmap", "functorch", "spatial extent", "averages this layer"))  # noqa: PT017
     else:
-        close(found, ask(name, Net(), batch()))
+        expected = ask(name, Net(), batch())
+        if found.shape != expected.shape:  # a layer inside of vmap can't be followed: the one before it is chosen
+            at = {"of": attributions["grad_cam"](layer="relu1")} if name == "saliency_confusion" else {"layer": "relu1"}
+            expected = ask(name, Net(), batch(), **at)
+        close(found, expected)
 
 
 @every
