@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
+from cnnviz.engine.agreement import FAILURES
 from cnnviz.engine.batching import is_out_of_memory
 from cnnviz.engine.flow_observer import PASSIVE, FlowObserver, LayerCall
 from cnnviz.engine.forward import ForwardHook, Head, forward
@@ -164,7 +165,7 @@ def layer_flow(
     held = Bindings(model)
     try:
         return _followed(model, inputs, read, score_layers, before)
-    except Exception as error:  # whatever kind: the model or the target may refuse gradients, or being watched
+    except FAILURES as error:  # the model or the target may refuse gradients, or being watched
         if is_out_of_memory(error):
             raise
     finally:

@@ -211,6 +211,7 @@ def _first_line(error: BaseException) -> str:
 def constant_score(what: str) -> ValueError:
     """The error for a score of a changed input that has no gradient at all."""
     return ValueError(
-        f"{what} is constant, as where a detector finds nothing, so it has no gradient there; "
+        f"{what} is constant, as where a detector finds nothing, or a detach(), no_grad() or inference_mode() in the "
+        "model cuts it, so it has no gradient there; "
         "give a target of cnnviz.targets, such as box(0), whose gradient is zero there"
     )

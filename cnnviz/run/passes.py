@@ -75,6 +75,7 @@ class Passes:
         """Whether so many variants of these inputs, passed together, leave each other's scores as they are."""
         self._trace: Trace | ItemTraces | None = None
         self._score: Tensor | None = None
+        self._read: Tensor | None = None  # the score, finite or not
         self._gradients: dict[tuple[Rule, Site | InputPlace], Tensor] = {}
         self._biases: list[Tensor] | None = None
 
@@ -173,11 +174,14 @@ class Passes:
         """
         trace = self.trace
         self.question = self.settled().knowing_the_head(self.model, self.inputs, self.trace.output)
+        if kept is None and self._read is not None:
+            return self._read  # a target may write what it reads
         with trace.following():
             layers, inputs, output = self.by_layer(trace.score_layers), trace.ordinary(trace.input), trace.output
             if kept is not None:
                 inputs, output, layers = with_neighbours((inputs, output, layers), kept)
             score = self.question.read(output, len(trace.input), lambda: inputs, layers)
+        self._read = score if kept is None else self._read
         return score
 
     def by_layer(self, outputs: Mapping[str, Tensor]) -> dict[Layer, Tensor]:
@@ -268,7 +272,7 @@ class Passes:
     def _backward(self, rule: Rule, reference: Passes | None = None) -> None:
         """All planned gradients under one rule, in one pass."""
         if self.trace.spent:
-            self._trace, self._score = None, None
+            self._trace = self._score = self._read = None
         named: Any = self._named(self.plan).gradients
         places: list[Site | InputPlace] = sorted({place for other, place in named if other is rule}, key=str)
         try:
@@ -331,7 +335,7 @@ class Passes:
         )
 
     def _forget(self) -> None:
-        self._trace = self._score = self._biases = None
+        self._trace = self._score = self._read = self._biases = None
         self._gradients.clear()
 
 

@@ -26,7 +26,7 @@ from cnnviz import Explanation, Preprocessing, evaluate, explain, load_model
 from cnnviz.images.annotations import MaskFolder
 from cnnviz.images.files import read_input, write
 
-TENSORS = ("values", "inputs", "score", "target", "note.completeness_gap")
+TENSORS = ("values", "inputs", "score", "target", "probability", "note.completeness_gap")
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ CHANGES: dict[str, dict[str, Tensor | None]] = {
     "no score": {"score": None},
     "three targets": {"target": torch.tensor([1, 2, 3])},
     "a target of 1.5": {"target": torch.tensor([1.5])},
-    "a negative target": {"target": torch.tensor([-1])},
+    "a negative target": {"target": torch.tensor([-2])},
     "a target that is true": {"target": torch.tensor([True])},
     "a target without dimensions": {"target": torch.tensor(1)},
     "values without dimensions": {"values": torch.tensor(1.0)},

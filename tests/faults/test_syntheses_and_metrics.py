@@ -67,7 +67,6 @@ def born_in_inference_mode() -> nn.Module:
 MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "in training": (lambda: Net().train(), r"call model.eval\(\) first"),
     "a batch norm in training": (partly_training, "'norm' is in training mode"),
-    "a part in TorchScript": (scripted_part, "late is a .*before torch.jit"),
     "made in inference mode": (born_in_inference_mode, r"made inside torch.inference_mode\(\)"),
     "on the meta device": (lambda: Net().to("meta"), "is on the meta device"),
     "no model": (lambda: "resnet50", "the model is a str; cnnviz explains"),
@@ -220,7 +219,7 @@ PARTS: dict[str, tuple[Callable[[Explanation], Explanation], str]] = {
     "complex values": (lambda each: replace(each, values=each.values + 1j), "^its values are torch.complex64"),
     "a score too many": (lambda each: replace(each, score=torch.ones(3)), "^its score is"),
     "a target too few": (lambda each: replace(each, target=torch.tensor([1])), "^its target is"),
-    "a negative target": (lambda each: replace(each, target=torch.tensor([-1, 1])), "^its target is"),
+    "a negative target": (lambda each: replace(each, target=torch.tensor([-2, 1])), "^its target is"),
 }
 
 
