@@ -96,7 +96,9 @@ def formula(name: str, texts: Mapping[str, str], read: Read) -> ConfiguredAttrib
 def converted(method: Method[Any], texts: Mapping[str, str], read: Read | None = None) -> dict[str, Any]:
     """The settings that the method has, converted to their types. Raises ValueError for text of another type."""
     return {
-        name: _convert(f"--{name.replace('_', '-')} of {method.name}", text, _types(method, name), read)
+        name: text.split(",")  # several layers, of a method that fuses their maps
+        if name == "layer" and "," in text and "fuse" in method.settings
+        else _convert(f"--{name.replace('_', '-')} of {method.name}", text, _types(method, name), read)
         for name, text in texts.items()
         if name in method.settings
     }

@@ -47,7 +47,12 @@ Target = Annotated[
         " box:person."
     ),
 ]
-Layer = Annotated[str | None, answer_option("By name or by number; see cnnviz layers. Default: the last one.")]
+Layer = Annotated[
+    str | None,
+    answer_option(
+        "By name or by number; see cnnviz layers. Several, as layer2,layer3, are fused. Default: the last one."
+    ),
+]
 Render = Annotated[str | None, answer_option("How it is drawn. Default: as suits the method.")]
 Show = Annotated[bool, answer_option("Open what was written.", "--show")]
 Seed = Annotated[int, work_option("Of all randomness.")]

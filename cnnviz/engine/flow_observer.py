@@ -17,7 +17,7 @@ from cnnviz.engine.axis_rules import RULES, VALUE_BY_VALUE
 from cnnviz.engine.forward import ForwardHook
 from cnnviz.engine.grid_reading import GridReading, NoGrid, reading_of
 from cnnviz.engine.nested import tensors
-from cnnviz.engine.operations import RECTIFIERS, canonical, in_place
+from cnnviz.engine.operations import RECTIFIERS, SOFTMAXES, canonical, in_place
 
 # Modules that only shrink or hand on a map: the map before them has the same content at a higher resolution.
 PASSIVE = (
@@ -26,8 +26,8 @@ PASSIVE = (
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
-_FLAT = {*RECTIFIERS, F.hardtanh, F.hardswish, F.hardsigmoid, F.hardshrink, F.softshrink, torch.clamp}
-"""Operations on each value whose derivative is zero somewhere."""
+_FLAT = {*RECTIFIERS, F.hardtanh, F.hardswish, F.hardsigmoid, F.hardshrink, F.softshrink, torch.clamp, *SOFTMAXES}
+"""Operations on each value whose derivative is zero somewhere; and softmax, in which a class changes all others."""
 
 
 @dataclass(frozen=True)
@@ -267,15 +267,16 @@ class FlowObserver(AxisFollower):
     def _is_score(self, row: _Row) -> bool:
         """True if the channels are scores, and the score reads at most half of them.
 
-        They are if they are still channels of the output, or if each value of the output is one value of theirs.
+        They are if they are still channels of the output, or if each value of the output is one value of theirs; but
+        not where others change the score too, as in the stream that residual blocks add to.
         """
         if row.label is None:
             return False
         numbers = {self.number(axis) for dim in row.label for axis in axes_of(dim) if axis.kind == CHANNEL}
         read = [found for number in numbers for found in self.read_channels.get(number, ()) if found[0]]
-        if self.shown & row.mark and row.channels[0]:
-            read.append(row.channels)
-        return any(2 * count <= size or size == 1 for count, size in read)
+        still = any(2 * count <= size or size == 1 for count, size in read)
+        reached, size = row.channels
+        return (still or bool(self.shown & row.mark)) and reached > 0 and (2 * reached <= size or size == 1)
 
 
 def _hand_on(marks: WeakIdKeyDictionary, operands: Iterable[Tensor], results: Iterable[Tensor]) -> None:

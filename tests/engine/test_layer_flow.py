@@ -571,3 +571,27 @@ def test_memory_that_does_not_suffice_is_told() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         explain(model, pictures(1, 3, 8, 8), target=1, layer="body")
     assert model.passes == 1, "nothing is tried once more"
+
+
+def test_a_constant_score_has_no_map() -> None:
+    model = seeded(nn.Sequential, nn.Conv2d(3, 4, 3), nn.ReLU())
+    with pytest.raises(LookupError, match="no layer of Sequential that has spatial extent changes the score; a score"):
+        explain(model, pictures(1, 3, 8, 8), target=lambda output: torch.zeros(len(output), dtype=output.dtype))
+
+
+def test_a_stream_that_blocks_add_to_holds_no_scores() -> None:
+    """Of a network without a head the values of the output are explained, whose channels are those of the stream."""
+
+    class Stream(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.block = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            maps = self.stem(x)
+            return (maps + self.block(maps)).mean((2, 3))
+
+    model, x = seeded(Stream), pictures(1, 3, 8, 8)
+    assert explain(model, x, target=1).recipe == "grad_cam(layer='stem')"
+    with pytest.warns(MapWarning, match="layer 'block' holds the scores themselves"):
+        explain(model, x, target=1, layer="block")
