@@ -22,6 +22,7 @@ import torch
 from random_networks import RandomNet
 from torch import Tensor, nn
 
+from cnnviz import LayerAt
 from cnnviz.incremental.replay import Replay
 from cnnviz.run.options import RunOptions
 from cnnviz.run.run import Run
@@ -86,17 +87,17 @@ def compared(seed: int) -> Outcome:
         ask("inputs", lambda: run.scores_of(count, lambda a, b: variants[a:b]), expected)
     layer = chance.choice([place for place, step in enumerate(net.steps)])
     name = next(name for name, module in net.named_modules() if module is net.steps[layer])
-    kept = run.activation(name, spatial=False)
+    kept, place = run.activation(name, spatial=False), LayerAt(name, layout="raw")
     changed = changes_of(chance, kept, generator)
     expected = by_whole_passes(net, target, inputs.expand(len(changed), *inputs.shape), name, changed)
-    ask(f"from {name}", lambda: run.scores_from(name, len(changed), lambda a, b, item: changed[a:b, item]), expected)
+    ask(f"from {name}", lambda: run.scores_from(place, len(changed), lambda a, b, item: changed[a:b, item]), expected)
     if chance.random() < 0.4:
         boxes = boxes_of(chance, count, tuple(kept.shape[2:]))
         drawn = torch.randn(count, *kept.shape, generator=generator, dtype=torch.float64)
         changed = with_boxes(kept, boxes, drawn)
         expected = by_whole_passes(net, target, inputs.expand(count, *inputs.shape), name, changed)
         there = lambda n, item: inside(drawn[n, item], boxes[n])  # noqa: E731
-        ask(f"boxes at {name}", lambda: run.scores_of_boxes(boxes, there, name), expected)
+        ask(f"boxes at {name}", lambda: run.scores_of_boxes(boxes, there, place), expected)
     return outcome
 
 

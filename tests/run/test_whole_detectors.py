@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from cnnviz import MapWarning, explain
+from cnnviz import explain
+from cnnviz.formulas import MapWarning
 from cnnviz.targets import box
 
 DETECTORS: dict[str, tuple[str, dict[str, Any], str]] = {
