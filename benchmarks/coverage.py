@@ -43,15 +43,16 @@ Row = dict[str, str]
 
 def outcomes(network: Network, methods: list[str]) -> Iterator[tuple[str, str]]:
     """The automatic layer, its grid, and for each method "works", or what it says instead."""
-    model, images = network.made()
     try:
+        model, images = network.made()
         explanation = cnnviz.explain(model, images, "grad_cam", target=network.target)
         # the recipe names the layer
         yield LAYER, explanation.recipe.partition("layer='")[2].partition("'")[0]
         yield GRID, "x".join(map(str, explanation.values.shape[2:]))
     except Exception as error:
         yield LAYER, "none"
-        yield GRID, f"{type(error).__name__}: {error}"
+        yield GRID, f"FAILS: {type(error).__name__}: {error}"
+        methods = []
     for method in methods:
         yield method, outcome(lambda method=method: _asked(network, model, images, method))  # type: ignore[misc]
 

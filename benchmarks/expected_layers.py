@@ -39,9 +39,9 @@ EXPECTED: dict[str, tuple[str, str]] = {
     "fcn_resnet50": ("classifier.2", "8x8"),
     "lraspp_mobilenet_v3_large": ("classifier.cbr", "4x4"),
     # torchvision, video
-    "mvit_v2_s": ("blocks.15.norm1", "4x2x2"),
+    "mvit_v2_s": ("blocks.15.norm1", "8x7x7"),
     "r3d_18": ("layer4|layer4.1", "1x4x4"),
-    "s3d": ("features|features.15", "2x2x2"),
+    "s3d": ("features|features.15", "2x7x7"),
     "swin3d_t": ("norm", "4x2x2"),
     # torchvision, detection: the level of the pyramid that the box comes from
     "fasterrcnn_resnet50_fpn": ("backbone.fpn.layer_blocks.*", "?"),

@@ -105,12 +105,11 @@ def _segmentation() -> list[Network]:
 
 
 def _video() -> list[Network]:
-    found = []
-    for name in _names(torchvision.models.video):
-        settings = {"spatial_size": (64, 64), "temporal_size": 8} if name.startswith("mvit") else {}
-        frames = 16 if name == "s3d" else 8
-        found.append(Network(name, _torchvision(name, **settings), (3, frames, 64, 64)))
-    return found
+    def shape(name: str) -> tuple[int, ...]:
+        fixed = name == "s3d" or name.startswith("mvit")
+        return (3, 16, 224, 224) if fixed else (3, 8, 64, 64)
+
+    return [Network(name, _torchvision(name), shape(name)) for name in _names(torchvision.models.video)]
 
 
 def _detection() -> list[Network]:

@@ -147,14 +147,15 @@ class FlowObserver(AxisFollower):
             if not isinstance(output, Tensor):
                 return None
             with torch._C.DisableTorchFunction():
-                return self._note(name, module, output)
+                unchanged = any(output is given for given in args)
+                return self._note(name, module, output, unchanged)
 
         return note
 
-    def _note(self, name: str, module: nn.Module, output: Tensor) -> Tensor | None:
+    def _note(self, name: str, module: nn.Module, output: Tensor, unchanged: bool) -> Tensor | None:
         passed_on = any(output is tensor and output._version == version for tensor, version in self._passed_on)
         passive = isinstance(module, PASSIVE) or passed_on
-        if passive:
+        if passive and not unchanged:  # what an identity gives is still the map of the layer before it
             self._passed_on.append((output, output._version))
         replaced = None
         label, descends = self.of(output), self.descends(output) or self._has_ancestor(output)

@@ -256,3 +256,16 @@ def test_the_automatic_layer_follows_the_model() -> None:
     assert "layer='1'" in explain(model, batch(), "grad_cam").recipe
     model.insert(2, nn.Conv2d(4, 4, 3))
     assert "layer='2'" in explain(model.eval(), batch(), "grad_cam").recipe
+
+
+def test_a_block_that_ends_with_an_identity_is_a_layer_of_its_own() -> None:
+    blocks = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Identity(), nn.Dropout(0.5)))
+    model = nn.Sequential(blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+    assert explain(model, batch(), "grad_cam", target=1).recipe == "grad_cam(layer='0')"
+    torch.testing.assert_close(ask(model, None), ask(model, "0.0.1"), rtol=0, atol=0)
+
+
+def test_a_block_that_ends_with_pooling_is_not_the_map_before_it() -> None:
+    blocks = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Identity())
+    model = nn.Sequential(blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+    assert explain(model, batch(), "grad_cam", target=1).recipe == "grad_cam(layer='0.1')"
