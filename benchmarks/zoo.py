@@ -134,7 +134,7 @@ def _timm() -> list[Network]:
         def built() -> nn.Module:
             import timm
 
-            return timm.create_model(name, pretrained=False, **settings)  # type: ignore[no-any-return]
+            return timm.create_model(name, pretrained=False, num_classes=10, **settings)  # type: ignore[no-any-return]
 
         return built
 
