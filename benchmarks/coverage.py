@@ -30,7 +30,7 @@ FEW: dict[str, Any] = {
     "steps": 2,
     "samples": 4,
     "masks": 4,
-    "permutations": 1,
+    "permutations": 2,
     "pieces": 4,
     "window": 32,
     "channels": 4,
@@ -138,12 +138,12 @@ def main() -> int:
 
 
 def page(rows: dict[str, Row], methods: list[str]) -> str:
-    """Both tables in Markdown: the layers, and a tick where a method works or the number of a note that says why not."""
+    """Both tables in Markdown: the layers, and for each method a tick, or the number of a note that says why not."""
     reasons: list[str] = []
 
     def cell(said: str) -> str:
-        if said == "works":
-            return "✓"
+        if said in ("works", ""):
+            return "✓" if said else ""
         if said not in reasons:
             reasons.append(said)
         return f"[{reasons.index(said) + 1}]"
@@ -151,10 +151,15 @@ def page(rows: dict[str, Row], methods: list[str]) -> str:
     verdicts = {name: verdict(name, row[LAYER], row[GRID]) for name, row in rows.items()}
     listed = [said for said in verdicts.values() if said != "not listed"]
     layers = [
-        [name, f"`{row[LAYER]}`", row[GRID], "" if verdicts[name] == "not listed" else verdicts[name].replace("|", " or ")]
+        [
+            name,
+            f"`{row[LAYER]}`",
+            row[GRID],
+            "" if verdicts[name] == "not listed" else verdicts[name].replace("|", " or "),
+        ]
         for name, row in rows.items()
     ]
-    cells = [[name, *(cell(row[method]) for method in methods)] for name, row in rows.items()]
+    cells = [[name, *(cell(row.get(method, "")) for method in methods)] for name, row in rows.items() if len(row) > 2]
     notes = [f"{number}. {' '.join(reason.replace('|', ' ').split())}" for number, reason in enumerate(reasons, 1)]
     return "\n".join(
         [
@@ -173,7 +178,7 @@ def page(rows: dict[str, Row], methods: list[str]) -> str:
             "",
             "## The methods",
             "",
-            "✓ works; a number is explained below.",
+            f"✓ works; a number is explained below. {len(cells)} of the networks were asked for every method.",
             "",
             *table("l" + "c" * len(methods), ["network", *methods], cells),
             "",

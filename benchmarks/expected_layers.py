@@ -1,8 +1,8 @@
 """The layers that a person would choose for a CAM, written down before any was measured.
 
 For each network the layer's name and the grid of its map at the size that ``benchmarks.zoo`` uses. Several names, with
-``|`` between them, hold the same map (a norm that is an identity, a stage and the whole of the stages). ``*`` stands for
-the level of a pyramid, which depends on the box. A grid of ``?`` depends on the box too.
+``|`` between them, hold the same map (a norm that is an identity, a stage and the whole of the stages). ``*`` is the
+level of a pyramid, which depends on the box. A grid of ``?`` depends on the box too.
 
 The rule: the last map from which the score is still reached, before pooling, and before it becomes a map of classes.
 Where a class token is read, that is the norm in front of the last attention that reads the patches. Where tokens are

@@ -53,7 +53,7 @@ TIMM = """
     test_byobnet test_coatnet=64 test_convnext test_convnext2 test_convnext3 test_efficientnet test_mambaout
     test_maxvit=64 test_nfnet test_resnet test_vit=64 test_vit2=64 test_vit3=64 test_vit_relpos=64
 """
-"""timm's names. ``:size`` is a fixed size, ``=size`` one that the network is built for, else the input has 64 pixels."""
+"""timm's names. ``:size`` is a fixed size, ``=size`` one that it is built for, else the input has 64 pixels."""
 
 FIXED_SIZES = {"maxvit_t": 224, "inception_v3": 160}
 
@@ -117,9 +117,7 @@ def _detection() -> list[Network]:
     found = []
     for name in _names(torchvision.models.detection):
         settings: dict[str, Any] = {"weights_backbone": None, "num_classes": 5}
-        if name == "ssd300_vgg16":
-            settings |= {"score_thresh": 0.0, "topk_candidates": 20}
-        elif name == "ssdlite320_mobilenet_v3_large":
+        if name == "ssd300_vgg16" or name == "ssdlite320_mobilenet_v3_large":
             settings |= {"score_thresh": 0.0, "topk_candidates": 20}
         elif "rcnn" in name:
             settings |= {"box_score_thresh": 0.0, "min_size": 128, "max_size": 128, "box_detections_per_img": 5}
@@ -187,6 +185,8 @@ def _hugging_face() -> list[Network]:
             build("SegformerForSemanticSegmentation", "SegformerConfig", **four | heads),
             target=of_place,
         ),
-        Network("hf:swin", build("SwinForImageClassification", "SwinConfig", **swin | {"window_size": 2}), target=of_class),
+        Network(
+            "hf:swin", build("SwinForImageClassification", "SwinConfig", **swin | {"window_size": 2}), target=of_class
+        ),
         Network("hf:vit", build("ViTForImageClassification", "ViTConfig", **vit), target=of_class),
     ]

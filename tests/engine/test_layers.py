@@ -285,7 +285,9 @@ class Anchors(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.stem(x)
-        scores: Tensor = self.logits(maps).view(len(x), 2, 3, *maps.shape[2:]).permute(0, 3, 4, 1, 2).reshape(len(x), -1, 3)
+        scores: Tensor = (
+            self.logits(maps).view(len(x), 2, 3, *maps.shape[2:]).permute(0, 3, 4, 1, 2).reshape(len(x), -1, 3)
+        )
         if self.centered:
             scores = scores * self.center(maps).sigmoid().flatten(1).repeat_interleave(2, 1)[..., None]
         return scores.softmax(2)
