@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks import coverage, expected_layers, features, zoo
 
@@ -88,6 +90,20 @@ def test_the_automatic_layer_is_the_one_a_person_would_choose(name: str) -> None
     said = dict(coverage.outcomes(network(name), ["grad_cam"]))
     assert expected_layers.verdict(name, said["layer"], said["grid"]) == "right", said
     assert said["grad_cam"] == "works"
+
+
+def test_a_network_has_its_time_and_may_not_end_the_run() -> None:
+    def spins() -> nn.Module:
+        while True:
+            pass
+
+    def ends() -> nn.Module:
+        os._exit(3)
+
+    late = "no answer within the 1 s of CPU time of a network"
+    assert coverage.ask(zoo.Network("slow", spins), ["cam"], 1) == {"layer": late, "grid": late, "cam": late}
+    ended = "FAILS: the process ended"
+    assert coverage.ask(zoo.Network("ends", ends), ["cam"], 30) == {"layer": ended, "grid": ended, "cam": ended}
 
 
 def test_a_failure_is_told_and_is_the_exit_status(
