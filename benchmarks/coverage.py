@@ -1,112 +1,194 @@
-"""Every torchvision classification model with every attribution: it works, or it refuses and says why.
+"""Many networks with every attribution: the automatic layer is the right one, and each method answers or says why not.
 
-``python -m benchmarks.coverage`` writes docs/coverage.md and prints what does neither; then it exits with status 1.
+``python -m benchmarks.coverage`` asks all torchvision models, the timm families and the Hugging Face models of
+``benchmarks.zoo``, writes docs/coverage.md and prints what is wrong; then it exits with status 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import multiprocessing
+import resource
+import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
 
 import cnnviz
+from benchmarks.expected_layers import EXPECTED, verdict
 from benchmarks.markdown import table
 from benchmarks.records import DOCS
+from benchmarks.zoo import Network, networks
 
 FEW: dict[str, Any] = {
     "steps": 2,
-    "samples": 8,
+    "samples": 4,
     "masks": 4,
     "permutations": 2,
     "pieces": 4,
     "window": 32,
     "channels": 4,
+    "iterations": 2,
 }
-PARTICULAR = ("cam", "deconvnet", "guided_backprop", "guided_grad_cam")
-FIXED_SIZE = {"vit": 224, "maxvit": 224, "inception_v3": 160}
+LAYER, GRID = "layer", "grid"
+Row = dict[str, str]
+"""Of one network: its layer, its grid, and for each method "works" or what it says instead."""
 
 
-def model_names() -> list[str]:
-    """The classification models, without the quantized copies."""
-    return torchvision.models.list_models(module=torchvision.models)  # type: ignore[no-any-return]
-
-
-def outcomes(name: str, methods: list[str]) -> Iterator[tuple[str, str]]:
-    """For each method "works", or what it says instead."""
-    torch.manual_seed(0)
-    quick: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    model = torchvision.models.get_model(name, weights=None, **quick).eval()
-    family = name if name in FIXED_SIZE else name.split("_")[0]
-    size = FIXED_SIZE.get(family, 64)
-    images = torch.randn(1, 3, size, size)
-    # those that work everywhere share their passes; where one does not, each is asked alone
-    together = [method for method in methods if method not in PARTICULAR]
+def outcomes(network: Network, methods: list[str]) -> Iterator[tuple[str, str]]:
+    """The automatic layer, its grid, and for each method "works", or what it says instead."""
     try:
-        cnnviz.explain(model, images, together, **FEW)
-        yield from ((method, "works") for method in together)
-        methods = list(PARTICULAR)
-    except Exception:
-        print(f"{name}: one by one")
+        model, images = network.made()
+        explanation = cnnviz.explain(model, images, "grad_cam", target=network.target)
+        # the recipe names the layer
+        yield LAYER, explanation.recipe.partition("layer='")[2].partition("'")[0]
+        yield GRID, "x".join(map(str, explanation.values.shape[2:]))
+    except Exception as error:
+        yield LAYER, "none"
+        yield GRID, f"FAILS: {type(error).__name__}: {error}"
+        methods = []
     for method in methods:
-        settings = {key: value for key, value in FEW.items() if key in cnnviz.attributions[method].settings}
+        yield method, outcome(lambda method=method: _asked(network, model, images, method))  # type: ignore[misc]
+
+
+def _asked(network: Network, model: torch.nn.Module, images: torch.Tensor, method: str) -> torch.Tensor:
+    settings = {key: value for key, value in FEW.items() if key in cnnviz.attributions[method].settings}
+    return cnnviz.explain(model, images, method, target=network.target, **settings).values
+
+
+def outcome(answer: Callable[[], torch.Tensor]) -> str:
+    """Gives "works", "refuses: " with one clear line, or "FAILS: " with what must not happen."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         try:
-            cnnviz.explain(model, images, method, **settings)
-            yield method, "works"
+            values = answer()
         except (ValueError, LookupError) as error:
-            yield method, f"refuses: {error}"
-        except Exception as error:  # what must not happen, and is reported
-            yield method, f"FAILS: {type(error).__name__}: {error}"
+            return f"refuses: {error}" if "\n" not in str(error) else f"FAILS: many lines: {error}"
+        except Exception as error:
+            return f"FAILS: {type(error).__name__}: {error}"
+    if not values.isfinite().all():
+        return "FAILS: gives values that are no numbers"
+    if not values.any() and not any("zero" in str(warning.message) for warning in said):
+        return "FAILS: the map is zero everywhere, without a word"
+    return "works"
+
+
+def ask(network: Network, methods: list[str], seconds: float) -> Row:
+    """``outcomes`` in a process of its own, which ends after so many seconds of the CPU, and at the latest ten times
+    as many of the clock."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(network, methods, there, math.ceil(seconds)), daemon=True)
+    process.start()
+    there.close()
+    row: Row = {}
+    end = time.monotonic() + 10 * seconds
+    reason = f"no answer within the {seconds:.0f} s of CPU time of a network"
+    while here.poll(max(0.0, end - time.monotonic())):
+        try:
+            name, said = here.recv()
+        except EOFError:
+            process.join()
+            if process.exitcode != -signal.SIGXCPU:
+                reason = "FAILS: the process ended"
+            break
+        row[name] = said
+    process.kill()
+    process.join()
+    return row | {name: reason for name in (LAYER, GRID, *methods) if name not in row}
+
+
+def _answer(network: Network, methods: list[str], there: Connection, seconds: int) -> None:
+    used = math.ceil(time.process_time())
+    resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, used + seconds + 5))
+    torch.set_num_threads(1)
+    for found in outcomes(network, methods):
+        there.send(found)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", help="some models only; the page is not written then")
-    chosen = parser.parse_args().models
+    parser.add_argument("models", nargs="*", help="some networks only; the page is not written then")
+    parser.add_argument("--seconds", type=float, default=300, help="CPU time of one network")
+    parser.add_argument("--methods", nargs="*", help="these only")
+    parser.add_argument("--rows", type=Path, help="a file that keeps what is known; what it holds is not asked again")
+    given = parser.parse_args()
     warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # gradients of untrained networks are full of them
-    methods = list(cnnviz.attributions)
-    rows: dict[str, dict[str, str]] = {}
-    for name in chosen or model_names():
+    methods = list(cnnviz.attributions) if given.methods is None else given.methods
+    rows: dict[str, Row] = json.loads(given.rows.read_text()) if given.rows and given.rows.exists() else {}
+    by_name = {network.name: network for network in networks()}
+    for network in [by_name[name] for name in given.models or by_name if name not in rows]:
         started = time.perf_counter()
-        rows[name] = dict(outcomes(name, methods))
-        others = [f"{method}: {outcome}" for method, outcome in rows[name].items() if outcome != "works"]
-        seconds = time.perf_counter() - started
-        print(f"{name}: {len(methods) - len(others)} work ({seconds:.0f} s)", *others, sep="\n  ", flush=True)
-    failures = [outcome for row in rows.values() for outcome in row.values() if "FAILS" in outcome]
-    if not chosen:
+        row = rows[network.name] = ask(network, methods, given.seconds)
+        others = [f"{method}: {row[method]}" for method in methods if row[method] != "works"]
+        others.insert(0, verdict(network.name, row[LAYER], row[GRID]))
+        took = f"{time.perf_counter() - started:.0f} s"
+        print(f"{network.name}: {row[LAYER]} {row[GRID]} ({took})", *others, sep="\n  ", flush=True)
+        if given.rows:
+            given.rows.write_text(json.dumps(rows, indent=1))
+    failures = [said for row in rows.values() for said in row.values() if "FAILS" in said]
+    wrong = [name for name, row in rows.items() if verdict(name, row[LAYER], row[GRID]).startswith("wrong")]
+    if not given.models and given.methods is None:
         (DOCS / "coverage.md").write_text(page(rows, methods))
-    print(f"{len(rows)} models, {len(methods)} methods, {len(failures)} failures")
-    return 1 if failures else 0
+    print(f"{len(rows)} networks, {len(methods)} methods, {len(failures)} failures, {len(wrong)} wrong layers")
+    return 1 if failures or wrong else 0
 
 
-def page(rows: dict[str, dict[str, str]], methods: list[str]) -> str:
-    """The table in Markdown: a tick where it works, a number where a note says why not."""
+def page(rows: dict[str, Row], methods: list[str]) -> str:
+    """Both tables in Markdown: the layers, and for each method a tick, or the number of a note that says why not."""
     reasons: list[str] = []
 
-    def cell(outcome: str) -> str:
-        if outcome == "works":
-            return "✓"
-        if outcome not in reasons:
-            reasons.append(outcome)
-        return f"[{reasons.index(outcome) + 1}]"
+    def cell(said: str) -> str:
+        if said in ("works", ""):
+            return "✓" if said else ""
+        if said not in reasons:
+            reasons.append(said)
+        return f"[{reasons.index(said) + 1}]"
 
-    cells = [[name, *(cell(row[method]) for method in methods)] for name, row in rows.items()]
-    notes = [f"{number}. {reason.replace('|', ' ')}" for number, reason in enumerate(reasons, 1)]
+    verdicts = {name: verdict(name, row[LAYER], row[GRID]) for name, row in rows.items()}
+    listed = [said for said in verdicts.values() if said != "not listed"]
+    layers = [
+        [
+            name,
+            f"`{row[LAYER]}`",
+            row[GRID],
+            "" if verdicts[name] == "not listed" else verdicts[name].replace("|", " or "),
+        ]
+        for name, row in rows.items()
+    ]
+    cells = [[name, *(cell(row.get(method, "")) for method in methods)] for name, row in rows.items() if len(row) > 2]
+    notes = [f"{number}. {' '.join(reason.replace('|', ' ').split())}" for number, reason in enumerate(reasons, 1)]
     return "\n".join(
         [
-            "# Every torchvision model with every method",
+            "# Many networks with every method",
             "",
-            f"Made by `python -m benchmarks.coverage` with torchvision {torchvision.__version__} and torch "
-            f"{torch.__version__}: random weights, the automatic layer. ✓ works; a number is a refusal, "
-            "explained below.",
+            f"Made by `python -m benchmarks.coverage` with torch {torch.__version__}, torchvision "
+            f"{torchvision.__version__}: {len(rows)} networks with random weights, one small input.",
             "",
-            *table("l" + "c" * len(methods), ["model", *methods], cells),
+            "## The automatic layer",
+            "",
+            f"The layer that Grad-CAM takes, and the grid of its map. {len(EXPECTED)} layers were written down by a "
+            f"person before any was measured (`benchmarks/expected_layers.py`): "
+            f"{listed.count('right')} of {len(listed)} are those.",
+            "",
+            *table("llll", ["network", "layer", "grid", "by the list"], layers),
+            "",
+            "## The methods",
+            "",
+            f"✓ works; a number is explained below. {len(cells)} of the networks were asked for every method.",
+            "",
+            *table("l" + "c" * len(methods), ["network", *methods], cells),
             "",
             *notes,
             "",

@@ -84,6 +84,8 @@ class _Row:
     channels: tuple[int, int] = (0, 0)
     """How many channels can change the score of one input, and of how many."""
     reached: bool = False
+    is_number: bool = False
+    """True if the score reads numbers of one place only, and few of its channels: they are scores themselves."""
 
 
 class FlowObserver(AxisFollower):
@@ -147,14 +149,15 @@ class FlowObserver(AxisFollower):
             if not isinstance(output, Tensor):
                 return None
             with torch._C.DisableTorchFunction():
-                return self._note(name, module, output)
+                unchanged = any(output is given for given in args)
+                return self._note(name, module, output, unchanged)
 
         return note
 
-    def _note(self, name: str, module: nn.Module, output: Tensor) -> Tensor | None:
+    def _note(self, name: str, module: nn.Module, output: Tensor, unchanged: bool) -> Tensor | None:
         passed_on = any(output is tensor and output._version == version for tensor, version in self._passed_on)
         passive = isinstance(module, PASSIVE) or passed_on
-        if passive:
+        if passive and not unchanged:  # what an identity gives is still the map of the layer before it
             self._passed_on.append((output, output._version))
         replaced = None
         label, descends = self.of(output), self.descends(output) or self._has_ancestor(output)
@@ -193,6 +196,7 @@ class FlowObserver(AxisFollower):
         if row.reading is not None:
             nan = row.reading.read(nan, self.items)
             row.channels = int(nan.flatten(2).any(2).sum(1).max()), nan.shape[1]
+            row.is_number = row.is_number or _reads_numbers(nan)
         row.met, row.reached = True, row.reached or bool(nan.any())
 
     def _has_ancestor(self, tensor: Tensor) -> bool:
@@ -268,8 +272,11 @@ class FlowObserver(AxisFollower):
         """True if the channels are scores, and the score reads at most half of them.
 
         They are if they are still channels of the output, or if each value of the output is one value of theirs; but
-        not where others change the score too, as in the stream that residual blocks add to.
+        not where others change the score too, as in the stream that residual blocks add to. Those of which one place is
+        read for each item, as the anchors of a detector, are scores too.
         """
+        if row.is_number:
+            return True
         if row.label is None:
             return False
         numbers = {self.number(axis) for dim in row.label for axis in axes_of(dim) if axis.kind == CHANNEL}
@@ -286,6 +293,13 @@ def _hand_on(marks: WeakIdKeyDictionary, operands: Iterable[Tensor], results: It
         mark |= marks.get(operand, 0)  # type: ignore[no-untyped-call]  # torch has no types here
     for tensor in results if mark else ():
         marks[tensor] = marks.get(tensor, 0) | mark  # type: ignore[no-untyped-call]  # nor here
+
+
+def _reads_numbers(read: Tensor) -> bool:
+    """True if of a map (N, C, *grid) with several places one is read for each item, and one or few of its channels."""
+    places, channels = read.any(1).flatten(1), read.flatten(2).any(2)
+    local = places.shape[1] > 1 and int(places.sum(1).max()) == 1
+    return local and (channels.shape[1] == 1 or 2 * int(channels.sum(1).max()) <= channels.shape[1])
 
 
 def _on_gradient(tensor: Tensor, func: Callable[[Tensor], None]) -> None:

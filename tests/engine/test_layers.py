@@ -256,3 +256,58 @@ def test_the_automatic_layer_follows_the_model() -> None:
     assert "layer='1'" in explain(model, batch(), "grad_cam").recipe
     model.insert(2, nn.Conv2d(4, 4, 3))
     assert "layer='2'" in explain(model.eval(), batch(), "grad_cam").recipe
+
+
+def test_a_block_that_ends_with_an_identity_is_a_layer_of_its_own() -> None:
+    blocks = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Identity(), nn.Dropout(0.5)))
+    model = nn.Sequential(blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+    assert explain(model, batch(), "grad_cam", target=1).recipe == "grad_cam(layer='0')"
+    torch.testing.assert_close(ask(model, None), ask(model, "0.0.1"), rtol=0, atol=0)
+
+
+def test_a_block_that_ends_with_pooling_is_not_the_map_before_it() -> None:
+    blocks = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Identity())
+    model = nn.Sequential(blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+    assert explain(model, batch(), "grad_cam", target=1).recipe == "grad_cam(layer='0.1')"
+
+
+class Anchors(nn.Module):
+    """A head of a detector: two anchors and three classes at each place, all boxes in one list of (places, 3)."""
+
+    def __init__(self, centered: bool):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2)
+            self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+            self.logits, self.center = nn.Conv2d(8, 6, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)
+        self.centered = centered
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.stem(x)
+        scores: Tensor = (
+            self.logits(maps).view(len(x), 2, 3, *maps.shape[2:]).permute(0, 3, 4, 1, 2).reshape(len(x), -1, 3)
+        )
+        if self.centered:
+            scores = scores * self.center(maps).sigmoid().flatten(1).repeat_interleave(2, 1)[..., None]
+        return scores.softmax(2)
+
+
+@pytest.mark.parametrize("centered", [False, True])
+def test_the_scores_of_anchors_are_no_place_for_a_map(centered: bool) -> None:
+    model, inputs = Anchors(centered), batch()
+
+    def best_box(output: Tensor) -> Tensor:
+        best, _ = output[..., 1].topk(2)
+        return best[:, 0]
+
+    explanation = explain(model, inputs, "grad_cam", target=best_box)
+    assert explanation.recipe == "grad_cam(layer='stem')"
+    maps = model.stem(inputs).detach().requires_grad_()
+    model.stem, stem = nn.Identity(), model.stem
+    (grad,) = torch.autograd.grad(best_box(model(maps)).sum(), maps)
+    model.stem = stem
+    expected = (grad.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).detach()
+    torch.testing.assert_close(explanation.values, expected)
+    with pytest.warns(MapWarning, match="scores themselves"):
+        explain(model, inputs, "grad_cam", target=best_box, layer="logits")

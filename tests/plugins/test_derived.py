@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from nets import AveragingNet, FlatteningNet, tiny_inputs
-from torch import Tensor
+from torch import Tensor, nn
 
 import cnnviz
 from cnnviz import explain
+from cnnviz.formulas import MapWarning
 
 TARGET = [2, 0]
 
@@ -103,3 +104,15 @@ def test_at_another_input_is_asked_there() -> None:
     net, inputs = FlatteningNet(), tiny_inputs()
     found = explain(net, inputs, cnnviz.at(cnnviz.gradient(), cnnviz.image() * 0.5), target=TARGET).values
     torch.testing.assert_close(found, explain(net, inputs * 0.5, "gradient", target=TARGET).values)
+
+
+def test_a_guided_grad_cam_of_zeros_says_so() -> None:
+    classify = nn.Linear(4, 3)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), classify).eval()
+    with torch.no_grad():
+        classify.weight.copy_(-classify.weight.abs() - 0.1)  # everything speaks against every class
+    images = torch.rand(2, 3, 8, 8)
+    assert explain(net, images, "grad_cam", target=1).values.min() < 0
+    with pytest.warns(MapWarning, match="guided_grad_cam is zero everywhere: Grad-CAM is nowhere positive"):
+        found = explain(net, images, "guided_grad_cam", target=1).values
+    assert torch.equal(found, torch.zeros_like(images))

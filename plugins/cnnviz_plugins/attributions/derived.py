@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cnnviz import Expr, Formula, attribution, lift, noted, prediction, score, toward, upsample
+from cnnviz.formulas import MapWarning
 from cnnviz_plugins.attributions.backprop import guided_backprop
 from cnnviz_plugins.attributions.cam import grad_cam
 
@@ -32,7 +34,20 @@ def guided_grad_cam(
     interpolation.
     """
     cam = grad_cam(layer, call=call, layout=layout, grid=grid, extra=extra, fuse=fuse)
-    return guided_backprop(smooth) * upsample(cam.relu(), interpolation)
+    return guided_backprop(smooth) * upsample(_evidence_for(cam), interpolation)
+
+
+@lift
+def _evidence_for(cam: Tensor) -> Tensor:
+    positive = cam.relu()
+    if not bool(positive.any()) and bool(cam.any()):  # of a CAM that is zero itself, the CAM tells
+        warnings.warn(
+            "guided_grad_cam is zero everywhere: Grad-CAM is nowhere positive here; choose another layer or target, or "
+            "grad_cam, which is negative where a layer lowers the score",
+            MapWarning,
+            stacklevel=2,
+        )
+    return positive
 
 
 @lift
