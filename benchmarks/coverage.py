@@ -62,7 +62,9 @@ def outcomes(network: Network, methods: list[str]) -> Iterator[tuple[str, str]]:
 
 def _asked(network: Network, model: torch.nn.Module, images: torch.Tensor, method: str) -> torch.Tensor:
     settings = {key: value for key, value in FEW.items() if key in cnnviz.attributions[method].settings}
-    return cnnviz.explain(model, images, method, target=network.target, **settings).values
+    target: Any = network.target
+    values: torch.Tensor = cnnviz.explain(model, images, method, target=target, **settings).values
+    return values
 
 
 def outcome(answer: Callable[[], torch.Tensor]) -> str:

@@ -74,7 +74,7 @@ def installed(library: str) -> bool:
 
 
 def _torchvision(name: str, **settings: Any) -> Callable[[], nn.Module]:
-    return lambda: torchvision.models.get_model(name, weights=None, **settings)  # type: ignore[no-any-return]
+    return lambda: torchvision.models.get_model(name, weights=None, **settings)
 
 
 def _names(module: Any) -> list[str]:
@@ -132,7 +132,7 @@ def _timm() -> list[Network]:
         def built() -> nn.Module:
             import timm
 
-            return timm.create_model(name, pretrained=False, num_classes=10, **settings)  # type: ignore[no-any-return]
+            return timm.create_model(name, pretrained=False, num_classes=10, **settings)
 
         return built
 

@@ -22,7 +22,6 @@ import torchvision
 from torch import Tensor, nn
 
 from benchmarks.command import one_line_errors
-from benchmarks.coverage import model_names
 from benchmarks.records import HOME, Format, Records, about
 from cnnviz.engine.layers import Site
 from cnnviz.incremental.change import Change, Query
@@ -71,7 +70,9 @@ REPLAY = Format(Compared, Compared, "python -m benchmarks.speed.replay")  # noth
 
 @one_line_errors
 def main(arguments: list[str] | None = None) -> int:
-    known = [name for name in model_names() if not name.startswith(ATTENTIVE)]
+    known = [
+        name for name in torchvision.models.list_models(module=torchvision.models) if not name.startswith(ATTENTIVE)
+    ]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.replay", description=__doc__)
     parser.add_argument("models", nargs="*", help="some models only; the file is not written then")
     parser.add_argument("--out", type=Path, default=HOME / "replay.json")

@@ -83,7 +83,7 @@ class LayerChoice:
     def _found_sites(self, at: LayerAt) -> list[Site]:
         name = self.name(at)
         if at.layout == "raw":
-            return [Site(name, at.call or 0)]
+            return [Site(name, 0 if at.call in (None, -1) else at.call)]
         usable = [Site(name, call.number) for call in self._asked(name, at) if self._reading(call, at) is not None]
         return usable or [Site(name, 0)]
 

@@ -53,7 +53,12 @@ class LayerReader:
     def activation(self, at: LayerAt) -> Tensor:
         """A layer's map; see ``Run.activation``."""
         if at.layout == "raw":
-            return self.passes.activation(Site(self.choice.name(at), at.call or 0))
+            site = self.choice.sites(at)[0]
+            activation = self.passes.activation(site)
+            count = self.passes.trace.counts[site.name]
+            if at.call is None and count > 1:
+                raise ValueError(f"layer {site.name!r} runs {count} times; say which with call=1 to {count}")
+            return activation
         site, reading = self.site(at)
         values = self._read(site, reading, self.passes.activation(site))
         if reading.own:

@@ -199,9 +199,6 @@ class Passes:
         self.require(Plan(layers=frozenset({site})))
         if site not in self.trace.activations:
             raise never_ran(site.name)
-        if not site.call and self.trace.counts[site.name] > 1:
-            count = self.trace.counts[site.name]
-            raise ValueError(f"layer {site.name!r} runs {count} times; say which with call=1 to {count}")
         return self.trace.activation(site)
 
     def gradient(self, place: Site | InputPlace, rule: Rule, reference: Passes | None = None) -> Tensor:

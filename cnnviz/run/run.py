@@ -194,8 +194,11 @@ class Run:
         """
         site: Site | InputPlace = INPUT
         if not isinstance(layer, InputPlace):
-            site, reading = self.layers.site(self.layers.at(layer))
-            if not reading.channels_first:
+            at = self.layers.at(layer)
+            site, reading = self._passes.choice.sites(at)[0], None
+            if at.layout != "raw":
+                site, reading = self.layers.site(at)
+            if reading is not None and not reading.channels_first:
                 raise ValueError(f"layer {site.name!r} does not give (N, C, *spatial), of which boxes are cut")
 
         def values(numbers: Sequence[int], item: int) -> Any:
