@@ -27,9 +27,9 @@ batches of variants (``run.batch_independence``)
     reads values of the batch, to one input at a time (``item_traces``).
 incremental evaluation (``incremental.evaluator``)
     Applies to changed layers and changed boxes. Detected in a recorded pass: no side effects, every operation and
-    every tensor that enters one is known. Variants are replayed together under the same proof as batches. Verified by ``agreement.agrees`` on one variant of the middle and on the one that moves the score
-    most, once for each sequence of operations in a question. Falls back to whole passes: for one chunk of variants
-    that fails, or for all.
+    every tensor that enters one is known. Variants are replayed together under the same proof as batches. Verified by
+    ``agreement.agrees`` on one variant of the middle and on the one that moves the score most, once for each sequence
+    of operations in a question. Falls back to whole passes: for one chunk of variants that fails, or for all.
 
 What is found out about a model is remembered by ``engine.model_facts``, as long as it is made of the same modules.
 """
