@@ -419,9 +419,7 @@ def test_a_path_that_finds_nothing_has_no_slope_and_says_so() -> None:
 
 
 def test_images_of_different_sizes_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"one batch, and these are \(3, 48, 64\) and \(3, 40, 64\); bring"
-    ):
+    with pytest.raises(ValueError, match=r"one batch, and these are \(3, 48, 64\) and \(3, 40, 64\); bring"):
         explain(tiny_detector(), [people()[0], people()[0, :, :40]], "gradient", target=box(0))
 
 
