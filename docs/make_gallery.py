@@ -28,7 +28,7 @@ import cnnviz
 HERE = Path(__file__).parent
 RANKED = {"line": 1, "projection": 3, "slices": 3}  # the renderers that do not draw images
 FIGURES = ("by_channel", "channels", "confusion_matrix", "panels")
-MADE = {  # pictures that docs/make_seeds.py draws
+MADE = {  # pictures that docs/make_pictures.py draws
     "feature_image": "filters",
     "class_image": "class",
     "deep_dream": "dream",

@@ -13,6 +13,7 @@ from cnnviz.cli.options import (
     EXPLAIN,
     FileOptions,
     Layer,
+    Layers,
     Methods,
     Pictures,
     Render,
@@ -33,7 +34,7 @@ def explain(
     options: Mapping[str, Any],
     method: Methods = None,
     target: Target = None,
-    layer: Layer = None,
+    layer: Layers = None,
     render: Render = None,
     top_classes: Annotated[
         int | None, answer_option("Explain so many classes, the most probable first.", "--top-classes", min=1)
@@ -45,7 +46,8 @@ def explain(
     --relu, --no-relu. [bold]cnnviz methods NAME[/bold] lists them.
     """
     names = value_parsing.names(method, "grad_cam")
-    return explain_pictures(context, pictures, names, {"layer": layer}, target, render, options, top=top_classes)
+    settings = {"layer": ",".join(layer) if layer else None}
+    return explain_pictures(context, pictures, names, settings, target, render, options, top=top_classes)
 
 
 @sharing(*EXPLAIN, FileOptions, SpeedOptions)

@@ -95,13 +95,15 @@ def formula(name: str, texts: Mapping[str, str], read: Read) -> ConfiguredAttrib
 
 def converted(method: Method[Any], texts: Mapping[str, str], read: Read | None = None) -> dict[str, Any]:
     """The settings that the method has, converted to their types. Raises ValueError for text of another type."""
-    return {
-        name: text.split(",")  # several layers, of a method that fuses their maps
-        if name == "layer" and "," in text and "fuse" in method.settings
-        else _convert(f"--{name.replace('_', '-')} of {method.name}", text, _types(method, name), read)
-        for name, text in texts.items()
-        if name in method.settings
-    }
+    own = {name: text for name, text in texts.items() if name in method.settings}
+    settings = {}
+    for name, text in own.items():
+        # a method that fuses maps takes several layers, which are a list
+        several = name == "layer" and "fuse" in method.settings and "," in text
+        what, types = f"--{name.replace('_', '-')} of {method.name}", _types(method, name)
+        parts = [_convert(what, part.strip(), types, read) for part in text.split(",")] if several else []
+        settings[name] = parts or _convert(what, text, types, read)
+    return settings
 
 
 def formula_settings(method: Method[Any]) -> dict[str, Any]:

@@ -53,6 +53,14 @@ Layer = Annotated[
         "By name or by number; see cnnviz layers. Several, as layer2,layer3, are fused. Default: the last one."
     ),
 ]
+Layers = Annotated[
+    list[str] | None,
+    answer_option(
+        "By name or by number; see cnnviz layers. Repeatable, or with commas between; --fuse says how maps of several"
+        " become one. Default: the last one that is a place for a map.",
+        "--layer",
+    ),
+]
 Render = Annotated[str | None, answer_option("How it is drawn. Default: as suits the method.")]
 Show = Annotated[bool, answer_option("Open what was written.", "--show")]
 Seed = Annotated[int, work_option("Of all randomness.")]

@@ -230,7 +230,7 @@ def reading_by_shape(shape: Sequence[int], inputs: Sequence[int]) -> GridReading
 
 def _tokens(shape: Sequence[int], grid: Sequence[int] | None, extra: int) -> GridReading:
     if len(shape) != 3:
-        raise NoGrid(f"gives {tuple(shape)}, which are no tokens (N, T, C)")
+        raise NoGrid(f"gives {tuple(shape)}, which are no tokens (N, T, C); leave layout out, or say another one")
     count = shape[1] - abs(extra)
     side = math.isqrt(max(count, 0))
     sizes = tuple(grid) if grid is not None else (side, side)

@@ -169,6 +169,12 @@ class LayerChoice:
                     'layout="tokens", "channels_last" or "channels_first"'
                 )
             if "spatial extent" in call.misfit:
+                if sum(size > 1 for size in call.shape[1:]) > 1:  # such as tokens in another order
+                    return (
+                        f"layer {name!r} gives {call.shape}, in which the places of the input are not found; choose a "
+                        'layer before it, or say how it is laid out: layout="tokens", "channels_last" or '
+                        '"channels_first"'
+                    )
                 return (
                     f"layer {name!r} gives {call.shape}, which has no spatial extent; "
                     "choose a layer before it that still has one"

@@ -237,6 +237,7 @@ class Place(OutputTarget):
         return f"place {self.index}"
 
 
+WAY_OUT = "a region or a place is of a network for segmentation; of others name a class"
 PLACE = "give (class, *place) within it, one number for each of its dimensions after the first"
 
 
@@ -248,9 +249,9 @@ def dense_output(output: Any) -> Tensor:
     if isinstance(output, dict):
         output = next((output[name] for name in ("out", "logits") if name in output), output)
     if not isinstance(output, Tensor):
-        raise TypeError(f"the model gives a {type(output).__name__}, not scores of places (N, K, *spatial)")
+        raise TypeError(f"the model gives a {type(output).__name__}, not scores of places (N, K, *spatial); {WAY_OUT}")
     if output.ndim < 3:
-        raise ValueError(f"the model gives {tuple(output.shape)}, not scores of places (N, K, *spatial)")
+        raise ValueError(f"the model gives {tuple(output.shape)}, not scores of places (N, K, *spatial); {WAY_OUT}")
     return output
 
 

@@ -80,8 +80,13 @@ def class_index(target: Any, categories: tuple[str, ...] | None) -> int:
         return number
     within = [name for name in names if lowered in name.replace("-", " ").split()][:3]
     near = within or difflib.get_close_matches(lowered, {**names, **parts}, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {len(categories)} classes"
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {_listed(categories)}"
     raise LookupError(f"there is no class {target!r}{hint}")
+
+
+def _listed(categories: tuple[str, ...]) -> str:
+    count = f"{len(categories)} classes"
+    return f"{count}: {'; '.join(categories)}" if len(categories) <= 12 else count
 
 
 def short(target: Any) -> str:

@@ -523,6 +523,24 @@ def test_doctor_finds_nothing_wrong_here(capsys: pytest.CaptureFixture[str]) -> 
         assert f"{len(registry)} {kinds} load" in lines
 
 
+@pytest.mark.parametrize("words", [("--layer", "layer2,3"), ("--layer", "layer2", "--layer", "3")])
+def test_several_layers_are_repeated_or_have_commas_between(
+    words: tuple[str, ...], pictures: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    works(capsys, "explain", pictures / "square.png", *words, "--fuse", "max", "-o", "x.safetensors")
+    expected = explain(load_model("demo"), pictures / "square.png", layer=["layer2", 3], fuse="max")
+    kept = Explanation.load("x.safetensors")
+    assert torch.equal(kept.values, expected.values)
+    assert kept.recipe == expected.recipe
+
+
+def test_one_layer_is_asked_of_methods_that_fuse_none(
+    pictures: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = ("--method", "activation", "--layer", "layer2,layer3")
+    assert "no layer 'layer2,layer3'" in fails(capsys, "explain", pictures / "square.png", *several)
+
+
 def test_layers_are_listed_with_what_the_option_takes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line.split("\t") for line in works(capsys, "layers", "demo", "--plain")]
     assert rows[0] == ["conv1", "Conv2d", "24x48x48", "1", ""]

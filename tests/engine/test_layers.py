@@ -311,3 +311,29 @@ def test_the_scores_of_anchors_are_no_place_for_a_map(centered: bool) -> None:
     torch.testing.assert_close(explanation.values, expected)
     with pytest.warns(MapWarning, match="scores themselves"):
         explain(model, inputs, "grad_cam", target=best_box, layer="logits")
+
+
+class Shuffled(nn.Module):
+    """Tokens in another order, as a sort or a random permutation leaves them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.norm, self.head = nn.Conv2d(3, 4, 4, 4), nn.LayerNorm(4), nn.Linear(4, 2)
+        self.order = torch.tensor([2, 0, 3, 1])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = self.patches(inputs).flatten(2).transpose(1, 2)[:, self.order]
+        scores: Tensor = self.head(self.norm(tokens).square().mean(1))
+        return scores
+
+
+def test_places_that_are_not_found_may_be_said() -> None:
+    model, inputs = Shuffled().eval(), torch.randn(2, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"\(2, 4, 4\), in which the places of the input are not found; .*layout="):
+        explain(model, inputs, layer="norm")
+    values = explain(model, inputs, target=1, layer="norm", layout="tokens").values
+    tokens = model.norm(model.patches(inputs).flatten(2).transpose(1, 2)[:, model.order]).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(model.head(tokens.square().mean(1))[:, 1].sum(), tokens)
+    expected = (gradient.mean(1, keepdim=True) * tokens).sum(2).view(2, 1, 2, 2).detach()
+    torch.testing.assert_close(values, expected)

@@ -120,17 +120,17 @@ def test_code_and_commands_run(page: Path, request: pytest.FixtureRequest, capsy
                 assert status == 0, f"{page.name}:{block.line}: {command} ended with {status}:\n{capsys.readouterr()}"
 
 
-def test_every_picture_of_the_seeds_is_what_a_command_of_the_page_makes() -> None:
-    page = DOCS / "seeds.md"
-    text = page.read_text()
-    made = {Path(word).name for word in re.findall(r"(?:-o |--sheet |draw\(\"cat.png\", \")([\w./-]+\.png)", text)}
-    shown = re.findall(r"\]\(pictures/seeds/([^)]+)\)", text)
-    assert len(shown) > 20
-    assert set(shown) <= made
-    for name in shown:
-        with Image.open(DOCS / "pictures" / "seeds" / name) as picture:
+@pytest.mark.parametrize(("name", "count"), [("seeds", 20), ("layers-targets-inputs", 3)])
+def test_every_picture_of_the_page_is_what_a_command_of_it_makes(name: str, count: int) -> None:
+    text = (DOCS / f"{name}.md").read_text()
+    made = re.findall(r"(?:-o |--sheet |draw\(\"cat.png\", \"|\.save\(\")([\w./-]+\.png)", text)
+    shown = re.findall(rf"\]\(pictures/{name}/([^)]+)\)", text)
+    assert len(shown) > count
+    assert set(shown) <= {Path(word).name for word in made}
+    for shown_one in shown:
+        with Image.open(DOCS / "pictures" / name / shown_one) as picture:
             low, high = picture.convert("L").getextrema()
-        assert high - low > 50, f"{name} is blank"
+        assert high - low > 50, f"{shown_one} is blank"
 
 
 def commands(block: Block) -> list[str]:

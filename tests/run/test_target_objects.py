@@ -254,7 +254,10 @@ def test_a_class_that_is_predicted_nowhere_has_no_region() -> None:
         net.last.bias[1] -= 1000
     with pytest.raises(ValueError, match="class 1 is predicted nowhere in input 0; give where=a mask, or a place"):
         explain(net, tiny_inputs(), "gradient", target=region(1))
-    with pytest.raises(ValueError, match=r"the model gives \(2, 3\), not scores of places"):
+    with pytest.raises(
+        ValueError,
+        match=r"the model gives \(2, 3\), not scores of places .*; a region or a place is of a network for segm",
+    ):
         explain(AveragingNet(), tiny_inputs(), "gradient", target=region(1))
 
 

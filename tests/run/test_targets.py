@@ -93,7 +93,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "NumPy floats": (np.array([0.0, 1.0, 2.0]), TypeError, "is no class|classes are whole numbers"),
     "one-hot": (torch.eye(5, dtype=torch.int64)[:3], ValueError, "targets for 3 inputs"),
     "near a name": ("tabbi", LookupError, "there is no class 'tabbi'; did you mean 'tabby'"),
-    "near nothing": ("zebra crossing", LookupError, "there is no class 'zebra crossing'; there are 5 classes"),
+    "near nothing": ("zebra crossing", LookupError, "there is no class 'zebra crossing'; there are 5 classes: "),
     "empty": ("", LookupError, "there is no class ''"),
     "a set": ({0}, TypeError, "is no class"),
 }

@@ -21,13 +21,15 @@ lower precision (``autocast``)
     Applies with ``precision=...``. Not equal: its page tells by how much. Weights are converted once for each
     question.
 batches of variants (``run.batch_independence``)
-    Applies to every evaluation at other inputs. Verified by scores of the batch beside another one, with
-    ``agreement.agrees``, once for each model, shape and precision. Falls back to one batch at a time.
+    Applies to every evaluation at other inputs. Proven by the operations of a pass (``batch_axis``); where one is not
+    known, tested bit by bit beside other neighbours. Verified by the score of the first variant alone, with
+    ``agreement.agrees``. Once for each question and size of a chunk. Falls back to one batch at a time; where Python
+    reads values of the batch, to one input at a time (``item_traces``).
 incremental evaluation (``incremental.evaluator``)
-    Applies to changed layers and changed boxes. Detected in a recorded pass: no side effects, everything can be
-    followed. Verified by ``agreement.agrees`` on one variant of the middle and on the one that moves the score
-    most, once for each sequence of operations in a question. Falls back to whole passes: for one chunk of variants
-    that fails, or for all.
+    Applies to changed layers and changed boxes. Detected in a recorded pass: no side effects, every operation and
+    every tensor that enters one is known. Variants are replayed together under the same proof as batches. Verified by
+    ``agreement.agrees`` on one variant of the middle and on the one that moves the score most, once for each sequence
+    of operations in a question. Falls back to whole passes: for one chunk of variants that fails, or for all.
 
 What is found out about a model is remembered by ``engine.model_facts``, as long as it is made of the same modules.
 """
