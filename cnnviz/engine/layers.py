@@ -156,7 +156,7 @@ def automatic_layer(model: nn.Module, inputs: AnyInputs) -> str:
 def chosen(flow: LayerFlow, model: nn.Module, inputs: AnyInputs) -> str:
     """The name of the automatic layer. Raises LookupError where there is none."""
     name = flow.automatic()
-    if name is None and any(call.descends and call.reading is not None for call in flow.calls):
+    if name is None and any(call.descends and call.reading and not call.passive for call in flow.calls):
         raise LookupError(
             f"no layer of {type(model).__name__} that has spatial extent changes the score; a score that is "
             "constant, as where a detector finds nothing, has no class activation map"

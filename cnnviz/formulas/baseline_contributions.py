@@ -95,7 +95,8 @@ class _comparison(Expr):
 
     def compute(self, run: Run) -> Tensor:
         items, weights = len(run.inputs), self.baselines.weights(run).tolist()
-        mean, repeated = RunningMean(), {1: run}
+        # where several questions read one pass, its operations are more than those of one question
+        mean, repeated = RunningMean(), {} if run.plan.again else {1: run}
 
         def step(start: int, stop: int) -> int:
             nonlocal mean

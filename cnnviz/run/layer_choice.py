@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.flow_observer import LayerCall
 from cnnviz.engine.grid_reading import GridReading, NoGrid, reading_by_hand
 from cnnviz.engine.layer_flow import LayerFlow, layer_flow
@@ -57,6 +58,8 @@ class LayerChoice:
         """The dotted name of a layer; None finds the last one that is a place for a map."""
         if isinstance(layer, Site):
             return layer.name
+        if isinstance(self.model, BlackBox):
+            raise TypeError(f"gradients or layers are asked for, and {self.model.reason}")
         layer = layer.layer if isinstance(layer, LayerAt) else layer
         layer = tuple(layer) if isinstance(layer, list) else layer
         if layer not in self.names:

@@ -299,7 +299,7 @@ def elsewhere(x: Tensor) -> Tensor:
     return given[0]
 
 
-HIDDEN = {"scripted": (scripted, "relu"), "scripted clamp": (scripted_clamp, "relu")}
+HIDDEN = {"scripted": (scripted, "relu"), "scripted clamp": (scripted_clamp, "relu6")}
 HIDDEN |= {"custom": (Custom.apply, "Custom"), "in a thread": (elsewhere, "relu")}
 
 

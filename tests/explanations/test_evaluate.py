@@ -45,6 +45,9 @@ SIZES = {1: (17,), 2: (6, 7), 3: (4, 3, 5)}
 ANNOTATED = ("mask_iou", "mass_inside", "pointing_game", "roc_auc")  # what asks for masks, and not the model
 PLAIN = Preprocessing((0.5,) * 3, (0.5,) * 3)
 
+# networks this small end in the layer that gives their scores
+pytestmark = pytest.mark.filterwarnings("ignore:layer .* holds the scores themselves:UserWarning")
+
 
 def scored(values: Any, mask: Any, name: str, **settings: Any) -> float:
     """Of one map of positive values (*spatial), as a class activation map has it."""

@@ -16,6 +16,9 @@ import cnnviz
 from cnnviz import Explanation, evaluate, explain, gradient, image, noted, score
 from cnnviz.explanations import JointExplanation
 
+# networks this small end in the layer that gives their scores
+pytestmark = pytest.mark.filterwarnings("ignore:layer .* holds the scores themselves:UserWarning")
+
 
 class Mixed(nn.Module):
     """A picture times a table, with a rectifier: no input can be explained as if the other stood still."""

@@ -39,11 +39,6 @@ def after(change: Callable[[Run], object]) -> Callable[[Run], Tensor]:
 
 
 @after
-def counts_in_batch_norm(run: Run) -> None:
-    run.model.norm.num_batches_tracked += 1
-
-
-@after
 def edits_a_weight(run: Run) -> None:
     with torch.no_grad():
         run.model.classifier.bias += 1
@@ -56,7 +51,7 @@ def replaces_a_module(run: Run) -> None:
 
 @after
 def trains(run: Run) -> None:
-    run.model.dropout.train()
+    run.model.relu.train()
 
 
 @after
@@ -88,12 +83,6 @@ def goes_another_way(run: Run) -> None:
 @after
 def freezes(run: Run) -> None:
     run.model.requires_grad_(False)
-
-
-@after
-def asks_the_input(run: Run) -> None:
-    if not run.inputs.is_inference():
-        run.inputs.requires_grad_(not run.inputs.requires_grad)
 
 
 @after
@@ -361,17 +350,15 @@ BROKEN: Broken = {
         gives_zeros: "gives nothing but zeros",
     },
     kit.leaves_everything_as_it_was: {
-        counts_in_batch_norm: "changes the values of norm.num_batches_tracked",
         edits_a_weight: "changes the values of classifier.bias",
         replaces_a_module: "replaces the module 'relu'",
-        trains: "changes the training flag of 'dropout'",
+        trains: "changes the training flag of 'relu'",
         leaks_a_hook: "leaves hooks on 'third'",
         leaks_a_hook_on_a_weight: "leaves hooks on first.weight",
         leaks_a_hook_on_every_module: "leaves hooks on every module",
         keeps_a_note_on_a_layer: "leaves attributes on 'third'",
         goes_another_way: "leaves attributes on the model",
         freezes: "changes requires_grad of",
-        asks_the_input: "changes requires_grad of the input",
         writes_into_the_input: "writes into the input|changes the values of the input",
         draws_globally: "uses torch's global generator",
         draws_of_numpy: "uses NumPy's global random numbers",

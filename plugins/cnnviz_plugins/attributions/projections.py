@@ -52,7 +52,10 @@ def projections(
         numbers = selected(run).tolist()
         if all(row == numbers[0] for row in numbers):
             return _carried(run, of, layer, numbers[0], start)
-        return torch.cat([_carried(_single(run, item), of, layer, row, start) for item, row in enumerate(numbers)])
+        first = _HalfSquares(layer, 0, start)  # the output may be no scores of classes
+        return torch.cat(
+            [_carried(_single(run, item, first), of, layer, row, start) for item, row in enumerate(numbers)]
+        )
 
     needs = (toward(of, _HalfSquares(layer, 0, start)), selected)
     values = noted(procedure(projected, needs), "channel", selected)
@@ -80,10 +83,9 @@ def _carried(run: Run, of: Expr, layer: Layer, numbers: Sequence[int], start: St
     return torch.cat([toward(of, _HalfSquares(layer, number, start))(run) for number in numbers], 1)
 
 
-def _single(run: Run, item: int) -> Run:
+def _single(run: Run, item: int, target: Objective) -> Run:
     """One input of a batch by itself."""
-    part = slice(item, item + 1)
-    return Run(run.model, run.model_inputs.rows(part), options=run.options)
+    return Run(run.model, run.model_inputs.rows(slice(item, item + 1)), target, options=run.options)
 
 
 @lift

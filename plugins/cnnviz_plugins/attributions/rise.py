@@ -106,6 +106,7 @@ def d_rise(masks: int = 5000, cells: int = 16, p: float = 0.5, baseline: Baselin
     key = object()  # of this method's scores, among what runs keep
 
     def estimated(run: Run) -> Tensor:
+        _places(run)
         _check_spatial(run)
         if key not in run.answers:
             draw = partial(_masked, run, random_masks, start(run))
