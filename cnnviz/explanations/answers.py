@@ -68,7 +68,6 @@ def answered(
     drawn, question = Draws(inputs.first.device), question_of_thread()
     with torch.inference_mode(False), torch.no_grad(), converted_once(inputs.first.device, options.precision):
         score = run.score  # asked first: what is wrong with the model, its input or the target shows here
-        probability_of(run)  # nothing is asked of the model when the methods have answered
         if drawn or (question is not None and question.holds(model, GENERATORS)):
             _compare_passes(run, score)
         return {name: _answer(run, score, method) for name, method in methods.items()}

@@ -51,11 +51,11 @@ def _found(passes: Passes, unit: int) -> bool:
         apart = observed.trace.apart
         if apart is None:
             apart = _stays_the_same(passes, unit)
-        return apart and _is_as_alone(passes, unit)
     except Exception as error:
         if is_out_of_memory(error):
             raise
         return False  # the model does not take such inputs, or can't be observed: each input is asked by itself
+    return apart and _is_as_alone(passes, unit)
 
 
 def _is_as_alone(passes: Passes, unit: int) -> bool:

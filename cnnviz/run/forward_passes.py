@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from cnnviz.engine.agreement import attempted
+from cnnviz.engine.batching import is_out_of_memory
 from cnnviz.engine.item_traces import ItemTraces, Unjoinable
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
@@ -81,11 +82,21 @@ class ForwardPasses:
             trace = attempted(lambda: passed(layout=layout))
             if trace is not None and not trace.layout_read:
                 return trace
-        trace = attempted(passed) if request.size or request.reads else None
-        if trace is None:  # a model may fail while its operations are observed; nobody knows then what it reads
-            unobserved, request = request, replace(request, size=False, reads=False)
+        if not (request.size or request.reads):
             trace = passed()
-            trace.reads = unobserved.reads
+        else:
+            try:
+                trace = passed()
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                failure = error
+                observed, request = request, replace(request, size=False, reads=False)
+                trace = passed()
+                request = observed
+                if attempted(passed) is not None:
+                    raise failure from None  # what fails once is the model's own error
+                trace.reads = request.reads  # it fails while it is observed; nobody knows then what it reads
         if layout is not ORDINARY:
             keep_ordinary(self.model)
         return trace

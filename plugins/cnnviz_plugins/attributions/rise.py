@@ -107,7 +107,6 @@ def d_rise(masks: int = 5000, cells: int = 16, p: float = 0.5, baseline: Baselin
 
     def estimated(run: Run) -> Tensor:
         _places(run)
-        _check_spatial(run)
         if key not in run.answers:
             draw = partial(_masked, run, random_masks, start(run))
             asked = run.together or (run,)
@@ -116,11 +115,6 @@ def d_rise(masks: int = 5000, cells: int = 16, p: float = 0.5, baseline: Baselin
         return _weighted(run, random_masks, run.answers[key])
 
     return estimate(estimated)
-
-
-def _check_spatial(run: Run) -> None:
-    if run.inputs.ndim < 3:
-        raise ValueError(f"the input is {tuple(run.inputs.shape)}, without spatial extent: there is nothing to mask")
 
 
 def _masked(run: Run, masks: Masks, replacement: Tensor, begin: int, end: int) -> Tensor:
