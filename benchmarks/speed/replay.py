@@ -70,9 +70,7 @@ REPLAY = Format(Compared, Compared, "python -m benchmarks.speed.replay")  # noth
 
 @one_line_errors
 def main(arguments: list[str] | None = None) -> int:
-    known = [
-        name for name in torchvision.models.list_models(module=torchvision.models) if not name.startswith(ATTENTIVE)
-    ]
+    known = [name for name in model_names() if not name.startswith(ATTENTIVE)]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.replay", description=__doc__)
     parser.add_argument("models", nargs="*", help="some models only; the file is not written then")
     parser.add_argument("--out", type=Path, default=HOME / "replay.json")
@@ -86,6 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
     failures = [row for row in records.rows if not row.holds]
     print(f"{len({row.model for row in records.rows})} models, {len(records.rows)} layers, {len(failures)} failures")
     return 1 if failures else 0
+
+
+def model_names() -> list[str]:
+    """The classification models of torchvision, without the quantized copies."""
+    return torchvision.models.list_models(module=torchvision.models)
 
 
 def line_of(row: Compared) -> str:

@@ -390,7 +390,12 @@ def test_activations_of_the_decoder_go_from_coarse_to_fine_under_the_names_of_it
     assert list(seen) == [f"decoder.{number}" for number in range(10)]
     assert [maps.shape[-1] for maps in seen.values()] == [6, 12, 12, 12, 24, 24, 24, 48, 48, 96]
     for name in ("decoder.0", "decoder.1", "decoder.9"):
-        layer = explain(net, inputs, attributions["activation"](layer=name), target=lambda scores: scores[:, 0, 0, 0])
+        layer = explain(
+            net,
+            inputs,
+            attributions["activation"](layer=name, layout="channels_first"),
+            target=lambda scores: scores[:, 0, 0, 0],
+        )
         torch.testing.assert_close(layer.values, seen[name])
 
 
