@@ -185,8 +185,8 @@ def explain(
         target: what is explained. None: what the model says, the predicted class; of a single score (N, 1) the class
             where it is positive (or a probability of a half or more), and what speaks against it where it is negative:
             class -1, or the first of two category names. An output (N,) is a value, explained as it is. A class by
-            number or name, or (N,) classes. A tuple: one place of a dense output, ``(class, *place)``. A function from the
-            model's output to one score for each input, (N,), which is called with outputs of whole batches. An
+            number or name, or (N,) classes. A tuple: one place of a dense output, ``(class, *place)``. A function from
+            the model's output to one score for each input, (N,), which is called with outputs of whole batches. An
             objective, such as ``channel("features.3", 5)``, or one of :mod:`cnnviz.targets`, such as ``box(0)``. A list
             with one of these for each input, whose functions read the output of that input alone. Or ``top(k)`` or
             ``several(a, b)``, for a list of explanations.

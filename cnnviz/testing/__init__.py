@@ -1,4 +1,4 @@
-"""What every method owes its users, checked from a plugin's own tests.
+"""What every method owes its users, checked from a plugin's own tests::
 
     import pytest
     from cnnviz.testing import checks

@@ -191,7 +191,10 @@ def test_an_output_that_is_no_scores(case: str, name: str) -> None:
 
 FUNCTIONS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "sparse": (lambda output: output[:, 1].to_sparse(), "what the target function gave is a tensor of the layout"),
-    "nested": (lambda output: torch.nested.as_nested_tensor([output[0, 1]]), "gave is a nested tensor"),
+    "nested": (
+        lambda output: torch.nested.as_nested_tensor([output[0, 1]]),
+        "gave is a nested tensor|no forward derivative",
+    ),
     "meta": (lambda output: output[:, 1].to("meta"), "gave is on the meta device"),
     "complex": (lambda output: output[:, 1].to(torch.complex64), "gave torch.complex64; a score is a real number"),
     "truth values": (lambda output: output[:, 1] > 0, "gave torch.bool; a score is a real number"),
