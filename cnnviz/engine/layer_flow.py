@@ -168,9 +168,17 @@ def layer_flow(
     except FAILURES as error:  # the model or the target may refuse gradients, or being watched
         if is_out_of_memory(error):
             raise
+        failure = error
     finally:
         held.restore()  # what the model keeps of a pass would keep its graph
-    return _by_shape(model, inputs, read, score_layers, before)
+    flow = _by_shape(model, inputs, read, score_layers, before)
+    try:
+        _followed(model, inputs, read, score_layers, before)
+    except FAILURES:
+        return flow
+    finally:
+        held.restore()
+    raise failure  # what fails once is the model's own error
 
 
 def _by_shape(

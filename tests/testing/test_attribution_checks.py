@@ -446,7 +446,9 @@ def test_every_check_has_something_to_find(check: Check) -> None:
 def test_it_is_found(check: Check, broken: Any) -> None:
     if broken is next(iter(BROKEN[check])):
         said = found(kit.ATTRIBUTION_CHECKS, lambda: kit.AttributionSubject.of(broken))
-        assert [*said] == [check], "no other check finds it"
+        # an error in the last pass comes when a method has changed the network
+        others = set(said) - {kit.lets_errors_through} if check is kit.leaves_everything_as_it_was else set(said)
+        assert others == {check}, "no other check finds it"
     with pytest.raises(AssertionError, match=f"^{name_of(broken)} .*({BROKEN[check][broken]})"):
         check_attribution(broken)
 
