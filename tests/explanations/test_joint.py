@@ -209,7 +209,16 @@ def test_arguments_ride_along() -> None:
 
 
 REFUSED = {
-    *("ablation_cam", "activation", "cam", "eigen_cam", "eigen_grad_cam", "extremal_perturbation", "fullgrad"),
+    *(
+        "ablation_cam",
+        "activation",
+        "cam",
+        "d_rise",
+        "eigen_cam",
+        "eigen_grad_cam",
+        "extremal_perturbation",
+        "fullgrad",
+    ),
     *("grad_cam", "grad_cam_plus_plus", "guided_grad_cam", "hires_cam", "layer_cam", "meaningful_perturbation"),
     *("occlusion", "projections", "rise", "saliency_confusion", "score_cam", "xgrad_cam"),
 }

@@ -211,7 +211,7 @@ REFUSED: dict[str, tuple[Callable[[], Asked], type[Exception], str]] = {
     "output a map": (
         lambda: (variant(head=lambda self, x: x), batch(), TARGET),
         ValueError,
-        r"gives \(3, 8, 5, 4\), not scores \(N, K\); give a function",
+        r"gives \(., 8, 5, 4\), not scores \(N, K\); give a function",
     ),
     "in training": (lambda: (Net().train(), batch(), TARGET), ValueError, r"call model.eval\(\) first"),
     "batch norm in training": (lambda: (training("bn"), batch(), TARGET), ValueError, r"'bn' is in training mode"),
