@@ -23,9 +23,6 @@ class Departed(Exception):
     """The model did not call the recorded operations."""
 
 
-# What goes wrong where a model looks at shapes, strides or values that differ from those of a whole pass
-FAILURES = (Departed, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
-
 OF_VALUES = 1e-4
 """Tolerance of values, relative to the largest one."""
 OF_CHANGES = 1e-3
@@ -77,24 +74,31 @@ def outputs_agree(fast: Any, plain: Any) -> bool:
     return bool(pairs) and all(None not in pair and agrees(*pair) for pair in pairs)
 
 
-def attempt(fast: Callable[[], T], plain: Callable[[], T]) -> T:
-    """The result of ``fast``, or of ``plain`` where that raises. Out-of-memory errors are raised, not caught."""
-    try:
-        return fast()
-    except FAILURES as error:
-        if is_out_of_memory(error):
-            raise
-    return plain()  # only here has the error let go of the tensors it held
+def special_or_plain(special: Callable[[], T], plain: Callable[[], T]) -> tuple[T, bool]:
+    """The result of a special pass and True; that of a plain pass and False, where a model does not take the special.
 
+    Args:
+        special: a pass that is observed, or in another memory format. A model may refuse it by any kind of error.
+        plain: the pass as the user would make it.
 
-def attempted(func: Callable[[], T]) -> T | None:
-    """The result of ``func``; None where it raises whatever kind of error, but for running out of memory."""
+    Raises:
+        Exception: what the special pass raised, if it does not fail a second time: the error is then the model's own.
+            What the plain pass raises. Running out of memory.
+    """
     try:
-        return func()
+        return special(), True
     except Exception as error:
         if is_out_of_memory(error):
             raise
-    return None
+        failure = error
+    result = plain()
+    try:
+        special()
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return result, False
+    raise failure
 
 
 def _step(values: Tensor) -> float:

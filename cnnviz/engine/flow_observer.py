@@ -15,6 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from cnnviz.engine.axes import CHANNEL, ROOTS, SHAPE_ALONE, AxisFollower, axes_of, plain_name, segment_size
 from cnnviz.engine.axis_rules import RULES, VALUE_BY_VALUE
 from cnnviz.engine.forward import ForwardHook
+from cnnviz.engine.graph_ancestry import leads_back
 from cnnviz.engine.grid_reading import GridReading, NoGrid, reading_of
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operations import RECTIFIERS, SOFTMAXES, canonical, in_place
@@ -200,20 +201,11 @@ class FlowObserver(AxisFollower):
         row.met, row.reached = True, row.reached or bool(nan.any())
 
     def _has_ancestor(self, tensor: Tensor) -> bool:
-        """True if the graph leads from the tensor to the input, by operations that were not seen."""
+        """True if the graph leads from a tensor back to the input, whether its operations were seen or not."""
         if not tensor.requires_grad or tensor.grad_fn is None or not self.source.requires_grad:
             return False
-        known = self._ancestry
-        known[get_gradient_edge(self.source).node] = True
-        waiting: list[Any] = [tensor.grad_fn]
-        while waiting:
-            node = waiting[-1]
-            parents = [] if node in known else [parent for parent, _ in node.next_functions if parent is not None]
-            unknown = [parent for parent in parents if parent not in known]
-            waiting += unknown
-            if not unknown:
-                known.setdefault(waiting.pop(), any(known[parent] for parent in parents))
-        return known[tensor.grad_fn]
+        self._ancestry[get_gradient_edge(self.source).node] = True
+        return leads_back(tensor.grad_fn, self._ancestry)
 
     def watch_result(self, tensor: Tensor) -> None:
         """Note which channels of a tensor the score is read from, and of which layers it holds the values."""

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
-from cnnviz.engine.agreement import FAILURES
-from cnnviz.engine.batching import is_out_of_memory
+from cnnviz.engine.agreement import special_or_plain
 from cnnviz.engine.flow_observer import PASSIVE, FlowObserver, LayerCall
 from cnnviz.engine.forward import ForwardHook, Head, forward
 from cnnviz.engine.grid_reading import reading_by_shape
@@ -163,22 +162,15 @@ def layer_flow(
         Exception: whatever the model or the target raises, also if nothing watches them.
     """
     held = Bindings(model)
-    try:
-        return _followed(model, inputs, read, score_layers, before)
-    except FAILURES as error:  # the model or the target may refuse gradients, or being watched
-        if is_out_of_memory(error):
-            raise
-        failure = error
-    finally:
-        held.restore()  # what the model keeps of a pass would keep its graph
-    flow = _by_shape(model, inputs, read, score_layers, before)
-    try:
-        _followed(model, inputs, read, score_layers, before)
-    except FAILURES:
-        return flow
-    finally:
-        held.restore()
-    raise failure  # what fails once is the model's own error
+
+    def followed() -> LayerFlow:  # the model or the target may refuse gradients, or being watched
+        try:
+            return _followed(model, inputs, read, score_layers, before)
+        finally:
+            held.restore()  # what the model keeps of a pass would keep its graph
+
+    flow, _ = special_or_plain(followed, lambda: _by_shape(model, inputs, read, score_layers, before))
+    return flow
 
 
 def _by_shape(

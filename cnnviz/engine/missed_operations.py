@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from cnnviz.engine.backward_rules import Rule
+from cnnviz.engine.graph_ancestry import leads_back
 from cnnviz.engine.operations import Operation, name_of
 from cnnviz.engine.seen_calls import is_seen
 
@@ -126,12 +127,5 @@ def _is_foreign(node: Any) -> bool:
 def _between(last: Any, begins: Collection[Any]) -> Sequence[Any]:
     """The nodes from which the graph leads back to one of ``begins``, these left out."""
     leads: dict[Any, bool] = dict.fromkeys(begins, True)
-    waiting = [last]
-    while waiting:
-        node = waiting[-1]
-        parents = [] if node in leads else [parent for parent, _ in node.next_functions if parent is not None]
-        unknown = [parent for parent in parents if parent not in leads]
-        waiting += unknown
-        if not unknown:
-            leads.setdefault(waiting.pop(), any(leads[parent] for parent in parents))
+    leads_back(last, leads)
     return [node for node, leading in leads.items() if leading and node not in begins]

@@ -15,6 +15,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis
 from cnnviz.engine.disguises import Disguises
+from cnnviz.engine.graph_ancestry import leads_back
 from cnnviz.engine.implicit_biases import Biases, refuse_transformed
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operand_record import OperandRecord
@@ -69,7 +70,7 @@ class OperationObserver(WatchingMode):
         # the memory formats differ by rounding already
         self.norms_scaled = layout is not ORDINARY and biases is None and F.batch_norm not in self.switched
         self.descent: dict[Any, bool] = {}
-        """For nodes of the graph, as far as they were visited: do they descend from where it begins?"""
+        """By node of the graph, as far as it was visited: does it lead back to where the graph begins?"""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.unseen.inside += 1
@@ -152,17 +153,8 @@ class OperationObserver(WatchingMode):
 
     def _descends(self, tensor: Tensor) -> bool:
         """True if a tensor comes from where the graph begins. Weights carry gradients too, and do not."""
-        known = self.descent
-        known |= {_node(begin): True for begin in self.begins()}
-        waiting = [_node(tensor)]
-        while waiting:
-            node = waiting[-1]
-            parents = [] if node in known else [parent for parent, _ in node.next_functions if parent is not None]
-            unknown = [parent for parent in parents if parent not in known]
-            waiting += unknown
-            if not unknown:
-                known.setdefault(waiting.pop(), any(known[parent] for parent in parents))
-        return known[_node(tensor)]
+        self.descent |= {_node(begin): True for begin in self.begins()}
+        return leads_back(_node(tensor), self.descent)
 
 
 def _node(place: Tensor | GradientEdge) -> Any:

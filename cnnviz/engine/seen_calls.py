@@ -120,6 +120,7 @@ def _alike(value: Tensor | None, other: Tensor | None) -> bool:
         return True
     if value.shape != other.shape or value.dtype != other.dtype:
         return False
+    value, other = (each if each.layout is torch.strided else each.to_dense() for each in (value, other))
     return bool(((value == other) | ((value != value) & (other != other))).all())
 
 

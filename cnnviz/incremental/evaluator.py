@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.engine import batching
-from cnnviz.engine.agreement import FAILURES, Departed, attempt
+from cnnviz.engine.agreement import Departed, special_or_plain
 from cnnviz.incremental.boxes import grouped
 from cnnviz.incremental.change import Change, Query
 from cnnviz.incremental.recorded_pass import RecordedPass, recorded
@@ -126,27 +126,35 @@ class Evaluator:
         numbers = numbers[1:] if replay.record.forks else numbers
         boxes = replay.change.boxes
         group = Group(numbers, None if boxes is None else boxes.at_numbers(numbers))
-        try:
-            scores, player = replay.scores(group, slice(0, len(numbers)))
-            if player.learned:
+
+        def compared() -> bool | None:
+            try:
                 scores, player = replay.scores(group, slice(0, len(numbers)))
-        except Departed:
-            return None if replay.record.forks else False  # another variant may not depart
-        except FAILURES as error:
-            if batching.is_out_of_memory(error):
-                raise
-            return False
-        self._largest = max(1, replay.change_bytes, player.largest // len(numbers))
-        return replay.agrees(int(numbers[-1]), scores[-1])
+                if player.learned:
+                    scores, player = replay.scores(group, slice(0, len(numbers)))
+            except Departed:
+                return None if replay.record.forks else False  # another variant may not depart
+            self._largest = max(1, replay.change_bytes, player.largest // len(numbers))
+            return replay.agrees(int(numbers[-1]), scores[-1])
+
+        agreed, _ = special_or_plain(compared, lambda: False)
+        return agreed
 
     def _replayed(self, replay: Replay, group: Group, part: slice) -> Tensor:
-        def fast() -> Tensor:
-            scores, player = replay.scores(group, part)
+        def fast() -> Tensor | None:
+            try:
+                scores, player = replay.scores(group, part)
+            except Departed:
+                return None
             self.operations = player.operations
             self.elements += player.elements
             return scores
 
-        return attempt(fast, lambda: replay.whole_passes(group.numbers[part].tolist()))
+        def whole() -> Tensor:
+            return replay.whole_passes(group.numbers[part].tolist())
+
+        scores, _ = special_or_plain(fast, whole)
+        return whole() if scores is None else scores
 
     def _chunked(self, groups: Sequence[Group], at_once: int, scores_of: Callable[[Group, slice], Tensor]) -> Tensor:
         parts: list[Tensor] = []

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.agreement import attempt
+from cnnviz.engine.agreement import special_or_plain
 from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.forward import ForwardHook, forward, layer_tensor, never_ran
 from cnnviz.engine.layers import InputPlace, Site
@@ -81,15 +81,21 @@ def recorded(query: Query, change: Change) -> RecordedPass | None:
     if isinstance(query.model, BlackBox):
         return None
     inputs = ModelInputs.of(query.inputs)
-    first, record = inputs.first, None
+
+    def passed(first: Tensor, ordinary: bool) -> RecordedPass | None:
+        record: RecordedPass | None
+        record, _ = special_or_plain(
+            lambda: RecordedPass(query, change, inputs.with_first(first), ordinary), lambda: None
+        )
+        return record
+
+    record = None
     if change.boxes is not None:  # cutting regions is faster there
-        in_layout = inputs.with_first(channels_last(first))
-        record = attempt(lambda: RecordedPass(query, change, in_layout, False), lambda: None)
+        record = passed(channels_last(inputs.first), False)
     if record is None:
-        record = attempt(lambda: RecordedPass(query, change, inputs.with_first(first.contiguous()), True), lambda: None)
+        record = passed(inputs.first.contiguous(), True)
     if record is not None and record.unknown:  # unless it uses the same tensors again, which are constants then
-        again, ordinary = inputs.with_first(record.input), record.cache.ordinary
-        record = attempt(lambda: RecordedPass(query, change, again, ordinary), lambda: None)
+        record = passed(record.input, record.cache.ordinary)
     return record
 
 

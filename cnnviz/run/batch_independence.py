@@ -13,8 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cnnviz.engine.agreement import agrees
-from cnnviz.engine.batching import is_out_of_memory
+from cnnviz.engine.agreement import agrees, special_or_plain
 from cnnviz.engine.black_box import BlackBox
 from cnnviz.run.passes import Passes
 from cnnviz.run.question import splits_by_rows
@@ -46,16 +45,17 @@ def _found(passes: Passes, unit: int) -> bool:
         return False
     if isinstance(passes.model, BlackBox) and passes.model.batch_size == 1:
         return True  # it never sees two
-    try:
-        observed = passes if passes.is_measured else passes.at(passes.inputs[0], size=True)
-        apart = observed.trace.apart
-        if apart is None:
-            apart = _stays_the_same(passes, unit)
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        return False  # the model does not take such inputs, or can't be observed: each input is asked by itself
-    return apart and _is_as_alone(passes, unit)
+    # where the model can't be observed, or does not take such inputs, each input is asked by itself
+    found = lambda: _are_kept_apart(passes, unit) and _is_as_alone(passes, unit)  # noqa: E731
+    apart, _ = special_or_plain(found, lambda: False)
+    return apart
+
+
+def _are_kept_apart(passes: Passes, unit: int) -> bool:
+    """True if the operations of a pass do not combine values of several inputs, or, if not known, by trials."""
+    observed = passes if passes.is_measured else passes.at(passes.inputs[0], size=True)
+    proven = observed.trace.apart
+    return _stays_the_same(passes, unit) if proven is None else proven
 
 
 def _is_as_alone(passes: Passes, unit: int) -> bool:

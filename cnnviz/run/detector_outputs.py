@@ -50,6 +50,8 @@ class Proposals:
 
     def found(self, threshold: float | None) -> Tensor:
         """The numbers of the boxes that count as detections, (D,): of raw proposals by score, without repetitions."""
+        from torchvision.ops import nms  # takes a second to import, and only detectors need it
+
         score, label = (tensor.detach() for tensor in self.confidence())
         if self.final:
             numbers = torch.arange(len(score), device=score.device)
@@ -58,13 +60,12 @@ class Proposals:
         order = order[score[order] >= (THRESHOLD if threshold is None else threshold)]
         if self.suppressed:
             return order
-        kept: list[int] = []
-        for number in order.tolist():
-            rivals = [other for other in kept if label[other] == label[number]]
-            overlaps = box_iou(self.boxes[rivals].detach(), self.boxes[number].detach()) if rivals else None
-            if overlaps is None or bool((overlaps <= OVERLAP).all()):
-                kept.append(number)
-        return torch.tensor(kept, dtype=torch.int64, device=score.device)
+        kept, boxes = torch.zeros_like(label, dtype=torch.bool), self.boxes.detach().float()
+        # not batched_nms, which keeps classes apart by moving their boxes, and moves negative places onto other boxes
+        for own in set(label[order].tolist()):
+            rivals = order[label[order] == own]
+            kept[rivals[nms(boxes[rivals], score[rivals].float(), OVERLAP)]] = True
+        return order[kept[order]]
 
 
 def proposals_of(output: Any, inputs: Tensor, boxes: BoxesOf | None = None) -> list[Proposals]:

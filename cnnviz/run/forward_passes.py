@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -9,8 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from cnnviz.engine.agreement import attempted
-from cnnviz.engine.batching import is_out_of_memory
+from cnnviz.engine.agreement import special_or_plain
 from cnnviz.engine.item_traces import ItemTraces, Unjoinable
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
@@ -63,7 +63,7 @@ class ForwardPasses:
         """One forward pass, in the fastest way that the model takes."""
         options = self.options
 
-        def passed(**settings: Any) -> Trace:
+        def passed(request: TraceRequest = request, **settings: Any) -> Trace:
             how = PassOptions(precision=options.precision, keep_bindings=self.keep_bindings, **settings)
             try:
                 return Trace(self.model, inputs, request, self.whole, how, switchboard)
@@ -77,26 +77,24 @@ class ForwardPasses:
         # implicit biases are found by operations that differ between the memory formats
         ordinary = self.ordinary or request.biases
         layout = ORDINARY if ordinary else preferred(self.model, inputs[0], options.precision)
-        if layout is not ORDINARY:
-            # whatever kind of error: the model may assert how its tensors lie in memory
-            trace = attempted(lambda: passed(layout=layout))
-            if trace is not None and not trace.layout_read:
-                return trace
+        if layout is ORDINARY:
+            return self._observed(passed, request)
+        # the model may assert how its tensors lie in memory
+        trace, fits = special_or_plain(lambda: passed(layout=layout), lambda: self._observed(passed, request))
+        if fits and not trace.layout_read:
+            return trace
+        trace = self._observed(passed, request) if fits else trace
+        keep_ordinary(self.model)
+        return trace
+
+    @staticmethod
+    def _observed(passed: Callable[[TraceRequest], Trace], request: TraceRequest) -> Trace:
+        """A pass that is observed as the request says; one that is not, where the model refuses that."""
         if not (request.size or request.reads):
-            trace = passed()
-        else:
-            try:
-                trace = passed()
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise
-                failure = error
-                observed, request = request, replace(request, size=False, reads=False)
-                trace = passed()
-                request = observed
-                if attempted(passed) is not None:
-                    raise failure from None  # what fails once is the model's own error
-                trace.reads = request.reads  # it fails while it is observed; nobody knows then what it reads
-        if layout is not ORDINARY:
-            keep_ordinary(self.model)
+            return passed(request)
+        trace, observed = special_or_plain(
+            lambda: passed(request), lambda: passed(replace(request, size=False, reads=False))
+        )
+        if not observed:
+            trace.reads = request.reads  # nobody knows what Python reads in a pass that was not observed
         return trace

@@ -263,7 +263,6 @@ class Passes:
         )
         if options.folded is not None:
             options.folded.check_rules([*request.rules, *request.references], request.biases)
-
         return self.traces.of(request, by_items=bool(self.by_items))
 
     def _backward(self, rule: Rule, reference: Passes | None = None) -> None:

@@ -110,6 +110,9 @@ class Question:
     def of(self, part: slice, batch: Any) -> Question:
         """About a part of the batch; ``batch`` is what :meth:`reads` gives of the batch's own pass."""
         target = self.target[part] if isinstance(self.target, Tensor | list | tuple) else self.target
+        if self.part is not None:  # a part of that part, for which the same batch is known
+            within = range(self.items)[self.part][part]
+            return replace(self, target=target, part=slice(within.start, within.stop))
         return replace(self, target=target, part=part, batch=batch)
 
     def reads(self, output: Any, inputs: Callable[[], Tensor], layers: Mapping[Layer, Tensor]) -> Any:

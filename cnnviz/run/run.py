@@ -211,9 +211,9 @@ class Run:
     ) -> Tensor:
         """Scores with a layer's output changed, (count, N), without gradients; only what follows the layer is computed.
 
-        ``change(start, stop, item)`` gives those variants of the layer's map for one item of the batch, (stop -
-        start, C, *spatial), as ``activation`` reads it. It may be called again for the same variants, and must give
-        the same. ``call`` chooses one of several calls, from 1. Where the pass can't be replayed, every variant is a
+        ``change(start, stop, item)`` gives those variants of the layer's map for one item of the batch,
+        (stop - start, C, *spatial), as ``activation`` reads it. It may be called again for the same variants, and must
+        give the same. ``call`` chooses one of several calls, from 1. Where the pass can't be replayed, every variant is a
         whole pass. Raises LookupError for a layer that does not exist or never ran.
         """
         at, passes = self.layers.at(layer, call), self._passes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.forward import forward
-from cnnviz.engine.validation import check_model, unwrap
+from cnnviz.engine.loans import borrows
+from cnnviz.engine.validation import as_network, check_model
 from cnnviz.explanations.inputs import called_with
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
@@ -33,8 +34,9 @@ class Detection:
     """Its probability, times that of holding anything where the model tells that apart."""
 
 
+@borrows
 def detect(
-    model: nn.Module | LoadedModel,
+    model: nn.Module | LoadedModel | Callable[..., Any],
     images: Any,
     *,
     boxes: BoxesOf | None = None,
@@ -45,7 +47,8 @@ def detect(
     """What does a detector find? For each image its detections, as ``target=box(number)`` numbers them.
 
     Args:
-        model: in eval mode; it is never changed. Known are the outputs of torchvision's detectors; ``(N, 4 + K, A)``
+        model: in eval mode; it is never changed. Or any callable, TorchScript, an exported program or an ONNX session,
+            see :func:`cnnviz.black_box`. Known are the outputs of torchvision's detectors; ``(N, 4 + K, A)``
             and ``(N, A, 4 + 1 + K)`` as YOLO's give them; and "pred_logits" (or "logits") and "pred_boxes" as DETR's
             give them.
         images: (N, C, H, W) or a list of (C, H, W), as the model takes them; pictures where the preprocessing is known.
@@ -61,7 +64,7 @@ def detect(
     if isinstance(model, LoadedModel):
         preprocessing, categories = preprocessing or model.preprocessing, categories or model.categories
         model = model.module
-    network = unwrap(model)
+    network = as_network(model)
     check_model(network)
     inputs, _ = called_with(network, images, preprocessing=preprocessing)
     output = forward(network, inputs)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cnnviz.engine.feature_extraction import FeatureExtractor
 from cnnviz.engine.layers import Layer
+from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import check_inputs, check_model, unwrap
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.objectives import neuron
@@ -48,6 +49,7 @@ def receptive_field(
     return receptive_fields(model, inputs, layer, [Unit(tuple(at), channel)])[0]
 
 
+@borrows
 def receptive_fields(
     model: nn.Module | LoadedModel, inputs: Tensor, layer: Layer, units: Sequence[Unit]
 ) -> list[tuple[slice, ...]]:

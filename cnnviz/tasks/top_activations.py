@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cnnviz.engine.feature_extraction import FeatureExtractor
 from cnnviz.engine.layers import Layer
+from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import check_finite, check_inputs, check_model, unwrap
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.objectives import channel_units
@@ -29,6 +30,7 @@ class TopActivation:
     """The unit's activation, above 0."""
 
 
+@borrows
 def top_activations(
     model: nn.Module | LoadedModel, batches: Iterable[Tensor], layer: Layer, channels: Sequence[int], count: int = 9
 ) -> dict[int, list[TopActivation]]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
 from nets import randomized, tiny_inputs
+from PIL import Image
 from torch import Tensor, nn
 
+import cnnviz
+from cnnviz import Explanation, explain, tasks
 from cnnviz.incremental.evaluator import Evaluator
 from cnnviz.run.run import Run
 
@@ -268,3 +272,62 @@ class PaintsAgain(Plain):
 def test_replays_do_not_paint_over_the_record() -> None:
     found, expected = by_layer(Run(PaintsAgain(), tiny_inputs(), TARGET))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+class KeepsAll(Plain):
+    """A network of pictures that keeps its maps under an attribute, in a list and in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 3, padding=1)
+        self.listed: list[Tensor] = []
+        self.named: dict[str, Tensor] = {}
+        randomized(self).float()
+
+    def seen(self, maps: Tensor) -> Tensor:
+        self.attribute = self.named["maps"] = maps
+        self.listed.append(maps)
+        return maps
+
+
+def photos() -> Tensor:
+    return tiny_inputs(channels=3).float()
+
+
+def explained(net: nn.Module) -> Explanation:
+    return explain(net, photos(), "gradient")
+
+
+def patches(net: nn.Module) -> object:
+    return tasks.patch_sheet(net, "layer", cnnviz.top_activations(net, [photos()], "layer", [0]))
+
+
+PASSING: dict[str, Callable[[nn.Module], object]] = {
+    "confusion_matrix": lambda net: cnnviz.confusion_matrix(net, [(photos()[0], 0), (photos()[1], 1)]),
+    "detect": lambda net: cnnviz.detect(net, photos(), boxes=lambda scores: (scores.new_zeros(1, 4), scores, None)),
+    "draw": lambda net: cnnviz.draw(Image.new("RGB", (20, 16), "teal"), model=net),
+    "evaluate": lambda net: cnnviz.evaluate(explained(net), "deletion", model=net),
+    "explain": lambda net: explain(net, photos(), ["grad_cam", "occlusion"]),
+    "synthesize": lambda net: cnnviz.synthesize(net, "class_image", target=1, steps=2, size=8),
+    "top_activations": lambda net: cnnviz.top_activations(net, [photos()], "layer", [0]),
+    "receptive_field": lambda net: tasks.receptive_field(net, photos(), "layer", (2, 2)),
+    "patch_sheet": patches,
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_no_public_function_leaves_what_the_model_kept(name: str) -> None:
+    net = KeepsAll()
+    PASSING[name](net)
+    assert not hasattr(net, "attribute")
+    assert (net.listed, net.named) == ([], {})
+
+
+def test_every_public_function_that_passes_a_model_is_among_them() -> None:
+    takes = {
+        name
+        for home in (cnnviz, tasks)
+        for name in home.__all__
+        if inspect.isfunction(each := getattr(home, name)) and "model" in inspect.signature(each).parameters
+    }
+    assert takes - set(PASSING) == {"black_box"}  # which only wraps one

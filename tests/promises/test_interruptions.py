@@ -155,3 +155,42 @@ def test_a_model_that_keeps_what_it_saw_holds_no_graph_of_ours(name: str) -> Non
     ASKED[name](net, inputs)
     assert len(net.all) == len(net.named["maps"]) == 1
     assert not any(each.requires_grad for each in (net.features, net.all[0], net.named["last"], net.held))
+
+
+class FailsOnce(nn.Module):
+    """Raises an error in its pass number ``at``, and in no other one."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.layer = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 4)
+        self.at, self.passes = at, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        if self.passes == self.at:
+            raise RuntimeError("the device was lost")
+        return self.head(self.layer(self.first(x).relu()).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("size", [16, 64], ids=lambda size: f"{size} pixels")  # the larger ones pass channels last
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        *(("gradient", {}), ("grad_cam", {}), ("guided_backprop", {}), ("deeplift", {}), ("fullgrad", {})),
+        *(("ablation_cam", {}), ("score_cam", {}), ("occlusion", {"window": 8}), ("rise", {"masks": 8})),
+        *(("feature_ablation", {"pieces": 4}), ("integrated_gradients", {"steps": 4})),
+    ],
+)
+def test_an_error_of_any_one_pass_comes_out(method: str, settings: dict[str, Any], size: int) -> None:
+    inputs = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+    def ask(at: int) -> FailsOnce:
+        net = FailsOnce(at).eval()
+        explain(net, inputs, method, target=1, **settings)
+        return net
+
+    for at in range(1, 1 + ask(at=0).passes):
+        with pytest.raises(RuntimeError, match="the device was lost"):
+            ask(at)

@@ -155,6 +155,13 @@ def read_by_loop(form: str, x: Tensor, numbers: list[int], of: str, places: Tens
 READS = ("class", "overlap", "x1", "y1", "x2", "y2", "objectness", "match")
 
 
+def test_a_detector_may_be_a_black_box() -> None:
+    net, images = Anchors("v8").double().eval(), pictures()
+    found = detect(lambda batch: net(batch), images, categories=NAMES)
+    assert found == detect(net, images, categories=NAMES)
+    assert any(found)
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("of", READS)
 def test_a_box_is_read_as_by_hand(form: str, of: Any) -> None:

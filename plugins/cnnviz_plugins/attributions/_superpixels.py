@@ -71,8 +71,7 @@ def segmented(run: Run, segments: AnySegments, pieces: int) -> Segments:
     segment. Raises ValueError for an unknown way or one that does not fit the inputs, and for such a tensor.
     """
     inputs = run.model_inputs.by_input(run.inputs)
-    several = not isinstance(segments, str | Tensor)
-    ways: list[Any] = list(segments) if several else [segments] * len(inputs)
+    ways: list[Any] = list(segments) if isinstance(segments, list | tuple) else [segments] * len(inputs)
     if len(ways) != len(inputs):
         raise ValueError(f"there are {len(ways)} segmentations for {len(inputs)} inputs; give one, or one for each")
     parts = [_renumbered(_ids(run, part, way, pieces)) for part, way in zip(inputs, ways, strict=True)]
@@ -95,6 +94,9 @@ def _renumbered(ids: Tensor) -> Tensor:
 def _ids(run: Run, inputs: Tensor, segments: str | Tensor, pieces: int) -> Tensor:
     if isinstance(segments, Tensor):
         return _checked(run, inputs, segments)
+    if not isinstance(segments, str):
+        given = f"a {type(segments).__name__}"
+        raise TypeError(f"segments is {given}; give {', '.join(WAYS)}, or an integer tensor; pieces says how many")
     if segments not in WAYS:
         raise ValueError(f"there is no way {segments!r} to cut; there are {', '.join(WAYS)}, or a tensor of numbers")
     if pieces < 1:
