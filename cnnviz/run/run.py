@@ -213,8 +213,8 @@ class Run:
 
         ``change(start, stop, item)`` gives those variants of the layer's map for one item of the batch,
         (stop - start, C, *spatial), as ``activation`` reads it. It may be called again for the same variants, and must
-        give the same. ``call`` chooses one of several calls, from 1. Where the pass can't be replayed, every variant is a
-        whole pass. Raises LookupError for a layer that does not exist or never ran.
+        give the same. ``call`` chooses one of several calls, from 1. Where the pass can't be replayed, every variant
+        is a whole pass. Raises LookupError for a layer that does not exist or never ran.
         """
         at, passes = self.layers.at(layer, call), self._passes
         site, reading = passes.choice.sites(at)[0], None
