@@ -90,6 +90,15 @@ def _held(setting: str, value: Any) -> Any:
     return Several(map(frozen, value)) if several else frozen(value)
 
 
+def _as_formula(method: str, setting: str, value: Any) -> Any:
+    """What a setting says, as a formula: the name of a method, a method, or a formula already."""
+    value = attributions[value] if isinstance(value, str) else value
+    if not callable(value):
+        given = repr(value) if isinstance(value, int | float | None) else f"a {type(value).__name__}"
+        raise TypeError(f"{method}: {setting} is {given}; give a method's name, or a formula such as grad_cam()")
+    return value() if isinstance(value, Method) else value
+
+
 def _method(build: Callable[..., Any], renderer: str | None) -> Method[ConfiguredAttribution]:
     @wraps(build)
     def build_formula(**settings: Any) -> Any:
@@ -99,7 +108,10 @@ def _method(build: Callable[..., Any], renderer: str | None) -> Method[Configure
         """The settings that are formulas, made of methods' names where they are such."""
         defaults = {name: method.settings[name].default for name in method.types if takes_formula(method.types[name])}
         chosen = {name: settings.get(name, default) for name, default in defaults.items()}
-        return {name: attributions[value]() if isinstance(value, str) else value for name, value in chosen.items()}
+        return {
+            name: None if value is defaults[name] is None else _as_formula(method.name, name, value)
+            for name, value in chosen.items()
+        }
 
     def finish(configured: ConfiguredMethod) -> ConfiguredAttribution:
         name, result = configured.name, configured.function

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
 import pluggy
 
 from cnnviz.registry.configured import ConfiguredMethod
+from cnnviz.registry.setting_types import check_types
 
 if TYPE_CHECKING:
     from cnnviz.registry.protocols import ConfiguredAttribution, Metric, Renderer, Synthesis
@@ -59,9 +60,14 @@ class Method(Generic[T]):
         self.name: str = build.__name__
 
     def __call__(self, *args: Any, **settings: Any) -> T:
-        """The method with these settings. Raises TypeError for one it does not have, with the nearest name."""
+        """The method with these settings.
+
+        Raises TypeError for one it does not have, with the nearest name, and for a value that does not fit the
+        annotation of its setting.
+        """
         chosen = self.bind(*args, **settings)
         changed = {name: value for name, value in chosen.items() if not _same(value, self.settings[name].default)}
+        check_types(self.name, changed, self.types)
         method: T = self.finish(ConfiguredMethod(self.name, self.build(**chosen), tuple(changed.items())))
         return method
 
