@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from random_operations import IN_PLACE, INTO, ONE, THROUGH_A_VIEW, Does, Draw, Make, two
+from random_operations import IN_PLACE, INTO, ONE, Does, Draw, Make, two
 from torch import Tensor, nn
 
 SIZES = {1: (24, 60), 2: (10, 20), 3: (6, 9)}
@@ -79,7 +79,7 @@ class RandomNet(nn.Module):
         made, rank = values[-1], self.inputs.ndim
         if made.ndim != rank or made.dtype != torch.float64 or made.numel() > 6000 or len(made) != 2:
             return False
-        if not all(bool(each.isfinite().all()) and float(each.abs().max()) < 100 for each in values):
+        if not all(each.numel() and bool(each.isfinite().all()) and float(each.abs().max()) < 100 for each in values):
             return False
         if not torch.allclose(alone, made[:1], rtol=1e-9, atol=1e-9):
             return False  # of one that mixes inputs nothing is computed apart
@@ -107,18 +107,10 @@ class RandomNet(nn.Module):
         return (scores, values[len(values) // 2]) if self.several else scores
 
     @property
-    def writes_through_views(self) -> bool:
-        """True if a value is written of whose memory another has a part.
-
-        A replay does not follow that from one to the other; it is found out, and whole passes answer.
-        """
-        if any(isinstance(step, Does) and step.text in THROUGH_A_VIEW for step in self.steps):
-            return True
-        with torch.no_grad():
-            values = self._values(self.inputs[:1].clone())
-        shared = {id(value): value.untyped_storage().data_ptr() for value in values}
-        writes = any(isinstance(step, Does) and step.text in (*IN_PLACE, *INTO) for step in self.steps)
-        return writes and len(set(shared.values())) < len(shared)
+    def writes_in_place(self) -> bool:
+        """True if a value is written, so that it may be known by two names of which a change replaces one."""
+        writes = (*IN_PLACE, *INTO)
+        return any(getattr(step, "inplace", isinstance(step, Does) and step.text in writes) for step in self.steps)
 
     def text(self) -> str:
         lines = [f"x: {tuple(self.inputs.shape)}"]

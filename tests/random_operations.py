@@ -142,8 +142,6 @@ IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "empty_canvas": lambda x: x.new_zeros(len(x), *x.shape[1:]).copy_(x) + x.new_ones(x.size(0), 1, *x.shape[2:]),
 }
 INTO = ("add_into", "mul_into", "+=")
-THROUGH_A_VIEW = ("write_through_a_view", "write_a_narrow_part")
-"""Writes into a part of a value."""
 TWO: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": lambda x, y: x + y,
     "sub": lambda x, y: torch.sub(x, y, alpha=0.5),

@@ -84,6 +84,8 @@ class Player(WatchingMode):
             if written is not None:
                 written.data = written.data.clone()  # recorded
             result = func(*args, **kwargs)  # made anew for a batch of another size, such as zeros
+        elif op.descends:  # the model holds the layer's output under two names, and one of them was replaced
+            raise Departed
         else:
             copies = self.copies if op.carries else 1
             result = mapped(lambda tensor: expanded(tensor, copies), op.result)
@@ -157,10 +159,6 @@ class Player(WatchingMode):
                 self.convolved[returned] = op
         result = returned if target is None else target
         self._count(op, result, list(tensors(result)))
-        for tensor in tensors(result):
-            for region in regions:
-                if tensor.untyped_storage().data_ptr() == region.full().untyped_storage().data_ptr():
-                    region.dissolve()  # a view of it may be written
         return written if returned is target and written is not None else returned
 
     def _one_channel(self, op: RecordedOp, func: Any, args: Any, kwargs: Any) -> Tensor | None:

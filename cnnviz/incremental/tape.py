@@ -26,9 +26,11 @@ _MEMORY = {"numpy", "__array__", "data_ptr", "untyped_storage", "storage", "_typ
 class RecordedOp:
     """One recorded call of an operation, and the value it returned or wrote."""
 
-    def __init__(self, operation: Operation, result: Any, carries: bool, numbers: Sequence[int]):
+    def __init__(self, operation: Operation, result: Any, descends: bool, carries: bool, numbers: Sequence[int]):
         self.operation = operation
         self.result = result
+        self.descends = descends
+        """True if an operand depends on the change, and the result on what was written over the changed values."""
         self.carries = carries
         """True if the result depends on the model's input, and so has its batch dimension."""
         self.numbers = numbers
@@ -56,7 +58,13 @@ class Recorder(WatchingMode):
         # by the tensor that an operation made; ops hold others of the same memory, and these go with the last holder
         self.made: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.carrying: WeakIdKeyDictionary = marked(inputs)
+        # whose values were written through another tensor: a replay, where they share no memory, has the old ones
+        self.outdated: WeakIdKeyDictionary = marked(())
         self.changed: WeakIdKeyDictionary = marked(())
+        self.begun: int | None = None
+        """Where the values of the changed output lie."""
+        self.overwritten = False
+        """True if these values were written over."""
         self.stored: dict[int | None, list[RecordedOp]] = {}
         self.foreign: dict[int | None, Tensor] = {}
         """Tensors that this pass did not make, by where their values lie."""
@@ -75,16 +83,23 @@ class Recorder(WatchingMode):
     def begin(self, output: Tensor) -> None:
         """From here on tensors descend from the change; what descended from an earlier call of the layer does not."""
         self.changed, self.forks = marked([output]), False
+        with torch._C.DisableTorchFunction():
+            self.begun, self.overwritten = _storage(output), False
+        for op in self.ops:
+            op.descends = False
 
     def need(self, value: Any) -> None:
         """The tensors in this value are read in every replay."""
         for tensor in tensors(value):
+            self.repeatable = self.repeatable and tensor not in self.outdated
             if tensor in self.made:
                 self.made[tensor].readers.append(None)
 
     def finish(self, results: Any) -> None:
         """The pass is over, and its output is held, whatever contains it: what is still held is needed."""
-        self.need([*self.made])
+        self.need(results)
+        for op in self.made.values():  # type: ignore[no-untyped-call]
+            op.readers.append(None)
         self.apart = self.axis.finish([*tensors(results)])
         if self.unseen.found or self.axis.unknown:
             self.repeatable = False
@@ -111,6 +126,9 @@ class Recorder(WatchingMode):
         if reads_metadata(func):
             return func(*args, **kwargs)
         operands = list(tensors((args, kwargs)))
+        if _writes_back(func, args):  # the last step of x[place] += y, after which x is as it should be in a replay too
+            self.outdated.pop(args[0], None)  # type: ignore[no-untyped-call]
+        self.repeatable = self.repeatable and not any(tensor in self.outdated for tensor in operands)
         foreign = [tensor for tensor in operands if tensor not in self.made and tensor not in self.carrying]
         self.foreign |= {_storage(tensor): tensor for tensor in foreign}
         descends = any(tensor in self.changed for tensor in operands)
@@ -118,6 +136,8 @@ class Recorder(WatchingMode):
         written = written_tensor(func, operands, kwargs)
         if written is not None:
             self.repeatable = self.repeatable and _storage(written) not in self.foreign
+            self._outdate(written)
+            self.overwritten = self.overwritten or _storage(written) == self.begun
             for earlier in self.stored.pop(_storage(written), ()):
                 earlier.result = mapped(torch.clone, earlier.result)  # what is about to be written over
         self.axis.before(func, args, kwargs)
@@ -130,7 +150,8 @@ class Recorder(WatchingMode):
             self.repeatable, self.forks = False, True  # where the values go can't be followed
             return returned
         self.forks = self.forks or (descends and any(True for _ in _python_values(result)))
-        op = RecordedOp(func, mapped(torch.detach, result), carries, () if carries else whole_numbers((args, kwargs)))
+        numbers = () if carries else whole_numbers((args, kwargs))
+        op = RecordedOp(func, mapped(torch.detach, result), descends and self.overwritten, carries, numbers)
         self.ops.append(op)
         if descends:
             for tensor in operands:
@@ -148,6 +169,12 @@ class Recorder(WatchingMode):
             if descends:
                 self.changed[tensor] = True
         return returned
+
+    def _outdate(self, written: Tensor) -> None:
+        """Note the other tensors that have values in the memory that is written: bases and views of this one."""
+        place = _storage(written)
+        others = [other for held in (self.made, self.carrying) for other in held if other is not written]
+        self.outdated |= marked(other for other in others if _storage(other) == place)
 
 
 def expanded(tensor: Tensor, copies: int) -> Tensor:
@@ -178,6 +205,15 @@ def _storage(tensor: Tensor) -> int | None:
         return tensor.untyped_storage().data_ptr()
     except NotImplementedError:
         return None
+
+
+def _writes_back(func: Any, args: Any) -> bool:
+    """True if values are set to where they are already, as Python does at the end of ``x[place] += y``."""
+    if func is not Tensor.__setitem__ or not isinstance(args[2], Tensor) or _storage(args[2]) != _storage(args[0]):
+        return False
+    with torch._C.DisableTorchFunction():
+        place = args[0][args[1]]
+    return (place.data_ptr(), place.shape, place.stride()) == (args[2].data_ptr(), args[2].shape, args[2].stride())
 
 
 def _python_values(result: Any) -> Iterator[Any]:

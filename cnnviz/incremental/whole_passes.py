@@ -24,11 +24,22 @@ class WholePasses:
     """Variants of one input, scored by forward passes from the input on."""
 
     def __init__(self, query: Query, change: Change, record: RecordedPass | None):
-        self.query, self.change = query, change
-        self.before = query.inputs[0] if record is None else record.output
+        self.query, self.change, self.record = query, change, record
         self.times = 0 if record is None else record.times
-        self.record = record
         self._verified: dict[int, Tensor] = {}
+
+    @cached_property
+    def before(self) -> Tensor:
+        """What variants differ from, (1, C, *spatial), as these passes compute it.
+
+        Another memory format rounds otherwise. A model that compares two equal values would see them differ, if one of
+        them were taken from a pass in that format.
+        """
+        if isinstance(self.change.site, InputPlace):
+            return self.query.inputs[0]
+        if self.record is not None and self.record.cache.ordinary:
+            return self.record.output
+        return self._met(self.change.site)
 
     @cached_property
     def unchanged(self) -> Tensor:
@@ -48,25 +59,23 @@ class WholePasses:
         return self._verified[number]
 
     def _scores(self, numbers: Sequence[int]) -> Tensor:
-        if not isinstance(self.change.site, InputPlace) and not self.times:
-            self._meet()
         changed = self.change.drawn(numbers, self.before)
         return self.passed(self.inputs(len(numbers), changed), changed, None, lambda: self.drawn_inputs(numbers))
 
-    def _meet(self) -> None:
-        """How often the layer is called, and its output, where the pass could not be recorded."""
-
-        site = self.change.site
-        assert isinstance(site, Site)
+    def _met(self, site: Site) -> Tensor:
+        """The layer's output, and in ``times`` how often it is called."""
+        met: list[Tensor] = []
+        self.times = 0
 
         def meet(module: nn.Module, args: Any, output: Any) -> None:
             self.times += 1
             if site.call in (0, self.times):
-                self.before = layer_tensor(site.name, output).clone()
+                met[:] = [layer_tensor(site.name, output).clone()]
 
         forward(self.query.model, self.query.inputs, hooks=[(site.name, meet)])
-        if not self.times:
+        if not met:
             raise never_ran(site.name)
+        return met[0]
 
     def inputs(self, copies: int, changed: Tensor | None = None) -> ModelInputs:
         """All inputs of the model, of which it may write each; the first one changed, if that is the site."""
@@ -105,8 +114,8 @@ class WholePasses:
                 return None
             with torch._C.DisableTorchFunction():
                 copy = changed if isinstance(changed, Region) else changed.clone()  # what follows may write in place
-            if player is not None:
-                player.begin(copy, self.change.origin(self.before))
+            if player is not None and self.record is not None:
+                player.begin(copy, self.change.origin(self.record.output))
             return copy
 
         return replace

@@ -37,7 +37,8 @@ def test_scores_are_those_of_whole_passes(part: int) -> None:
     outcomes = [outcome_of(seed) for seed in range(part, COUNT, PARTS)]
     for outcome in outcomes:
         assert outcome.right, f"{outcome}\n{RandomNet(outcome.seed).text()}"
-    assert sum(outcome.verified > 0 for outcome in outcomes) >= 0.9 * len(outcomes)
+    # of the others some write through views, which is not replayed
+    assert sum(outcome.verified > 0 for outcome in outcomes) >= 0.8 * len(outcomes)
 
 
 def test_every_rule_is_met(met: Counter[Any]) -> None:
