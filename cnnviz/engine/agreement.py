@@ -74,12 +74,15 @@ def outputs_agree(fast: Any, plain: Any) -> bool:
     return bool(pairs) and all(None not in pair and agrees(*pair) for pair in pairs)
 
 
-def special_or_plain(special: Callable[[], T], plain: Callable[[], T]) -> tuple[T, bool]:
+def special_or_plain(
+    special: Callable[[], T], plain: Callable[[], T], refusals: tuple[type[Exception], ...] = (Exception,)
+) -> tuple[T, bool]:
     """The result of a special pass and True; that of a plain pass and False, where a model does not take the special.
 
     Args:
         special: a pass that is observed, or in another memory format. A model may refuse it by any kind of error.
         plain: the pass as the user would make it.
+        refusals: the kinds of errors that mean a refusal. All others are the model's own.
 
     Raises:
         Exception: what the special pass raised, if it does not fail a second time: the error is then the model's own.
@@ -87,14 +90,14 @@ def special_or_plain(special: Callable[[], T], plain: Callable[[], T]) -> tuple[
     """
     try:
         return special(), True
-    except Exception as error:
+    except refusals as error:
         if is_out_of_memory(error):
             raise
         failure = error
     result = plain()
     try:
         special()
-    except Exception as error:
+    except refusals as error:
         if is_out_of_memory(error):
             raise
         return result, False

@@ -27,6 +27,9 @@ from cnnviz.engine.nested import tensors
 
 Read = Callable[[Any, Mapping[str, Tensor]], Tensor]
 """From the model's output, and layers by name, to the scores (N,)."""
+REFUSALS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""Errors by which torch, Python or a model's own checks refuse a graph, or being watched. The backward pass to layers
+that nobody asked for is made only here, so an error of any other kind would be lost."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def layer_flow(
         finally:
             held.restore()  # what the model keeps of a pass would keep its graph
 
-    flow, _ = special_or_plain(followed, lambda: _by_shape(model, inputs, read, score_layers, before))
+    flow, _ = special_or_plain(followed, lambda: _by_shape(model, inputs, read, score_layers, before), REFUSALS)
     return flow
 
 

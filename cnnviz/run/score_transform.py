@@ -16,13 +16,17 @@ from cnnviz.engine.operations import SIGMOIDS
 ScoreTransform = Literal["softmax", "sigmoid"]
 
 
+class UnknownTransform(ValueError):
+    """Nobody knows whether the scores of a black box are probabilities already."""
+
+
 def score_transform(
     model: nn.Module, inputs: ModelInputs, scores: Tensor, precision: torch.dtype
 ) -> ScoreTransform | None:
     """Sigmoid for a single class, else softmax, for scores (N, K); None if they are probabilities already.
 
     They are where each row adds up to one, or where the model ends in a sigmoid, which one more pass shows.
-    ``precision`` is what the model computed them in.
+    ``precision`` is what the model computed them in. Raises UnknownTransform for a black box of which it is not known.
     """
     transform: ScoreTransform = "sigmoid" if scores.shape[1] == 1 else "softmax"
     values, slack = scores.detach().double(), max(1e-4, 2 * torch.finfo(precision).eps)
@@ -31,7 +35,7 @@ def score_transform(
     if transform == "softmax" and bool(((values.sum(1) - 1).abs() < slack).all()):
         return None
     if isinstance(model, BlackBox):
-        raise ValueError(
+        raise UnknownTransform(
             "all scores are between 0 and 1, and a black box does not show whether a sigmoid gave them; "
             "take the scores as they are: score='logit' of methods, scale='score' of metrics"
         )

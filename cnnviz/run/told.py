@@ -6,6 +6,7 @@ from torch import Tensor
 
 from cnnviz.run.box_target import boxes_of
 from cnnviz.run.run import Run
+from cnnviz.run.score_transform import UnknownTransform
 from cnnviz.run.targets import class_scores
 
 
@@ -30,7 +31,10 @@ def probability_of(run: Run) -> Tensor | None:
     if run.options.before == "sigmoid":
         return run.score.sigmoid()
     if class_scores(run.trace.output, len(run.inputs)).shape[1] > 1:
-        return run.as_probability().score
+        try:
+            return run.as_probability().score
+        except UnknownTransform:
+            return None
     if run.question.sigmoid:
         return run.score
     return run.score.sigmoid() if len(run.options.categories or ()) == 2 else None

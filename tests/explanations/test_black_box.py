@@ -263,6 +263,9 @@ def test_probabilities_that_nobody_can_see_are_asked_for() -> None:
     ):
         with pytest.raises(ValueError, match="a black box does not show whether a sigmoid gave them"):
             explain(function, pictures(), "rise", target=1, masks=4)
+        by_scores = explain(function, pictures(), "occlusion", target=1, window=4)
+        assert by_scores.values.any()
+        assert by_scores.probability is None, "its scores may be probabilities, or logits that are small"
     softmax = explain(lambda x: model(x).softmax(1), pictures(), "rise", target=1, **quick("rise"))
     expected = explain(nn.Sequential(net(), nn.Softmax(1)).eval(), pictures(), "rise", target=1, **quick("rise"))
     torch.testing.assert_close(softmax.values, expected.values)
