@@ -95,7 +95,9 @@ class FileOptions:
 class ModelOptions:
     """Which network, and where it runs; :func:`cnnviz.cli.prepared.loaded` reads them."""
 
-    model: Annotated[str, model_option("demo, a name of torchvision or timm, or package.module:factory.")] = "demo"
+    model: Annotated[str, model_option("demo, a name of torchvision or timm, package.module:factory, or a file.")] = (
+        "demo"
+    )
     weights: Weights = None
     trust_model: TrustModel = False
     mean: Annotated[str | None, model_option("For each channel, on values in 0..1: 0.5,0.5,0.5.")] = None

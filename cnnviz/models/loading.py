@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from cnnviz.engine.black_box import black_box
 from cnnviz.images.files import one_line
 from cnnviz.images.preprocessing import IMAGENET, Preprocessing
 from cnnviz.models.weights import fill, load_weights, read_module, read_weights
@@ -53,8 +54,8 @@ def load_model(
     """The model of that name: bundled, torchvision's or timm's, of your own code, or in a trusted file.
 
     ``name``: 'demo', 'demo-shortcut' or 'demo-segmentation'; 'resnet50' or 'resnet50:IMAGENET1K_V1';
-    'timm:resnet50.a1_in1k'; 'package.module:factory', which is imported and called; or a file that holds a whole
-    network.
+    'timm:resnet50.a1_in1k'; 'package.module:factory', which is imported and called; a file that holds a whole network;
+    or an ONNX file, whose network is a black box.
     ``weights``: a file; torchvision's by name, 'IMAGENET1K_V1'; 'random' for none; by default the published.
     ``mean`` and ``std`` (on values in 0..1), ``size`` (pixels) and ``categories`` (names in the order of the outputs,
     or a text file with one per line) override what comes with the model.
@@ -87,6 +88,8 @@ def _by_name(name: str, weights: str | Path | None, trust: bool, size: object) -
     known, _, published = name.partition(":")
     if known.lower() in zoo.list_models():
         return _of_torchvision(known.lower(), published, weights, trust)
+    if Path(name).suffix == ".onnx":
+        return _of_onnx(name, weights)
     if Path(name).is_file() or Path(name).suffix in FILE_SUFFIXES:
         module = _with_weights(read_module(name, trust), weights, trust)
         return LoadedModel(name, module, _guessed(module), None)
@@ -180,6 +183,27 @@ def _of_timm(name: str, weights: str | Path | None, trust: bool, size: object) -
     module = _with_weights(module, weights, trust)
     named = module.num_classes == 1000 and str(weights) not in UNTRAINED  # timm's thousand are ImageNet's
     return LoadedModel(name, module, preprocessing, _imagenet_names() if named else None)
+
+
+def _of_onnx(name: str, weights: str | Path | None) -> LoadedModel:
+    """An ONNX file as a black box, for pictures of the size that it says."""
+    if weights is not None:
+        raise ValueError(f"model '{name}' is an ONNX file, which holds its weights; leave the weights out")
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"no model file '{name}'")
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise ModuleNotFoundError(f"model '{name}' needs onnxruntime, which is not installed: pip install onnxruntime")
+    runtime = importlib.import_module("onnxruntime")
+    try:
+        session = runtime.InferenceSession(name, providers=["CPUExecutionProvider"])
+    except Exception as reason:  # the runtime has errors of its own
+        raise ValueError(f"model '{name}' can't be read as an ONNX file ({one_line(reason)})") from reason
+    shape = [size if isinstance(size, int) else 0 for size in session.get_inputs()[0].shape]
+    channels = shape[1] if len(shape) > 1 else 3
+    preprocessing = IMAGENET if channels in (0, 3) else Preprocessing((0.0,) * channels, (1.0,) * channels)
+    if len(shape) == 4 and shape[2] and shape[3]:
+        preprocessing = preprocessing.changed(size=(shape[2], shape[3]))
+    return LoadedModel(name, black_box(session), preprocessing, None)
 
 
 def _from_factory(name: str) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from quick import quick
 from torch import Tensor, nn
 
 import cnnviz
-from cnnviz import attributions, black_box, evaluate, explain
+from cnnviz import attributions, black_box, evaluate, explain, load_model
 from cnnviz.objectives import channel
 
 WORKING = ("d_rise", "feature_ablation", "kernel_shap", "lime", "occlusion", "rise", "shapley_sampling")
@@ -314,10 +315,10 @@ def test_randomization_has_no_weights_to_change() -> None:
         evaluate(answer, "randomization", model=model)
 
 
-@pytest.mark.parametrize("size", [1, 2, "items"])
-def test_an_onnx_session_answers_as_the_network(size: int | str) -> None:
-    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
-    model, helper = net(torch.float32), onnx.helper
+def onnx_program(model: nn.Module, size: int | str) -> Any:
+    """The small network as an ONNX model for batches of this size."""
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
     weights = {name: onnx.numpy_helper.from_array(value.numpy(), name) for name, value in model.state_dict().items()}
     nodes = [
         helper.make_node("Conv", ["picture", "0.weight", "0.bias"], ["maps"], pads=[1, 1, 1, 1]),
@@ -329,7 +330,13 @@ def test_an_onnx_session_answers_as_the_network(size: int | str) -> None:
     given = [helper.make_tensor_value_info("picture", onnx.TensorProto.FLOAT, [size, 2, 6, 6])]
     gives = [helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, [size, 3])]
     graph = helper.make_graph(nodes, "net", given, gives, list(weights.values()))
-    program = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("size", [1, 2, "items"])
+def test_an_onnx_session_answers_as_the_network(size: int | str) -> None:
+    model, runtime = net(torch.float32), pytest.importorskip("onnxruntime")
+    program = onnx_program(model, size)
     session = runtime.InferenceSession(program.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs = pictures(3, torch.float32)
     for method in WORKING:
@@ -339,3 +346,28 @@ def test_an_onnx_session_answers_as_the_network(size: int | str) -> None:
         torch.testing.assert_close(found.values, expected.values, rtol=1e-3, atol=1e-5)
     with pytest.raises(TypeError, match="grad_cam needs gradients or layers, and an ONNX session"):
         explain(session, inputs, target=1)
+
+
+def test_an_onnx_file_is_a_model(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model, path = net(torch.float32), tmp_path / "net.onnx"
+    path.write_bytes(onnx_program(model, 1).SerializeToString())
+    loaded = load_model(str(path))
+    assert (len(loaded.preprocessing.mean), loaded.preprocessing.crop) == (2, (6, 6))
+    inputs = pictures(2, torch.float32)
+    found = explain(loaded, inputs, "occlusion", target=1, window=3)
+    torch.testing.assert_close(found.values, explain(model, inputs, "occlusion", target=1, window=3).values)
+    with pytest.raises(TypeError, match="grad_cam needs gradients or layers, and an ONNX session"):
+        explain(loaded, inputs, target=1)
+
+
+def test_an_onnx_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    broken = tmp_path / "net.onnx"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"model '.*net\.onnx' can't be read as an ONNX file \("):
+        load_model(str(broken))
+    with pytest.raises(ValueError, match="an ONNX file, which holds its weights; leave the weights out"):
+        load_model(str(broken), weights=tmp_path / "weights.pth")
+    with pytest.raises(FileNotFoundError, match=r"no model file '.*other\.onnx'"):
+        load_model(str(tmp_path / "other.onnx"))

@@ -19,9 +19,9 @@ import cnnviz
 ROOT = Path(__file__).parents[2]
 ROOMS = [
     {"images"},
-    {"models"},
-    {"engine", "demo"},
-    {"incremental"},
+    {"engine"},
+    {"models", "incremental"},
+    {"demo"},
     {"run"},
     {"registry"},
     {"formulas"},
