@@ -11,7 +11,7 @@ import torchvision
 from quick import PARTICULAR
 from torch import Tensor, nn
 
-from cnnviz import attributions, explain
+from cnnviz import LayerAt, attributions, explain
 from cnnviz.formulas import MapWarning
 from cnnviz.testing import SmallNet
 
@@ -156,9 +156,11 @@ def test_the_calls_of_a_layer_that_runs_twice_add_up() -> None:
             torch.testing.assert_close(found.values, expected, msg=f"{name} {call}")
     with pytest.raises(ValueError, match="there is no call 3 of layer 'third'; it runs 2 times"):
         explain(Twice(), batch(), "grad_cam", target=1, layer="third", call=3)
-    for call in (0, 1.5, True):
+    with pytest.raises(ValueError, match="call=0 is no call; they are numbered from 1"):
+        explain(Twice(), batch(), "grad_cam", target=1, layer="third", call=0)
+    for call in (1.5, True):
         with pytest.raises(ValueError, match=f"call={call} is no call; they are numbered from 1"):
-            explain(Twice(), batch(), "grad_cam", target=1, layer="third", call=call)
+            explain(Twice(), batch(), "grad_cam", target=1, layer=LayerAt("third", call=call))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])

@@ -262,7 +262,7 @@ def test_marks_are_black_lines_through_every_row(figures: list[Figure], marks: A
         assert [each.get_xdata()[0] for each in found] == [3, 7.5] * rows
 
 
-@pytest.mark.parametrize("marks", ["3;4", ("x",), "3,,4"])
+@pytest.mark.parametrize("marks", ["3;4", "3,,4"])
 def test_marks_that_are_no_places_are_told(marks: Any) -> None:
     with pytest.raises(ValueError, match=r"are no places; give numbers with commas between, such as 30,75\.5"):
         line(marks=marks)

@@ -22,14 +22,14 @@ FITTING: list[tuple[Any, Any]] = [
     *((True, bool), (0, bool), (np.True_, bool), ("a", str), (None, int | None)),
     *(("one", Ways), ("three", Ways), ((1, 2), Sequence[int]), ([], Sequence[int]), (torch.ones(2), Sequence[float])),
     *((torch.ones(2), Tensor | str), (nn.Parameter(torch.ones(2)), Tensor), (2.5, Annotated[float, "seconds"])),
-    *((..., Any), (len, Callable[..., Any]), (..., "a name that nobody defined")),
+    *((..., Any), ({}, Tensor | str), (3, Callable[..., Any] | None), (..., "a name that nobody defined")),
 ]
 UNFITTING: list[tuple[Any, Any]] = [
     *((None, int), (True, int), ("3", int), (1.5, int), (torch.ones(2), int), ([3], int), (b"3", int), (1j, int)),
     *((None, float), ("0.5", float), (torch.ones(2), float), ([0.5], float), (1j, float)),
     *((2, bool), ("no", bool), (None, bool), (0.5, bool), (3, str), (None, str)),
     *((0, Ways), (["one"], Ways), (None, Ways), ("12", Sequence[int]), (3, Sequence[int]), ([1.5], Sequence[int])),
-    *(({}, Tensor | str), (3, Annotated[str, "a name"]), (3, Callable[..., Any]), ("none", int | None)),
+    *((3, Annotated[str, "a name"]), ("none", int | None), ({}, Sequence[str] | None)),
 ]
 
 

@@ -94,6 +94,9 @@ def _renumbered(ids: Tensor) -> Tensor:
 def _ids(run: Run, inputs: Tensor, segments: str | Tensor, pieces: int) -> Tensor:
     if isinstance(segments, Tensor):
         return _checked(run, inputs, segments)
+    if not isinstance(segments, str):
+        given = f"a {type(segments).__name__}"
+        raise TypeError(f"segments is {given}; give {', '.join(WAYS)}, or an integer tensor; pieces says how many")
     if segments not in WAYS:
         raise ValueError(f"there is no way {segments!r} to cut; there are {', '.join(WAYS)}, or a tensor of numbers")
     if pieces < 1:

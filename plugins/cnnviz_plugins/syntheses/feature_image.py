@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,7 +24,7 @@ def feature_image(
     layer: Layer = None,
     channel: int | None = None,
     at: At = None,
-    target: int | str | None = None,
+    target: int | str | Callable[..., Any] | None = None,  # of a function it is told what to give instead
     objective: Objective | None = None,
     steps: int = 256,
     lr: float = 0.05,
