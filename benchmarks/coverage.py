@@ -1,7 +1,9 @@
 """Many networks with every attribution: the automatic layer is the right one, and each method answers or says why not.
 
 ``python -m benchmarks.coverage`` asks all torchvision models, the timm families and the Hugging Face models of
-``benchmarks.zoo``, writes docs/coverage.md and prints what is wrong; then it exits with status 1.
+``benchmarks.zoo``, and prints what is wrong; then it exits with status 1. It writes docs/coverage.md when the layers of
+all are known. ``--rows FILE`` keeps answers, and a later command asks only what is missing: ``--methods`` without names
+asks for the layers, which takes half an hour; with all methods it takes many hours.
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ def _answer(network: Network, methods: list[str], there: Connection, seconds: in
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", help="some networks only; the page is not written then")
+    parser.add_argument("models", nargs="*", help="some networks only")
     parser.add_argument("--seconds", type=float, default=300, help="CPU time of one network")
     parser.add_argument("--methods", nargs="*", help="these only")
     parser.add_argument("--rows", type=Path, help="a file that keeps what is known; what it holds is not asked again")
@@ -130,9 +132,12 @@ def main() -> int:
     methods = list(cnnviz.attributions) if given.methods is None else given.methods
     rows: dict[str, Row] = json.loads(given.rows.read_text()) if given.rows and given.rows.exists() else {}
     by_name = {network.name: network for network in networks()}
-    for network in [by_name[name] for name in given.models or by_name if name not in rows]:
+    for network in [by_name[name] for name in given.models or by_name]:
+        missing = [method for method in methods if method not in rows.get(network.name, {})]
+        if network.name in rows and not missing:
+            continue
         started = time.perf_counter()
-        row = rows[network.name] = ask(network, methods, given.seconds)
+        row = rows[network.name] = rows.get(network.name, {}) | ask(network, missing, given.seconds)
         others = [f"{method}: {row[method]}" for method in methods if row[method] != "works"]
         others.insert(0, verdict(network.name, row[LAYER], row[GRID]))
         took = f"{time.perf_counter() - started:.0f} s"
@@ -141,8 +146,8 @@ def main() -> int:
             given.rows.write_text(json.dumps(rows, indent=1))
     failures = [said for row in rows.values() for said in row.values() if "FAILS" in said]
     wrong = [name for name, row in rows.items() if verdict(name, row[LAYER], row[GRID]).startswith("wrong")]
-    if not given.models and given.methods is None:
-        (DOCS / "coverage.md").write_text(page(rows, methods))
+    if set(by_name) <= set(rows):
+        (DOCS / "coverage.md").write_text(page({name: rows[name] for name in by_name}, list(cnnviz.attributions)))
     print(f"{len(rows)} networks, {len(methods)} methods, {len(failures)} failures, {len(wrong)} wrong layers")
     return 1 if failures or wrong else 0
 
