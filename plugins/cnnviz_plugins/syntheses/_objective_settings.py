@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from cnnviz import Ascent, Layer
 from cnnviz.objectives import Objective, channel, class_score, neuron
@@ -15,7 +16,7 @@ def objective_of(
     layer: Layer = None,
     index: int | None = None,
     at: At = None,
-    target: int | str | None = None,
+    target: int | str | Callable[..., Any] | None = None,
     objective: Objective | None = None,
 ) -> Objective:
     """The objective given, a class's score, a channel's mean, or with ``at`` one unit of it.
