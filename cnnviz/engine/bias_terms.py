@@ -37,8 +37,12 @@ class BiasTerm(NamedTuple):
     """Where the axes of the input lie in the output, perhaps split into more dimensions; None if that is not known."""
 
     def contribution(self, grad: Tensor) -> Tensor:
-        """Gradient x bias; nothing where the score does not see it, as an infinite mask of attention."""
-        return torch.where(grad == 0, 0, grad * self.bias)
+        """Gradient x bias; nothing where the score does not see it, as an infinite mask of attention.
+
+        Of complex numbers both parts count: torch's gradient holds the slopes of the real and the imaginary one.
+        """
+        share = (grad.conj() * self.bias).real if grad.is_complex() else grad * self.bias
+        return torch.where(grad == 0, 0, share)
 
     def is_split(self, items: int) -> bool:
         """True if the output's values are known to belong to one input each."""

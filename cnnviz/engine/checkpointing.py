@@ -12,37 +12,23 @@ from typing import Any
 
 from torch.utils.checkpoint import CheckpointFunction
 
+from cnnviz.engine.loans import Setting
 
-class _SetAside:
-    """torch has one such function for all threads: the first pass replaces it, the last one restores it.
 
-    The replacement acts only in threads that are inside of a pass.
-    """
+class _SetAside(Setting):
+    """torch has one such function for all threads. The replacement acts only in threads that are inside of a pass."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.passes = 0
-        self.here = threading.local()
+    def change(self) -> None:
+        CheckpointFunction.apply = self.apply
 
-    def __enter__(self) -> None:
-        with self.lock:
-            if self.passes == 0:
-                self.ordinary = CheckpointFunction.apply
-                CheckpointFunction.apply = self.apply
-            self.passes += 1
-        self.here.depth = getattr(self.here, "depth", 0) + 1
-
-    def __exit__(self, *error: object) -> None:
-        self.here.depth -= 1
-        with self.lock:
-            self.passes -= 1
-            if self.passes == 0:
-                del CheckpointFunction.apply  # which was inherited
+    def restore(self) -> None:
+        if "apply" in vars(CheckpointFunction):
+            del CheckpointFunction.apply  # which was inherited
 
     def apply(self, function: Callable[..., Any], preserves_random_state: bool, *args: Any) -> Any:
-        if getattr(self.here, "depth", 0):
+        if any(loan.thread == threading.get_ident() for loan in [*self.inside]):
             return function(*args)
-        return self.ordinary(function, preserves_random_state, *args)
+        return super(CheckpointFunction, CheckpointFunction).apply(function, preserves_random_state, *args)
 
 
 reentrant_checkpoints_set_aside = _SetAside()

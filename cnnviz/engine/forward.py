@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from cnnviz.engine.checkpointing import reentrant_checkpoints_set_aside
-from cnnviz.engine.loans import Loan, question_of_thread
+from cnnviz.engine.loans import Loan, Setting, question_of_thread
 from cnnviz.engine.model_facts import modules_of
 from cnnviz.engine.model_inputs import AnyInputs, ModelInputs
 from cnnviz.engine.operations import SIGMOIDS, SOFTMAXES, Operation
@@ -123,12 +122,13 @@ def forward(
             if not keep_bindings:
                 loan.keep(model, containers=False)
             if compiled is None and "torch._dynamo" in sys.modules:  # else nothing can have been compiled
-                _eager.enter(loan)
+                loan.hold(_eager)
             call: Callable[..., Any] = model if compiled is None else compiled
             call = partial(_with_list, call) if takes_list(model) else call
             around = [*modes, *heads.values()]
             # tensors of inference mode can't carry gradients
-            with torch.inference_mode(False), reentrant_checkpoints_set_aside:
+            loan.hold(reentrant_checkpoints_set_aside)
+            with torch.inference_mode(False):
                 torch._C._set_grad_enabled(grad)
                 output = _surrounded(around, call, inputs, copy)
         except PassEnded:
@@ -141,15 +141,19 @@ def forward(
             if reason is None:
                 raise
             raise ValueError(reason) from error
+        except TypeError as error:
+            let_go(error)
+            reason = _lacking(model, inputs)
+            if reason is None:
+                raise
+            raise TypeError(reason) from error
         except BaseException as error:
             let_go(error)
             raise
         finally:
             loan.end()
-            _eager.leave(loan)
     finally:
         loan.end()
-        _eager.leave(loan)
     if loan.elsewhere and not survey:
         raise _in_a_thread(model, min(loan.elsewhere))
     if before is None:
@@ -184,8 +188,10 @@ def _takes_list(forward_of: Callable[..., Any]) -> bool:
 
 
 def layer_tensor(name: str, output: Any) -> Tensor:
-    """A layer's output. Raises TypeError where that is no tensor."""
+    """A layer's output. Raises TypeError where that is no tensor, or one of quantized numbers."""
     if isinstance(output, Tensor):
+        if output.is_quantized:
+            raise TypeError(f"layer {name!r} gives {output.dtype}, which is quantized; name a layer behind dequantize")
         return output
     raise TypeError(
         f"layer {name!r} gives a {type(output).__name__}, not a tensor; "
@@ -216,27 +222,27 @@ def _in_a_thread(model: nn.Module, layer: str) -> LookupError:
     )
 
 
-class _Eager:
-    """Holds a setting that torch has once for all threads: the first pass changes it, the last one restores it."""
+class _Eager(Setting):
+    """How torch calls what it compiled: operation by operation, so that they can be seen."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.inside: set[Loan] = set()
-        self.stance: Any = None
+    former: Any = None
 
-    def enter(self, loan: Loan) -> None:
-        with self.lock:
-            self.inside.add(loan)
-            if self.stance is None:
-                self.stance = torch.compiler.set_stance("force_eager")
+    def change(self) -> None:
+        if self.former is None:
+            self.former = _compiler()._stance
+            torch.compiler.set_stance("force_eager")
 
-    def leave(self, loan: Loan) -> None:
-        if loan in self.inside:
-            with self.lock:
-                self.inside.discard(loan)
-                if not self.inside and self.stance is not None:
-                    stance, self.stance = self.stance, None
-                    stance.__exit__(None, None, None)
+    def restore(self) -> None:
+        if self.former is not None:
+            if _compiler()._stance is not self.former:
+                _compiler()._set_stance(self.former)
+            self.former = None
+
+
+def _compiler() -> Any:
+    from torch._dynamo import eval_frame
+
+    return eval_frame
 
 
 _eager = _Eager()
@@ -256,6 +262,18 @@ def misfit(model: nn.Module, inputs: Tensor) -> str | None:
     if inputs.shape[1] != channels:
         way_out = "; it looks channels last: pass inputs.movedim(-1, 1)" if inputs.shape[-1] == channels else ""
         return f"the input is {shape}, but {expected}{way_out}"
+    return None
+
+
+def _lacking(model: nn.Module, inputs: ModelInputs) -> str | None:
+    """Which argument the model is not given; None where none is missing, or its signature is not known."""
+    args, kwargs = inputs.arguments(False)
+    try:
+        inspect.signature(model.forward).bind(*args, **kwargs)
+    except (TypeError, ValueError) as error:
+        missing = str(error).removeprefix("missing ")
+        if missing != str(error):
+            return f"{type(model).__name__}.forward is missing {missing}; give it by explain(..., arguments=...)"
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd import forward_ad
 from torch.autograd.graph import get_gradient_edge
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends, _sdpa_kernel, sdpa_kernel
 from torch.utils.weak import WeakIdKeyDictionary
 
 from cnnviz.engine.axes import AxisFollower
@@ -27,6 +28,7 @@ from cnnviz.engine.axis_rules import RULES
 from cnnviz.engine.bias_terms import BiasTerm, unmerged
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operations import RECTIFIERS, Operation, canonical, in_place, name_of
+from cnnviz.engine.thread_state import let_go
 
 _BIASED = (torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d)
 _LINEAR = (F.linear, torch._C._nn.linear, *_BIASED, torch.conv_transpose3d)
@@ -55,6 +57,15 @@ def _prepare_forward_derivatives() -> None:
 
 
 _one_at_a_time = threading.RLock()
+
+
+def _end_forward_derivatives(outside: int, kernels: list[SDPBackend]) -> None:
+    """What an interruption inside of torch's own contexts leaves undone. They are as they were ``outside``."""
+    if outside < 0:
+        with suppress(RuntimeError):  # the level has ended
+            torch._C._exit_dual_level(level=0)
+        forward_ad._current_level = outside
+    _sdpa_kernel(kernels)
 
 
 class Biases:
@@ -131,17 +142,25 @@ class Biases:
         _prepare_forward_derivatives()
         # one level of forward derivatives, and one choice of attention kernels, is all that a process has; the fused
         # kernels have no forward derivative
-        with _one_at_a_time, torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-            named = {name: self._dual(arg, writes) for name, arg in kwargs.items()}
+        with _one_at_a_time, torch.no_grad():
+            outside, kernels = forward_ad._current_level, _cur_sdpa_kernel_backends()
             try:
-                output = func(*(self._dual(arg, writes) for arg in args), **named)
-            except torch.OutOfMemoryError:
+                with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+                    named = {name: self._dual(arg, writes) for name, arg in kwargs.items()}
+                    try:
+                        output = func(*(self._dual(arg, writes) for arg in args), **named)
+                    except torch.OutOfMemoryError:
+                        raise
+                    except RuntimeError as error:
+                        raise LookupError(
+                            f"the implicit bias of {name_of(func)} is not known: "
+                            "PyTorch has no forward derivative of it"
+                        ) from error
+                    return [_remainder(tensor) for tensor in tensors(output)]
+            except BaseException as error:
+                let_go(error)
+                _end_forward_derivatives(outside, kernels)
                 raise
-            except RuntimeError as error:
-                raise LookupError(
-                    f"the implicit bias of {name_of(func)} is not known: PyTorch has no forward derivative of it"
-                ) from error
-            return [_remainder(tensor) for tensor in tensors(output)]
 
     def _dual(self, value: Any, copied: bool) -> Any:
         """Tensors that depend on the input as dual numbers, with themselves as the tangent; others as constants."""
@@ -149,7 +168,7 @@ class Biases:
             return type(value)([self._dual(item, copied) for item in value])
         if not isinstance(value, Tensor):
             return value
-        if not self._depends(value) or not value.is_floating_point():
+        if not self._depends(value) or not (value.is_floating_point() or value.is_complex()):
             return value.detach()
         # a tensor that was expanded has one place for several values, which no tangent can be written to
         primal = value.detach().clone() if copied or 0 in value.stride() else value.detach()
@@ -174,7 +193,7 @@ class Biases:
 
 
 def _remainder(output: Tensor) -> Tensor | None:
-    if not output.is_floating_point():
+    if not (output.is_floating_point() or output.is_complex()):
         return None
     primal, tangent = forward_ad.unpack_dual(output)  # type: ignore[no-untyped-call]  # nor here
     bias = primal if tangent is None else primal - tangent

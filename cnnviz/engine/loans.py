@@ -36,6 +36,35 @@ _numbering = threading.Lock()
 _WAITING = ("threading", "queue", "concurrent.futures", "multiprocessing")
 
 
+class Setting:
+    """What torch has once for all threads: the first loan that holds it changes it, and the last one restores it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside: set[Loan] = set()
+
+    def enter(self, loan: Loan) -> None:
+        with self.lock:
+            self.inside.add(loan)
+            self.change()
+
+    def leave(self, loan: Loan) -> None:
+        """May be interrupted and called again."""
+        if loan in self.inside:
+            with self.lock:
+                if self.inside == {loan}:
+                    self.restore()
+                self.inside.discard(loan)
+
+    def change(self) -> None:
+        """Does nothing where it is changed already."""
+        raise NotImplementedError
+
+    def restore(self) -> None:
+        """May follow a change that was interrupted; may be interrupted and called again."""
+        raise NotImplementedError
+
+
 class Loan:
     """Notes how things are, and changes nothing. ``begin`` makes it the innermost loan of its thread; ``end`` ends it.
 
@@ -50,6 +79,7 @@ class Loan:
         self._outer = [*_here.loans]
         self._hooks: dict[Callable[..., Any], nn.Module] = {}
         self._bindings: dict[nn.Module, Bindings] = {}
+        self._settings: list[Setting] = []
 
     def begin(self) -> None:
         """Become the innermost loan. What a pass around it has entered is set aside."""
@@ -77,6 +107,11 @@ class Loan:
         if model not in self._bindings:
             self._bindings[model] = Bindings(model, containers)
 
+    def hold(self, setting: Setting) -> None:
+        """Change what torch has for all threads until this and every other loan that holds it have ended."""
+        self._settings.append(setting)
+        setting.enter(self)
+
     def holds(self, model: nn.Module, kinds: tuple[type, ...]) -> bool:
         """True if a module of this model, of which something is kept here, has an attribute of these types."""
         return model in self._bindings and any(isinstance(value, kinds) for value in self._bindings[model].kept)
@@ -90,6 +125,8 @@ class Loan:
                 for number in [number for number, other in [*hooks.items()] if other is hook]:
                     del hooks[number]
             del self._hooks[hook]
+        for setting in self._settings:
+            setting.leave(self)
         self.state.restore()
         for bindings in self._bindings.values():
             bindings.restore()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -150,8 +150,20 @@ def _direct_kernels(device: torch.device) -> Iterator[None]:
 
     oneDNN, which computes most of them on CPUs, is asked by torch for direct ones.
     """
-    with _kernels, ExitStack() as stack:
-        stack.enter_context(torch.backends.nnpack.flags(enabled=False))
-        if device.type == "cuda":
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        yield
+    with _kernels:
+        nnpack, cudnn = torch._C._get_nnpack_enabled(), torch._C._get_cudnn_enabled()
+        try:
+            try:
+                torch._C._set_nnpack_enabled(False)
+                if device.type == "cuda":
+                    torch._C._set_cudnn_enabled(False)
+                yield
+            finally:
+                _enable(nnpack, cudnn)
+        finally:  # an interruption may have struck in the first one
+            _enable(nnpack, cudnn)
+
+
+def _enable(nnpack: bool, cudnn: bool) -> None:
+    torch._C._set_nnpack_enabled(nnpack)
+    torch._C._set_cudnn_enabled(cudnn)

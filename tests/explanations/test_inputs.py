@@ -344,6 +344,22 @@ def test_what_makes_no_call_is_one_clear_line(
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("method", ["gradient", "grad_cam", "occlusion"])
+def test_an_argument_that_is_missing_is_named_with_the_way_out(method: str) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = AveragingNet()
+
+        def forward(self, x: Tensor, scale: float, *, shift: float) -> Tensor:
+            return self.net(x) * scale + shift
+
+    told = r"Scaled.forward is missing a required argument: '{}'; give it by explain\(..., arguments=...\)"
+    for arguments, name in (({}, "scale"), ({"shift": 1.0}, "scale"), ([2.0], "shift")):
+        with pytest.raises(TypeError, match=told.format(name)):
+            explain(Scaled().eval(), tiny_inputs(), method, target=1, arguments=arguments)
+
+
 def test_of_is_the_setting_of_methods_too() -> None:
     net, image, row = ImageAndTable(), tiny_inputs(), table()
     by_name = explain(net, (image, row), "smoothgrad", target=1, of="input_x_gradient", samples=3).values

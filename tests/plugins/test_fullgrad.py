@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from nets import CONV, NORM, AveragingNet, FlatteningNet, randomized, scores, slopes, tiny_inputs
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import _cur_sdpa_kernel_backends
 from torchvision import models
 
 import cnnviz
@@ -305,3 +309,42 @@ def test_a_model_that_takes_gradients_of_itself_is_refused_in_one_line() -> None
 
     with pytest.raises(LookupError, match=r"^the implicit bias of grad is not known: [^\n]*$"):
         explain(Slope().eval(), tiny_inputs(), "fullgrad", target=TARGET)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeoutError])
+def test_an_exception_inside_of_torchs_contexts_leaves_no_forward_derivatives(kind: type[BaseException]) -> None:
+    """One level of them, and one choice of attention kernels, is all that a process has."""
+    net, inputs = nn.Sequential(CONV[2](2, 3, 3), nn.Sigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), tiny_inputs()
+    net = net.double().eval()
+    expected, kernels = explain(net, inputs, "fullgrad", target=1).values, _cur_sdpa_kernel_backends()
+
+    def interrupted(line: int) -> bool:
+        """Raises at the so manieth line of torch's contexts; False where there are fewer."""
+        left = line
+
+        def count(frame: Any, event: str, arg: Any) -> Any:
+            nonlocal left
+            if event == "line" and frame.f_code.co_filename.endswith(("forward_ad.py", "attention/__init__.py")):
+                left -= 1
+                if left == 0:
+                    sys.settrace(None)
+                    raise kind("injected")
+            return count
+
+        others = sys.gettrace()
+        sys.settrace(lambda frame, event, arg: count)
+        try:
+            explain(net, inputs, "fullgrad", target=1)
+        except kind:
+            pass
+        finally:
+            sys.settrace(others)
+        return left <= 0
+
+    line = 1
+    while interrupted(line):
+        assert forward_ad._current_level == -1, line
+        assert _cur_sdpa_kernel_backends() == kernels, line
+        line += 1 + line // 30
+    assert line > 50
+    assert torch.equal(explain(net, inputs, "fullgrad", target=1).values, expected)

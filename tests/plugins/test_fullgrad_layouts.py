@@ -191,3 +191,56 @@ def test_an_operation_that_is_not_seen_is_refused_by_name(hidden: Callable[[Tens
     net = Turned(lambda net, x: plain(net, hidden(x)))
     with pytest.raises(LookupError, match=f"the implicit bias of {name}.* is not known: it is not seen in TorchScript"):
         explain(net, drawn(2, 2, 4, 6), "fullgrad", target=1)
+
+
+class Spectrogram(nn.Module):
+    """A network behind the spectrum of a signal; ``read`` makes real numbers of the complex ones."""
+
+    def __init__(self, read: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.cnn, self.head = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.SiLU()), nn.Linear(4, 3)
+        randomized(self, 1)
+        self.read = read
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        window = torch.hann_window(16, dtype=x.dtype)
+        spectrum = torch.stft(x[:, 0], 16, 8, window=window, return_complex=True)
+        return self.head(self.cnn(self.read(spectrum)[:, None]).mean((2, 3)))
+
+
+SPECTRA: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "magnitude": (torch.abs, lambda z: torch.view_as_real(z).norm(dim=-1)),
+    "power": (lambda z: z.abs().square(), lambda z: torch.view_as_real(z).norm(dim=-1).square()),
+    "shifted": (
+        lambda z: (z + (0.3 - 0.2j)).abs(),
+        lambda z: (torch.view_as_real(z) + torch.tensor([0.3, -0.2]).double()).norm(dim=-1),
+    ),
+}
+"""An operation of complex numbers, and the same of their two parts."""
+
+
+@pytest.mark.parametrize("how", SPECTRA)
+def test_biases_of_complex_numbers_are_those_of_their_two_parts(how: str) -> None:
+    x = drawn(2, 1, 64)
+    found, expected = (explain(Spectrogram(read), x, "fullgrad", target=[2, 0], scaled=False) for read in SPECTRA[how])
+    torch.testing.assert_close(found.score, expected.score)
+    for each in (found, expected):
+        assert each.notes["completeness_gap"].abs().max() < 1e-12
+    if how == "magnitude":  # of the others, the steps between are others
+        torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("how", ["magnitude", "power"])
+def test_deeplift_of_complex_numbers_is_that_of_their_two_parts(how: str) -> None:
+    x = drawn(2, 1, 64)
+    found, expected = (explain(Spectrogram(read), x, "deeplift", target=[2, 0]) for read in SPECTRA[how])
+    assert found.notes["completeness_gap"].abs().max() < 1e-12
+    torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("read", [torch.real, lambda z: (z * z.conj()).real, lambda z: (z * 0.1).exp().abs()])
+def test_biases_of_complex_numbers_add_up(read: Callable[[Tensor], Tensor]) -> None:
+    found = explain(Spectrogram(read), drawn(2, 1, 64), "fullgrad", target=[2, 0])
+    assert found.notes["completeness_gap"].abs().max() < 1e-12
+    assert found.score.abs().min() > 1e-3

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import linecache
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,9 +15,16 @@ import pytest
 import torch
 from nets import tiny_inputs
 from torch import Tensor, nn
+from torch._dynamo import eval_frame
+from torch.utils.checkpoint import CheckpointFunction
 
 from cnnviz import explain, synthesize
+from cnnviz.engine import forward
+from cnnviz.engine.checkpointing import reentrant_checkpoints_set_aside
 from cnnviz.testing.state_snapshot import equal, state
+
+NEVER_STRUCK = re.compile(r"\s*(try:|with (self\.lock|self\._lock|_numbering|_one_at_a_time|_kernels|_filters)\b)")
+"""Lines where a trace may strike, and a signal never does: where a lock is taken or given back, and at a try."""
 
 SIGNALS = """
 import json, random, signal, sys, time, torch
@@ -88,15 +97,17 @@ ASKED: dict[str, Callable[[nn.Module, Tensor], object]] = {
 }
 
 
-def interrupted(ask: Callable[[], object], line: int, kind: type[BaseException]) -> bool:
-    """Ask, and raise at the so manieth line of Python; False where there are fewer."""
+def interrupted(
+    ask: Callable[[], object], line: int, kind: type[BaseException], where: Callable[[Any], bool] = lambda frame: True
+) -> bool:
+    """Ask, and raise at the so manieth line of Python that lies there; False where there are fewer."""
     left = line
 
     def count(frame: Any, event: str, arg: Any) -> Any:
         nonlocal left
-        if event == "line":
+        if event == "line" and where(frame):
             left -= 1
-            if left == 0:
+            if left <= 0 and not NEVER_STRUCK.match(linecache.getline(frame.f_code.co_filename, frame.f_lineno)):
                 sys.settrace(None)
                 raise kind("injected")
         return count
@@ -131,10 +142,31 @@ def test_an_exception_at_any_line_leaves_nothing(name: str, kind: type[BaseExcep
         after = state(net, inputs)
         assert not [words for words in before if not equal(before[words], after[words])], line
         assert all(now is then for now, then in zip([net.features, *net.all, *net.named["maps"][0]], kept, strict=True))
-        line += 97 + line // 6
+        line += 97 + line // 3
     assert met >= 10
     again = ask(net, inputs)
     assert torch.equal(values(again), values(expected))
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeoutError])
+def test_an_exception_at_any_line_leaves_what_torch_has_for_all_threads(kind: type[BaseException]) -> None:
+    """How it calls what it compiled, and its reentrant checkpoint."""
+    net, inputs = Keeps().double().eval(), tiny_inputs()
+    settings = (reentrant_checkpoints_set_aside, forward._eager)
+    line = 1
+    while interrupted(lambda: ASKED["guided_backprop"](net, inputs), line, kind, in_a_setting):
+        assert eval_frame._stance.stance == "default", line
+        assert "apply" not in vars(CheckpointFunction), line
+        assert not any(setting.inside for setting in settings), line
+        line += 1
+    assert line > 50
+
+
+def in_a_setting(frame: Any) -> bool:
+    """True inside of what changes such a setting, or of torch's part of it."""
+    names = {"hold", "enter", "leave", "change", "restore", "end", "__init__", "_set_stance"}
+    files = ("loans.py", "checkpointing.py", "forward.py", "eval_frame.py", "decorators.py")
+    return frame.f_code.co_name in names and frame.f_code.co_filename.endswith(files)
 
 
 def values(answer: Any) -> Tensor:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -176,3 +180,44 @@ def test_passes_end_at_the_layer_and_build_no_graph(written: nn.Module) -> None:
     written.head.register_forward_hook(lambda module, args, output: met.append(output.requires_grad))
     receptive_field(written, torch.randn(1, 3, 40, 40), "stem", (3, 3))
     assert met == [False]  # the first pass counts the layer's calls
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeoutError])
+def test_an_exception_while_kernels_are_chosen_leaves_the_choice(written: nn.Module, kind: type[BaseException]) -> None:
+    """It is one for the whole process."""
+
+    def chosen() -> tuple[bool, bool]:
+        return torch._C._get_nnpack_enabled(), torch._C._get_cudnn_enabled()
+
+    def interrupted(line: int) -> bool:
+        """Raises at the so manieth line that chooses; False where there are fewer."""
+        left = line
+
+        def count(frame: Any, event: str, arg: Any) -> Any:
+            nonlocal left
+            names = ("_direct_kernels", "_enable", "flags", "set_flags", "__enter__", "__exit__")
+            files = ("receptive_fields.py", "nnpack/__init__.py", "contextlib.py")
+            if event == "line" and frame.f_code.co_name in names and frame.f_code.co_filename.endswith(files):
+                left -= 1
+                # a signal strikes neither where a lock is taken or given back nor at a try, where a trace would
+                text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+                if left <= 0 and text not in ("with _kernels:", "try:"):
+                    sys.settrace(None)
+                    raise kind("injected")
+            return count
+
+        others = sys.gettrace()
+        sys.settrace(lambda frame, event, arg: count)
+        try:
+            receptive_field(written, torch.zeros(1, 3, 9, 9), "stem", (2, 2))
+        except kind:
+            pass
+        finally:
+            sys.settrace(others)
+        return left <= 0
+
+    before, line = chosen(), 1
+    while interrupted(line):
+        assert chosen() == before, line
+        line += 1
+    assert line > 10

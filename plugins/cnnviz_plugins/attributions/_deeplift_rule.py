@@ -39,7 +39,7 @@ def _relu(call: Call, grad: Tensor) -> Tensor:
 
 def _pointwise(call: Call, grad: Tensor) -> Tensor | tuple[Tensor, ...]:
     """The ratio of changes of each value, or the mean derivative of both ends if the changes drown in rounding."""
-    if len(call.inputs) > 1 or call.input.shape != call.output.shape:
+    if len(call.inputs) > 1 or call.input.shape != call.output.shape or call.input.is_complex():
         return _smooth(call, grad)
     change, rise = _changes(call)
     ones = torch.ones_like(grad)
@@ -76,13 +76,13 @@ def _product(call: Call, grad: Tensor) -> tuple[Tensor, ...]:
 def _smooth(call: Call, grad: Tensor) -> tuple[Tensor, ...]:
     """Mean backward, with twice the points until contributions sum to the output's up to rounding."""
     rows = len({tensor.shape[:1] for tensor in (*call.inputs, call.output)}) == 1 and call.output.ndim > 0
-    expected = grad * _difference(call.output, call.reference.output)
+    expected = _contribution(grad, _difference(call.output, call.reference.output))
     exact = max(torch.finfo(grad.dtype).eps / 4, 1e-13) * _total(expected.abs(), rows)
     points, before = 8, torch.full_like(exact, torch.inf)
     while True:
         grads = _mean_backward(call, grad, points)
         pairs = zip(grads, _pairs(call), strict=True)
-        total = sum(_total(part * _difference(*pair), rows) for part, pair in pairs)
+        total = sum(_total(_contribution(part, _difference(*pair)), rows) for part, pair in pairs)
         gap = _total(expected, rows) - total
         rounding = (gap.abs() < 100 * exact) & (gap.abs() > before.abs() / 8)
         # rows that the operation mixes have no sum of their own, but one that more points do not change
@@ -134,6 +134,11 @@ def _changes(call: Call) -> tuple[Tensor, Tensor]:
 def _difference(value: Tensor, baseline: Tensor) -> Tensor:
     """Infinite values that stay, as masks of attention have them, do not change."""
     return torch.where(value == baseline, 0, value - baseline)
+
+
+def _contribution(multiplier: Tensor, change: Tensor) -> Tensor:
+    """Multiplier x change; of complex numbers the sum over both parts, as torch's gradients mean it."""
+    return (multiplier.conj() * change).real if multiplier.is_complex() else multiplier * change
 
 
 def _total(values: Tensor, rows: bool) -> Tensor:
