@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import zlib
 from dataclasses import replace
@@ -112,6 +113,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 CROSSED = ("tests/faults/", "tests/promises/test_faults.py", "tests/testing/test_registered.py")
 """Files that ask every method in every situation."""
 SHARE = 4
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests are no garbage: what collects it in a test looks at what the tests made."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
