@@ -48,12 +48,14 @@ def synthesize(
 ) -> int:
     """Make inputs for a network: what does a channel, a class or a layer look for?
 
-    Every setting of the synthesis is an option too: --layer features.3, --target tabby, --steps 100, --start cat.png.
+    Every setting of the synthesis is an option too: --layer features.3, --target tabby, --target channel:features.3:5,
+    --steps 100, --start cat.png.
     [bold]cnnviz methods NAME[/bold] lists them. Ctrl-C ends the work and keeps what there is.
     """
     from cnnviz.cli.outputs import destination
     from cnnviz.cli.prepared import prepared
     from cnnviz.cli.synthesis_jobs import Job, run_jobs
+    from cnnviz.cli.targets import read_target
     from cnnviz.feature_visualization.synthesize import synthesize as make_input
     from cnnviz.images.files import read_input
 
@@ -78,7 +80,11 @@ def synthesize(
     lengths = value_parsing.lengths(options["size"])
     size = lengths[0] if lengths is not None and len(lengths) == 1 else lengths
     how = {"size": size, "count": count, "seed": options["seed"], "snapshots": snapshots}
-    run = partial(make_input, model, name, **how, **converted(method, command.settings, read))
+    settings = converted(method, command.settings, read)
+    if not isinstance(goal := read_target(command.settings.get("target")), str | None):  # no class
+        method.bind(objective=None)  # raises where it has none
+        settings = {setting: value for setting, value in settings.items() if setting != "target"} | {"objective": goal}
+    run = partial(make_input, model, name, **how, **settings)
     labels = [name, *(command.settings[setting] for setting in ("layer", "target") if setting in command.settings)]
     jobs = []
     for number in channels:

@@ -28,7 +28,9 @@ def reshape(axes: AxisFollower, call: Call) -> Label | None:
 
 
 def regrouped(axes: AxisFollower, label: Label, shape: Sequence[int]) -> Label | None:
-    """The label at another shape; None where a digit would be cut unevenly."""
+    """The label at another shape; None where a digit would be cut unevenly, and where there are no values at all."""
+    if 0 in shape:
+        return None
     waiting = [digit for dim in label for digit in _digits(axes, dim)]
     dims: list[Dim] = []
     for number, size in enumerate(shape):

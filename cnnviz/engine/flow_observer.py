@@ -63,6 +63,12 @@ class LayerCall:
         """True if a class activation map of this call says something about the input."""
         return self.descends and self.reached and self.reading is not None
 
+    @property
+    def usable_by_hand(self) -> bool:
+        """True if it may be a place for a map, but was not followed: someone has to say how it is laid out."""
+        may_be_grid = len(self.shape) > 2 and sum(size > 1 for size in self.shape[1:]) > 1
+        return bool(self.lost) and self.descends and self.reached and not self.cut and may_be_grid
+
 
 @dataclass(eq=False)
 class _Row:
@@ -82,6 +88,8 @@ class _Row:
     misfit: str = ""
     met: bool = False
     """True if a gradient came back."""
+    read: bool = False
+    """True if it was not zero everywhere."""
     channels: tuple[int, int] = (0, 0)
     """How many channels can change the score of one input, and of how many."""
     reached: bool = False
@@ -194,6 +202,7 @@ class FlowObserver(AxisFollower):
 
     def _came_back(self, row: _Row, grad: Tensor) -> None:
         nan = grad.isnan()
+        row.read = row.read or bool(nan.any())
         if row.reading is not None:
             nan = row.reading.read(nan, self.items)
             row.channels = int(nan.flatten(2).any(2).sum(1).max()), nan.shape[1]
@@ -234,6 +243,11 @@ class FlowObserver(AxisFollower):
         if score.requires_grad and self.anchors:
             nan = torch.full_like(score, torch.nan)
             torch.autograd.grad(score, self.anchors, nan, allow_unused=True)
+
+    def reads_nothing(self) -> bool:
+        """True if gradients come back, and all are zero: the score is constant, as a sum over an empty list."""
+        met = [row for row in self.rows if row.met and row.descends]
+        return bool(met) and not any(row.read for row in met)
 
     def release(self) -> None:
         """Let go of everything. Hooks on tensors hold this observer, and no collector sees them."""

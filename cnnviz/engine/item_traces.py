@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
+from cnnviz.engine.forward import never_ran
 from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.operand_record import OperandRecord
 from cnnviz.engine.trace import Trace
@@ -43,6 +44,8 @@ class ItemTraces:
             self.input = torch.cat([trace.input for trace in self.traces])
             self.output: Any = joined([trace.output for trace in self.traces])
             layers = [trace.score_layers for trace in self.traces]
+            for name in set().union(*layers):
+                _check_all_ran(name, [name in each for each in layers])
             self.score_layers = {name: torch.cat([each[name] for each in layers]) for name in layers[0]}
         common = [name for name in first.activations if all(name in trace.activations for trace in self.traces)]
         self.counts, self.order = first.counts, first.order
@@ -55,7 +58,8 @@ class ItemTraces:
         self.spent, self.output_dtype = False, first.output_dtype
 
     def activation(self, site: Site) -> Tensor:
-        """A layer's output for all items, detached."""
+        """A layer's output for all items, detached. Raises LookupError for a layer that did not run for each."""
+        self._check_ran(site)
         return torch.cat([trace.activation(site) for trace in self.traces])
 
     def following(self) -> AbstractContextManager[object]:
@@ -63,7 +67,9 @@ class ItemTraces:
         return nullcontext() if self.traces[0].biases is not None else self.traces[0].following()
 
     def edge(self, place: Site | InputPlace) -> list[Any]:
-        """Where gradients are taken, in the graph of each item."""
+        """Where gradients are taken, in the graph of each item. Raises LookupError as ``activation`` does."""
+        if isinstance(place, Site):
+            self._check_ran(place)
         return [trace.edge(place) for trace in self.traces]
 
     @property
@@ -97,6 +103,20 @@ class ItemTraces:
             None if any(grad is None for grad in grads) else torch.cat([grad for grad in grads if grad is not None])
             for grads in zip(*by_item, strict=True)
         ]
+
+    def _check_ran(self, site: Site) -> None:
+        _check_all_ran(site.name, [site in trace.activations for trace in self.traces])
+
+
+def _check_all_ran(layer: str, ran: Sequence[bool]) -> None:
+    if all(ran):
+        return
+    if not any(ran):
+        raise never_ran(layer)
+    raise LookupError(
+        f"layer {layer!r} did not run for input {ran.index(False)}, for which the model takes another way than for "
+        f"input {ran.index(True)}; choose a layer that runs for both, or explain them apart"
+    )
 
 
 def joined(outputs: Sequence[Any]) -> Any:

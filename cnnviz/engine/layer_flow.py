@@ -42,6 +42,8 @@ class LayerFlow:
     """The modules that ran, by identity."""
     mixed: bool
     """True if the classes are not all computed from the same operands, so that layers may reach some of them only."""
+    constant: bool = False
+    """True if the score reads none of the values that gradients come back to, as where a detector finds nothing."""
 
     def of(self, name: str) -> list[LayerCall]:
         """The calls of one layer."""
@@ -59,6 +61,8 @@ class LayerFlow:
 
         None where there is none. A layer over the input's own grid is preferred.
         """
+        if self.constant:  # what only decides that nothing is found is no place for a map
+            return None
         good = [call for call in self.calls if call.usable and not call.passive]
         over_input = [call for call in good if call.reading is not None and not call.reading.own]
         for calls in (over_input, good):
@@ -144,7 +148,7 @@ def _followed(
                 score = read(output, layers)
             observer.send_back(score)
             calls = tuple(observer.judged(score))
-        return LayerFlow(calls, tuple(order), _mixed(observer, output))
+        return LayerFlow(calls, tuple(order), _mixed(observer, output), observer.reads_nothing())
     finally:
         observer.release()
 

@@ -161,6 +161,14 @@ def chosen(flow: LayerFlow, model: nn.Module, inputs: AnyInputs) -> str:
             f"no layer of {type(model).__name__} that has spatial extent changes the score; a score that is "
             "constant, as where a detector finds nothing, has no class activation map"
         )
+    lost = [call for call in flow.calls if call.usable_by_hand]
+    if name is None and lost:
+        last = lost[-1]
+        raise LookupError(
+            f"no layer of {type(model).__name__} is found to have spatial extent, as {last.name!r} can't be followed "
+            f"through {last.lost}; name a layer and say how it is laid out, such as layer={last.name!r}, "
+            'layout="channels_first"'
+        )
     if name is None:
         raise LookupError(
             f"no layer of {type(model).__name__} has spatial extent for an input of {tuple(inputs[0][:1].shape)}; "

@@ -222,7 +222,9 @@ class Trace:
         return [] if self.biases is None else self.biases.terms
 
     def activation(self, site: Site) -> Tensor:
-        """What a layer gave in one call, detached."""
+        """What a layer gave in one call, detached. Raises LookupError for a layer that never ran."""
+        if site not in self.activations:
+            raise never_ran(site.name)
         activation: Tensor = self.ordinary(self.activations[site].detach())
         return activation
 

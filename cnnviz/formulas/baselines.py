@@ -12,6 +12,7 @@ from torch import Tensor
 from cnnviz.formulas.expr import Constant, Expr, frozen
 from cnnviz.images.resampling import blurred
 from cnnviz.run.run import Run
+from cnnviz.run.targets import short
 
 Baseline: TypeAlias = float | str | Tensor | Expr | Sequence[float | str | Tensor | Expr]
 """A number, "black", "white", "mean" (of each channel), "blur", a tensor that broadcasts, or a formula.
@@ -39,7 +40,8 @@ class baseline_input(Expr):
         baseline = frozen(self.baseline)
         for each in baseline if isinstance(baseline, tuple) else [baseline]:
             if not isinstance(each, Expr | int | float) and each not in _NAMES:
-                raise ValueError(f"there is no baseline {each!r}; it is a number, a tensor, or {', '.join(_NAMES)}")
+                names = ", ".join(_NAMES)
+                raise ValueError(f"there is no baseline {short(each)}; it is a number, a tensor, or {names}")
         object.__setattr__(self, "baseline", baseline)
 
     def compute(self, run: Run) -> Tensor:

@@ -77,8 +77,8 @@ class layer_maps(Expr):
 def _reason(run: Run) -> str:
     if bool(torch.isclose(run.score.double(), torch.ones((), dtype=torch.float64), rtol=0, atol=1e-6).all()):
         return (
-            "the score is 1, where a sigmoid or a softmax is saturated and has no gradient; explain what goes into it, "
-            "such as before_softmax=True, or drop the last activation of the model"
+            "the score is 1, where a sigmoid or a softmax is saturated and has no gradient; explain what goes into it "
+            "by before_sigmoid=True or before_softmax=True, or drop the last activation of the model"
         )
     return (
         "nothing that the layer gives raises the score; choose another layer or target, or grad_cam, which is negative "

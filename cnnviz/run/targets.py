@@ -112,7 +112,10 @@ def class_scores(output: Any, items: int, objective: bool = False) -> Tensor:
     """
     way_out = "give a function of the output as the target, such as target=lambda output: "
     if objective:
-        way_out = "give another objective, such as channel(LAYER, 5), or output_of(lambda output: ...) with "
+        way_out = (
+            "give another objective, such as channel(LAYER, 5) or --target channel:LAYER:5, or "
+            "output_of(lambda output: ...) with "
+        )
     if not isinstance(output, Tensor):
         fields = f" with {', '.join(map(repr, output))}" if isinstance(output, dict) else ""
         example = f"output[{next(iter(output), 'out')!r}][:, 0]" if isinstance(output, dict) else "output[0][:, 0]"

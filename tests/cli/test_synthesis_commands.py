@@ -52,6 +52,19 @@ def size(path: Path) -> tuple[int, int]:
         return picture.size
 
 
+def test_a_target_may_be_a_channel(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = ("--target", "channel:layer3:5", "--steps", "2", "--size", "32")
+    (line,) = works(capsys, "synthesize", "feature_image", *target, "-o", "five.png")
+    assert line.startswith("five.png: feature_image(objective=channel(layer='layer3', index=5), steps=2) ")
+    made = synthesize(load_model("demo"), "feature_image", layer="layer3", channel=5, steps=2, size=32)
+    with Image.open(here / "five.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), made.pictures()[0])
+    assert fails(capsys, "synthesize", "class_image", *target).startswith("class_image has no setting 'objective'")
+    assert fails(capsys, "synthesize", "feature_image", "--target", "channel:layer3").startswith(
+        "--target channel:layer3"
+    )
+
+
 def test_one_channel_is_one_picture(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = works(capsys, *FEATURE, "--channel", "5", "-o", "five.png")
     assert line.startswith("five.png: feature_image(layer='layer3', channel=5, steps=2) ")

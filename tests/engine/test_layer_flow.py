@@ -235,6 +235,10 @@ def test_a_recurrent_block_adds_up_its_calls() -> None:
         found = explain(model, x, target=1, layer="block", call=call)
         torch.testing.assert_close(found.values, expected, rtol=1e-10, atol=1e-12)
     assert explain(model, x, target=1).recipe == "grad_cam(layer='block')"
+    for method in ("grad_cam", "score_cam", "activation"):  # a layer may bring its call along
+        expected = explain(model, x, method, target=1, layer="block", call=2).values
+        for layer, call in ((cnnviz.LayerAt("block", call=2), {}), (cnnviz.LayerAt("block", call=1), {"call": 2})):
+            assert torch.equal(explain(model, x, method, target=1, layer=layer, **call).values, expected)
 
 
 def test_calls_of_different_sizes_add_at_the_size_of_the_input() -> None:
@@ -332,9 +336,12 @@ def test_a_saturated_score_says_so() -> None:
     with torch.no_grad():
         model[4].bias.fill_(40)
     with pytest.warns(
-        MapWarning, match="the score is 1, where a sigmoid or a softmax is saturated and has no gradient"
+        MapWarning,
+        match="the score is 1, where a sigmoid or a softmax is saturated .* goes into it by before_sigmoid=True or",
     ):
         explain(model, pictures(1, 3, 8, 8), target=1)
+    found, expected = explain(model, pictures(1, 3, 8, 8), target=1, before_sigmoid=True), model[:5].eval()
+    torch.testing.assert_close(found.values, explain(expected, pictures(1, 3, 8, 8), target=1).values)
 
 
 def test_the_automatic_layer_follows_a_flag_of_the_model() -> None:
@@ -595,3 +602,154 @@ def test_a_stream_that_blocks_add_to_holds_no_scores() -> None:
     assert explain(model, x, target=1).recipe == "grad_cam(layer='stem')"
     with pytest.warns(MapWarning, match="layer 'block' holds the scores themselves"):
         explain(model, x, target=1, layer="block")
+
+
+class Selects(nn.Module):
+    """Adds the sum of the places that are above a threshold, of which there are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.deep = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.deep(self.body(x).relu()).relu()
+        rows = maps.flatten()
+        chosen = rows[rows > 1e9].reshape(-1, 4)
+        scores: Tensor = self.head(maps.mean((2, 3))) + chosen.sum()
+        return scores
+
+
+def test_tensors_without_values_are_followed() -> None:
+    model, x = seeded(Selects), pictures(2, 3, 8, 12)
+    assert explain(model, x, target=1).recipe == "grad_cam(layer='deep')"
+    with pytest.raises(ValueError, match=r"layer 'head' gives .* no spatial extent"):  # which a flow tells
+        explain(model, x, target=1, layer="head")
+    assert explain(model, x, "fullgrad", target=1).notes["completeness_gap"].abs().max() < 1e-12
+
+
+def test_what_is_lost_on_the_way_to_the_automatic_layer_is_told() -> None:
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = nn.LayerNorm(8), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.head(self.norm(x.cumsum(3)).relu().mean((2, 3)))
+            return scores
+
+    model, x = seeded(Sums), pictures(1, 3, 6, 8)
+    told = r"found to have spatial extent, as 'norm' can't be followed through cumsum; name a layer .* layer='norm'"
+    with pytest.raises(LookupError, match=told):
+        explain(model, x, target=1)
+    assert explain(model, x, target=1, layer="norm", layout="channels_first").values.shape == (1, 1, 6, 8)
+
+
+class Quantized(nn.Module):
+    """Integers between a quantization and its reverse, as static quantization leaves them."""
+
+    def __init__(self, stem: bool = True) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1) if stem else nn.Identity()
+        self.quantize, self.dequantize = _Quantize(), _Dequantize()
+        self.head = nn.Linear(4 if stem else 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.dequantize(self.quantize(self.stem(x))).mean((2, 3)))
+        return scores
+
+
+class _Quantize(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.quantize_per_tensor(x.detach(), 0.05, 128, torch.quint8)
+
+
+class _Dequantize(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.dequantize()
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")  # torch will do without it
+def test_quantized_numbers_make_no_map() -> None:
+    model, x = seeded(Quantized).float(), pictures(2, 3, 6, 8).float()
+    for method in ("grad_cam", "score_cam", "ablation_cam", "activation"):
+        for layer in ("quantize", cnnviz.LayerAt("quantize", layout="channels_first")):
+            told = r"layer 'quantize' gives torch\.quint8, which is quantized; name a layer behind dequantize"
+            with pytest.raises(TypeError, match=told):
+                explain(model, x, method, target=1, layer=layer)
+        behind = cnnviz.LayerAt("dequantize", layout="channels_first")
+        assert explain(model, x, method, target=1, layer=behind).values.shape[2:] == (6, 8)
+    with pytest.raises(LookupError, match=r"as 'dequantize' can't be followed .*, such as layer='dequantize', layout="):
+        explain(seeded(Quantized, False).float(), x, target=1)
+
+
+@pytest.mark.parametrize("of", [0, 1])
+def test_score_cam_and_guided_grad_cam_of_a_siamese_network(of: int) -> None:
+    model, pair = seeded(Siamese, "two calls"), (pictures(1, 3, 8, 8, seed=1), pictures(1, 3, 8, 8, seed=2))
+    maps = [model.net(each).detach().requires_grad_() for each in pair]
+    score = torch.cosine_similarity(maps[0].mean((2, 3)), maps[1].mean((2, 3))).sum()
+    cam = weighted(torch.autograd.grad(score, [maps[of]])[0], maps[of])
+    guided = explain(model, pair, "guided_backprop", of=of).values
+    found = explain(model, pair, "guided_grad_cam", of=of).values
+    torch.testing.assert_close(found, guided * cam.relu(), rtol=1e-9, atol=1e-12)
+
+    scored = torch.zeros(1, 1, 8, 8).double()
+    with torch.no_grad():
+        for channel in maps[of][0]:
+            masked = list(pair)
+            masked[of] = pair[of] * (channel - channel.min()) / (channel.max() - channel.min())
+            scored += model(*masked) * channel
+    found = explain(model, pair, "score_cam", of=of, channel_softmax=False).values
+    torch.testing.assert_close(found, scored, rtol=1e-9, atol=1e-12)
+
+
+def test_a_table_that_only_decodes_boxes_is_on_no_way_to_a_class() -> None:
+    """As the distribution focal loss of YOLO's later versions is."""
+
+    class Decode(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 1, 1, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.conv(x.view(len(x), 4, 4, -1).transpose(2, 1).softmax(1))
+            return found.view(len(x), 4, -1)
+
+    class Yolo(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.SiLU())
+            self.boxes, self.classes, self.decode = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 5, 1), Decode()
+
+        def forward(self, x: Tensor) -> Tensor:
+            maps = self.body(x)
+            return torch.cat([self.decode(self.boxes(maps).flatten(2)), self.classes(maps).flatten(2).sigmoid()], 1)
+
+    model, x = seeded(Yolo), pictures(2, 3, 16, 24)
+    for method in ("grad_cam", "ablation_cam"):
+        found = explain(model, x, method, target=lambda output: output[:, 6].amax(1))
+        assert found.recipe == f"{method}(layer='body')"
+
+
+def test_a_network_that_begins_with_a_convolution_over_channels_and_time() -> None:
+    """Of a signal (N, C, T) that is taken for a picture of one channel, as EEGNet does."""
+
+    class Signals(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.time, self.space = nn.Conv2d(1, 6, (1, 5), padding=(0, 2)), nn.Conv2d(6, 6, (4, 1), groups=6)
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.head(self.space(self.time(x[:, None])).relu().mean((2, 3)))
+            return scores
+
+    model, x = seeded(Signals), pictures(2, 4, 12)
+    maps = model.space(model.time(x[:, None])).detach()
+    expected = torch.einsum("nkct,k->nct", maps * (maps > 0), model.head.weight[1] / 12)[:, None].detach()
+    found = explain(model, x, "hires_cam", target=1)
+    assert found.recipe == "hires_cam(layer='space')"
+    torch.testing.assert_close(found.values, expected, rtol=1e-10, atol=1e-12)
+    assert explain(model, x, "grad_cam", target=1, layer="time").values.shape == (2, 1, 4, 12)
+    with pytest.raises(ValueError, match=r"the layer's grid \(1, 12\) is the model's own"):
+        explain(model, x, "score_cam", target=1)

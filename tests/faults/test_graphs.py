@@ -130,6 +130,15 @@ def test_the_graph_is_followed(situation: Situation, name: str) -> None:
     check(situation, name)
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@each(name for name in NAMES if name != "cam")
+def test_the_users_backward_hook_stays(name: str) -> None:
+    model = with_backward_hook()
+    hooks = dict(model.conv2._backward_hooks)
+    answer(name, model, pictures(), "conv2")
+    assert model.conv2._backward_hooks == hooks
+
+
 @each(name for name in LAYERED if name != "cam")
 def test_a_layer_that_runs_in_a_thread_is_right_or_says_so(name: str) -> None:
     found = answer(name, net(in_a_thread("late")), pictures(), "conv2")

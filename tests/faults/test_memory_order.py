@@ -102,7 +102,8 @@ def large() -> Tensor:
 def situation(model: type[Net], twin: type[Net], layer: str = "conv2") -> Situation:
     names = tuple(name for name in NAMES if name not in LEARNING)
     wide = {"occlusion": {"window": 16, "stride": 16}}
-    return Situation(model, twin, large, layer, names, wide, by_twin=True, tolerance=1e-3)
+    unseen = "outside of torch's functions"
+    return Situation(model, twin, large, layer, names, wide, or_refused=unseen, by_twin=True, tolerance=1e-3)
 
 
 SITUATIONS = {

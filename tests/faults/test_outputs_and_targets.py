@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from faults.references import CLASS, Net, loops_score, net, one_variant_at_a_time, pictures
+from faults.references import CLASS, Net, loops_occlusion, loops_score, net, one_variant_at_a_time, pictures
 from faults.situations import LEARNING, NAMES, answer, close, cross, each, settings
 from torch import Tensor, nn
 
@@ -21,7 +21,15 @@ def asked(name: str, model: nn.Module, x: Tensor, target: Target, **how: Any) ->
     return explain(model, x.clone(), name, target=target, **settings(name, "conv2") | how)
 
 
-def same(name: str, model: nn.Module, twin: nn.Module, x: Tensor, target: Target, twins: Target | None = None) -> None:
+def same(
+    name: str,
+    model: nn.Module,
+    twin: nn.Module,
+    x: Tensor,
+    target: Target,
+    twins: Target | None = None,
+    tolerance: float = 1e-6,
+) -> None:
     """Fails where the model and its plain twin are not answered alike."""
     found = answer(name, model, x, "conv2", target=target)
     expected = answer(name, twin, x, "conv2", target=target if twins is None else twins)
@@ -29,8 +37,8 @@ def same(name: str, model: nn.Module, twin: nn.Module, x: Tensor, target: Target
         assert found == expected
         return
     assert not isinstance(found, str), found
-    close(found[0], expected[0])
-    close(found[1], expected[1])
+    close(found[0], expected[0], tolerance)
+    close(found[1], expected[1], tolerance)
 
 
 def into_a_buffer(self: Net, x: Tensor) -> Tensor:
@@ -111,6 +119,14 @@ def test_outputs_in_containers(case: str, name: str) -> None:
     same(name, model, net(), pictures(), target, lambda output: output[:, CLASS])
 
 
+@cross(CONTAINERS, ("gradient", "grad_cam", "occlusion", "ablation_cam", "rise"))
+def test_outputs_in_containers_of_large_pictures(case: str, name: str) -> None:
+    """Which are computed in channels last."""
+    wrap, target = CONTAINERS[case]
+    model, x = net(lambda self, x: wrap(Net.forward(self, x))).float(), pictures(size=(64, 64)).float()
+    same(name, model, net().float(), x, target, lambda output: output[:, CLASS], tolerance=1e-3)
+
+
 @each(name for name in NAMES if name not in {"activation", "eigen_cam"})
 def test_a_target_function_that_raises_leaves_nothing(name: str) -> None:
     model, x, calls = net(), pictures(), [0]
@@ -177,6 +193,15 @@ def test_maps_scale_with_the_score(case: str, name: str) -> None:
     close(scaled, plain * factor**power, 1e-6)
 
 
+@cross(SCALES, ("gradient", "integrated_gradients", "occlusion", "ablation_cam", "grad_cam", "lime", "deeplift"))
+def test_maps_scale_with_the_score_in_float32(case: str, name: str) -> None:
+    factor = SCALES[case]
+    scaled = asked(name, net(lambda self, x: Net.forward(self, x) * factor).float(), pictures().float(), CLASS).values
+    plain = asked(name, net().float(), pictures().float(), CLASS).values
+    expected = plain.double() * (1 if name in UNSCALED else factor)
+    torch.testing.assert_close(scaled.double(), expected, rtol=0, atol=2e-3 * float(expected.abs().max()))
+
+
 @each(name for name in NAMES if name not in NONLINEAR | UNSCALED | {"d_rise"})
 def test_maps_beside_a_large_constant(name: str) -> None:
     """Rounding of a score near 1e5 in float32 is no evidence; maps stay what they are to its digits."""
@@ -203,6 +228,8 @@ def test_denormal_weights(name: str) -> None:
                 (leaf,) = [pictures().requires_grad_()]
                 (slope,) = torch.autograd.grad(model(leaf)[0, CLASS], leaf)
             assert torch.equal(found[0], slope)
+        if name == "occlusion":
+            torch.testing.assert_close(found[0], loops_occlusion(model, pictures()), rtol=1e-6, atol=0)
 
 
 @each()

@@ -211,7 +211,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
 def test_a_target_function_without_a_score(case: str, name: str) -> None:
     function, words = FUNCTIONS[case]
     text = refusal(lambda: explain(Net(), x(), name, target=function, **settings(name, "conv2")))
-    assert re.search(words, text), text
+    assert re.search(words, text) or (name == "fullgrad" and "implicit bias of" in text), text
 
 
 @each()

@@ -243,7 +243,9 @@ SITUATIONS = {
         layer="conv1",
         or_refused=SEEN,
     ),
-    "NumPy in the middle": Situation(lambda: net(numpy_part), lambda: net(plain_numpy_part), layer="conv1"),
+    "NumPy in the middle": Situation(
+        lambda: net(numpy_part), lambda: net(plain_numpy_part), layer="conv1", or_refused="outside of torch's functions"
+    ),
     "value read by item": Situation(lambda: net(doubled_if(lambda maps: float(maps.max()))), inputs=bright),
     "value read from the storage": Situation(
         lambda: net(doubled_if(by_storage)),

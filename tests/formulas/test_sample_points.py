@@ -305,6 +305,10 @@ def test_noise_keeps_explaining_the_class_that_was_predicted() -> None:
         (lambda: path(0), "gauss-legendre needs at least 1 steps, not 0"),
         (lambda: path(1, quadrature="trapezoid"), "trapezoid needs at least 2 steps, not 1"),
         (lambda: path(quadrature="simpson"), "there is no quadrature 'simpson'; there are gauss-legendre, left"),
+        (
+            lambda: path(baseline=torch.zeros_like),
+            "there is no baseline zeros_like; it is a number, a tensor, or black",
+        ),  # type: ignore[arg-type]
         (lambda: path(baseline="grey"), "there is no baseline 'grey'; it is a number, a tensor, or black, white"),
         (lambda: noisy(0), "noise needs at least 1 sample, not 0"),
         (lambda: noisy(sigma=-0.1), "sigma is -0.1; a share of the input's range is not negative"),

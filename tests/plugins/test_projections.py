@@ -378,3 +378,22 @@ def test_values_are_kept_with_their_channels(tmp_path: Path) -> None:
     again = Explanation.load(tmp_path / "kept.safetensors")
     assert again.notes["channel"].tolist() == shown.notes["channel"].tolist()
     np.testing.assert_array_equal(drawn(again), drawn(shown))
+
+
+def test_the_automatic_layer_is_that_of_the_score_and_not_that_of_a_channel() -> None:
+    """The last layer of a network of dense scores holds them, and is passed over; it has fewer channels, too."""
+    net = nn.Sequential(nn.Conv2d(2, 9, 3, padding=1), nn.ReLU(), nn.Conv2d(9, 3, 1))
+    randomized(net, seed=3)
+    net.eval()
+    passes: list[int] = []
+    net.register_forward_hook(lambda *_: passes.append(1))
+    target, x = lambda output: output[:, 1].mean((1, 2)), inputs_of(2)
+    for settings in ({}, {"channels": (0, 1)}, {"channels": (8,)}):
+        expected = explain(net, x, "projections", target=target, layer="1", **settings)
+        explain(net, x, "projections", target=target, **settings)  # the layers are known from now on
+        passes.clear()
+        found = explain(net, x, "projections", target=target, **settings)
+        assert len(passes) <= 1 + len(x) * (not settings) + (not settings)
+        assert found.recipe.startswith("projections(layer='1'")
+        torch.testing.assert_close(found.values, expected.values)
+        torch.testing.assert_close(found.notes["channel"], expected.notes["channel"])

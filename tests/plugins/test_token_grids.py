@@ -74,6 +74,19 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], str, Callable[[T
         ),
         *((64, 64), "norm", tokens(0, 8, 8)),
     ),
+    "coat": (
+        lambda: timm.models.coat.CoaT(
+            img_size=64,
+            patch_size=4,
+            num_classes=5,
+            embed_dims=(32, 32, 32, 32),
+            serial_depths=(1, 1, 1, 1),
+            parallel_depth=1,
+            num_heads=8,
+            mlp_ratios=(1, 1, 1, 1),
+        ),
+        *((64, 64), "parallel_blocks.0.norm14", tokens(1, 2, 2)),
+    ),
 }
 
 

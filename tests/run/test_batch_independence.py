@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cnnviz import Run, attributions, explain
 from cnnviz.engine import batching
+from cnnviz.objectives import channel
 from cnnviz.run.options import RunOptions
 
 TARGET = torch.tensor([1, 0])
@@ -316,3 +317,39 @@ def test_scores_that_depend_on_the_size_of_the_batch_are_those_of_the_batch(item
             changed = tiny_inputs(2, items)
             changed[:, :, number : number + 2, number : number + 3] = number
             torch.testing.assert_close(found[number], model(changed).gather(1, TARGET[:items, None])[:, 0])
+
+
+class ExitsEarly(nn.Module):
+    """Goes on only where it is not sure of some input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.heads = nn.ModuleList([nn.Linear(4, 3), nn.Linear(4, 3)])
+        randomized(self, seed=5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.first(x).relu()
+        scores: Tensor = self.heads[0](maps.mean((2, 3)))
+        if bool((scores.abs().amax(1) > 2).all()):
+            return scores
+        deep: Tensor = self.heads[1](self.second(maps).relu().mean((2, 3)))
+        return deep
+
+
+@pytest.mark.parametrize("settings", [{}, {"layer": "second"}])
+@pytest.mark.parametrize("method", ["grad_cam", "score_cam", "ablation_cam", "activation"])
+def test_a_layer_that_runs_for_some_inputs_is_refused(method: str, settings: dict[str, str]) -> None:
+    model, inputs = ExitsEarly().eval(), tiny_inputs(2, 3)
+    inputs = inputs * torch.tensor([0.1, 100.0, 0.1], dtype=inputs.dtype)[:, None, None, None]
+    told = "layer 'second' did not run for input 1, for which the model takes another way than for input 0; choose"
+    with pytest.raises(LookupError, match=told):
+        explain(model, inputs, method, target=1, **settings)
+    with pytest.raises(LookupError, match=told):
+        explain(model, inputs, "gradient", target=channel("second", 1))
+    found = explain(model, inputs, method, target=1, layer="first").values
+    for item, values in enumerate(found):
+        alone = explain(model, inputs[item : item + 1], method, target=1, layer="first").values
+        torch.testing.assert_close(values[None], alone, rtol=1e-9, atol=1e-12)
+    assert "'second'" in explain(model, inputs[:1], method, target=1).recipe
+    assert "'first'" in explain(model, inputs[1:2], method, target=1).recipe

@@ -1,4 +1,4 @@
-"""torchvision's detectors as they are, with random weights: the automatic layer, and the map that hooks give."""
+"""torchvision's detectors, and other large networks, with random weights: the automatic layer, and its map."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision import models
 from torchvision.models import detection
 
 from cnnviz import explain
@@ -116,3 +117,61 @@ def test_a_layer_of_which_each_head_reads_a_half_holds_no_scores() -> None:
             return torch.cat([head(part) for head, part in zip(self.heads, parts, strict=True)], 1)
 
     assert explain(Halves().double().eval(), picture(), target=1, layer="body").recipe == "grad_cam(layer='body')"
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "score_cam", "ablation_cam"])
+@pytest.mark.parametrize("name", ["fasterrcnn", "retinanet"])
+def test_where_nothing_is_found_no_layer_is_on_the_way(name: str, method: str) -> None:
+    """Layers that decide that nothing is found are none of which a map could be made."""
+    if name == "retinanet":
+        sizes = {"min_size": 64, "max_size": 96}
+        model: Any = detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=5, **sizes)
+        model = model.double().eval()
+    else:
+        model = detector(name)
+    with pytest.raises(
+        LookupError, match=r"no layer of \w+ that has spatial extent changes the score; a score that is"
+    ):
+        explain(
+            model, picture(), method, target=lambda output: output[0]["scores"][output[0]["labels"] == 99].sum()[None]
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "of_aux"),
+    [
+        ("fcn_resnet50", "classifier.2", "aux_classifier.2"),
+        ("deeplabv3_mobilenet_v3_large", "classifier.3", "aux_classifier.2"),
+    ],
+)
+def test_of_a_segmentation_neither_its_scores_nor_the_other_head_are_explained(
+    name: str, layer: str, of_aux: str
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = models.get_model(name, weights=None, weights_backbone=None, aux_loss=True, num_classes=4).eval()
+    x = picture().float()
+    for head, expected in (("out", layer), ("aux", of_aux)):
+        target = lambda output, head=head: output[head][:, 1].mean((1, 2))  # noqa: E731  # as users write it
+        assert explain(model, x, target=target).recipe == f"grad_cam(layer={expected!r})"
+
+
+def test_a_network_of_videos_with_channels_last_has_a_map_of_time_and_space() -> None:
+    """Its last stage gives (N, T, H, W, C)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = (
+            models.video.swin_transformer.SwinTransformer3d([2, 4, 4], 12, [1, 1], [2, 2], [2, 2, 2], num_classes=3)
+            .double()
+            .eval()
+        )
+    x = torch.randn(2, 3, 8, 32, 48, generator=torch.Generator().manual_seed(0)).double()
+    found = explain(model, x, "grad_cam", target=1)
+    assert found.recipe == "grad_cam(layer='norm')"
+    kept: list[Tensor] = []
+    handle = model.norm.register_forward_hook(lambda module, args, output: kept.append(output))
+    score = model(x)[:, 1].sum()
+    handle.remove()
+    maps, grad = (each.movedim(-1, 1) for each in (kept[0], torch.autograd.grad(score, kept[0])[0]))
+    expected = (grad.mean((2, 3, 4), keepdim=True) * maps).sum(1, keepdim=True).detach()
+    torch.testing.assert_close(found.values, expected, rtol=1e-8, atol=1e-12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Literal
 
@@ -34,7 +35,7 @@ def of_layers(build: Callable[..., Expr]) -> Callable[..., Expr]:
     def fused(layer: Any = None, **settings: Any) -> Expr:
         said = {name: settings.pop(name, default) for name, (default, _) in _SETTINGS.items()}
         fuse = said.pop("fuse")
-        places = tuple(LayerAt(each, **said) for each in (layer if isinstance(layer, list) else [layer]))
+        places = tuple(layer_at(each, **said) for each in (layer if isinstance(layer, list) else [layer]))
         return layer_maps(tuple(build(place, **settings) for place in places), places, fuse)
 
     own = inspect.signature(build)
@@ -45,3 +46,10 @@ def of_layers(build: Callable[..., Expr]) -> Callable[..., Expr]:
     fused.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
     fused.__doc__ = (build.__doc__ or "").rstrip() + _ADDED
     return fused
+
+
+def layer_at(layer: Any, **said: Any) -> LayerAt:
+    """The layer with what is said of it. A ``LayerAt`` keeps what is not said, which has the default."""
+    if not isinstance(layer, LayerAt):
+        return LayerAt(layer, **said)
+    return replace(layer, **{name: value for name, value in said.items() if value != _SETTINGS[name][0]})

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import cnnviz
-from cnnviz import Expr, Layer, LayerAt, attribution
+from cnnviz import Expr, Layer, attribution
+from cnnviz_plugins.attributions._layer_settings import layer_at
 
 
 @attribution(renderer="channels")
@@ -26,4 +27,4 @@ def activation(
     before it belong to no place) say how a layer is laid out whose places can't be followed. Raises LookupError for a
     layer that does not exist or did not run, ValueError for one that is no place for a map.
     """
-    return cnnviz.activation(LayerAt(layer, call, layout, grid, extra))
+    return cnnviz.activation(layer_at(layer, call=call, layout=layout, grid=grid, extra=extra))

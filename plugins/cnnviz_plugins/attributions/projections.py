@@ -50,11 +50,14 @@ def projections(
 
     def projected(run: Run) -> Tensor:
         numbers = selected(run).tolist()
+        place: Layer = layer
+        if place is None:  # the automatic layer of the score, and not that of a channel
+            place = run.layer_name(place)
         if all(row == numbers[0] for row in numbers):
-            return _carried(run, of, layer, numbers[0], start)
-        first = _HalfSquares(layer, 0, start)  # the output may be no scores of classes
+            return _carried(run, of, place, numbers[0], start)
+        first = _HalfSquares(place, 0, start)  # the output may be no scores of classes
         return torch.cat(
-            [_carried(_single(run, item, first), of, layer, row, start) for item, row in enumerate(numbers)]
+            [_carried(_single(run, item, first), of, place, row, start) for item, row in enumerate(numbers)]
         )
 
     needs = (toward(of, _HalfSquares(layer, 0, start)), selected)
