@@ -57,6 +57,8 @@ class LayerCall:
     """True if it only hands on the map of a layer before it."""
     inner: bool = False
     """True for a linear layer on tokens, which is a step inside of a block."""
+    of_scores: bool = False
+    """True if a map of scores that has several channels was computed from it."""
 
     @property
     def usable(self) -> bool:
@@ -82,6 +84,8 @@ class _Row:
     descends: bool
     node: Any
     mark: int
+    ancestors: int
+    """The marks of all calls that it descends from, and its own."""
     passive: bool
     linear: bool
     reading: GridReading | None = None
@@ -93,6 +97,7 @@ class _Row:
     channels: tuple[int, int] = (0, 0)
     """How many channels can change the score of one input, and of how many."""
     reached: bool = False
+    is_score: bool = False
     is_number: bool = False
     """True if the score reads numbers of one place only, and few of its channels: they are scores themselves."""
 
@@ -185,7 +190,7 @@ class FlowObserver(AxisFollower):
             known[output] = known.get(output, 0) | mark  # type: ignore[no-untyped-call]  # torch has no types here
         row = _Row(
             *(name, self._counts[name], tuple(output.shape), label, next(reversed(self.lost), ""), descends),
-            *(None, mark, passive, isinstance(module, nn.Linear)),
+            *(None, mark, self.marks[output], passive, isinstance(module, nn.Linear)),
         )
         self._read(row)
         self.rows.append(row)
@@ -256,8 +261,13 @@ class FlowObserver(AxisFollower):
     def judged(self, score: Tensor) -> Iterator[LayerCall]:
         """What is known of every call, after the backward pass."""
         descendants = self.marks.get(score, 0)  # type: ignore[no-untyped-call]  # torch has no types here
+        of_scores = 0
         for row in self.rows:
             self._read(row)  # what becomes queries, keys and values shows behind the layer
+            row.is_score = self._is_score(row)
+            if row.is_score and row.channels[1] > 1:
+                of_scores |= row.ancestors
+        for row in self.rows:
             cut = not row.met and bool(descendants & row.mark)
             yield LayerCall(
                 row.name,
@@ -269,9 +279,10 @@ class FlowObserver(AxisFollower):
                 row.descends,
                 row.reached or cut,
                 cut,
-                self._is_score(row),
+                row.is_score,
                 row.passive,
                 row.linear and row.reading is not None and not row.reading.channels_first,
+                bool(of_scores & row.mark),
             )
 
     def _is_score(self, row: _Row) -> bool:

@@ -70,8 +70,10 @@ class LayerFlow:
             outer = [call for call in calls if not call.inner]
             for choice in ([call for call in outer if not call.is_score], outer, calls):
                 carrying = [call for call in choice if not call.cut] or choice
-                if carrying:
-                    return carrying[-1].name
+                # of a detector's branches the one that tells classes apart, and not how close the middle of the box is
+                best = [call for call in carrying if call.of_scores] or carrying
+                if best:
+                    return best[-1].name
         return None
 
 

@@ -144,6 +144,33 @@ def test_the_map_of_the_scores_is_passed_over() -> None:
     assert whole.recipe == "grad_cam(layer='2')"
 
 
+class Branches(nn.Module):
+    """A detector whose score is made of two maps: of classes, and of how close the middle of the object is."""
+
+    def __init__(self, last: str) -> None:
+        super().__init__()
+        self.body, self.last = nn.Conv2d(3, 8, 3, stride=2, padding=1), last
+        self.of_classes, self.classes = nn.Conv2d(8, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
+        self.of_boxes, self.centredness = nn.Conv2d(8, 6, 3, padding=1), nn.Conv2d(6, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.body(x).relu()
+        ways = {"classes": self.classes, "centredness": self.centredness}
+        found = {}
+        for name in sorted(ways, key=lambda each: each == self.last):
+            before = self.of_classes if name == "classes" else self.of_boxes
+            found[name] = ways[name](before(f).relu()).flatten(2).sigmoid()
+        scores: Tensor = (found["classes"] * found["centredness"]).sqrt()
+        return scores
+
+
+@pytest.mark.parametrize("last", ["classes", "centredness"])
+def test_of_two_branches_the_one_that_tells_classes_apart_is_taken(last: str) -> None:
+    model, x = seeded(Branches, last), pictures(1, 3, 12, 16)
+    assert explain(model, x, target=lambda o: o[:, 2, 20]).recipe == "grad_cam(layer='of_classes')"
+    assert explain(model, x, target=lambda o: o[:, 2].mean(1), layer="of_boxes").values.any()
+
+
 class Pyramid(nn.Module):
     def __init__(self) -> None:
         super().__init__()
