@@ -103,7 +103,10 @@ class LayerChoice:
             return Site(name, good[0][0].number), good[0][1]
         if good:
             numbers = ", ".join(str(call.number) for call, _ in good)
-            raise ValueError(f"layer {name!r} runs several times, and calls {numbers} reach the score; say call=")
+            raise ValueError(
+                f"layer {name!r} runs several times, and calls {numbers} reach the score; "
+                f"say call=, or layer=LayerAt({name!r}, call={good[0][0].number})"
+            )
         raise ValueError(self._refusal(name, calls, at))
 
     def is_place(self, at: LayerAt) -> bool:
