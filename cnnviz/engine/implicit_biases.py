@@ -97,7 +97,7 @@ class Biases:
         if not torch.is_grad_enabled() or not any(self._depends(arg) for arg in (*args, *kwargs.values())):
             return run(func, args, kwargs)
         if func is Tensor.__setitem__:
-            raise LookupError("what an assignment into part of a tensor adds to the score is not known")
+            raise _assigned_in_part()
         writes = in_place(func, kwargs)
         biases = self._biases(func, args, kwargs) if writes else []  # asked before its input is gone
         output = run(func, args, kwargs)
@@ -186,10 +186,16 @@ class Biases:
             if tensor.grad_fn is None or tensor in self._reached or is_functorch_wrapped_tensor(tensor):
                 continue
             if descends(tensor):
+                if "CopySlices" in tensor.grad_fn.name():  # a view of it was written
+                    raise _assigned_in_part()
                 raise LookupError(
                     f"the implicit bias of {tensor.grad_fn.name().removesuffix('Backward')} is not known: it is not "
                     "seen in TorchScript, an autograd.Function, an extension or another thread"
                 )
+
+
+def _assigned_in_part() -> LookupError:
+    return LookupError("what an assignment into part of a tensor adds to the score is not known")
 
 
 def _remainder(output: Tensor) -> Tensor | None:

@@ -263,15 +263,33 @@ def test_what_operations_add_is_not_lost(addition: Callable[[Net, Tensor], Tenso
     torch.testing.assert_close(found.notes["completeness_gap"], torch.zeros(2, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
-def test_an_assignment_into_a_part_is_refused_by_fullgrad() -> None:
-    def assigned(net: Net, x: Tensor) -> Tensor:
+def assigned_to(y: Tensor) -> Tensor:
+    y[:, 0] = 3.0
+    return y
+
+
+def pasted(y: Tensor) -> Tensor:
+    canvas = torch.zeros_like(y, requires_grad=False)
+    canvas[:, :1].copy_(y[:, :1])
+    return canvas
+
+
+@pytest.mark.parametrize("assign", [assigned_to, pasted])
+def test_an_assignment_into_a_part_is_refused_by_fullgrad(assign: Callable[[Tensor], Tensor]) -> None:
+    net = Net(lambda net, x: net.fc(assign(net.c1(x) * 1).mean((2, 3))))
+    with pytest.raises(LookupError, match="an assignment into part of a tensor"):
+        values(net, "fullgrad")
+
+
+def test_a_part_that_is_copied_into_another_is_counted_by_fullgrad() -> None:
+    def copied(net: Net, x: Tensor) -> Tensor:
         y = net.c1(x) * 1
-        y[:, 0] = 3.0
+        y[:, 0].copy_(y[:, 1])
         scores: Tensor = net.fc(y.mean((2, 3)))
         return scores
 
-    with pytest.raises(LookupError, match="an assignment into part of a tensor"):
-        values(Net(assigned), "fullgrad")
+    gap = explain(Net(copied), batch(), "fullgrad", target=[1, 2]).notes["completeness_gap"]
+    torch.testing.assert_close(gap, torch.zeros(2, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
 def test_fullgrad_in_several_threads() -> None:
