@@ -13,6 +13,7 @@ from cnnviz.engine.forward import ForwardHook, forward, layer_tensor, never_ran
 from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.nested import tensors
+from cnnviz.engine.speed.memory_format import ORDINARY
 from cnnviz.incremental.change import Change, Query
 from cnnviz.incremental.region_cache import RegionCache
 from cnnviz.incremental.regions import channels_last, full
@@ -27,7 +28,7 @@ class RecordedPass:
         self.input = self.output = inputs[0]
         """The input or the layer's output, as recorded, (1, C, *spatial)."""
         copies = inputs.each(Tensor.clone)  # the model may write into its input
-        recorder = Recorder(query.model, copies.tensors)
+        recorder = Recorder(query.model, copies.tensors, ORDINARY if ordinary else torch.channels_last)
         if isinstance(change.site, InputPlace):
             recorder.begin(copies[0])
         layers: dict[str, Tensor] = {}
@@ -57,6 +58,8 @@ class RecordedPass:
         recorder.finish([output, layers])
         self.score = query.read(output, layers, 1, lambda: inputs[0]).detach()
         """Of the input itself, (1,)."""
+        self.layout_read = recorder.layout_reads.finish()
+        """True if the model may compute something else in another memory format."""
         del output, copies  # what is held now, the model holds
         recorder.forget()
         self.repeatable, self.forks, self.ops = recorder.repeatable, recorder.forks, recorder.ops
@@ -92,7 +95,7 @@ def recorded(query: Query, change: Change) -> RecordedPass | None:
     record = None
     if change.boxes is not None:  # cutting regions is faster there
         record = passed(channels_last(inputs.first), False)
-    if record is None:
+    if record is None or record.layout_read:
         record = passed(inputs.first.contiguous(), True)
     if record is not None and record.unknown:  # unless it uses the same tensors again, which are constants then
         record = passed(record.input, record.cache.ordinary)

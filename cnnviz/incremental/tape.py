@@ -17,6 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
 from cnnviz.engine.nested import mapped, tensors
 from cnnviz.engine.operations import Operation, reads_metadata, written_tensor
+from cnnviz.engine.speed.memory_format import LayoutReads
 from cnnviz.engine.thread_state import WatchingMode
 from cnnviz.engine.unseen_operations import UnseenOperations
 
@@ -45,13 +46,15 @@ class Recorder(WatchingMode):
     Args:
         model: which runs.
         inputs: the tensors that the model is called with.
+        layout: their memory format.
     """
 
-    def __init__(self, model: nn.Module, inputs: Sequence[Tensor]):
+    def __init__(self, model: nn.Module, inputs: Sequence[Tensor], layout: torch.memory_format):
         super().__init__()
         self.axis = BatchAxis(model, len(inputs[0]), constants_of(model))
         self.axis.begin(inputs)
         self.unseen = UnseenOperations()
+        self.layout_reads = LayoutReads(layout)
         self.apart: bool | None = None
         """Whether variants are proven not to change each other's scores, when the pass is over."""
         self.ops: list[RecordedOp] = []
@@ -124,6 +127,7 @@ class Recorder(WatchingMode):
 
     def _record(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if reads_metadata(func):
+            self.layout_reads.see(func, args, kwargs, None)
             return func(*args, **kwargs)
         operands = list(tensors((args, kwargs)))
         if _writes_back(func, args):  # the last step of x[place] += y, after which x is as it should be in a replay too
@@ -143,6 +147,7 @@ class Recorder(WatchingMode):
         self.axis.before(func, args, kwargs)
         returned = func(*args, **kwargs)
         self.axis.after(func, args, kwargs, returned)
+        self.layout_reads.see(func, args, kwargs, returned)
         if carries and getattr(func, "__name__", "") in _MEMORY:
             self.repeatable = False  # what reads or writes memory is not seen
         result = returned if written is None else written

@@ -566,6 +566,45 @@ def test_variants_of_a_layer_differ_from_the_pass_that_they_are_made_for() -> No
             torch.testing.assert_close(score, net(inputs)[0, 1], rtol=1e-9, atol=1e-9)
 
 
+class ScalesWhatMayBeACopy(nn.Module):
+    """With channels last, ``contiguous`` gives a copy, and the input stays as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.contiguous().mul_(0.9)
+        return self.head(self.layer(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("layer", [None, "layer"])
+def test_a_model_that_writes_a_view_or_a_copy_is_recorded_as_it_is(
+    layer: str | None, evaluators: list[Evaluator]
+) -> None:
+    net = randomized(ScalesWhatMayBeACopy())
+    inputs = torch.randn(1, 3, 20, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    run = Run(net, inputs, torch.tensor([1]))
+    boxes = small_boxes(9, (18, 10), 2)
+    where: Any = () if layer is None else (layer,)
+    ones = torch.ones(3 if layer is None else 4, 2, 2, dtype=torch.float64)
+    found = run.scores_of_boxes(boxes, lambda number, item: ones, *where)
+    for box, score in zip(boxes.tolist(), found[:, 0], strict=True):
+        inside = (slice(None), slice(None), *(slice(begin, end) for begin, end in box))
+
+        def put(values: Tensor, inside: Any = inside) -> Tensor:
+            variant = values.clone()
+            variant[inside] = 1
+            return variant
+
+        hook = nn.Identity() if layer is None else net.layer
+        with hook.register_forward_hook(lambda module, args, output, put=put: put(output)), torch.no_grad():
+            expected = net(put(inputs) if layer is None else inputs.clone())[0, 1]
+        torch.testing.assert_close(score, expected, rtol=1e-9, atol=1e-9)
+    if layer is not None:  # the input itself is written through another tensor, which is not replayed
+        assert evaluators[-1].trusted
+
+
 class Output(OrderedDict[str, Tensor]):
     """As Hugging Face's models answer."""
 
