@@ -78,14 +78,17 @@ class Player(WatchingMode):
         written = written_tensor(func, operands, kwargs)
         if written is not None and written not in self.own:
             raise Departed
-        if any(tensor in self.changed for tensor in operands):
+        changed = sum(tensor in self.changed for tensor in operands)
+        if op.changed and changed != op.changed:  # the model has the layer's output under two names, one was replaced
+            raise Departed
+        if op.given_back is not None:
+            return operands[op.given_back]
+        if changed:
             result = self._compute(op, written, func, args, kwargs)
         elif not op.carries and whole_numbers((args, kwargs)) != op.numbers:
             if written is not None:
                 written.data = written.data.clone()  # recorded
             result = func(*args, **kwargs)  # made anew for a batch of another size, such as zeros
-        elif op.descends:  # the model holds the layer's output under two names, and one of them was replaced
-            raise Departed
         else:
             copies = self.copies if op.carries else 1
             result = mapped(lambda tensor: expanded(tensor, copies), op.result)

@@ -169,12 +169,6 @@ def batch_norm(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, .
     return None if training else channelwise(chunk, op, func, args, kwargs)
 
 
-def unchanged(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Dropout, which is the identity in evaluation mode."""
-    training = args[2] if len(args) > 2 else kwargs.get("training", True)
-    return None if training else args[0]
-
-
 def itself(chunk: Chunk, op: RecordedOp, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return args[0]
 
@@ -285,7 +279,6 @@ def _per_dimension(value: Any, rank: int) -> tuple[int, ...]:
 _COMPARISONS = ("gt", "lt", "ge", "le", "eq", "ne", "logical_and", "logical_or", "logical_not")
 _ARITHMETIC = ("add", "sub", "subtract", "rsub", "neg", "negative", "minimum", "lerp", "where", "masked_fill", "clone")
 _ROUNDING = ("sign", "round", "floor", "ceil", "trunc", "nan_to_num", "float", "half", "double", "bfloat16")
-_DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
 
 CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 
@@ -294,7 +287,6 @@ RULES: dict[Operation, RegionRule] = {
     **dict.fromkeys(spelled(*_ARITHMETIC, *_COMPARISONS, *_ROUNDING), pointwise),
     **dict.fromkeys((F.prelu, F.local_response_norm), channelwise),
     **dict.fromkeys((F.batch_norm, torch.batch_norm), batch_norm),
-    **dict.fromkeys(_DROPOUTS, unchanged),
     **dict.fromkeys((Tensor.contiguous, Tensor.detach), itself),
     **dict.fromkeys(CONVOLUTIONS, convolution),
     **dict.fromkeys((F.max_pool1d, F.max_pool2d, F.max_pool3d), max_pooling),

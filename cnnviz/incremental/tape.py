@@ -27,11 +27,15 @@ _MEMORY = {"numpy", "__array__", "data_ptr", "untyped_storage", "storage", "_typ
 class RecordedOp:
     """One recorded call of an operation, and the value it returned or wrote."""
 
-    def __init__(self, operation: Operation, result: Any, descends: bool, carries: bool, numbers: Sequence[int]):
+    def __init__(
+        self, operation: Operation, result: Any, given_back: int | None, carries: bool, numbers: Sequence[int]
+    ):
         self.operation = operation
         self.result = result
-        self.descends = descends
-        """True if an operand depends on the change, and the result on what was written over the changed values."""
+        self.given_back = given_back
+        """Which of its operands it returned, which the model then has under two names; None if it made the result."""
+        self.changed = 0
+        """How many operands depend on the change, of an operation behind one that writes over the changed values."""
         self.carries = carries
         """True if the result depends on the model's input, and so has its batch dimension."""
         self.numbers = numbers
@@ -89,7 +93,7 @@ class Recorder(WatchingMode):
         with torch._C.DisableTorchFunction():
             self.begun, self.overwritten = _storage(output), False
         for op in self.ops:
-            op.descends = False
+            op.changed = 0
 
     def need(self, value: Any) -> None:
         """The tensors in this value are read in every replay."""
@@ -156,7 +160,11 @@ class Recorder(WatchingMode):
             return returned
         self.forks = self.forks or (descends and any(True for _ in _python_values(result)))
         numbers = () if carries else whole_numbers((args, kwargs))
-        op = RecordedOp(func, mapped(torch.detach, result), descends and self.overwritten, carries, numbers)
+        given_back = next(
+            (number for number, tensor in enumerate(operands) if written is None and tensor is result), None
+        )
+        op = RecordedOp(func, mapped(torch.detach, result), given_back, carries, numbers)
+        op.changed = sum(tensor in self.changed for tensor in operands) if self.overwritten else 0
         self.ops.append(op)
         if descends:
             for tensor in operands:
