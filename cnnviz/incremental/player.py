@@ -119,6 +119,7 @@ class Player(WatchingMode):
         """The result of a batch norm whose convolution has its factors in the weights already."""
         convolution, norms = self.convolved[args[0]], self.chunk.cache.norms
         if convolution in norms:
+            del self.convolved[args[0]]  # a second batch norm is computed
             result: Tensor = args[0]
             if isinstance(result, Region):
                 part = self.chunk.region(op, result.boxes, result.inside)

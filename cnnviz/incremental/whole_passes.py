@@ -113,7 +113,9 @@ class WholePasses:
             if calls != wanted:
                 return None
             with torch._C.DisableTorchFunction():
-                copy = changed if isinstance(changed, Region) else changed.clone()  # what follows may write in place
+                # what follows may write in place, and may look at strides, also at that of a batch of one
+                ordinary = torch.contiguous_format
+                copy = changed if isinstance(changed, Region) else changed.clone(memory_format=ordinary)
             if player is not None and self.record is not None:
                 player.begin(copy, self.change.origin(self.record.output))
             return copy

@@ -605,6 +605,39 @@ def test_a_model_that_writes_a_view_or_a_copy_is_recorded_as_it_is(
         assert evaluators[-1].trusted
 
 
+def test_of_two_batch_norms_in_a_row_both_count(evaluators: list[Evaluator]) -> None:
+    """The first one is folded into the convolution; the second one is not."""
+    net = randomized(nn.Sequential(CONV[2](3, 4, 3), NORM[2](4), NORM[2](4), nn.Flatten(), nn.Linear(4 * 9 * 18, 3)))
+    inputs = torch.randn(1, 3, 11, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    run = Run(net.eval(), inputs, torch.tensor([1]))
+    found, plain = scores_both_ways(run, random_boxes(20, (11, 20)))
+    torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-9)
+    assert evaluators[-1].trusted
+
+
+class AddsItsShuffle(nn.Module):
+    """Torch refuses to add a tensor to a view of it whose strides differ, be it only that of a batch of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Conv2d(3, 2, 3), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.layer(x)
+        shuffled = maps.view(len(x), 2, 1, *maps.shape[2:]).transpose(1, 2).reshape(maps.shape)
+        return self.head(shuffled.add_(maps).mean((2, 3)))
+
+
+def test_variants_of_a_layer_lie_in_memory_as_its_output() -> None:
+    net = randomized(AddsItsShuffle())
+    inputs = torch.randn(2, 3, 6, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    run = Run(net, inputs, torch.tensor([1, 2]))
+    variants = torch.randn(3, *run.activation("layer").shape, dtype=torch.float64)
+    found = run.scores_from("layer", 3, lambda start, stop, item: variants[start:stop, item])
+    expected = net.head(2 * variants.mean((3, 4)))[:, [0, 1], [1, 2]]
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-9, atol=1e-9)
+
+
 class Output(OrderedDict[str, Tensor]):
     """As Hugging Face's models answer."""
 
