@@ -19,6 +19,7 @@ from cnnviz.engine.validation import check_finite
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.formulas.attribution import ConfiguredAttribution
 from cnnviz.formulas.expr import Expr, plan
+from cnnviz.formulas.layer_fusion import MapWarning, layer_maps
 from cnnviz.formulas.terms import noted
 from cnnviz.registry.configured import name_of
 from cnnviz.registry.protocols import Attribution
@@ -109,6 +110,13 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> list[Explanation]:
     if len(shape) not in {rank, rank if own is None else 2 + len(own)} or len(values) != len(run.inputs):
         raise ValueError(f"{recipe} gave {tuple(shape)}; {expected}")
     check_finite(values, f"what {recipe} gives")
+    if not bool(values.any()) and not _reads_maps(method):  # of a layer's map it is said why it is zero
+        warnings.warn(
+            f"{recipe} is zero everywhere: the score does not change, a channel is not active, or gradients do not "
+            "vary; choose another target, layer or channel",
+            MapWarning,
+            stacklevel=2,
+        )
     values = values.clone() if values.data_ptr() == run.inputs.data_ptr() else values.detach()
     notes = _notes(run, method)
     whole = Explanation(
@@ -136,6 +144,11 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> list[Explanation]:
         )
         for number, part in enumerate(apart(values))
     ]
+
+
+def _reads_maps(method: Any) -> bool:
+    """True for a formula with maps of layers in it."""
+    return isinstance(method, layer_maps) or (isinstance(method, Expr) and any(map(_reads_maps, method.parts())))
 
 
 def _notes(run: Run, method: Any) -> dict[str, Tensor]:
