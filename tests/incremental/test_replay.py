@@ -185,6 +185,13 @@ class GoesOnWithWhatIsGivenBack(Small):
         return self.classify(self.after(maps) * early)
 
 
+class WritesWhatIsGivenBack(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        early = self.early(x)
+        self.dropout(early).mul_(0.5)
+        return self.classify(self.after(self.layer(early)) * early)
+
+
 class Reshapes(Small):
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = self.early(x).shape
@@ -206,7 +213,7 @@ class SmallestBatch(Small):
 
 STRAIGHT = (
     *(SkipsAround, CallsTwice, WritesAfter, FillsACanvas, WritesOverWhatWasRead, DropsNothing),
-    *(GoesOnWithWhatIsGivenBack, Reshapes, SmallestBatch),
+    *(GoesOnWithWhatIsGivenBack, WritesWhatIsGivenBack, Reshapes, SmallestBatch),
 )
 
 
