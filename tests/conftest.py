@@ -112,7 +112,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 CROSSED = ("tests/faults/", "tests/promises/test_faults.py", "tests/testing/test_registered.py")
 """Files that ask every method in every situation."""
-SHARE = 4
+SHARE = 8
 
 
 def pytest_collection_finish() -> None:
