@@ -6,6 +6,7 @@ small.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any, TypeVar
@@ -94,14 +95,18 @@ def special_or_plain(
         if is_out_of_memory(error):
             raise
         failure = error
-    result = plain()
+    traceback.clear_frames(failure.__traceback__)  # which hold the tensors of the pass that failed
     try:
-        special()
-    except refusals as error:
-        if is_out_of_memory(error):
-            raise
-        return result, False
-    raise failure
+        result = plain()
+        try:
+            special()
+        except refusals as error:
+            if is_out_of_memory(error):
+                raise
+            return result, False
+        raise failure
+    finally:
+        del failure  # its traceback holds this frame
 
 
 def _step(values: Tensor) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
@@ -36,7 +37,7 @@ _numbering = threading.Lock()
 _WAITING = ("threading", "queue", "concurrent.futures", "multiprocessing")
 
 
-class Setting:
+class Setting(ABC):
     """What torch has once for all threads: the first loan that holds it changes it, and the last one restores it."""
 
     def __init__(self) -> None:
@@ -44,25 +45,26 @@ class Setting:
         self.inside: set[Loan] = set()
 
     def enter(self, loan: Loan) -> None:
+        """Held by one more loan."""
         with self.lock:
             self.inside.add(loan)
             self.change()
 
     def leave(self, loan: Loan) -> None:
-        """May be interrupted and called again."""
+        """No longer held by this loan. May be interrupted and called again."""
         if loan in self.inside:
             with self.lock:
                 if self.inside == {loan}:
                     self.restore()
                 self.inside.discard(loan)
 
+    @abstractmethod
     def change(self) -> None:
         """Does nothing where it is changed already."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self) -> None:
         """May follow a change that was interrupted; may be interrupted and called again."""
-        raise NotImplementedError
 
 
 class Loan:

@@ -21,17 +21,8 @@ _OF_EACH_VALUE = (
 
 _GETTERS = {
     *("size", "dim", "ndimension", "numel", "nelement", "stride", "element_size", "storage_offset", "__len__"),
-    *(
-        "register_hook",
-        "retain_grad",
-        "get_device",
-        "is_contiguous",
-        "is_floating_point",
-        "is_complex",
-        "is_signed",
-        "is_pinned",
-        "is_inference",
-    ),
+    *("get_device", "is_contiguous", "is_floating_point", "is_complex", "is_signed", "is_pinned", "is_inference"),
+    *("register_hook", "retain_grad"),
 }
 _TENSOR_ATTRIBUTES = {"T", "mT", "H", "mH", "data", "real", "imag"}
 _ASSIGNING = {"and", "or", "xor", "lshift", "rshift", "floordiv", "mod"}  # the others come as add_ and the like

@@ -77,4 +77,4 @@ def _told(kind: Any) -> str:
         return f"a list of these: {_told(arguments[0])}"
     if kind is str:
         return "a string"
-    return "None" if kind is types.NoneType else _NUMBERS[kind]
+    return "None" if kind is types.NoneType else _NUMBERS.get(kind, getattr(kind, "__name__", str(kind)))

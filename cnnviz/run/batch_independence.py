@@ -45,8 +45,11 @@ def _found(passes: Passes, unit: int) -> bool:
         return False
     if isinstance(passes.model, BlackBox) and passes.model.batch_size == 1:
         return True  # it never sees two
+
+    def found() -> bool:
+        return _are_kept_apart(passes, unit) and _is_as_alone(passes, unit)
+
     # where the model can't be observed, or does not take such inputs, each input is asked by itself
-    found = lambda: _are_kept_apart(passes, unit) and _is_as_alone(passes, unit)  # noqa: E731
     apart, _ = special_or_plain(found, lambda: False)
     return apart
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from nets import CONV, NORM, AveragingNet, FlatteningNet, randomized, scores, slopes, tiny_inputs
+from struck import interrupted
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import _cur_sdpa_kernel_backends
@@ -318,31 +318,12 @@ def test_an_exception_inside_of_torchs_contexts_leaves_no_forward_derivatives(ki
     net = net.double().eval()
     expected, kernels = explain(net, inputs, "fullgrad", target=1).values, _cur_sdpa_kernel_backends()
 
-    def interrupted(line: int) -> bool:
-        """Raises at the so manieth line of torch's contexts; False where there are fewer."""
-        left = line
-
-        def count(frame: Any, event: str, arg: Any) -> Any:
-            nonlocal left
-            if event == "line" and frame.f_code.co_filename.endswith(("forward_ad.py", "attention/__init__.py")):
-                left -= 1
-                if left == 0:
-                    sys.settrace(None)
-                    raise kind("injected")
-            return count
-
-        others = sys.gettrace()
-        sys.settrace(lambda frame, event, arg: count)
-        try:
-            explain(net, inputs, "fullgrad", target=1)
-        except kind:
-            pass
-        finally:
-            sys.settrace(others)
-        return left <= 0
+    def in_contexts(frame: Any) -> bool:
+        named: str = frame.f_code.co_filename
+        return named.endswith(("forward_ad.py", "attention/__init__.py"))
 
     line = 1
-    while interrupted(line):
+    while interrupted(lambda: explain(net, inputs, "fullgrad", target=1), line, kind, in_contexts):
         assert forward_ad._current_level == -1, line
         assert _cur_sdpa_kernel_backends() == kernels, line
         line += 1 + line // 30

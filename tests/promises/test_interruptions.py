@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import linecache
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from nets import tiny_inputs
+from struck import interrupted
 from torch import Tensor, nn
 from torch._dynamo import eval_frame
 from torch.utils.checkpoint import CheckpointFunction
@@ -22,9 +21,6 @@ from cnnviz import explain, synthesize
 from cnnviz.engine import forward
 from cnnviz.engine.checkpointing import reentrant_checkpoints_set_aside
 from cnnviz.testing.state_snapshot import equal, state
-
-NEVER_STRUCK = re.compile(r"\s*(try:|with (self\.lock|self\._lock|_numbering|_one_at_a_time|_kernels|_filters)\b)")
-"""Lines where a trace may strike, and a signal never does: where a lock is taken or given back, and at a try."""
 
 SIGNALS = """
 import json, random, signal, sys, time, torch
@@ -95,32 +91,6 @@ ASKED: dict[str, Callable[[nn.Module, Tensor], object]] = {
     "folded": lambda net, inputs: explain(net, inputs, "integrated_gradients", steps=2, target=1),
     "class_image": lambda net, inputs: synthesize(net, "class_image", target=1, size=(5, 6), steps=2),
 }
-
-
-def interrupted(
-    ask: Callable[[], object], line: int, kind: type[BaseException], where: Callable[[Any], bool] = lambda frame: True
-) -> bool:
-    """Ask, and raise at the so manieth line of Python that lies there; False where there are fewer."""
-    left = line
-
-    def count(frame: Any, event: str, arg: Any) -> Any:
-        nonlocal left
-        if event == "line" and where(frame):
-            left -= 1
-            if left <= 0 and not NEVER_STRUCK.match(linecache.getline(frame.f_code.co_filename, frame.f_lineno)):
-                sys.settrace(None)
-                raise kind("injected")
-        return count
-
-    others = sys.gettrace()
-    sys.settrace(lambda frame, event, arg: count)
-    try:
-        ask()
-    except BaseException:
-        pass
-    finally:
-        sys.settrace(others)
-    return left <= 0
 
 
 # the error may strike in what torch calls when a tensor goes, where nobody can catch it

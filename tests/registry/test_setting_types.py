@@ -81,8 +81,14 @@ def test_a_setting_for_a_formula_takes_a_name_a_method_and_a_formula() -> None:
 
 def test_the_message_says_what_the_setting_takes() -> None:
     @metric
-    def mine(steps: int = 8, by: Ways = "one", at: Sequence[int] | None = None, name: Annotated[str, 0] = "") -> Any:
-        return steps, by, at, name
+    def mine(
+        steps: int = 8,
+        by: Ways = "one",
+        at: Sequence[int] | None = None,
+        name: Annotated[str, 0] = "",
+        maps: Sequence[Tensor] = (),
+    ) -> Any:
+        return steps, by, at, name, maps
 
     def said(**given: Any) -> str:
         with pytest.raises(TypeError) as caught:
@@ -92,6 +98,7 @@ def test_the_message_says_what_the_setting_takes() -> None:
     assert said(steps="word") == "mine: steps is 'word'; give an integer"
     assert said(by=2) == "mine: by is 2; give 'one' or 'two'"
     assert said(at=torch.float16) == "mine: at is a dtype; give a list of these: an integer, or None"
+    assert said(maps=3) == "mine: maps is 3; give a list of these: Tensor"
     assert said(name=None) == "mine: name is None; give a string"
 
 

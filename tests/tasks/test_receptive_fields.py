@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import linecache
-import sys
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from nets import CONV, POOL
+from struck import interrupted
 from torch import Tensor, nn
 
 from cnnviz.tasks import receptive_field
@@ -189,35 +188,13 @@ def test_an_exception_while_kernels_are_chosen_leaves_the_choice(written: nn.Mod
     def chosen() -> tuple[bool, bool]:
         return torch._C._get_nnpack_enabled(), torch._C._get_cudnn_enabled()
 
-    def interrupted(line: int) -> bool:
-        """Raises at the so manieth line that chooses; False where there are fewer."""
-        left = line
-
-        def count(frame: Any, event: str, arg: Any) -> Any:
-            nonlocal left
-            names = ("_direct_kernels", "_enable", "flags", "set_flags", "__enter__", "__exit__")
-            files = ("receptive_fields.py", "nnpack/__init__.py", "contextlib.py")
-            if event == "line" and frame.f_code.co_name in names and frame.f_code.co_filename.endswith(files):
-                left -= 1
-                # a signal strikes neither where a lock is taken or given back nor at a try, where a trace would
-                text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-                if left <= 0 and text not in ("with _kernels:", "try:"):
-                    sys.settrace(None)
-                    raise kind("injected")
-            return count
-
-        others = sys.gettrace()
-        sys.settrace(lambda frame, event, arg: count)
-        try:
-            receptive_field(written, torch.zeros(1, 3, 9, 9), "stem", (2, 2))
-        except kind:
-            pass
-        finally:
-            sys.settrace(others)
-        return left <= 0
+    def choosing(frame: Any) -> bool:
+        names = ("_direct_kernels", "_enable", "flags", "set_flags", "__enter__", "__exit__")
+        files = ("receptive_fields.py", "nnpack/__init__.py", "contextlib.py")
+        return frame.f_code.co_name in names and frame.f_code.co_filename.endswith(files)
 
     before, line = chosen(), 1
-    while interrupted(line):
+    while interrupted(lambda: receptive_field(written, torch.zeros(1, 3, 9, 9), "stem", (2, 2)), line, kind, choosing):
         assert chosen() == before, line
         line += 1
     assert line > 10
