@@ -54,7 +54,7 @@ class ItemTraces:
         self.lost = any(trace.lost for trace in self.traces)
         self.layout_read = any(trace.layout_read for trace in self.traces)
         self.apart, self.reads = False, True
-        self.bytes = sum(trace.bytes for trace in self.traces)
+        self.size = first.size
         self.spent, self.output_dtype = False, first.output_dtype
 
     def activation(self, site: Site) -> Tensor:

@@ -60,7 +60,9 @@ class OperationObserver(WatchingMode):
         self.watch: Callable[[Any, Any], None] | None = None
         """Called before every operation."""
         self.bytes = 0
-        """Size of the operations' outputs."""
+        """Of the outputs of all operations."""
+        self.largest = 0
+        """Bytes of the largest output."""
         self.switched = {operation for rule in rules for operation in rule.backwards}
         reading = [rule for rule in rules if rule.reads_input or rule.compares]
         self.reads_input = {operation for rule in reading for operation in rule.backwards}
@@ -109,8 +111,7 @@ class OperationObserver(WatchingMode):
             self.disguises.see(func, args, output)
         if isinstance(output, Tensor):
             size = output.numel() * output.element_size()
-            # what a graph keeps adds up; without one an output goes when the next but one is there
-            self.bytes = self.bytes + size if output.grad_fn is not None else max(self.bytes, 3 * size)
+            self.bytes, self.largest = self.bytes + size, max(self.largest, size)
         return output
 
     def _looks_inside(self, whole: Composite) -> bool:

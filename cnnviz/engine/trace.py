@@ -21,7 +21,6 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
-from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.forward import Head, forward, layer_tensor, never_ran
 from cnnviz.engine.graph_watch import GraphWatch
 from cnnviz.engine.implicit_biases import Biases
@@ -33,13 +32,12 @@ from cnnviz.engine.model_inputs import AnyInputs, ModelInputs
 from cnnviz.engine.nested import mapped, tensors
 from cnnviz.engine.operand_record import OperandRecord, saving_nothing
 from cnnviz.engine.operation_observer import OperationObserver
+from cnnviz.engine.pass_size import PassSize
 from cnnviz.engine.speed.compilation import Compiled
 from cnnviz.engine.speed.memory_format import ORDINARY
 from cnnviz.engine.switch import Switchboard
 
 _HALVES = (torch.bfloat16, torch.float16)
-
-UNSEEN = 24  # bytes of all outputs of a network, for each byte of its input, where nobody sees them
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,6 @@ class Trace:
     ):
         inputs = ModelInputs.of(inputs)
         self.model_name = type(model).__name__
-        self._unseen = isinstance(model, BlackBox)
         self.activations: dict[Site, Tensor] = {}
         self.counts: dict[str, int] = {}
         """How often each requested layer was called."""
@@ -186,10 +183,10 @@ class Trace:
                 self.score_layers = {name: self.ordinary(tensor) for name, tensor in self.score_layers.items()}
 
     @property
-    def bytes(self) -> int:
-        """Size of all operations' outputs, if the request has ``size``; of a black box as much as is usual."""
-        usual = UNSEEN * self.input.numel() * self.input.element_size() if self._unseen else 0
-        return max(usual, self._observer.bytes)
+    def size(self) -> PassSize:
+        """How many bytes each input takes, if the request has ``size``."""
+        items = max(1, len(self.input))
+        return PassSize(-(-self._observer.bytes // items), -(-self._observer.largest // items))
 
     def ordinary(self, value: Any) -> Any:
         """Tensors, also in tuples, lists and dicts, in the ordinary memory format, and no less precise than the input.

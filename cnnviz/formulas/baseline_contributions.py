@@ -12,7 +12,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cnnviz.engine import batching
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.layers import INPUT
 from cnnviz.formulas.expectation import Points, RunningMean, by_variant
@@ -42,16 +41,18 @@ class along(Expr):
     def compute(self, run: Run) -> Tensor:
         items, needed, mean = len(run.inputs), plan(self.of), RunningMean()
 
-        def step(start: int, stop: int) -> int:
+        def step(start: int, stop: int) -> None:
             nonlocal mean
             begins, points = self.ways.draw(run, start, stop)
-            folded = run.in_chunk(points, needed, size=start == 0)
+            folded = run.in_chunk(points, needed)
             values = by_variant(self.of(folded), items) * (run.inputs - begins)
             mean = mean.plus(values, [1 / self.ways.count] * (stop - start))
-            return folded.variants_at_once(items) if start == 0 else 0
 
-        batching.in_chunks(self.ways.count, step)
+        run.in_chunks(self.ways.count, step)
         return mean.result()
+
+    def plan(self) -> Plan:
+        return Plan(variants=True)
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,7 +72,7 @@ class compared(Expr):
         return values.contiguous().to(torch.promote_types(run.inputs.dtype, torch.float32))
 
     def plan(self) -> Plan:
-        return Plan(gradients=frozenset({(self.rule, INPUT)}))
+        return Plan(gradients=frozenset({(self.rule, INPUT)}), variants=self.baselines.count > 1)
 
     def baseline_score(self) -> Expr:
         """The mean score of the baselines, (N,), which the same passes give."""
@@ -98,7 +99,7 @@ class _comparison(Expr):
         # where several questions read one pass, its operations are more than those of one question
         mean, repeated = RunningMean(), {} if run.plan.again else {1: run}
 
-        def step(start: int, stop: int) -> int:
+        def step(start: int, stop: int) -> None:
             nonlocal mean
             begins, copies = self.baselines.draw(run, start, stop), stop - start
             if copies not in repeated:
@@ -110,8 +111,7 @@ class _comparison(Expr):
             values = by_variant(inputs.gradient(INPUT, self.rule, reference=baselines), items) * (run.inputs - begins)
             scores = by_variant(baselines.score, items)
             mean = mean.plus(torch.cat([scores[..., None], values.flatten(2)], 2), weights[start:stop])
-            # the graph of the inputs stays while their baselines pass
-            return max(1, run.variants_at_once(items) // 2) if start == 0 else 0
 
-        batching.in_chunks(self.baselines.count, step)
+        # the graph of the inputs stays while their baselines pass
+        run.in_chunks(self.baselines.count, step, graphs=2)
         return mean.result()

@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from cnnviz.engine import batching
 from cnnviz.formulas.expr import Expr, plan
 from cnnviz.run.plan import Plan
 from cnnviz.run.run import Run
@@ -52,7 +51,7 @@ class over(Expr):
             raise ValueError(f"{self.points!r} has no points; it needs at least one")
 
     def plan(self) -> Plan:
-        return Plan(elsewhere=frozenset({self}))
+        return Plan(elsewhere=frozenset({self}), variants=True)
 
     def compute(self, run: Run) -> Tensor:
         together = [
@@ -66,14 +65,13 @@ class over(Expr):
         gathered = {other: RunningVariance() if other.reduce == "variance" else RunningMean() for other in together}
         needed = plan(*(other.of for other in together))
 
-        def step(start: int, stop: int) -> int:
-            folded = run.in_chunk(self.points.draw(run, start, stop), needed, size=start == 0)
+        def step(start: int, stop: int) -> None:
+            folded = run.in_chunk(self.points.draw(run, start, stop), needed)
             values = {other: by_variant(other.of(folded), items) for other in together}
             # all of them or, where memory runs out, none: the chunk is taken again then
             gathered.update({other: gathered[other].plus(part, weights[start:stop]) for other, part in values.items()})
-            return folded.variants_at_once(items) if start == 0 else 0
 
-        batching.in_chunks(self.points.count, step)
+        run.in_chunks(self.points.count, step)
         run.answers.update((other, gathered[other].result()) for other in together)
         return run.answers[self]
 

@@ -125,17 +125,19 @@ class procedure(Expr):
     """A step that no formula expresses: any function of the run.
 
     ``needs`` are formulas whose parts it will ask for, ``elsewhere`` those that it will ask for at other inputs.
+    ``variants`` says that it asks for many variants of the inputs, as by ``run.scores_of``.
     """
 
     func: Callable[[Run], Tensor]
     needs: tuple[Expr, ...] = ()
     elsewhere: tuple[Expr, ...] = ()
+    variants: bool = False
 
     def compute(self, run: Run) -> Tensor:
         return self.func(run)
 
     def plan(self) -> Plan:
-        return plan(*self.needs) | Plan(again=True)
+        return plan(*self.needs) | Plan(again=True, variants=self.variants)
 
     def text(self, write: Callable[[Any], str]) -> str:
         return f"procedure({getattr(self.func, '__name__', self.func)!s})"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cnnviz.engine import batching
 from cnnviz.engine.agreement import Departed, special_or_plain
+from cnnviz.engine.device_policy import CPU, DevicePolicy
 from cnnviz.incremental.boxes import grouped
 from cnnviz.incremental.change import Change, Query
 from cnnviz.incremental.recorded_pass import RecordedPass, recorded
@@ -34,11 +35,11 @@ class Evaluator:
     """Scores of the variants of one input after the other.
 
     Args:
-        memory: bytes that one chunk may take; None for a share of what is free.
+        policy: of the device, which says how many variants are replayed at once.
     """
 
-    def __init__(self, memory: int | None = None):
-        self.memory = memory
+    def __init__(self, policy: DevicePolicy = CPU):
+        self.policy = policy
         self.trusted: bool | None = None
         """True if incremental scores agree with those of whole passes; None if not known yet."""
         self.operations = 0
@@ -112,7 +113,7 @@ class Evaluator:
         """How many variants are replayed together."""
         if record.forks or record.apart is False:
             return 1
-        fitting = batching.variants_of(record.device, self.memory, self._largest)
+        fitting = self.policy.items_replayed(self._largest)
         return fitting if record.apart or fitting == 1 or query.apart(min(fitting, MOST_TRIED)) else 1
 
     def _rehearse(self, replay: Replay) -> bool | None:
@@ -163,7 +164,7 @@ class Evaluator:
             def step(start: int, stop: int, group: Group = group) -> None:
                 parts.append(scores_of(group, slice(start, stop)))
 
-            batching.in_chunks(len(group.numbers), step, at_once)
+            batching.in_chunks(len(group.numbers), step, lambda: at_once)
         order, scores = torch.cat([group.numbers for group in groups]), torch.cat(parts)
         return torch.empty_like(scores).index_copy_(0, order.to(scores.device), scores)
 

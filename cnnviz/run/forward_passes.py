@@ -13,6 +13,7 @@ from torch import nn
 from cnnviz.engine.agreement import special_or_plain
 from cnnviz.engine.item_traces import ItemTraces, Unjoinable
 from cnnviz.engine.model_inputs import ModelInputs
+from cnnviz.engine.pass_size import remember_size
 from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
 from cnnviz.engine.switch import Switchboard
 from cnnviz.engine.trace import PassOptions, Trace, TraceRequest
@@ -39,6 +40,12 @@ class ForwardPasses:
 
     def of(self, request: TraceRequest, *, by_items: bool = False) -> Trace | ItemTraces:
         """A pass of the batch; of each input by itself for ``by_items``, or where Python reads values of the batch."""
+        trace = self._joint(request, by_items)
+        if request.size:
+            remember_size(self.model, self.inputs, self.options.precision, trace.size)
+        return trace
+
+    def _joint(self, request: TraceRequest, by_items: bool) -> Trace | ItemTraces:
         trace: Trace | ItemTraces | None = None if by_items else self._of(self.inputs, request)
         if trace is not None and not trace.reads:
             return trace

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -12,7 +11,9 @@ from torch import Tensor
 
 from cnnviz.engine import batching
 from cnnviz.engine.black_box import BlackBox
+from cnnviz.engine.device_policy import DevicePolicy, policy_of
 from cnnviz.engine.layers import INPUT, InputPlace, Site
+from cnnviz.engine.pass_size import PassSize, size_of
 from cnnviz.engine.validation import check_finite
 from cnnviz.incremental.boxes import Boxes
 from cnnviz.incremental.change import Change, Query
@@ -27,40 +28,35 @@ Values = Callable[[Sequence[int], int], Iterable[Tensor]]
 
 def scores_of_inputs(passes: Passes, count: int, draw: Callable[[int, int], Tensor]) -> Tensor:
     """Scores of ``count`` variants of the batch, (count, N), in chunks; see ``Run.scores_of``."""
-    items, options = len(passes.inputs[0]), passes.question.options
+    items = len(passes.inputs[0])
     scores: list[Tensor] = []
     parts = [slice(0, items)]  # of the batch, where it is too large to be passed at once
 
-    def step(start: int, stop: int) -> int:
+    def fitting() -> int | None:
         nonlocal parts
+        at_once = _items_at_once(passes, lambda policy, size: policy.items_without_graph(size.largest))
+        if at_once is not None and at_once < items and is_independent(passes):
+            parts = [slice(first, first + at_once) for first in range(0, items, at_once)]
+        return at_once and max(1, at_once // items)
+
+    def step(start: int, stop: int) -> None:
         variants = draw(start, stop)
         batches = [passes] if len(parts) == 1 else [passes.of(part) for part in parts]
-        passed = [in_chunk(batch, variants[:, part], start == 0) for batch, part in zip(batches, parts, strict=True)]
+        passed = [in_chunk(batch, variants[:, part]) for batch, part in zip(batches, parts, strict=True)]
         scores.append(torch.cat([run.score().detach().view(stop - start, -1) for run in passed], 1))
-        if start:
-            return 0
-        largest = max(1, math.ceil(passed[0].trace.bytes / (3 * items)))
-        fitting = batching.passed_at_once(passes.inputs[0].device, options.memory, largest)
-        if passed[0].trace.apart is False or not passed[0].trace.bytes:
-            return 1  # where the pass could not be observed, it is not known how many fit
-        if fitting < items and is_independent(passed[0]):
-            parts = [slice(first, first + fitting) for first in range(0, items, fitting)]
-        return max(1, fitting // items)
 
-    batching.in_chunks(count, step)
+    batching.in_chunks(count, step, fitting)
     return torch.cat(scores) if scores else passes.score().detach().new_empty(0, items)
 
 
-def in_chunk(
-    passes: Passes, variants: Tensor, size: bool = False, plan: Plan | None = None, *, at_least: int = 1
-) -> Passes:
+def in_chunk(passes: Passes, variants: Tensor, plan: Plan | None = None, *, at_least: int = 1) -> Passes:
     """The question about variants of the batch, (K, N, C, *spatial), that pass through the model together.
 
-    ``size`` measures the bytes of the pass. Raises ``OneByOne`` if variants change each other's scores, unless there
-    are only ``at_least`` of them.
+    Raises ``OneByOne`` if variants change each other's scores, unless there are only ``at_least`` of them.
     """
     number, known = len(variants), passes.apart_in_chunks
-    chunk = passes.at(variants.flatten(0, 1), plan, size=size or (number > at_least and number not in known))
+    observed = (number > at_least and number not in known) or _size(passes) is None
+    chunk = passes.at(variants.flatten(0, 1), plan, size=observed)
     if number > at_least and number not in known:
         known[number] = are_apart(chunk, len(passes.inputs[0]))
     if not known.get(number, True):
@@ -92,7 +88,7 @@ def scores_of_changes(
     where = None if boxes is None else Boxes.of(boxes, (first if made_of is None else made_of).shape[2:])
     if at_input and (isinstance(passes.model, BlackBox) or not is_independent(passes)):
         return scores_of_inputs(passes, count, partial(_changed, first, count, values, where))
-    evaluator = Evaluator(options.memory)
+    evaluator = Evaluator(policy_of(first.device, options.memory))
     scores = score.new_empty(count, len(first))
     for item in range(len(first)):
         one = passes.of(slice(item, item + 1))
@@ -130,13 +126,25 @@ def _query(passes: Passes) -> Query:
     )
 
 
-def variants_at_once(passes: Passes, items: int) -> int:
-    """How many variants of a batch of ``items`` fit the memory budget with a graph, judged by these passes."""
-    first, options = passes.inputs[0], passes.question.options
-    if passes.trace.apart is False or not passes.trace.bytes:
+def variants_at_once(passes: Passes, graphs: int = 1) -> int | None:
+    """How many variants of the batch fit the memory budget ``graphs`` times with a graph; None if not known yet."""
+    at_once = _items_at_once(passes, lambda policy, size: policy.items_with_graph(size.total))
+    return at_once and max(1, at_once // (len(passes.inputs[0]) * graphs))
+
+
+def _items_at_once(passes: Passes, fitting: Callable[[DevicePolicy, PassSize], int]) -> int | None:
+    """How many inputs are passed at once; None where the size of a pass is not known yet."""
+    size = _size(passes)
+    if size is None:
+        return None
+    mixed = passes.asked_by_items or (passes.is_measured and passes.trace.apart is False)
+    if mixed or not size.total:  # where the pass could not be observed, it is not known how many fit
         return 1
-    per_item = math.ceil(passes.trace.bytes / len(first))
-    return max(1, batching.items_at_once(first.device, options.memory, per_item) // items)
+    return fitting(policy_of(passes.inputs[0].device, passes.question.options.memory), size)
+
+
+def _size(passes: Passes) -> PassSize | None:
+    return size_of(passes.model, passes.inputs, passes.question.options.precision)
 
 
 def _beside(one: Passes, copies: int) -> bool:

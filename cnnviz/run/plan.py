@@ -24,6 +24,8 @@ class Plan:
     """Formulas that are evaluated at other inputs, and may share those evaluations."""
     references: frozenset[Rule] = frozenset()
     """Rules that compare another pass with this one, which has no gradients of its own then."""
+    variants: bool = False
+    """True if variants of the inputs are passed in chunks, so that the size of a pass is worth knowing."""
 
     @property
     def scores_only(self) -> bool:
@@ -39,4 +41,5 @@ class Plan:
             self.again or other.again,
             self.elsewhere | other.elsewhere,
             self.references | other.references,
+            self.variants or other.variants,
         )

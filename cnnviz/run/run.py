@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine import batching
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.item_traces import ItemTraces
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, Site
 from cnnviz.engine.model_inputs import ModelInputs, plain
+from cnnviz.engine.pass_size import size_of
 from cnnviz.engine.trace import Trace
 from cnnviz.run import perturbation
 from cnnviz.run.layer_reader import LayerReader
@@ -55,7 +57,8 @@ class Run:
             inputs = ModelInputs((plain(inputs), *map(plain, others)))
         question = Question(target, options or RunOptions(), len(inputs.first))
         plan = (plan or Plan()) | Plan(score_layers=question.layers)
-        self._begin(Passes(model, inputs, question, plan), 1)
+        measured = plan.variants and size_of(model, inputs, question.options.precision) is None
+        self._begin(Passes(model, inputs, question, plan, size=measured), 1)
 
     def _begin(self, passes: Passes, copies: int, chosen: dict[str, int] | None = None) -> None:
         self._passes = passes
@@ -243,26 +246,30 @@ class Run:
         alone = reading is not None and not reading.batch_first
         return perturbation.scores_of_changes(passes, site, count, values, alone=alone)
 
-    def in_chunk(self, variants: Tensor, plan: Plan | None = None, *, size: bool = False, at_least: int = 1) -> Run:
+    def in_chunks(self, count: int, step: Callable[[int, int], None], *, graphs: int = 1) -> None:
+        """Call ``step(start, stop)`` for chunks of ``count`` variants, as many at once as fit the memory budget.
+
+        The step passes its variants by :meth:`in_chunk`. Where memory runs out, or where variants change each other's
+        scores, smaller chunks are taken again: a step must not have changed anything before it is through. ``graphs``
+        is how many passes with a graph one step holds.
+        """
+        batching.in_chunks(count, step, lambda: perturbation.variants_at_once(self._passes, graphs))
+
+    def in_chunk(self, variants: Tensor, plan: Plan | None = None, *, at_least: int = 1) -> Run:
         """The same question about variants of the batch, (K, N, C, *spatial), in one pass; for a step of chunks.
 
         Raises ``cnnviz.engine.batching.OneByOne`` if variants change each other's scores, unless there are only
         ``at_least`` of them.
         """
-        passes = perturbation.in_chunk(self._passes, variants, size, plan, at_least=at_least)
+        passes = perturbation.in_chunk(self._passes, variants, plan, at_least=at_least)
         return _derived(passes, self.copies * len(variants))
 
-    def variants_at_once(self, items: int) -> int:
-        """How many variants of a batch of ``items`` fit the memory budget, judged by this run."""
-        return perturbation.variants_at_once(self._passes, items)
-
-    def at(self, inputs: Tensor, plan: Plan | None = None, *, size: bool = False) -> Run:
+    def at(self, inputs: Tensor, plan: Plan | None = None) -> Run:
         """The same question about other inputs, (K*N, C, *spatial): K variants, one whole batch after the other.
 
-        ``size`` measures the bytes of the pass, for :meth:`variants_at_once`. Raises ValueError for other numbers.
+        Raises ValueError for other numbers.
         """
-        passes = self._passes.at(inputs, plan, size=size)
-        return _derived(passes, self.copies * len(inputs) // len(self.inputs))
+        return _derived(self._passes.at(inputs, plan), self.copies * len(inputs) // len(self.inputs))
 
     def of(self, model: nn.Module) -> Run:
         """The same question put to a changed copy of the model, for the same classes."""

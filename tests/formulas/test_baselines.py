@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from cnnviz import attributions, explain
 from cnnviz.cli.method_options import converted
-from cnnviz.engine import batching
+from cnnviz.engine import device_policy
+from cnnviz.engine.device_policy import CPU
 from cnnviz.formulas import backgrounds, between
 from cnnviz.images.files import read_input
 from cnnviz.images.preprocessing import IMAGENET
@@ -196,7 +198,7 @@ def test_draws_depend_on_the_seed_and_their_number_alone(monkeypatch: pytest.Mon
     known = several(3, inputs)
     for name in EVERY[1:]:
         how: dict[str, Any] = {"target": TARGET, "baselines": known, "samples": 11}
-        monkeypatch.setattr(batching, "CPU_ITEMS", 64)
+        monkeypatch.setattr(device_policy, "CPU", replace(CPU, graph_items=64))
         found = explain(net, inputs, name, **how).values
         small = explain(net, inputs, name, memory=1, **how).values
         torch.testing.assert_close(small, found, rtol=0, atol=1e-12)
@@ -227,7 +229,7 @@ def test_a_baseline_is_one_more_pass_and_the_inputs_pass_serves_all_chunks(monke
     assert items == [1, 1]  # the question, of which the graph serves, and the baseline; the note asks for nothing more
     with counted(net) as items:
         explain(net, inputs, "deeplift_shap", target=1, baselines=known)
-    assert items == [1, 1, 2, 2, 2, 2, 1, 1]  # input and baseline; two copies, and their baselines; and for the last
+    assert items == [1, 2, 2, 2, 2, 2]  # the question; then two copies, and their baselines four times
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -236,14 +238,14 @@ def test_memory_does_not_grow_with_the_number_of_baselines(name: str) -> None:
     with counted(net := FlatteningNet()) as items:
         explain(net, inputs, name, target=1, baselines=known)
     assert sum(items) >= 100
-    assert max(items) <= batching.CPU_ITEMS
+    assert max(items) <= (CPU.graph_items or 0)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_any_budget_and_too_little_memory_give_the_same(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     inputs, known = tiny_inputs(items=1), several(9, tiny_inputs())
     small = explain(FlatteningNet(), inputs, name, target=1, baselines=known, memory=1).values
-    monkeypatch.setattr(batching, "CPU_ITEMS", 64)
+    monkeypatch.setattr(device_policy, "CPU", replace(CPU, graph_items=64))
     large = explain(FlatteningNet(), inputs, name, target=1, baselines=known).values
     torch.testing.assert_close(small, large, rtol=0, atol=1e-12)
     cramped = Cramped()

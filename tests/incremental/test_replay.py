@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,9 @@ from torchvision import models
 from torchvision.models.convnext import CNBlockConfig
 
 from cnnviz import explain
-from cnnviz.engine import batching
+from cnnviz.engine import device_policy
+from cnnviz.engine.batching import even
+from cnnviz.engine.device_policy import CPU
 from cnnviz.incremental.evaluator import Evaluator
 from cnnviz.incremental.replay import Replay
 from cnnviz.incremental.single_channel import with_one_channel_changed as added
@@ -456,7 +459,7 @@ class FailsForMany(SkipsAround):
 
 
 def test_what_fails_after_it_was_trusted_is_computed_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CPU_REPLAYED", 2**40)
+    monkeypatch.setattr(device_policy, "CPU", replace(CPU, replayed_bytes=2**40))
     found, expected, run = asked(FailsForMany(), "layer")
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
     assert all(replay.trusted for replay in replays(run))
@@ -552,7 +555,7 @@ def depth(layers: int) -> nn.Sequential:
 
 @pytest.mark.parametrize("place", [0, 5, 9])
 def test_what_precedes_the_layer_is_computed_once(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CPU_REPLAYED", 2**30)
+    monkeypatch.setattr(device_policy, "CPU", replace(CPU, replayed_bytes=2**30))
     net, inputs = depth(10), tiny_inputs(items=1)
     run = Run(net, inputs, TARGET[:1])
     with torch.no_grad():
@@ -580,7 +583,7 @@ def test_operations_grow_with_nothing_but_what_follows() -> None:
 
 @pytest.mark.parametrize("variants", [50, 400])
 def test_chunks_do_not_grow_with_the_number_of_variants(variants: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CPU_REPLAYED", 20_000)
+    monkeypatch.setattr(device_policy, "CPU", replace(CPU, replayed_bytes=20_000))
     net, inputs = depth(3), tiny_inputs()
     run = Run(net, inputs, TARGET)
     drawn: list[int] = []
@@ -596,7 +599,7 @@ def test_chunks_do_not_grow_with_the_number_of_variants(variants: int, monkeypat
     # for each input all of them once; two at first, and three of them for whole passes
     assert sum(drawn) <= 2 * (variants + 2 + 3)
     largest = 2 * 5 * 6 * 8  # bytes of one variant's output
-    assert max(drawn) == max(counted.batches) == 20_000 // largest
+    assert max(drawn) == max(counted.batches) == even(variants, 20_000 // largest)
     changed = torch.stack([change(7, 9, item) for item in range(2)], 1)
     expected = one_by_one(net, inputs, "0", changed, of_target)
     torch.testing.assert_close(found[7:9], expected, rtol=1e-10, atol=1e-12)
@@ -611,7 +614,7 @@ def test_a_replayed_operation_gives_8_mib_at_most_by_default() -> None:
             run.scores_from("0", 300, lambda start, stop, item: dimmed(kept[item], start, stop))
     assert all(replay.trusted for replay in replays(run))
     assert kept.nbytes == 64 * 2**10  # of one variant, at every convolution
-    assert max(counted.batches) == 128
+    assert max(counted.batches) == even(300, 128) == 100
 
 
 def test_a_budget_has_room_for_what_outputs_are_made_of() -> None:
@@ -625,7 +628,7 @@ def test_a_budget_has_room_for_what_outputs_are_made_of() -> None:
 
 
 def test_any_budget_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CPU_REPLAYED", 2**40)
+    monkeypatch.setattr(device_policy, "CPU", replace(CPU, replayed_bytes=2**40))
     found = []
     for budget in (1, 3000, None):
         with Convolutions() as counted:
@@ -635,7 +638,7 @@ def test_any_budget_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_out_of_memory_is_survived_by_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CPU_REPLAYED", 2**40)
+    monkeypatch.setattr(device_policy, "CPU", replace(CPU, replayed_bytes=2**40))
 
     class Cramped(SkipsAround):
         def forward(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from quick import quick
 from torch import Tensor, nn
 
 from cnnviz import Run, attributions, explain
-from cnnviz.engine import batching
+from cnnviz.engine.device_policy import DevicePolicy
 from cnnviz.objectives import channel
 from cnnviz.run.options import RunOptions
 
@@ -74,8 +74,8 @@ def test_scores_of_variants_are_those_of_each_batch_by_itself(
 def test_estimates_are_as_if_each_variant_was_asked_alone(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"target": 1, **quick(method)}
     found = explain(NormedByTheBatch(), tiny_inputs(2), method, **settings).values
-    monkeypatch.setattr(batching, "items_at_once", lambda *about: 1)
-    monkeypatch.setattr(batching, "passed_at_once", lambda *about: 2)  # the batch, which stays together
+    monkeypatch.setattr(DevicePolicy, "items_with_graph", lambda *about: 1)
+    monkeypatch.setattr(DevicePolicy, "items_without_graph", lambda *about: 2)  # the batch, which stays together
     alone = explain(NormedByTheBatch(), tiny_inputs(2), method, **settings).values
     torch.testing.assert_close(found, alone, rtol=1e-8, atol=1e-10)
 
@@ -143,9 +143,10 @@ def test_what_the_operations_prove_costs_no_pass_and_is_found_anew_for_each_ques
 
     assert passed() == [2, 12, 2], "a variant, which is measured, the others, and the first of these alone"
     model.norm = NormedByTheBatch().norm
-    assert passed() == [2] * 7
+    assert passed() == [2, 12, *[2] * 6], "together they change each other's scores"
     model.norm = Plain().norm
     assert passed() == [2, 12, 2]
+    assert passed() == [14, 2], "the size of a variant is known"
 
 
 class Fails(Plain):
@@ -237,14 +238,14 @@ def test_what_is_not_seen_is_tested_bit_by_bit(func: Callable[[Tensor], Tensor],
 
 def test_it_is_tested_once_for_each_question_and_size_of_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     model, every = Scripted(swish), variants(9, items=1)
-    monkeypatch.setattr(batching, "passed_at_once", lambda *about: 3)
+    monkeypatch.setattr(DevicePolicy, "items_without_graph", lambda *about: 3)
     with torch.no_grad():
         run = Run(model, tiny_inputs(2, 1), TARGET[:1])
         run.scores_of(len(every), lambda start, stop: every[start:stop])
         assert model.passed == [1, 3, *[3] * 5, 1, 3, 2, *[2] * 5, 1]
         model.passed.clear()
         run.scores_of(len(every), lambda start, stop: every[start:stop])
-        assert model.passed == [1, 3, 3, 2]
+        assert model.passed == [3, 3, 3]
 
 
 class DecidesInPython(Plain):

@@ -6,7 +6,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 import cnnviz
 from cnnviz import explain
-from cnnviz.engine import batching
+from cnnviz.engine import device_policy
+from cnnviz.engine.batching import even
+from cnnviz.engine.device_policy import CPU
 
 TARGET = [2, 0]
 CAMS = ("grad_cam", "grad_cam_plus_plus", "xgrad_cam", "hires_cam", "layer_cam", "eigen_cam", "eigen_grad_cam")
@@ -184,11 +186,11 @@ def test_maps_under_noise_share_their_passes(passes: Passes) -> None:
 def test_integrated_gradients_asks_each_point_once(
     passes: Passes, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(batching, "CPU_ITEMS", at_once)
+    monkeypatch.setattr(device_policy, "CPU", replace(CPU, graph_items=at_once))
     asked(passes, "integrated_gradients", steps=50)
     # the inputs themselves and the baseline too
     assert sum(passes.forward) == (50 + 2 + sizes_of_chunks(passes)) * 2
-    assert max(passes.forward) == max(2, at_once // 2 * 2)
+    assert max(passes.forward) == 2 * even(50, at_once // 2)
     assert passes.backward == len(passes.forward) - 2 - sizes_of_chunks(passes)
 
 
@@ -208,13 +210,13 @@ def test_memory_does_not_grow_with_the_number_of_points(passes: Passes, method: 
     }.get(method, {"samples": 300})
     asked(passes, "smoothgrad" if method == "guided" else method, **settings)
     assert sum(passes.forward) >= 600
-    assert max(passes.forward) <= batching.CPU_ITEMS
+    assert max(passes.forward) <= (CPU.graph_items or 0)
     assert max(passes.alive) <= 2  # the question's own pass, and the points' last
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", *NOISY])
 def test_any_budget_gives_the_same_values(monkeypatch: pytest.MonkeyPatch, passes: Passes, method: str) -> None:
-    monkeypatch.setattr(batching, "CPU_ITEMS", 64)
+    monkeypatch.setattr(device_policy, "CPU", replace(CPU, graph_items=64))
     count = {"steps": 13} if method == "integrated_gradients" else {"samples": 13}
     found, widest = [], []
     for budget in (1, 20_000, 200_000, None):
@@ -232,7 +234,7 @@ def test_any_budget_gives_the_same_values(monkeypatch: pytest.MonkeyPatch, passe
 def test_out_of_memory_is_survived_by_smaller_chunks(
     passes: Passes, monkeypatch: pytest.MonkeyPatch, method: str, most: int
 ) -> None:
-    monkeypatch.setattr(batching, "CPU_ITEMS", 64)
+    monkeypatch.setattr(device_policy, "CPU", replace(CPU, graph_items=64))
     count = {"steps": 29} if method == "integrated_gradients" else {"samples": 29}
     roomy = explain(FlatteningNet(), tiny_inputs(), method, target=TARGET, **count).values
     net = Cramped()
@@ -252,7 +254,7 @@ def test_out_of_memory_for_a_single_input_is_told() -> None:
 
 
 def test_out_of_memory_while_adding_up_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CPU_ITEMS", 8)
+    monkeypatch.setattr(device_policy, "CPU", replace(CPU, graph_items=8))
     net, inputs = FlatteningNet(), tiny_inputs()
     methods = {"mean": cnnviz.attributions["smoothgrad"], "variance": cnnviz.attributions["vargrad"]}
     formulas = [method(of, samples=9) for method in methods.values() for of in ("gradient", "input_x_gradient")]

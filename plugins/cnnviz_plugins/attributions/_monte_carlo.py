@@ -19,7 +19,7 @@ def _row(rows: Tensor, number: int) -> Tensor:
 
 def estimate(estimator: Callable[[Run], Tensor]) -> Expr:
     """The values of an estimator, with the note ``standard_error``; it returns both as (2, N, C, *spatial)."""
-    rows = procedure(estimator)
+    rows = procedure(estimator, variants=True)
     return noted(_row(rows, 0), "standard_error", _row(rows, 1))
 
 

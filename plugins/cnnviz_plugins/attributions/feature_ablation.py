@@ -33,4 +33,4 @@ def feature_ablation(segments: AnySegments = "auto", pieces: int = 50, baseline:
         drops = run.score - run.scores_of(segmentation.max_count, draw)  # (M, N)
         return segmentation.spread(drops.T)
 
-    return procedure(computed)
+    return procedure(computed, variants=True)

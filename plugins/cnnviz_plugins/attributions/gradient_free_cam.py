@@ -116,7 +116,7 @@ def _weighted_sum(layer: Layer, weights_of: Callable[[Run], Tensor], relu: bool)
         maps = run.activation(layer)
         return torch.einsum("nc,nc...->n...", weights_of(run).to(maps), maps)[:, None]
 
-    cam = procedure(weighted, needs=(activation(layer),))
+    cam = procedure(weighted, needs=(activation(layer),), variants=True)
     return cam.relu() if relu else cam
 
 

@@ -71,7 +71,7 @@ def occlusion(
                 drops = torch.tensordot(drops, cover / cover.sum(1, keepdim=True), dims=([1], [1]))
         return drops if of_features or len(lengths) > len(size) else drops[:, None]
 
-    return procedure(computed)
+    return procedure(computed, variants=True)
 
 
 def _lengths(name: str, lengths: int | str | Sequence[int] | None, rank: int) -> list[int]:

@@ -128,16 +128,14 @@ def _match_scores(runs: Sequence[Run], count: int, draw: Callable[[int, int], Te
         asked = zip(runs, matches, strict=True)
         return [(run if box is None else run.toward(box)).scores_of(count, draw) for run, box in asked]
     first, items = runs[0], len(runs[0].inputs)
-    rows: list[list[Tensor]] = [[] for _ in runs]
-    begin, at_once = 0, 1
-    while begin < count:
-        end = min(begin + at_once, count)
-        passed = first.at(draw(begin, end).flatten(0, 1), size=not begin)
-        for scores, box in zip(rows, matches, strict=True):
-            scores.append(passed.toward(box).score.view(end - begin, items))
-        at_once = at_once if begin else passed.variants_at_once(items)
-        begin = end
-    return list(map(torch.cat, rows))
+    rows: list[Tensor] = []
+
+    def step(begin: int, end: int) -> None:
+        passed = first.in_chunk(draw(begin, end))
+        rows.append(torch.stack([passed.toward(box).score.view(end - begin, items) for box in matches]))
+
+    first.in_chunks(count, step)
+    return list(torch.cat(rows, 1).unbind())
 
 
 def _weighted(run: Run, masks: Masks, scores: Tensor) -> Tensor:
