@@ -1,10 +1,14 @@
-"""What would make Python wait for a GPU, counted on a CPU: values that are read, and values that are copied there."""
+"""What would make Python wait for a GPU, counted on a CPU.
+
+The model, its inputs and all that is computed from them stand for tensors of a device. Reading one of their values
+waits, and so does copying a value of the host there, unless that is asked to go on meanwhile.
+"""
 
 from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 from unittest import mock
@@ -12,6 +16,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
 
 aten = torch.ops.aten
 # the sizes of their outputs, or the numbers that they return, are known only when the device is through
@@ -27,16 +33,23 @@ READING = {
     aten.repeat_interleave.Tensor,
 }
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
-# of tensors, whose values then go to the host, and of Python's numbers, which then go to the device
-TO_HOST = ("tolist", "numpy", "cpu", "__array__")
+MAKING = ("tensor", "as_tensor", "arange", "empty", "eye", "full", "linspace", "ones", "rand", "randint", "randn")
+MAKING += ("randperm", "zeros")
 
 
 class Synchronizations(TorchDispatchMode):
-    """Counts, by the line of cnnviz or of a plugin that asked, what would wait for a GPU."""
+    """Counts what would wait, by the line of cnnviz or of a plugin that asks. What the host makes is free to read.
 
-    def __init__(self) -> None:
+    Args:
+        given: the model's weights and the inputs.
+    """
+
+    def __init__(self, given: Iterable[Tensor]):
         super().__init__()
         self.sites: Counter[str] = Counter()
+        self._there: Any = WeakTensorKeyDictionary()
+        for tensor in given:
+            self._there[tensor] = True
         self._patches = ExitStack()
 
     @property
@@ -45,11 +58,12 @@ class Synchronizations(TorchDispatchMode):
         return self.sites.total()
 
     def __enter__(self) -> Synchronizations:
-        for name in TO_HOST:
-            self._watch(torch.Tensor, name)
-        self._watch(torch.Tensor, "new_tensor")
-        self._watch(torch, "tensor", lambda kwargs: kwargs.get("device") is not None)
-        self._watch(torch, "as_tensor", lambda kwargs: kwargs.get("device") is not None)
+        for name in ("tolist", "numpy", "cpu", "__array__"):
+            self._patch(torch.Tensor, name, self._read)
+        for name in MAKING:
+            self._patch(torch, name, self._made)
+        self._patch(torch.Tensor, "new_tensor", self._copied)
+        self._patch(torch.Tensor, "to", self._moved)
         super().__enter__()
         return self
 
@@ -58,20 +72,56 @@ class Synchronizations(TorchDispatchMode):
         self._patches.close()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        masked = func in INDEXING and any(isinstance(index, Tensor) and index.dtype == torch.bool for index in args[1])
-        if func in READING or masked:
+        operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        there = any(operand in self._there for operand in operands)
+        masks = args[1] if func in INDEXING else ()
+        masked = any(isinstance(mask, Tensor) and mask.dtype == torch.bool and mask in self._there for mask in masks)
+        if there and (func in READING or masked):
             self._note(str(func))
-        return func(*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
+        if there:
+            self._mark(output)
+        return output
 
-    def _watch(self, owner: Any, name: str, waits: Callable[[dict[str, Any]], bool] = lambda kwargs: True) -> None:
+    def _mark(self, output: Any) -> None:
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, Tensor):
+                self._there[leaf] = True
+
+    def _patch(self, owner: Any, name: str, watched: Callable[..., Any]) -> None:
         original = getattr(owner, name)
+        replacement = lambda *args, **kwargs: watched(name, original, args, kwargs)  # noqa: E731
+        self._patches.enter_context(mock.patch.object(owner, name, replacement))
 
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            if waits(kwargs):
+    def _read(self, name: str, original: Any, args: Any, kwargs: Any) -> Any:
+        if args[0] in self._there:
+            self._note(name)
+        return original(*args, **kwargs)
+
+    def _made(self, name: str, original: Any, args: Any, kwargs: Any) -> Any:
+        output = original(*args, **kwargs)
+        if isinstance(kwargs.get("device"), torch.device):  # code of the host says device="cpu"
+            if name in ("tensor", "as_tensor"):
                 self._note(name)
-            return original(*args, **kwargs)
+            self._mark(output)
+        return output
 
-        self._patches.enter_context(mock.patch.object(owner, name, watched))
+    def _copied(self, name: str, original: Any, args: Any, kwargs: Any) -> Any:
+        output = original(*args, **kwargs)
+        if args[0] in self._there:
+            self._note(name)
+            self._mark(output)
+        return output
+
+    def _moved(self, name: str, original: Any, args: Any, kwargs: Any) -> Any:
+        output = original(*args, **kwargs)
+        to = [*args[1:], *kwargs.values()]
+        there = any(isinstance(each, torch.device) or (isinstance(each, Tensor) and each in self._there) for each in to)
+        if there and args[0] not in self._there and not kwargs.get("non_blocking"):
+            self._note(name)
+        if there:
+            self._mark(output)
+        return output
 
     def _note(self, what: str) -> None:
         frames = [frame for frame in traceback.extract_stack() if "/cnnviz" in frame.filename]

@@ -27,6 +27,10 @@ class DevicePolicy:
     """Most bytes of the largest output in a pass without a graph."""
     replayed_bytes: int | None = None
     """Most bytes of the largest output where variants are replayed from a recorded pass."""
+    rounding: float = 1e-4
+    """By how much of the largest score one input's score may differ between batches of two sizes by rounding alone."""
+    defers: bool = False
+    """True if Python goes on while the device works, so that values are read together at the end of a question."""
 
     def within(self, memory: int | None) -> DevicePolicy:
         """With a budget of ``memory`` bytes, if that is given. Raises ValueError for less than one byte."""
@@ -72,6 +76,8 @@ class DevicePolicy:
 # larger output than this: 3 to 5 pictures of 224 x 224, 8 to 16 of 112, 16 to 40 of 64. Outputs of replayed variants
 # should stay in the cache; larger ones lose more than handing out work costs.
 CPU = DevicePolicy("cpu", budget=2**30, graph_items=4, output_bytes=2**24, replayed_bytes=2**23)
+CUDA = DevicePolicy("cuda", budget=2**30, defers=True)
+TF32_ROUNDING = 5e-2  # ResNet-50 differs by 4e-4 to 2e-2
 
 
 def policy_of(device: torch.device, memory: int | None = None) -> DevicePolicy:
@@ -79,9 +85,18 @@ def policy_of(device: torch.device, memory: int | None = None) -> DevicePolicy:
 
     ``memory`` is the budget in bytes, if it is given. Raises ValueError for less than one byte.
     """
-    if device.type == "cuda":
+    if memory is None and device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return DevicePolicy("cuda", int((free + idle) * 0.6)).within(memory)
-    policy = CPU if device.type == "cpu" else DevicePolicy(device.type, CPU.budget)
-    return policy.within(memory)
+        memory = int((free + idle) * 0.6)
+    return kind_of(device).within(memory)
+
+
+def kind_of(device: torch.device) -> DevicePolicy:
+    """The policy of a kind of device, whatever is free there now."""
+    if device.type == "cpu":
+        return CPU
+    if device.type != "cuda":
+        return replace(CUDA, kind=device.type, defers=False)
+    ten_bits = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    return replace(CUDA, rounding=TF32_ROUNDING) if ten_bits else CUDA

@@ -38,7 +38,10 @@ class Disguises:
         if not isinstance(output, Tensor) or not args:
             return
         if func in _COMPARISONS and len(args) == 2 and any(map(_is_zero, args)):
-            self._signs[output] = _memory(args[1] if _is_zero(args[0]) else args[0])
+            # of two tensors the first may be zeros; a number is never what is compared
+            other = args[1] if isinstance(args[1], Tensor) and _is_zero(args[0]) else args[0]
+            if isinstance(other, Tensor):
+                self._signs[output] = _memory(other)
         elif func in _CASTS and args[0] in self._signs:
             self._signs[output] = self._signs[args[0]]
 

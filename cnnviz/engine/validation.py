@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
 from cnnviz.engine.black_box import BlackBox, black_box, is_exported, opaque_part
+from cnnviz.engine.deferred import require
 from cnnviz.engine.model_facts import named_modules_of
 
 COMPUTABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -160,9 +161,11 @@ def check_dense(tensor: Tensor, what: str) -> None:
 
 def check_finite(values: Tensor, what: str, model: nn.Module | None = None) -> None:
     """Raises ValueError that counts and places what is NaN or infinite; if a weight of the model is, names that."""
+    require(torch.isfinite(values).all(), lambda: _refuse_infinite(values, what, model))
+
+
+def _refuse_infinite(values: Tensor, what: str, model: nn.Module | None) -> None:
     finite = torch.isfinite(values)
-    if bool(finite.all()):
-        return
     if model is not None:
         check_weights_finite(model)
     wrong = (~finite).nonzero()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.deferred import tell_if
 from cnnviz.engine.loans import question_of_thread
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.randomness import GENERATORS, Draws
@@ -77,14 +78,17 @@ def answered(
 def _compare_passes(run: Run, score: Tensor) -> None:
     """Warns where a second pass of the same inputs gives other scores."""
     again = run.at(run.inputs).score
-    if not torch.equal(score, again):
-        item = int((again - score).abs().argmax())
-        warnings.warn(
-            f"{type(run.model).__name__} draws random numbers in forward: two passes of one input gave the scores "
-            f"{float(score[item]):.4g} and {float(again[item]):.4g}, and an explanation of several passes mixes them; "
-            "turn its randomness off",
-            stacklevel=2,
-        )
+    tell_if((score != again).any(), lambda: _tell_of_draws(type(run.model).__name__, score, again))
+
+
+def _tell_of_draws(model: str, score: Tensor, again: Tensor) -> None:
+    item = int((again - score).abs().argmax())
+    warnings.warn(
+        f"{model} draws random numbers in forward: two passes of one input gave the scores "
+        f"{float(score[item]):.4g} and {float(again[item]):.4g}, and an explanation of several passes mixes them; "
+        "turn its randomness off",
+        stacklevel=2,
+    )
 
 
 def recipe_of(method: Attribution, run: Run) -> str:
@@ -110,13 +114,8 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> list[Explanation]:
     if len(shape) not in {rank, rank if own is None else 2 + len(own)} or len(values) != len(run.inputs):
         raise ValueError(f"{recipe} gave {tuple(shape)}; {expected}")
     check_finite(values, f"what {recipe} gives")
-    if not bool(values.any()) and not _reads_maps(method):  # of a layer's map it is said why it is zero
-        warnings.warn(
-            f"{recipe} is zero everywhere: the score does not change, a channel is not active, or gradients do not "
-            "vary; choose another target, layer or channel",
-            MapWarning,
-            stacklevel=2,
-        )
+    if not _reads_maps(method):  # of a layer's map it is said why it is zero
+        tell_if(~values.any(), lambda: _tell_of_zeros(recipe))
     values = values.clone() if values.data_ptr() == run.inputs.data_ptr() else values.detach()
     notes = _notes(run, method)
     whole = Explanation(
@@ -144,6 +143,15 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> list[Explanation]:
         )
         for number, part in enumerate(apart(values))
     ]
+
+
+def _tell_of_zeros(recipe: str) -> None:
+    warnings.warn(
+        f"{recipe} is zero everywhere: the score does not change, a channel is not active, or gradients do not "
+        "vary; choose another target, layer or channel",
+        MapWarning,
+        stacklevel=2,
+    )
 
 
 def _reads_maps(method: Any) -> bool:

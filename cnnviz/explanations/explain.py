@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.deferred import settled
+from cnnviz.engine.device_policy import kind_of
 from cnnviz.engine.forward import misfit
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.speed.autocast import Precision
@@ -235,12 +238,6 @@ def explain(
     names = tuple(categories) if categories is not None else None
     if not chooses_input(of, inputs):
         settings, of = settings | {"of": of}, 0
-    call, explained = called_with(network, inputs, arguments, of, preprocessing)
-    first = call.first
-    with torch.inference_mode(False):  # a graph cannot keep tensors made in it
-        asked = target.targets if isinstance(target, several) else [None if isinstance(target, top) else target]
-        questions = [_resolved(network, first, each, names) for each in asked]
-    single = isinstance(attribution, str) or callable(attribution)
     methods = resolve(
         attributions,
         attribution,
@@ -250,20 +247,36 @@ def explain(
     )
     check_seen(network, methods)
     options = ExplainOptions(seed, memory, before_softmax, before_sigmoid, precision, fold, compile)
-    network, run_options = options.prepare(network, call, preprocessing, names)
-    count = target.count if isinstance(target, top) else None
-    by_target = answered_together(network, call, questions, methods, run_options, count)
-    together = not isinstance(of, int | str) or (of == "all" and "all" not in explained)
 
-    def told(parts: list[Explanation]) -> Explanation | JointExplanation:
-        answers = [replace(part, options=options, of=key) for part, key in zip(parts, explained, strict=True)]
-        return JointExplanation(answers) if together else answers[0]
+    def answer() -> list[dict[str, Any]]:
+        call, explained = called_with(network, inputs, arguments, of, preprocessing)
+        with torch.inference_mode(False):  # a graph cannot keep tensors made in it
+            asked = target.targets if isinstance(target, several) else [None if isinstance(target, top) else target]
+            questions = [_resolved(network, call.first, each, names) for each in asked]
+        asks, run_options = options.prepare(network, call, preprocessing, names)
+        count = target.count if isinstance(target, top) else None
+        by_target = answered_together(asks, call, questions, methods, run_options, count)
+        together = not isinstance(of, int | str) or (of == "all" and "all" not in explained)
 
-    answers: list[dict[str, Any]] = [{name: told(parts) for name, parts in each.items()} for each in by_target]
+        def told(parts: list[Explanation]) -> Explanation | JointExplanation:
+            answers = [replace(part, options=options, of=key) for part, key in zip(parts, explained, strict=True)]
+            return JointExplanation(answers) if together else answers[0]
+
+        return [{name: told(parts) for name, parts in each.items()} for each in by_target]
+
+    answers = settled(answer, defers=kind_of(_device_of(network, inputs)).defers)
+    single = isinstance(attribution, str) or callable(attribution)
     if isinstance(target, top | several):
         lists = {name: [each[name] for each in answers] for name in methods}
         return next(iter(lists.values())) if single else lists
     return next(iter(answers[0].values())) if single else answers[0]
+
+
+def _device_of(model: nn.Module, inputs: Any) -> torch.device:
+    """Where the question is computed; the model tells, or else the inputs."""
+    given = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else [inputs]
+    tensors = chain(model.parameters(), model.buffers(), (each for each in given if isinstance(each, Tensor)))
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def _resolved(model: nn.Module, first: Tensor, target: Target, categories: tuple[str, ...] | None) -> Any:

@@ -6,6 +6,10 @@ from .baselines import Baseline as Baseline
 from .baselines import Baselines as Baselines
 from .baselines import backgrounds as backgrounds
 from .baselines import baseline_input as baseline_input
+from .conditions import reads_at_once as reads_at_once
+from .conditions import require as require
+from .conditions import tell_if as tell_if
+from .conditions import uploaded as uploaded
 from .layer_fusion import MapWarning as MapWarning
 from .layer_fusion import layer_maps as layer_maps
 from .mask_learning import learned_mask as learned_mask

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from cnnviz.engine.deferred import uploaded
 from cnnviz.formulas.expr import Expr, plan
 from cnnviz.run.plan import Plan
 from cnnviz.run.run import Run
@@ -88,7 +89,8 @@ class RunningMean:
     total: Any = 0.0
 
     def plus(self, values: Tensor, weights: list[float]) -> RunningMean:
-        return RunningMean(self.total + torch.tensordot(values.new_tensor(weights), values, 1))
+        each = uploaded(torch.tensor(weights, dtype=values.dtype, device="cpu"), values.device)
+        return RunningMean(self.total + torch.tensordot(each, values, 1))
 
     def result(self) -> Tensor:
         total: Tensor = self.total

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cnnviz.engine.deferred import tell_if
 from cnnviz.engine.layers import LayerAt
 from cnnviz.formulas.expr import Expr, plan
 from cnnviz.images.resampling import resize
@@ -63,19 +64,22 @@ class layer_maps(Expr):
         if run.copies > 1:  # of variants nobody looks at the map
             return
         names = " and ".join(repr(run.layer_name(layer)) for layer in self.layers)
-        if not bool(fused.any()):
-            warnings.warn(f"the map of layer {names} is zero everywhere: {_reason(run)}", MapWarning, stacklevel=2)
-        elif any(run.layers.holds_scores(layer) for layer in self.layers):
-            warnings.warn(
+        zero, score = ~fused.any(), run.score
+        tell_if(zero, lambda: _tell(f"the map of layer {names} is zero everywhere: {_reason(score)}"))
+        if any(run.layers.holds_scores(layer) for layer in self.layers):
+            of_scores = (
                 f"layer {names} holds the scores themselves, so that its map explains a class by itself; "
-                "choose a layer before it, or none, which finds one",
-                MapWarning,
-                stacklevel=2,
+                "choose a layer before it, or none, which finds one"
             )
+            tell_if(~zero, lambda: _tell(of_scores))
 
 
-def _reason(run: Run) -> str:
-    if bool(torch.isclose(run.score.double(), torch.ones((), dtype=torch.float64), rtol=0, atol=1e-6).all()):
+def _tell(what: str) -> None:
+    warnings.warn(what, MapWarning, stacklevel=2)
+
+
+def _reason(score: Tensor) -> str:
+    if bool(((score.double() - 1).abs() <= 1e-6).all()):
         return (
             "the score is 1, where a sigmoid or a softmax is saturated and has no gradient; explain what goes into it "
             "by before_sigmoid=True or before_softmax=True, or drop the last activation of the model"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
+from cnnviz.engine.deferred import reads_at_once
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, LayerAt, is_automatic
 from cnnviz.formulas.expr import Expr, frozen, plan
 from cnnviz.images.resampling import resize
@@ -189,7 +190,8 @@ class toward(Expr):
             indices = self.target(run)
         else:
             indices = torch.full((len(run.inputs),), self.target, device=run.inputs.device)
-        if run.target is not None and torch.equal(indices, run.target):
+        # where values are not read, the gradient of a class that is the same is taken once more
+        if run.target is not None and reads_at_once() and torch.equal(indices, run.target):
             return self.of(run)
         return self.of(run.toward(indices, plan(self.of)))
 

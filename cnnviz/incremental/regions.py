@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnviz.engine.deferred import uploaded
 from cnnviz.incremental.boxes import Boxes
 
 Pads = tuple[tuple[int, int], ...]
@@ -40,7 +41,7 @@ class Recorded:
             shape[axis] = side
             place = place * length + torch.arange(side, device="cpu").view(shape)
             start = start * length + first[:, axis]
-        index = (start[:, None] + place.flatten()).flatten().to(rows.device)
+        index = uploaded((start[:, None] + place.flatten()).flatten(), rows.device)
         return rows.index_select(0, index).view(len(at), *sides, rows.shape[1]).movedim(-1, 1)
 
     def _rows(self, pads: Pads, value: float) -> Tensor:

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.deferred import assumed
 from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.layers import Layer
+from cnnviz.engine.model_facts import facts_of
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.nested import is_result_of_each, mapped, tensors
 from cnnviz.run.objectives import Objective, class_score
@@ -83,7 +85,7 @@ class Question:
         if self.is_function or self.objectives:
             return self
         scores = class_scores(output, len(inputs[0])).detach()
-        if scores.shape[1] > 1 or self.options.before or bool(((scores < 0) | (scores > 1)).any()):
+        if scores.shape[1] > 1 or self.options.before or _are_logits(model, scores):
             return replace(self, sigmoid=False) if self.sigmoid else self
         return replace(self, sigmoid=ends_in_sigmoid(model, inputs))
 
@@ -191,6 +193,13 @@ class Question:
 
     def _score(self, value: Any, count: int) -> Tensor:
         return _read_score(self.target, value, count)
+
+
+def _are_logits(model: nn.Module, scores: Tensor) -> bool:
+    """True if scores lie outside of 0 and 1; what was found for this model before is the best guess."""
+    facts = facts_of(model)
+    facts["logit"] = assumed(((scores < 0) | (scores > 1)).any(), facts.get("logit", True))
+    return bool(facts["logit"])
 
 
 def splits_by_rows(output: Any, count: int) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.black_box import BlackBox
+from cnnviz.engine.deferred import assumed
 from cnnviz.engine.forward import OutputRecorder, forward
 from cnnviz.engine.model_facts import facts_of
 from cnnviz.engine.model_inputs import ModelInputs
@@ -30,9 +31,12 @@ def score_transform(
     """
     transform: ScoreTransform = "sigmoid" if scores.shape[1] == 1 else "softmax"
     values, slack = scores.detach().double(), max(1e-4, 2 * torch.finfo(precision).eps)
-    if bool(((values < 0) | (values > 1 + slack)).any()):
+    # what was found for this model before is the best guess
+    facts = facts_of(model)
+    facts["logits"] = assumed(((values < 0) | (values > 1 + slack)).any(), facts.get("logits", True))
+    if facts["logits"]:
         return transform
-    if transform == "softmax" and bool(((values.sum(1) - 1).abs() < slack).all()):
+    if transform == "softmax" and assumed(((values.sum(1) - 1).abs() < slack).all()):
         return None
     if isinstance(model, BlackBox):
         raise UnknownTransform(

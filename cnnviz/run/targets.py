@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from cnnviz.engine.deferred import require
 from cnnviz.engine.model_inputs import plain
 from cnnviz.engine.validation import COMPUTABLE, check_dense, whole_number
 
@@ -147,9 +148,14 @@ def check_classes(indices: Tensor, items: int, classes: int, categories: tuple[s
         raise ValueError(f"there are targets {tuple(indices.shape)} for {items} inputs; give one for each")
     if categories is not None and len(categories) != classes:
         raise ValueError(f"there are {len(categories)} names for the model's {classes} classes; give one for each")
-    for index in indices.tolist():
-        if not 0 <= index < classes:
-            raise ValueError(f"there is no class {index}; the model has {classes}, numbered 0 to {classes - 1}")
+    with torch._C.DisableTorchFunction():  # this is no operation of the model
+        absent = (indices < 0) | (indices >= classes)
+        present = ~absent.any()
+    require(present, lambda: _refuse_class(int(indices[absent][0]), classes))
+
+
+def _refuse_class(index: int, classes: int) -> None:
+    raise ValueError(f"there is no class {index}; the model has {classes}, numbered 0 to {classes - 1}")
 
 
 def read_score(read: Callable[[Any], Tensor], output: Any, items: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnnviz import Explanation, Run
 from cnnviz.explanations import input_pictures
-from cnnviz.formulas import Baseline, baseline_input
+from cnnviz.formulas import Baseline, baseline_input, uploaded
 
 WAYS = ("auto", "slic", "quickshift", "equal")
 QUICKSHIFT = {"kernel_size": 4, "max_dist": 200, "ratio": 0.2}  # as in the LIME authors' program
@@ -74,13 +74,14 @@ def segmented(run: Run, segments: AnySegments, pieces: int) -> Segments:
     ways: list[Any] = list(segments) if isinstance(segments, list | tuple) else [segments] * len(inputs)
     if len(ways) != len(inputs):
         raise ValueError(f"there are {len(ways)} segmentations for {len(inputs)} inputs; give one, or one for each")
+    # on the host, which has to know how many segments there are
     parts = [_renumbered(_ids(run, part, way, pieces)) for part, way in zip(inputs, ways, strict=True)]
-    counts = torch.tensor([[int(item.max()) + 1 for item in ids] for ids in parts])
+    counts = torch.tensor([[int(item.max()) + 1 for item in ids] for ids in parts], device="cpu")
     if len(parts) == 1:
-        return Segments(parts[0], counts[0].tolist())
+        return Segments(uploaded(parts[0], run.inputs.device), counts[0].tolist())
     before = counts.cumsum(0) - counts  # numbers of the next input's segments follow those of the one before
     shifted = [
-        (ids + first.to(ids.device).view(-1, *(1,) * (ids.ndim - 1))).expand_as(part)
+        uploaded(ids + first.view(-1, *(1,) * (ids.ndim - 1)), part.device).expand_as(part)
         for ids, first, part in zip(parts, before, inputs, strict=True)
     ]
     return Segments(run.model_inputs.joined(shifted), counts.sum(0).tolist())
@@ -110,7 +111,7 @@ def _checked(run: Run, inputs: Tensor, segments: Tensor) -> Tensor:
     """The user's tensor as (N, 1 or C, *spatial) or (N, F); N is the number of inputs, variants included."""
     if segments.is_floating_point() or segments.is_complex():
         raise ValueError(f"segments are {segments.dtype}; a piece is a whole number, the same at each of its places")
-    ids = segments.to(inputs.device).long()
+    ids = segments.cpu().long()
     places = inputs.shape[2:] or inputs.shape[1:]
     ids = ids[(None,) * (inputs.ndim - len(places))] if ids.shape == places else ids
     items, channels = (ids.shape[0], ids.shape[1]) if ids.ndim == inputs.ndim else (0, 0)
@@ -124,8 +125,8 @@ def _checked(run: Run, inputs: Tensor, segments: Tensor) -> Tensor:
 def _equal_parts(inputs: Tensor, pieces: int) -> Tensor:
     size = inputs.shape[2:] or inputs.shape[1:]
     parts = max(1, round(pieces ** (1 / len(size))))
-    axes = [torch.arange(side, device=inputs.device) * min(parts, side) // side for side in size]
-    ids = torch.zeros((), dtype=torch.long, device=inputs.device)
+    axes = [torch.arange(side, device="cpu") * min(parts, side) // side for side in size]
+    ids = torch.zeros((), dtype=torch.long, device="cpu")
     for axis in axes:
         ids = ids[..., None] * (axis[-1] + 1) + axis
     return ids.expand(len(inputs), *(1,) * (inputs.ndim - 1 - len(size)), *size)
@@ -143,4 +144,4 @@ def _superpixels(run: Run, inputs: Tensor, way: str, pieces: int) -> Tensor:
     segment: Any = {"slic": slic, "quickshift": quickshift}[way]
     options: dict[str, Any] = {"n_segments": pieces, "start_label": 0} if way == "slic" else QUICKSHIFT
     ids = [torch.from_numpy(segment(picture, **options)).long() for picture in pictures]
-    return torch.stack(ids)[:, None].to(inputs.device)
+    return torch.stack(ids)[:, None]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cnnviz import Expr, Layer, activation, attribution, gradient, lift
+from cnnviz.formulas import require
 from cnnviz_plugins.attributions._layer_settings import of_layers
 
 
@@ -53,12 +54,15 @@ def _class_weighted(grad: Tensor, maps: Tensor) -> Tensor:
     # zeros are legal where a rectifier behind the layer is off, or at a whole place, but not where a pooling selects
     rectified = (nonzero == (maps > 0)) | (peak == 0)
     dropped = (nonzero == nonzero.any(1, keepdim=True)) | (peak == 0)
-    if not bool(constant.all()) or bool(signed.any()) or not bool(rectified.all() | dropped.all()):
-        raise ValueError(
-            "cam needs a network that averages this layer over space and classifies the averages linearly, "
-            "and this one does not; use grad_cam, which needs neither"
-        )
+    require(constant.all() & ~signed.any() & (rectified.all() | dropped.all()), _refuse)
     return maps[0, 0].numel() * grad * maps
+
+
+def _refuse() -> None:
+    raise ValueError(
+        "cam needs a network that averages this layer over space and classifies the averages linearly, "
+        "and this one does not; use grad_cam, which needs neither"
+    )
 
 
 @attribution

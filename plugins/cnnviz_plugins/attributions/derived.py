@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cnnviz import Expr, Formula, attribution, lift, noted, prediction, score, toward, upsample
-from cnnviz.formulas import MapWarning
+from cnnviz.formulas import MapWarning, tell_if
 from cnnviz_plugins.attributions.backprop import guided_backprop
 from cnnviz_plugins.attributions.cam import grad_cam
 
@@ -40,14 +40,17 @@ def guided_grad_cam(
 @lift
 def _evidence_for(cam: Tensor) -> Tensor:
     positive = cam.relu()
-    if not bool(positive.any()) and bool(cam.any()):  # of a CAM that is zero itself, the CAM tells
-        warnings.warn(
-            "guided_grad_cam is zero everywhere: Grad-CAM is nowhere positive here; choose another layer or target, or "
-            "grad_cam, which is negative where a layer lowers the score",
-            MapWarning,
-            stacklevel=2,
-        )
+    tell_if(~positive.any() & cam.any(), _tell_of_zeros)  # of a CAM that is zero itself, the CAM tells
     return positive
+
+
+def _tell_of_zeros() -> None:
+    warnings.warn(
+        "guided_grad_cam is zero everywhere: Grad-CAM is nowhere positive here; choose another layer or target, or "
+        "grad_cam, which is negative where a layer lowers the score",
+        MapWarning,
+        stacklevel=2,
+    )
 
 
 @lift

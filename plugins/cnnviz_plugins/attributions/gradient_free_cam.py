@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cnnviz import Expr, Layer, Run, activation, attribution, procedure
+from cnnviz.formulas import reads_at_once
 from cnnviz.images import resize
 from cnnviz_plugins.attributions._layer_settings import of_layers
 from cnnviz_plugins.attributions._normalization import min_max
@@ -101,10 +102,11 @@ def ablation_cam(layer: Layer = None, channels: int | None = None, relu: bool = 
 def _order(importance: Tensor, channels: int | None) -> tuple[Tensor, Tensor]:
     """Channels to score, the most important first, (N, K), and the place of each channel in that order, (N, C).
 
-    Channels of importance 0 share one place. Channels that are not scored have place -1.
+    Channels of importance 0 share one place. Channels that are not scored have place -1. While values are not read, all
+    channels are scored: how many are alive would have to be waited for.
     """
     alive = (importance > 0).sum(1, keepdim=True)
-    count = min(importance.shape[1], int(alive.max()) + 1)
+    count = min(importance.shape[1], int(alive.max()) + 1) if reads_at_once() else importance.shape[1]
     count = min(count, channels or count)
     order = importance.argsort(stable=True, dim=1, descending=True)
     place = torch.minimum(order.argsort(1), alive)

@@ -101,5 +101,5 @@ def _begins(side: int, length: int, stride: int) -> range:
 def _covers(side: int, length: int, begins: range, like: Tensor) -> Tensor:
     """1 where a place lies in a window, 0 elsewhere, (side, windows)."""
     places = torch.arange(side, device=like.device)[:, None]
-    firsts = torch.tensor(begins, device=like.device)
+    firsts = begins.start + begins.step * torch.arange(len(begins), device=like.device)
     return ((places >= firsts) & (places < firsts + length)).to(torch.promote_types(like.dtype, torch.float32))

@@ -1,0 +1,156 @@
+"""Values that Python needs from a device: read at once, or gathered and read together when a question is answered.
+
+A GPU works while Python goes on. Whoever reads one value waits until all that was handed to the device is done. So,
+while a question defers, a condition becomes a flag on the device, and Python goes on as if the flag had the expected
+value. One read at the end tells of all flags. Where one is otherwise, the question is answered again, and knows that
+value from the start.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class _Here(threading.local):
+    deferred: Deferred | None = None
+
+
+_here = _Here()
+
+
+@dataclass(frozen=True, eq=False)
+class _Flag:
+    value: Tensor
+    expected: bool
+    otherwise: Callable[[], None] | None
+    """Called where the value is not as expected; None for an assumption."""
+    raises: bool
+
+
+class Deferred:
+    """The flags of one answer, in the order in which they were met.
+
+    Args:
+        known: the values of its first assumptions, from an answer before.
+    """
+
+    def __init__(self, known: Sequence[bool] = ()):
+        self.known = known
+        self.uploads: list[Tensor] = []
+        """Values of the host that are copied to the device meanwhile."""
+        self._assumed = 0
+        self._flags: list[_Flag] = []
+
+    def note(self, value: Tensor, expected: bool, otherwise: Callable[[], None] | None, raises: bool = True) -> None:
+        """One more flag."""
+        self._flags.append(_Flag(value.detach().reshape(()), expected, otherwise, raises))
+
+    def assume(self, value: Tensor, expected: bool) -> bool:
+        """The value if it is known, else the expected one."""
+        number, self._assumed = self._assumed, self._assumed + 1
+        if number < len(self.known):
+            return self.known[number]
+        self.note(value, expected, None)
+        return expected
+
+    def surprises(self) -> Tensor | None:
+        """True for each flag that is not as expected, (flags,), on the device; None if there are no flags."""
+        wrong = [flag.value != flag.expected for flag in self._flags]
+        return torch.stack([each.to(wrong[0].device) for each in wrong]) if wrong else None
+
+    def settle(self, surprises: Sequence[bool]) -> Sequence[bool] | None:
+        """Act on what was read: None if the answer holds, else the values that are known when it is found again.
+
+        Raises what a requirement raises that was met before any wrong assumption.
+        """
+        known, tells = [*self.known], []
+        for flag, is_wrong in zip(self._flags, surprises, strict=True):
+            if flag.otherwise is None:
+                known.append(flag.expected != is_wrong)
+                if is_wrong:
+                    return known
+            elif is_wrong and flag.raises:
+                flag.otherwise()
+            elif is_wrong:
+                tells.append(flag.otherwise)
+        for tell in tells:
+            tell()
+        return None
+
+
+def require(flag: Tensor, otherwise: Callable[[], None]) -> None:
+    """Call ``otherwise``, which raises, if the flag (a bool tensor of one value) is false: now or at the end."""
+    if _here.deferred is not None:
+        _here.deferred.note(flag, True, otherwise)
+    elif not bool(flag):
+        otherwise()
+
+
+def tell_if(flag: Tensor, tell: Callable[[], None]) -> None:
+    """Call ``tell``, which warns, if the flag is true: now or at the end."""
+    if _here.deferred is not None:
+        _here.deferred.note(flag, False, tell, raises=False)
+    elif bool(flag):
+        tell()
+
+
+def assumed(flag: Tensor, expected: bool = True) -> bool:
+    """The flag's value; while a question defers, the expected one, unless it is known from an answer before."""
+    return bool(flag) if _here.deferred is None else _here.deferred.assume(flag, expected)
+
+
+def reads_at_once() -> bool:
+    """True if values may be read now; False while a question defers."""
+    return _here.deferred is None
+
+
+def uploaded(values: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on the device, copied while both go on."""
+    if device.type != "cuda":
+        return values.to(device, non_blocking=True)
+    pinned = values.pin_memory()
+    if _here.deferred is not None:
+        _here.deferred.uploads.append(pinned)
+    return pinned.to(device, non_blocking=True)
+
+
+@contextmanager
+def deferring(deferred: Deferred | None) -> Iterator[None]:
+    """Gather flags there, in this thread; None: read them at once."""
+    outer, _here.deferred = _here.deferred, deferred
+    try:
+        yield
+    finally:
+        _here.deferred = outer
+
+
+def settled(answer: Callable[[], T], defers: bool) -> T:
+    """What ``answer`` returns, which is called again where something was not as expected.
+
+    An error may follow from what was expected wrongly: then that is what is raised, or corrected.
+    """
+    with deferring(None):
+        if not defers:
+            return answer()
+        known: Sequence[bool] | None = ()
+        while known is not None:
+            deferred, failure = Deferred(known), None
+            try:
+                with deferring(deferred):
+                    found = answer()
+            except Exception as error:
+                failure = error
+            surprises = deferred.surprises()
+            known = None if surprises is None else deferred.settle(surprises.tolist())
+            if known is None and failure is not None:
+                raise failure
+        return found
