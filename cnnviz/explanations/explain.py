@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.deferred import settled
 from cnnviz.engine.device_policy import kind_of
-from cnnviz.engine.forward import misfit
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.speed.autocast import Precision
-from cnnviz.engine.validation import as_network, check_model
-from cnnviz.explanations.answers import answered_together
 from cnnviz.explanations.explanation import Explanation, JointExplanation
-from cnnviz.explanations.inputs import Arguments, Explained, InputKey, called_with, chooses_input
+from cnnviz.explanations.inputs import Arguments, Explained, InputKey
 from cnnviz.explanations.options import ExplainOptions
-from cnnviz.formulas.scores_only import check_seen
+from cnnviz.explanations.request import device_of, requested
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Attribution
-from cnnviz.registry.registry import attributions
-from cnnviz.registry.resolve import resolve
-from cnnviz.run.resolve_target import resolved_target, several, top
+from cnnviz.run.resolve_target import several, top
 from cnnviz.run.targets import Target
 
 if TYPE_CHECKING:
@@ -229,61 +221,22 @@ def explain(
         ValueError, TypeError, LookupError: for a model in training mode, inputs that are not finite or do not fit,
             a class, layer, method or setting that does not exist, a rule that met none of its operations.
     """
-    if isinstance(model, LoadedModel):
-        preprocessing = preprocessing or model.preprocessing
-        categories = categories or model.categories
-        model = model.module
-    network = as_network(model)
-    check_model(network)
-    names = tuple(categories) if categories is not None else None
-    if not chooses_input(of, inputs):
-        settings, of = settings | {"of": of}, 0
-    methods = resolve(
-        attributions,
-        attribution,
-        settings,
-        forms="a method's name, a formula, or a callable of a run",
-        configured="a formula, which has its settings in it",
-    )
-    check_seen(network, methods)
     options = ExplainOptions(seed, memory, before_softmax, before_sigmoid, precision, fold, compile)
+    request = requested(
+        model,
+        attribution,
+        options,
+        settings,
+        inputs=inputs,
+        of=of,
+        arguments=arguments,
+        preprocessing=preprocessing,
+        categories=categories,
+    )
 
-    def answer() -> list[dict[str, Any]]:
-        call, explained = called_with(network, inputs, arguments, of, preprocessing)
-        with torch.inference_mode(False):  # a graph cannot keep tensors made in it
-            asked = target.targets if isinstance(target, several) else [None if isinstance(target, top) else target]
-            questions = [_resolved(network, call.first, each, names) for each in asked]
-        asks, run_options = options.prepare(network, call, preprocessing, names)
-        count = target.count if isinstance(target, top) else None
-        by_target = answered_together(asks, call, questions, methods, run_options, count)
-        together = not isinstance(of, int | str) or (of == "all" and "all" not in explained)
+    def answer() -> Any:
+        asked = request.asked(inputs, target)
+        return request.result(request.answers(asked, *request.prepared_for(asked)), asked, target)
 
-        def told(parts: list[Explanation]) -> Explanation | JointExplanation:
-            answers = [replace(part, options=options, of=key) for part, key in zip(parts, explained, strict=True)]
-            return JointExplanation(answers) if together else answers[0]
-
-        return [{name: told(parts) for name, parts in each.items()} for each in by_target]
-
-    answers = settled(answer, defers=kind_of(_device_of(network, inputs)).defers)
-    single = isinstance(attribution, str) or callable(attribution)
-    if isinstance(target, top | several):
-        lists = {name: [each[name] for each in answers] for name in methods}
-        return next(iter(lists.values())) if single else lists
-    return next(iter(answers[0].values())) if single else answers[0]
-
-
-def _device_of(model: nn.Module, inputs: Any) -> torch.device:
-    """Where the question is computed; the model tells, or else the inputs."""
-    given = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else [inputs]
-    tensors = chain(model.parameters(), model.buffers(), (each for each in given if isinstance(each, Tensor)))
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
-
-
-def _resolved(model: nn.Module, first: Tensor, target: Target, categories: tuple[str, ...] | None) -> Any:
-    try:
-        return resolved_target(target, len(first), categories)
-    except ValueError as error:
-        reason = misfit(model, first)  # targets can't be counted where the first dimension is no batch
-        if reason is None:
-            raise
-        raise ValueError(reason) from error
+    found: Any = settled(answer, defers=kind_of(device_of(request, inputs)).defers)
+    return found  # type: ignore[no-any-return]  # of which type, the overloads tell

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from nets import randomized
 from torch import Tensor, nn
 
 from cnnviz import explain
@@ -18,7 +19,6 @@ from cnnviz.engine.device_policy import CPU, CUDA, DevicePolicy, policy_of
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.pass_size import PassSize, size_of
 from cnnviz.run.run import Run
-from nets import randomized
 
 GPU = replace(CUDA, budget=int(80e9 * 0.6), rounding=5e-2)
 
@@ -65,9 +65,7 @@ QUESTIONS: dict[str, tuple[int, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("items", [1, 2])
 @pytest.mark.parametrize("method", QUESTIONS)
-def test_a_large_gpu_takes_all_variants_in_one_pass(
-    method: str, items: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_gpu_takes_all_variants_in_one_pass(method: str, items: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_policy, "CPU", GPU)
     count, settings = QUESTIONS[method]
     model, inputs = RoundsByBatchSize(512 if method == "score_cam" else 8), pictures(items, 9)
@@ -115,7 +113,9 @@ def test_a_known_size_is_measured_no_more_and_a_changed_network_is_measured_agai
 
     def first_chunk() -> int:
         with passes_of(model) as sizes:
-            Run(model, inputs, torch.tensor([1])).scores_of(6, lambda start, stop: inputs.expand(6, 1, -1, -1, -1)[start:stop])
+            Run(model, inputs, torch.tensor([1])).scores_of(
+                6, lambda start, stop: inputs.expand(6, 1, -1, -1, -1)[start:stop]
+            )
         return sizes[0]
 
     assert [first_chunk(), first_chunk()] == [1, 6]

@@ -1,0 +1,145 @@
+"""What :func:`cnnviz.explain` is asked of a model, apart from the inputs and the target: settled once, asked often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.engine.forward import misfit
+from cnnviz.engine.model_inputs import ModelInputs
+from cnnviz.engine.validation import as_network, check_model
+from cnnviz.explanations.answers import answered_together
+from cnnviz.explanations.explanation import Explanation, JointExplanation
+from cnnviz.explanations.inputs import Arguments, Explained, InputKey, called_with, chooses_input
+from cnnviz.explanations.options import ExplainOptions
+from cnnviz.formulas.scores_only import check_seen
+from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.models.loading import LoadedModel
+from cnnviz.registry.protocols import Attribution
+from cnnviz.registry.registry import attributions
+from cnnviz.registry.resolve import resolve
+from cnnviz.run.options import RunOptions
+from cnnviz.run.resolve_target import resolved_target, several, top
+from cnnviz.run.targets import Target
+
+Answers = list[dict[str, list[Explanation]]]
+"""For each target the explanations by the names of the methods, one for each of the model's inputs explained."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Inputs as the model is called with them, and targets as they are computed with."""
+
+    call: ModelInputs
+    explained: tuple[InputKey, ...]
+    """Which of the model's inputs are explained."""
+    targets: Sequence[Any]
+    count: int | None
+    """So many of the classes with the highest scores, instead of targets."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A model, methods and options."""
+
+    network: nn.Module
+    methods: Mapping[str, Attribution]
+    single: bool
+    """True for one method that was not given in a list."""
+    options: ExplainOptions
+    preprocessing: Preprocessing | None
+    categories: tuple[str, ...] | None
+    of: Explained
+    arguments: Arguments
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the model's weights are; None where it has none."""
+        return next((tensor.device for tensor in chain(self.network.parameters(), self.network.buffers())), None)
+
+    def asked(self, inputs: Any, target: Target | top | several) -> Asked:
+        """Raises what :func:`cnnviz.explain` says of inputs and targets that do not fit."""
+        call, explained = called_with(self.network, inputs, self.arguments, self.of, self.preprocessing)
+        with torch.inference_mode(False):  # a graph cannot keep tensors made in it
+            each = target.targets if isinstance(target, several) else [None if isinstance(target, top) else target]
+            targets = [self._resolved(call.first, one) for one in each]
+        return Asked(call, explained, targets, target.count if isinstance(target, top) else None)
+
+    def prepared_for(self, asked: Asked) -> tuple[nn.Module, RunOptions]:
+        """The network that is asked, and the options of runs on it."""
+        return self.options.prepare(self.network, asked.call, self.preprocessing, self.categories)
+
+    def answers(self, asked: Asked, network: nn.Module, run_options: RunOptions) -> Answers:
+        """The explanations of these inputs."""
+        return answered_together(network, asked.call, asked.targets, self.methods, run_options, asked.count)
+
+    def result(self, answers: Answers, asked: Asked, target: Target | top | several) -> Any:
+        """The answers as :func:`cnnviz.explain` returns them."""
+        together = not isinstance(self.of, int | str) or (self.of == "all" and "all" not in asked.explained)
+
+        def told(parts: list[Explanation]) -> Explanation | JointExplanation:
+            each = [
+                replace(part, options=self.options, of=key) for part, key in zip(parts, asked.explained, strict=True)
+            ]
+            return JointExplanation(each) if together else each[0]
+
+        by_target: list[dict[str, Any]] = [{name: told(parts) for name, parts in each.items()} for each in answers]
+        if isinstance(target, top | several):
+            lists = {name: [each[name] for each in by_target] for name in self.methods}
+            return next(iter(lists.values())) if self.single else lists
+        return next(iter(by_target[0].values())) if self.single else by_target[0]
+
+    def _resolved(self, first: Tensor, target: Target) -> Any:
+        try:
+            return resolved_target(target, len(first), self.categories)
+        except ValueError as error:
+            reason = misfit(self.network, first)  # targets can't be counted where the first dimension is no batch
+            if reason is None:
+                raise
+            raise ValueError(reason) from error
+
+
+def requested(
+    model: nn.Module | LoadedModel | Callable[..., Any],
+    attribution: str | Attribution | Sequence[str | Attribution],
+    options: ExplainOptions,
+    settings: Mapping[str, Any],
+    *,
+    inputs: Any,
+    of: Any,
+    arguments: Arguments,
+    preprocessing: Preprocessing | None,
+    categories: Sequence[str] | None,
+) -> Request:
+    """The request of these arguments of :func:`cnnviz.explain`. Raises what it says of models and methods."""
+    if isinstance(model, LoadedModel):
+        preprocessing = preprocessing or model.preprocessing
+        categories = categories or model.categories
+        model = model.module
+    network = as_network(model)
+    check_model(network)
+    if not chooses_input(of, inputs):
+        settings, of = {**settings, "of": of}, 0
+    methods = resolve(
+        attributions,
+        attribution,
+        dict(settings),
+        forms="a method's name, a formula, or a callable of a run",
+        configured="a formula, which has its settings in it",
+    )
+    check_seen(network, methods)
+    single = isinstance(attribution, str) or callable(attribution)
+    names = tuple(categories) if categories is not None else None
+    return Request(network, methods, single, options, preprocessing, names, of, arguments)
+
+
+def device_of(request: Request, inputs: Any) -> torch.device:
+    """Where a question is computed: the model tells, or else the inputs."""
+    given = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else [inputs]
+    of_inputs = next((each.device for each in given if isinstance(each, Tensor)), torch.device("cpu"))
+    return request.device or of_inputs
