@@ -39,6 +39,7 @@ from .explanations.explanation import Explanation as Explanation
 # protocols, and what their implementations are handed
 from .explanations.metric_context import Trial as Trial
 from .explanations.options import ExplainOptions as ExplainOptions
+from .explanations.prepare import prepare as prepare
 from .feature_visualization.ascent import Ascent as Ascent
 from .feature_visualization.result import Synthesized as Synthesized
 from .feature_visualization.synthesize import synthesize as synthesize

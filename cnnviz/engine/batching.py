@@ -16,23 +16,19 @@ def even(count: int, fitting: int) -> int:
 
     Chunks of one size let a device run the same kernels, and a compiler or a captured graph serve all of them.
     """
-    passes = -(-count // max(1, fitting))
-    return -(-count // passes)
+    passes = max(1, -(-count // max(1, fitting)))
+    return max(1, -(-count // passes))
 
 
-def in_chunks(count: int, step: Callable[[int, int], None], fitting: Callable[[], int | None]) -> None:
-    """Call ``step(start, stop)`` until ``count`` is reached.
+def in_chunks(count: int, step: Callable[[int, int], None], fitting: int) -> None:
+    """Call ``step(start, stop)`` until ``count`` is reached, with at most ``fitting`` elements at once.
 
-    ``fitting`` says how many elements fit at once, None where that is not known yet: then one is taken, and it is asked
-    again. Where memory runs out, the chunk is halved and taken again: a step must not have changed anything before it
-    is through. After ``OneByOne`` the elements are taken again one by one.
+    Where memory runs out, the chunk is halved and taken again: a step must not have changed anything before it is
+    through. After ``OneByOne`` the elements are taken again one by one.
     """
-    start, size = 0, None
+    start, size = 0, even(count, fitting)
     while start < count:
-        if size is None:
-            known = fitting()
-            size = None if known is None else even(count - start, known)
-        stop = min(start + (size or 1), count)
+        stop = min(start + size, count)
         try:
             step(start, stop)
             done = True

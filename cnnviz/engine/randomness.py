@@ -29,5 +29,5 @@ class Draws:
         yield random.getstate()
         of_numpy: Any = np.random.get_state()
         yield of_numpy[1].tobytes(), of_numpy[2:]
-        if self._device.type == "cuda":
+        if self._device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
             yield torch.cuda.get_rng_state(self._device).numpy().tobytes()

@@ -164,7 +164,7 @@ class Evaluator:
             def step(start: int, stop: int, group: Group = group) -> None:
                 parts.append(scores_of(group, slice(start, stop)))
 
-            batching.in_chunks(len(group.numbers), step, lambda: at_once)
+            batching.in_chunks(len(group.numbers), step, at_once)
         order, scores = torch.cat([group.numbers for group in groups]), torch.cat(parts)
         return torch.empty_like(scores).index_copy_(0, uploaded(order, scores.device), scores)
 

@@ -36,10 +36,10 @@ def are_apart(passes: Passes, unit: int) -> bool:
         passes: of several inputs.
         unit: 1, or the number of inputs in one variant of a batch.
     """
-    if unit not in passes.apart:
+    if unit not in passes.findings.apart:
         alone = len(passes.inputs[0]) <= unit or bool(passes.asked_by_items)
-        passes.apart[unit] = _read_apart(passes) if alone and unit == 1 else alone or _found(passes, unit)
-    return passes.apart[unit]
+        passes.findings.apart[unit] = _read_apart(passes) if alone and unit == 1 else alone or _found(passes, unit)
+    return passes.findings.apart[unit]
 
 
 def _found(passes: Passes, unit: int) -> bool:

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from cnnviz.engine.device_policy import DevicePolicy, policy_of
 from cnnviz.engine.forward import Head
 from cnnviz.engine.speed.compilation import Compiled
 from cnnviz.engine.speed.conv_bn_folding import Folded
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.run.score_transform import ScoreTransform
+
+
+@dataclass
+class Findings:
+    """How a model treats the inputs of a batch, as one question finds it for those that follow."""
+
+    apart: dict[int, bool] = field(default_factory=dict)
+    """Whether inputs change each other's scores at most within so many in a row."""
+    apart_in_chunks: dict[int, bool] = field(default_factory=dict)
+    """Whether so many variants, passed together, leave each other's scores as they are."""
+    by_items: bool | None = None
+    """Whether each input is passed by itself, because Python reads values of the batch; None: not known yet."""
+
+    @cached_property
+    def of_probabilities(self) -> Findings:
+        """The same where scores are turned into probabilities."""
+        return Findings(by_items=self.by_items)
 
 
 @dataclass(frozen=True)
@@ -36,3 +55,11 @@ class RunOptions:
     """Names of layers that are given as modules of another model, of which this one is a copy."""
     compiled: Compiled | None = None
     """The compiled model, for passes that leave nothing but scores."""
+    policy: DevicePolicy | None = None
+    """Decides on chunks; None: the policy of the device as it is when chunks are made."""
+    findings: Findings | None = None
+    """What earlier questions of equal shapes have found; None: it is found anew for each question."""
+
+    def policy_on(self, device: torch.device) -> DevicePolicy:
+        """What decides on chunks there. Raises ValueError for a memory budget of less than a byte."""
+        return policy_of(device, self.memory) if self.policy is None else self.policy

@@ -23,6 +23,7 @@ from cnnviz.engine.validation import check_finite, constant_score
 from cnnviz.run.bias_contributions import contributions, rows_of_one
 from cnnviz.run.forward_passes import ForwardPasses
 from cnnviz.run.layer_choice import LayerChoice
+from cnnviz.run.options import Findings
 from cnnviz.run.plain_pass import plain_pass
 from cnnviz.run.plan import Plan
 from cnnviz.run.question import Question, with_neighbours
@@ -66,12 +67,10 @@ class Passes:
             lambda asked: Passes(model, inputs, asked, Plan(score_layers=asked.layers)).settled(),
         )
         self.label = label
-        self.is_measured, self.by_items = size, by_items
+        self.is_measured = size
         self.traces = ForwardPasses(model, inputs, question.options)
-        self.apart: dict[int, bool] = {}
-        """Whether inputs change each other's scores at most within so many in a row, as far as that was found."""
-        self.apart_in_chunks: dict[int, bool] = {}
-        """Whether so many variants of these inputs, passed together, leave each other's scores as they are."""
+        self.findings = Findings(by_items=by_items)
+        """How the model treats the inputs, as far as that was found."""
         self._trace: Trace | ItemTraces | None = None
         self._score: Tensor | None = None
         self._read: Tensor | None = None  # the score, finite or not
@@ -153,9 +152,9 @@ class Passes:
     @property
     def asked_by_items(self) -> bool | None:
         """Whether each input is passed by itself, because Python reads values of the batch. None: not known yet."""
-        if self.by_items is None and self._trace is not None:
-            self.by_items = isinstance(self._trace, ItemTraces)
-        return self.by_items
+        if self.findings.by_items is None and self._trace is not None:
+            self.findings.by_items = isinstance(self._trace, ItemTraces)
+        return self.findings.by_items
 
     def score(self) -> Tensor:
         """The score explained, (N,), with its graph. Raises ValueError where it is not finite."""
@@ -251,7 +250,7 @@ class Passes:
             input_gradient=any(place is INPUT for _, place in plan.gradients),
             layer_gradients=bool(layer_gradients),
             biases=plan.biases,
-            reads=self.by_items is None and len(self.inputs[0]) > 1,
+            reads=self.findings.by_items is None and len(self.inputs[0]) > 1,
             size=self.is_measured,
             score_layers=frozenset(name for name in plan.score_layers if isinstance(name, str)),
             order=any(map(is_automatic, (*self.plan.layers, *(place for _, place in self.plan.gradients)))),
@@ -260,7 +259,7 @@ class Passes:
         )
         if options.folded is not None:
             options.folded.check_rules([*request.rules, *request.references], request.biases)
-        return self.traces.of(request, by_items=bool(self.by_items))
+        return self.traces.of(request, by_items=bool(self.findings.by_items))
 
     def _backward(self, rule: Rule, reference: Passes | None = None) -> None:
         """All planned gradients under one rule, in one pass."""
@@ -314,7 +313,7 @@ class Passes:
 
     def _pass_alike(self, reference: Passes) -> None:
         if isinstance(self.trace, ItemTraces) != isinstance(reference.trace, ItemTraces):
-            self.by_items = reference.by_items = True  # both input by input, as one of them has to be
+            self.findings.by_items = reference.findings.by_items = True  # both, as one of them has to be
             self._forget()
             reference._forget()
 

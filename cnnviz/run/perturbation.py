@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnnviz.engine import batching
 from cnnviz.engine.black_box import BlackBox
-from cnnviz.engine.device_policy import DevicePolicy, policy_of
+from cnnviz.engine.device_policy import DevicePolicy
 from cnnviz.engine.layers import INPUT, InputPlace, Site
 from cnnviz.engine.pass_size import PassSize, size_of
 from cnnviz.engine.validation import check_finite
@@ -29,15 +29,15 @@ Values = Callable[[Sequence[int], int], Iterable[Tensor]]
 def scores_of_inputs(passes: Passes, count: int, draw: Callable[[int, int], Tensor]) -> Tensor:
     """Scores of ``count`` variants of the batch, (count, N), in chunks; see ``Run.scores_of``."""
     items = len(passes.inputs[0])
+    if not count:
+        return passes.score().detach().new_empty(0, items)
     scores: list[Tensor] = []
-    parts = [slice(0, items)]  # of the batch, where it is too large to be passed at once
-
-    def fitting() -> int | None:
-        nonlocal parts
+    at_once = items
+    if count > 1:
         at_once = _items_at_once(passes, lambda policy, size: policy.items_without_graph(size.largest))
-        if at_once is not None and at_once < items and is_independent(passes):
-            parts = [slice(first, first + at_once) for first in range(0, items, at_once)]
-        return at_once and max(1, at_once // items)
+    parts = [slice(0, items)]
+    if at_once < items and is_independent(passes):  # the batch is too large to be passed at once
+        parts = [slice(first, first + at_once) for first in range(0, items, at_once)]
 
     def step(start: int, stop: int) -> None:
         variants = draw(start, stop)
@@ -45,8 +45,8 @@ def scores_of_inputs(passes: Passes, count: int, draw: Callable[[int, int], Tens
         passed = [in_chunk(batch, variants[:, part]) for batch, part in zip(batches, parts, strict=True)]
         scores.append(torch.cat([run.score().detach().view(stop - start, -1) for run in passed], 1))
 
-    batching.in_chunks(count, step, fitting)
-    return torch.cat(scores) if scores else passes.score().detach().new_empty(0, items)
+    batching.in_chunks(count, step, max(1, at_once // items))
+    return torch.cat(scores)
 
 
 def in_chunk(passes: Passes, variants: Tensor, plan: Plan | None = None, *, at_least: int = 1) -> Passes:
@@ -54,9 +54,8 @@ def in_chunk(passes: Passes, variants: Tensor, plan: Plan | None = None, *, at_l
 
     Raises ``OneByOne`` if variants change each other's scores, unless there are only ``at_least`` of them.
     """
-    number, known = len(variants), passes.apart_in_chunks
-    observed = (number > at_least and number not in known) or _size(passes) is None
-    chunk = passes.at(variants.flatten(0, 1), plan, size=observed)
+    number, known = len(variants), passes.findings.apart_in_chunks
+    chunk = passes.at(variants.flatten(0, 1), plan, size=number > at_least and number not in known)
     if number > at_least and number not in known:
         known[number] = are_apart(chunk, len(passes.inputs[0]))
     if not known.get(number, True):
@@ -88,7 +87,7 @@ def scores_of_changes(
     where = None if boxes is None else Boxes.of(boxes, (first if made_of is None else made_of).shape[2:])
     if at_input and (isinstance(passes.model, BlackBox) or not is_independent(passes)):
         return scores_of_inputs(passes, count, partial(_changed, first, count, values, where))
-    evaluator = Evaluator(policy_of(first.device, options.memory))
+    evaluator = Evaluator(options.policy_on(first.device))
     scores = score.new_empty(count, len(first))
     for item in range(len(first)):
         one = passes.of(slice(item, item + 1))
@@ -126,33 +125,35 @@ def _query(passes: Passes) -> Query:
     )
 
 
-def variants_at_once(passes: Passes, graphs: int = 1) -> int | None:
-    """How many variants of the batch fit the memory budget ``graphs`` times with a graph; None if not known yet."""
+def variants_at_once(passes: Passes, graphs: int = 1) -> int:
+    """How many variants of the batch fit the memory budget ``graphs`` times with a graph."""
     at_once = _items_at_once(passes, lambda policy, size: policy.items_with_graph(size.total))
-    return at_once and max(1, at_once // (len(passes.inputs[0]) * graphs))
+    return max(1, at_once // (len(passes.inputs[0]) * graphs))
 
 
-def _items_at_once(passes: Passes, fitting: Callable[[DevicePolicy, PassSize], int]) -> int | None:
-    """How many inputs are passed at once; None where the size of a pass is not known yet."""
+def _items_at_once(passes: Passes, fitting: Callable[[DevicePolicy, PassSize], int]) -> int:
+    """How many inputs are passed at once."""
     size = _size(passes)
-    if size is None:
-        return None
     mixed = passes.asked_by_items or (passes.is_measured and passes.trace.apart is False)
     if mixed or not size.total:  # where the pass could not be observed, it is not known how many fit
         return 1
-    return fitting(policy_of(passes.inputs[0].device, passes.question.options.memory), size)
+    return fitting(passes.question.options.policy_on(passes.inputs[0].device), size)
 
 
-def _size(passes: Passes) -> PassSize | None:
-    return size_of(passes.model, passes.inputs, passes.question.options.precision)
+def _size(passes: Passes) -> PassSize:
+    """The size of a pass; where no pass was measured yet, one more is."""
+    about = passes.model, passes.inputs, passes.question.options.precision
+    if size_of(*about) is None:
+        passes.at(passes.inputs[0], size=True).trace  # noqa: B018  # which is remembered
+    return size_of(*about) or PassSize(0, 0)
 
 
 def _beside(one: Passes, copies: int) -> bool:
     """True if so many variants of one input may pass through the model together."""
-    if copies not in one.apart_in_chunks:
+    if copies not in one.findings.apart_in_chunks:
         first = one.inputs[0]
-        one.apart_in_chunks[copies] = are_apart(one.at(first.expand(copies, *first.shape[1:]), size=True), 1)
-    return one.apart_in_chunks[copies]
+        one.findings.apart_in_chunks[copies] = are_apart(one.at(first.expand(copies, *first.shape[1:]), size=True), 1)
+    return one.findings.apart_in_chunks[copies]
 
 
 def _read(one: Passes, output: Any, layers: dict[str, Tensor], count: int, drawn: Callable[[], Tensor]) -> Tensor:

@@ -57,8 +57,13 @@ class Run:
             inputs = ModelInputs((plain(inputs), *map(plain, others)))
         question = Question(target, options or RunOptions(), len(inputs.first))
         plan = (plan or Plan()) | Plan(score_layers=question.layers)
-        measured = plan.variants and size_of(model, inputs, question.options.precision) is None
-        self._begin(Passes(model, inputs, question, plan, size=measured), 1)
+        unknown = size_of(model, inputs, question.options.precision) is None
+        # whether several inputs are independent will be asked too, and this pass tells
+        found = question.options.findings is not None and 1 in question.options.findings.apart
+        measured = plan.variants and (unknown or (len(inputs.first) > 1 and not found))
+        passes = Passes(model, inputs, question, plan, size=measured)
+        passes.findings = question.options.findings or passes.findings
+        self._begin(passes, 1)
 
     def _begin(self, passes: Passes, copies: int, chosen: dict[str, int] | None = None) -> None:
         self._passes = passes
@@ -253,7 +258,7 @@ class Run:
         scores, smaller chunks are taken again: a step must not have changed anything before it is through. ``graphs``
         is how many passes with a graph one step holds.
         """
-        batching.in_chunks(count, step, lambda: perturbation.variants_at_once(self._passes, graphs))
+        batching.in_chunks(count, step, perturbation.variants_at_once(self._passes, graphs) if count > 1 else 1)
 
     def in_chunk(self, variants: Tensor, plan: Plan | None = None, *, at_least: int = 1) -> Run:
         """The same question about variants of the batch, (K, N, C, *spatial), in one pass; for a step of chunks.
@@ -298,8 +303,11 @@ class Run:
         if transform is None:
             return self
         self.target  # noqa: B018  # the classes predicted by this model stay
-        question = replace(self._passes.question, options=replace(self.options, probabilities=transform))
-        return _derived(self._passes.shared(question, self.plan), self.copies)
+        findings = self.options.findings and self.options.findings.of_probabilities
+        options = replace(self.options, probabilities=transform, findings=findings)
+        passes = self._passes.shared(replace(self._passes.question, options=options), self.plan)
+        passes.findings = findings or passes.findings
+        return _derived(passes, self.copies)
 
 
 def at_call(run: Run, layer: Layer, call: int) -> Run:

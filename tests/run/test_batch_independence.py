@@ -141,12 +141,12 @@ def test_what_the_operations_prove_costs_no_pass_and_is_found_anew_for_each_ques
             Run(model, tiny_inputs(2), TARGET).scores_of(len(every), lambda start, stop: every[start:stop])
         return model.passed
 
-    assert passed() == [2, 12, 2], "a variant, which is measured, the others, and the first of these alone"
+    assert passed() == [2, 14, 2], "the batch, which is measured; its variants; and the first of these alone"
+    assert passed() == [14, 2], "the size of the batch is known"
     model.norm = NormedByTheBatch().norm
-    assert passed() == [2, 12, *[2] * 6], "together they change each other's scores"
+    assert passed() == [2, 14, *[2] * 7], "they change each other's scores, so that each is passed by itself"
     model.norm = Plain().norm
-    assert passed() == [2, 12, 2]
-    assert passed() == [14, 2], "the size of a variant is known"
+    assert passed() == [2, 14, 2]
 
 
 class Fails(Plain):
@@ -228,10 +228,12 @@ def test_what_is_not_seen_is_tested_bit_by_bit(func: Callable[[Tensor], Tensor],
         run = Run(model, tiny_inputs(2, items), TARGET[:items])
         found = run.scores_of(len(every), lambda start, stop: every[start:stop])
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    chunk = 6 * items
+    chunk = 7 * items
     if func is swish:
         others = [*[chunk] * 5, items]
-        assert model.passed == [items, chunk, *others], "a variant, the others, with other neighbours, the first alone"
+        assert model.passed == [items, chunk, *others], (
+            "the batch, its variants, with other neighbours, the first alone"
+        )
     else:
         assert model.passed[-6:] == [items] * 6
 
@@ -242,7 +244,7 @@ def test_it_is_tested_once_for_each_question_and_size_of_chunk(monkeypatch: pyte
     with torch.no_grad():
         run = Run(model, tiny_inputs(2, 1), TARGET[:1])
         run.scores_of(len(every), lambda start, stop: every[start:stop])
-        assert model.passed == [1, 3, *[3] * 5, 1, 3, 2, *[2] * 5, 1]
+        assert model.passed == [1, 3, *[3] * 5, 1, 3, 3]
         model.passed.clear()
         run.scores_of(len(every), lambda start, stop: every[start:stop])
         assert model.passed == [3, 3, 3]

@@ -1,0 +1,338 @@
+"""A prepared question answers as ``explain`` does, whatever happens to the model meanwhile."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from nets import AveragingNet, FlatteningNet, Halfway, Rectified, Residual, randomized, tiny_inputs
+from quick import quick
+from stand_in_graph import StandInGraph
+from torch import Tensor, nn
+
+from cnnviz import Explanation, attributions, explain, prepare
+from cnnviz.engine import captured, device_policy
+from cnnviz.engine.device_policy import CUDA
+from cnnviz.explanations import captured_question
+from cnnviz.objectives import channel
+from cnnviz.run.resolve_target import top
+
+ITEMS = 2
+
+
+class ReadsValues(AveragingNet):
+    """One input decides what is done with itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = super().forward(x)
+        return scores * 2 if float(x.detach().sum()) > 0 else scores
+
+
+class InFloat(nn.Module):
+    """Functional, in float32, with a batch norm and a skip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Linear(4, 3)
+        randomized(self).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = F.relu(self.norm(self.conv(x)))
+        return self.head((maps + F.silu(self.conv(x))).mean((2, 3)))
+
+
+NETS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor]]] = {
+    "averaging": (AveragingNet, lambda seed: tiny_inputs(seed=seed)),
+    "flattening": (FlatteningNet, lambda seed: tiny_inputs(seed=seed)),
+    "residual": (Residual, lambda seed: tiny_inputs(seed=seed)),
+    "rectified": (lambda: Rectified(2, F.relu6), lambda seed: tiny_inputs(seed=seed)),
+    "halfway": (Halfway, lambda seed: tiny_inputs(seed=seed)),
+    "signals": (lambda: AveragingNet(1), lambda seed: tiny_inputs(1, seed=seed)),
+    "volumes": (lambda: AveragingNet(3), lambda seed: tiny_inputs(3, seed=seed)),
+    "float32": (InFloat, lambda seed: tiny_inputs(seed=seed).float()),
+}
+
+
+def parts(answer: Explanation) -> dict[str, Tensor]:
+    return {"values": answer.values, "score": answer.score, "inputs": answer.inputs, **answer.notes}
+
+
+def same(found: Explanation, expected: Explanation) -> None:
+    for (name, value), wanted in zip(parts(found).items(), parts(expected).values(), strict=True):
+        assert torch.equal(value, wanted), name
+    assert found.recipe == expected.recipe
+    assert found.options == expected.options
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("method", attributions)
+def test_it_answers_as_explain(method: str, net: str) -> None:
+    (make, inputs), settings = NETS[net], quick(method)
+    model = make()
+    try:
+        expected = [explain(model, inputs(seed), method, **settings) for seed in (1, 2, 3)]
+    except (ValueError, LookupError) as error:  # a method that this network has no answer for
+        with pytest.raises(type(error)):
+            prepare(model, method, like=inputs(1), **settings)(inputs(1))
+        return
+    asked = prepare(model, method, like=inputs(1), **settings)
+    for seed, wanted in zip((1, 2, 3), expected, strict=True):
+        same(asked(inputs(seed)), wanted)
+
+
+def test_several_methods_and_targets_are_asked_as_explain_does() -> None:
+    model, inputs = AveragingNet(), tiny_inputs()
+    asked = prepare(model, ["grad_cam", "gradient"], like=inputs, target=1)
+    for target in (None, 0, [2, 1], torch.tensor([0, 2]), channel("second", 1)):
+        found = asked(inputs, target)
+        wanted = explain(model, inputs, ["grad_cam", "gradient"], target=1 if target is None else target)
+        assert found.keys() == wanted.keys()
+        for name, each in wanted.items():
+            assert torch.equal(found[name].values, each.values)
+    ranks = prepare(model, like=inputs, target=top(2))(inputs)
+    for found, wanted in zip(ranks, explain(model, inputs, target=top(2)), strict=True):
+        same(found, wanted)
+
+
+def stepped(model: nn.Module) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    model(tiny_inputs()).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def hooked(model: nn.Module) -> None:
+    model.second.register_forward_hook(lambda module, args, output: output * 2)
+
+
+def exchanged(model: nn.Module) -> None:
+    model.late = nn.ELU()
+
+
+CHANGES: dict[str, Callable[[nn.Module], Any]] = {
+    "load_state_dict": lambda model: model.load_state_dict(randomized(AveragingNet(), seed=9).state_dict()),
+    "an optimizer's step": stepped,
+    "to and back": lambda model: model.float().double(),
+    "a weight set in place": lambda model: model.head.weight.data.mul_(2),
+    "a new parameter": lambda model: setattr(model.head, "weight", nn.Parameter(model.head.weight * 3)),
+    "statistics": lambda model: model.norm.running_mean.add_(1),
+    "a hook": hooked,
+    "another module": exchanged,
+    "another attribute": lambda model: setattr(model.norm, "eps", 0.5),
+}
+
+
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_model_is_noticed(change: str, fold: bool) -> None:
+    model, inputs = AveragingNet(), tiny_inputs()
+    methods = ["grad_cam", "integrated_gradients", "occlusion"]
+    settings = {"steps": 5, "window": 2, "fold": fold, "target": 1}
+    asked = prepare(model, methods, like=inputs, **settings)
+    before = asked(inputs)
+    CHANGES[change](model)
+    found, wanted = asked(inputs), explain(model, inputs, methods, **settings)
+    for name, each in wanted.items():
+        assert torch.equal(found[name].values, each.values)
+        assert not torch.equal(before[name].values, each.values), name
+
+
+def test_a_model_in_training_mode_is_refused_and_taken_again_after_it() -> None:
+    model, inputs = AveragingNet(), tiny_inputs()
+    asked = prepare(model, like=inputs)
+    expected = asked(inputs).values
+    model.train()
+    with pytest.raises(ValueError, match="the model is in training mode"):
+        asked(inputs)
+    model.eval()
+    assert torch.equal(asked(inputs).values, expected)
+
+
+def test_what_does_not_depend_on_values_is_found_once() -> None:
+    model, sizes = AveragingNet(), list[int]()
+    model.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
+    asked = prepare(model, "smoothgrad", like=tiny_inputs(), target=1, samples=8)
+    asked(tiny_inputs(seed=1))
+    first = sizes.copy()
+    sizes.clear()
+    asked(tiny_inputs(seed=2))
+    chunks = [size for size in sizes if size > ITEMS]
+    assert sum(chunks) == 8 * ITEMS
+    assert sizes == [ITEMS, *chunks], "the question and its chunks; no first input alone"
+    assert len(first) > len(sizes)
+
+
+def test_inputs_of_another_shape_or_dtype_are_refused_with_the_way_out() -> None:
+    asked = prepare(AveragingNet(), like=tiny_inputs())
+    with pytest.raises(ValueError, match=r"is \(1, 2, 5, 6\).*takes \(2, 2, 5, 6\).*prepare another question"):
+        asked(tiny_inputs(items=1))
+    with pytest.raises(ValueError, match="prepare another question"):
+        asked(tiny_inputs()[..., :4])
+    with pytest.raises(TypeError, match="convert one with"):
+        asked(tiny_inputs().float())
+    with pytest.raises(ValueError, match="values that are not finite"):
+        asked(tiny_inputs() * torch.inf)
+
+
+def test_one_thread_asks_at_a_time() -> None:
+    inside, go_on, failures = threading.Event(), threading.Event(), list[str]()
+
+    def waits(output: Tensor) -> Tensor:
+        inside.set()
+        assert go_on.wait(20)
+        return output[:, 0]
+
+    asked = prepare(AveragingNet(), "gradient", like=tiny_inputs(), target=waits)
+    first = threading.Thread(target=lambda: asked(tiny_inputs()))
+    first.start()
+    assert inside.wait(20)
+    with pytest.raises(RuntimeError, match="another thread asks this prepared question; prepare one for each thread"):
+        asked(tiny_inputs())
+    go_on.set()
+    first.join()
+    assert not failures
+    assert asked(tiny_inputs()).values.any()
+
+
+def live() -> int:
+    gc.collect()
+    return sum(1 for each in gc.get_objects() if isinstance(each, Tensor))
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "smoothgrad"])
+def test_a_thousand_calls_keep_nothing(method: str) -> None:
+    model, inputs = AveragingNet(), tiny_inputs(items=1)
+    asked = prepare(model, method, like=inputs, target=1, **quick(method))
+    for _ in range(3):
+        asked(inputs)
+    before, objects = live(), len(gc.get_objects())
+    for _ in range(1000 if method == "grad_cam" else 100):
+        asked(inputs)
+    assert live() <= before
+    assert len(gc.get_objects()) <= objects + 200
+
+
+def test_memory_goes_back_when_it_goes() -> None:
+    model = AveragingNet()
+    asked = prepare(model, "grad_cam", like=tiny_inputs(), fold=True)
+    asked(tiny_inputs())
+    folded = weakref.ref(next(iter(asked._settled.values())).network)
+    assert folded() is not None
+    del asked
+    gc.collect()
+    assert folded() is None
+
+
+# In a graph: a stand-in that calls the captured operations again, and refuses what a CUDA graph refuses.
+
+
+@contextmanager
+def in_graphs(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[StandInGraph]]:
+    """Questions are captured as on a GPU."""
+    made: list[StandInGraph] = []
+    begin = captured_question.CapturedQuestion.__init__
+
+    def begun(self: Any, graph: StandInGraph, *about: Any) -> None:
+        def given() -> list[Tensor]:
+            targets = [target for target in self._asked.targets if isinstance(target, Tensor)]
+            uploads = [there for _, there in self._rehearsal.uploads]
+            network = about[2]
+            return [*network.parameters(), *network.buffers(), *self._asked.call.tensors, *targets, *uploads]
+
+        graph.given = given
+        made.append(graph)
+        begin(self, graph, *about)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(device_policy, "CPU", replace(CUDA, budget=2**34))
+        patched.setattr(captured, "graph_on", lambda device: StandInGraph(list))
+        patched.setattr(captured_question.CapturedQuestion, "__init__", begun)
+        yield made
+
+
+EAGER: set[str] = set()
+"""Methods that read values on their way, and are computed without a graph."""
+
+
+@pytest.mark.parametrize("method", attributions)
+def test_a_replayed_graph_answers_as_explain(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, settings = AveragingNet(), quick(method)
+    with in_graphs(model, monkeypatch) as made, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        asked = prepare(model, method, like=tiny_inputs(), **settings)
+        found = [asked(tiny_inputs(seed=seed)) for seed in (1, 2, 3)]
+        expected = [explain(model, tiny_inputs(seed=seed), method, **settings) for seed in (1, 2, 3)]
+    for each, wanted in zip(found, expected, strict=True):
+        peak = wanted.values.abs().max()
+        torch.testing.assert_close(each.values, wanted.values, rtol=0, atol=1e-12 * float(peak))
+        torch.testing.assert_close(each.score, wanted.score)
+    without = [str(each.message) for each in told if "without a graph" in str(each.message)]
+    assert len(without) == (method in EAGER)
+    assert made[0].replays == (0 if method in EAGER else 3)
+
+
+def test_a_graph_reads_weights_that_were_written_and_is_captured_anew_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for change in CHANGES.values():
+        model = AveragingNet()
+        with in_graphs(model, monkeypatch), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            asked = prepare(model, ["grad_cam", "gradient"], like=tiny_inputs(), target=1)
+            asked(tiny_inputs())
+            change(model)
+            found = asked(tiny_inputs(seed=2))
+            wanted = explain(model, tiny_inputs(seed=2), ["grad_cam", "gradient"], target=1)
+        for name, each in wanted.items():
+            torch.testing.assert_close(found[name].values, each.values, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_not_as_when_it_was_captured_is_explained_without_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = AveragingNet()
+    with in_graphs(model, monkeypatch) as made:
+        asked = prepare(model, "grad_cam", like=tiny_inputs(), target=1)
+        asked(tiny_inputs())
+        with pytest.raises(ValueError, match="not finite"):
+            asked(tiny_inputs() * torch.nan)
+        with pytest.raises(ValueError, match="there is no class 7"):
+            asked(tiny_inputs(), torch.tensor([7, 0]))
+        wanted = explain(model, tiny_inputs(seed=4), "grad_cam", target=2).values
+        torch.testing.assert_close(asked(tiny_inputs(seed=4), torch.tensor([2, 2])).values, wanted)
+        assert made[0].replays >= 2
+
+
+def drawing(model: nn.Module) -> nn.Module:
+    model.late = nn.Module()
+    model.late.forward = lambda x: F.dropout(x, 0.5, training=True)  # type: ignore[method-assign]
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (ReadsValues, "operation not permitted when a stream is capturing"),
+        (lambda: drawing(AveragingNet()), "draws random numbers in forward"),
+    ],
+)
+def test_a_model_that_can_not_be_captured_is_explained_without_and_said_so_once(
+    make: Callable[[], nn.Module], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs = make(), tiny_inputs(items=1)
+    with in_graphs(model, monkeypatch), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        asked = prepare(model, "gradient", like=inputs, target=1)
+        found = [asked(inputs) for _ in range(2)]
+    said = [str(each.message) for each in told if "without a graph" in str(each.message)]
+    assert len(said) == 1
+    assert why in said[0]
+    if make is ReadsValues:
+        assert torch.equal(found[1].values, explain(model, inputs, "gradient", target=1).values)
