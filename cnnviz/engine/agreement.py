@@ -17,6 +17,7 @@ from torch import Tensor
 from cnnviz.engine.batching import is_out_of_memory
 from cnnviz.engine.deferred import assumed
 from cnnviz.engine.nested import tensors
+from cnnviz.engine.speed.tf32 import of_cuda
 
 T = TypeVar("T")
 
@@ -120,6 +121,5 @@ def special_or_plain(
 
 def _step(values: Tensor) -> float:
     """Machine epsilon of the computation; on CUDA that of TF32, with ten bits, unless torch has it disabled."""
-    ten_bits = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
-    coarse = values.is_cuda and values.dtype == torch.float32 and ten_bits
+    coarse = values.is_cuda and values.dtype == torch.float32 and "tf32" in of_cuda()
     return max(torch.finfo(values.dtype).eps, 2.0**-10 if coarse else 0.0)

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from torch import nn
 
@@ -35,6 +35,16 @@ _here = _Here()
 _numbering = threading.Lock()
 
 _WAITING = ("threading", "queue", "concurrent.futures", "multiprocessing")
+
+
+class Held(Protocol):
+    """What a loan enters, and leaves when it ends."""
+
+    def enter(self, loan: Loan) -> None:
+        """Held by one more loan."""
+
+    def leave(self, loan: Loan) -> None:
+        """No longer held by this loan. May be interrupted and called again, also where ``enter`` was interrupted."""
 
 
 class Setting(ABC):
@@ -81,7 +91,7 @@ class Loan:
         self._outer = [*_here.loans]
         self._hooks: dict[Callable[..., Any], nn.Module] = {}
         self._bindings: dict[nn.Module, Bindings] = {}
-        self._settings: list[Setting] = []
+        self._settings: list[Held] = []
 
     def begin(self) -> None:
         """Become the innermost loan. What a pass around it has entered is set aside."""
@@ -109,7 +119,7 @@ class Loan:
         if model not in self._bindings:
             self._bindings[model] = Bindings(model, containers)
 
-    def hold(self, setting: Setting) -> None:
+    def hold(self, setting: Held) -> None:
         """Change what torch has for all threads until this and every other loan that holds it have ended."""
         self._settings.append(setting)
         setting.enter(self)
