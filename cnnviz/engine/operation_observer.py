@@ -39,6 +39,7 @@ class OperationObserver(WatchingMode):
         layout: the memory format of the pass.
         axis: follows the batch axis.
         record: numbers the calls of the rules' operations; one that keeps operands takes them instead of a rule.
+        norms_scaled: compute batch norms as one multiplication, unless a rule or biases are about them.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class OperationObserver(WatchingMode):
         layout: torch.memory_format = ORDINARY,
         axis: BatchAxis | None = None,
         record: OperandRecord | None = None,
+        norms_scaled: bool = False,
     ):
         super().__init__()
         self.switchboard, self.begins, self.biases = switchboard, begins, biases
@@ -69,8 +71,7 @@ class OperationObserver(WatchingMode):
         refuses = any(rule.otherwise is not None and F.relu in rule.backwards for rule in rules)
         self.disguises = Disguises(refuses) if F.relu in self.switched else None
         self.compares = any(rule.compares for rule in rules)
-        # the memory formats differ by rounding already
-        self.norms_scaled = layout is not ORDINARY and biases is None and F.batch_norm not in self.switched
+        self.norms_scaled = norms_scaled and biases is None and F.batch_norm not in self.switched
         self.descent: dict[Any, bool] = {}
         """By node of the graph, as far as it was visited: does it lead back to where the graph begins?"""
 

@@ -69,6 +69,8 @@ class PassOptions:
 
     layout: torch.memory_format = ORDINARY
     """The memory format of the first input, which convolutions keep."""
+    norms_scaled: bool = False
+    """Whether batch norms are computed as one multiplication."""
     precision: torch.dtype | None = None
     """The dtype of convolutions and matrix products; None: the model's own."""
     compiled: Compiled | None = None
@@ -142,7 +144,7 @@ class Trace:
             modes.append(options.compiled.failures())
         if request.references and not options.saves:  # the graph says what comes from the input, and no more
             modes.append(saving_nothing())
-        if self.rules or request.biases or axis is not None or options.layout is not ORDINARY:
+        if self.rules or request.biases or axis is not None or options.layout is not ORDINARY or options.norms_scaled:
             modes.append(self._observer)
         given = inputs.each(Tensor.detach).with_first(self.input)
         if axis is not None:
@@ -279,7 +281,8 @@ class Trace:
 
     def _observes(self, biases: Biases | None = None, axis: BatchAxis | None = None) -> OperationObserver:
         begins = partial(_begins, self.input, self.places)  # without the trace, which would hold itself then
-        return OperationObserver(self.rules, self._switchboard, begins, biases, self.options.layout, axis, self.record)
+        layout, scaled = self.options.layout, self.options.norms_scaled
+        return OperationObserver(self.rules, self._switchboard, begins, biases, layout, axis, self.record, scaled)
 
     def _hook(self, name: str, starts_graph: bool, request: TraceRequest) -> Callable[..., Any]:
         numbers = {site.call for site in request.layers if site.name == name}

@@ -14,7 +14,7 @@ from cnnviz.engine.agreement import special_or_plain
 from cnnviz.engine.item_traces import ItemTraces, Unjoinable
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.pass_size import remember_size
-from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, preferred
+from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary, kind_of_pass
 from cnnviz.engine.switch import Switchboard
 from cnnviz.engine.trace import PassOptions, Trace, TraceRequest
 from cnnviz.run.options import RunOptions
@@ -83,12 +83,14 @@ class ForwardPasses:
             return passed(compiled=options.compiled)
         # implicit biases are found by operations that differ between the memory formats
         ordinary = self.ordinary or request.biases
-        layout = ORDINARY if ordinary else preferred(self.model, inputs[0], options.precision)
-        if layout is ORDINARY:
+        whole = request.input_gradient or bool(request.references) or (self.whole and request.layer_gradients)
+        kind = None if ordinary else kind_of_pass(self.model, inputs[0], options.precision, graph=whole)
+        if kind is None or not kind.special():
             return self._observed(passed, request)
+        special = partial(passed, layout=kind.layout(), norms_scaled=kind.scales_norms())
         # the model may assert how its tensors lie in memory
-        trace, fits = special_or_plain(lambda: passed(layout=layout), lambda: self._observed(passed, request))
-        if fits and not trace.layout_read:
+        trace, fits = special_or_plain(special, lambda: self._observed(passed, request))
+        if fits and (trace.options.layout is ORDINARY or not trace.layout_read):
             return trace
         trace = self._observed(passed, request) if fits else trace
         keep_ordinary(self.model)

@@ -1,7 +1,8 @@
 """Memory formats of a forward pass: channels last where that is faster. The results are equal up to rounding.
 
 With channels last, convolutions on a CPU take 0.6 to 0.95 of the time, unless the weights are many beside the places
-they act on: weights are reordered in every pass. A model that reads strides or memory itself is computed in the
+they act on: weights are reordered in every pass. On CUDA passes without a graph take 0.6 to 0.8 of the time, and
+gradients up to 1.25 times as long. A model that reads strides or memory itself is computed in the
 ordinary memory format, now and later. So is a model that writes through what is a view in one format and a copy in the
 other.
 """
@@ -9,18 +10,21 @@ other.
 from __future__ import annotations
 
 import platform
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload, OpOverloadPacket
 
 from cnnviz.engine.model_facts import facts_of
+from cnnviz.engine.speed.tf32 import computed_in
 
 ORDINARY = torch.contiguous_format
 WEIGHTS_PER_PLACE = 320
 SMALLEST = 64 * 64
-_HALVES = (torch.bfloat16, torch.float16)
+LARGE_ON_CUDA = 64 * 224 * 224
+"""Places of a batch. With fewer, what starts kernels takes longer than they do, and reordering starts more of them."""
+_TENSOR_CORES = ("tf32", "bfloat16", "float16")
 
 _READERS = {
     getattr(home, name)
@@ -78,20 +82,71 @@ class LayoutReads:
         return self.detected
 
 
-def preferred(model: nn.Module, inputs: Tensor, precision: torch.dtype | None = None) -> torch.memory_format:
-    """The memory format in which a pass of these inputs is fastest, as measured: for pictures on x86 CPUs."""
-    measured = inputs.device.type == "cpu" and inputs.ndim == 4 and inputs.dtype is torch.float32
-    if not measured or type(inputs) is not Tensor or inputs[0, 0].numel() < SMALLEST:
-        return ORDINARY
-    if platform.machine().lower() not in ("x86_64", "amd64") or not torch._C._has_mkldnn:
-        return ORDINARY
+class PassKind(NamedTuple):
+    """What decides how a pass is computed fastest."""
+
+    device: str
+    """Its kind, such as cpu or cuda."""
+    computed_in: str
+    """What convolutions compute in: float32, tf32, bfloat16, ..."""
+    graph: bool
+    """Whether gradients go back through the whole pass. Where they end at a layer, most of it has no graph."""
+    places: int
+    """Of all pictures of the batch together: N * H * W."""
+    weights: int
+    """Of all convolutions over pictures."""
+
+    def layout(self) -> torch.memory_format:
+        """The memory format in which a pass over pictures is fastest, as measured."""
+        if not self.weights:
+            return ORDINARY
+        if self.device == "cuda":
+            last = not self.graph and self.computed_in in _TENSOR_CORES and self.places >= LARGE_ON_CUDA
+        else:
+            many = self.weights > WEIGHTS_PER_PLACE * self.places and self.computed_in == "float32"
+            last = self.device == "cpu" and not many
+        return torch.channels_last if last else ORDINARY
+
+    def special(self) -> bool:
+        """Whether anything differs from how the model itself computes."""
+        return self.layout() is not ORDINARY or self.scales_norms()
+
+    def scales_norms(self) -> bool:
+        """Whether batch norms are computed as one multiplication: where rounding differs from the model's already."""
+        large = self.device == "cuda" and self.graph and self.places >= LARGE_ON_CUDA
+        return large or self.layout() is not ORDINARY
+
+
+def kind_of_pass(
+    model: nn.Module, inputs: Tensor, precision: torch.dtype | None = None, graph: bool = False
+) -> PassKind | None:
+    """What is known of a pass of these inputs; None where nothing but the ordinary way was measured."""
+    device, pictures = inputs.device.type, type(inputs) is Tensor and inputs.ndim == 4
+    if not pictures or inputs[0, 0].numel() < SMALLEST:
+        return None
+    if device == "cpu" and not (inputs.dtype is torch.float32 and _has_onednn()):
+        return None
     facts, weights = facts_of(model), "weights of convolutions"
-    if facts.get(ORDINARY):
-        return ORDINARY
+    if device not in ("cpu", "cuda") or facts.get(ORDINARY):
+        return None
     if weights not in facts:
         facts[weights] = sum(part.weight.numel() for part in model.modules() if isinstance(part, nn.Conv2d))
-    many = facts[weights] > WEIGHTS_PER_PLACE * inputs[:, 0].numel() and precision not in _HALVES
-    return ORDINARY if many or not facts[weights] else torch.channels_last
+    name = str(precision or inputs.dtype).removeprefix("torch.")
+    if device == "cuda":
+        name = computed_in(inputs, precision).convolutions
+    return PassKind(device, name, graph, inputs[:, 0].numel(), facts[weights])
+
+
+def preferred(
+    model: nn.Module, inputs: Tensor, precision: torch.dtype | None = None, graph: bool = False
+) -> torch.memory_format:
+    """The memory format in which a pass of these inputs is fastest, as measured: for pictures on x86 CPUs and CUDA."""
+    kind = kind_of_pass(model, inputs, precision, graph)
+    return ORDINARY if kind is None else kind.layout()
+
+
+def _has_onednn() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64") and torch._C._has_mkldnn
 
 
 def keep_ordinary(model: nn.Module) -> None:
