@@ -127,7 +127,10 @@ class WorkOptions:
 class SpeedOptions:
     """How explanations are computed faster; :func:`cnnviz.explain` takes them as they are."""
 
-    precision: Annotated[str, work_option("In which the network computes: float32, bfloat16 or float16.")] = "float32"
+    precision: Annotated[
+        str | None,
+        work_option("In which the network computes: float32, tf32, bfloat16 or float16. Default: as torch is set."),
+    ] = None
     fold: Annotated[bool, work_option("Put batch norms into the convolutions before them.", "--fold")] = False
     compile: Annotated[bool, work_option("Compile passes that need no gradient.", "--compile")] = False
 

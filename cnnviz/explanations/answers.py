@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.deferred import tell_if
 from cnnviz.engine.loans import question_of_thread
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.randomness import GENERATORS, Draws
 from cnnviz.engine.speed.autocast import converted_once
+from cnnviz.engine.speed.tf32 import computed_in
 from cnnviz.engine.validation import check_finite
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.formulas.attribution import ConfiguredAttribution
@@ -131,6 +133,7 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> list[Explanation]:
         objective=objectives_of(run),
         probability=probability_of(run),
         boxes=target_boxes(run),
+        computed_in=None if isinstance(run.model, BlackBox) else str(computed_in(run.inputs, run.options.precision)),
         together=len(inputs),
         attribution=method,
     )

@@ -44,7 +44,7 @@ def explain(
     memory: int | None = ...,
     before_softmax: bool = ...,
     before_sigmoid: bool = ...,
-    precision: Precision = ...,
+    precision: Precision | None = ...,
     fold: bool = ...,
     compile: bool | str = ...,
     **settings: Any,
@@ -66,7 +66,7 @@ def explain(
     memory: int | None = ...,
     before_softmax: bool = ...,
     before_sigmoid: bool = ...,
-    precision: Precision = ...,
+    precision: Precision | None = ...,
     fold: bool = ...,
     compile: bool | str = ...,
     **settings: Any,
@@ -99,7 +99,7 @@ def explain(
     memory: int | None = ...,
     before_softmax: bool = ...,
     before_sigmoid: bool = ...,
-    precision: Precision = ...,
+    precision: Precision | None = ...,
     fold: bool = ...,
     compile: bool | str = ...,
     **settings: Any,
@@ -132,7 +132,7 @@ def explain(
     memory: int | None = ...,
     before_softmax: bool = ...,
     before_sigmoid: bool = ...,
-    precision: Precision = ...,
+    precision: Precision | None = ...,
     fold: bool = ...,
     compile: bool | str = ...,
     **settings: Any,
@@ -154,7 +154,7 @@ def explain(
     memory: int | None = None,
     before_softmax: bool = False,
     before_sigmoid: bool = False,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
     fold: bool = False,
     compile: bool | str = False,
     **settings: Any,
@@ -204,7 +204,11 @@ def explain(
         precision: "bfloat16" or "float16" compute convolutions and matrix products in half of float32, faster where
             the hardware has it; maps, sums over steps and samples, and what is returned stay float32. Class
             activation maps and occlusion keep a cosine of 0.99 to float32; gradients at the input, which rounding
-            sends through other rectifiers, do not.
+            sends through other rectifiers, do not. On CUDA "float32" is exact, and "tf32" lets GPUs that have it
+            multiply with ten bits; elsewhere both are float32. torch's flags say so to all threads: those of others
+            compute so too until the question is answered, and questions in another precision wait. None: as torch's
+            flags are, on CUDA TF32 in convolutions unless the user chose otherwise.
+            :attr:`Explanation.computed_in` tells what it was.
         fold: put batch norms into the convolutions before them, on a private copy: equal to rounding, and sooner where
             one question is many passes.
         compile: hand passes that need no gradient (of occlusion, RISE, Score-CAM) to ``torch.compile``; True, or the

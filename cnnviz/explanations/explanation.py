@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnnviz.explanations.options import ExplainOptions
-from cnnviz.explanations.saved_explanations import check_explanation, check_values_finite, read_description
+from cnnviz.explanations.saved_explanations import (
+    check_explanation,
+    check_values_finite,
+    read_description,
+    saved_options,
+)
 from cnnviz.images.files import check_file, encoded, one_line, packed, write_result
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.registry.default_renderer import default_renderer
@@ -61,6 +66,9 @@ class Explanation:
     """(N, B, 4) the detections explained, as x1, y1, x2, y2 in pixels of the input; None for other targets."""
     options: ExplainOptions = field(default_factory=ExplainOptions)
     """How it was computed; metrics that ask the model again ask it so."""
+    computed_in: str | None = None
+    """What it was computed in: ``float32``, ``bfloat16``, ``tf32 in convolutions, float32 in matrix products``, ...;
+    None where that is not known: of a black box, and of files that cnnviz wrote before 0.6."""
     of: int | str = 0
     """Which of the model's inputs was explained: its number, or its name where they were given by name."""
     together: int = 1
@@ -194,7 +202,8 @@ class Explanation:
             objective=tuple(told) if isinstance(told := about.get("objective"), list) else told,
             probability=tensors.get("probability"),
             boxes=tensors.get("boxes"),
-            options=ExplainOptions(**about.get("options", {})),  # 0.3.0 kept none
+            options=ExplainOptions(**saved_options(about)),
+            computed_in=about.get("computed_in"),
             of=about.get("of", 0),
             together=about.get("together", 1),
         )
@@ -218,6 +227,7 @@ class Explanation:
             "renderer": self.renderer,
             "objective": self.objective,
             "options": asdict(self.options),
+            "computed_in": self.computed_in,
             "of": self.of,
             "together": self.together,
             "versions": {name: version(name) for name in ("cnnviz", "torch")},

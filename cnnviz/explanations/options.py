@@ -13,6 +13,7 @@ from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.speed import conv_bn_folding
 from cnnviz.engine.speed.autocast import Precision, lower
 from cnnviz.engine.speed.compilation import compiled
+from cnnviz.engine.speed.precision_turns import hold_precision
 from cnnviz.engine.validation import checked_seed
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.run.options import RunOptions
@@ -27,7 +28,8 @@ class ExplainOptions:
     """Bytes that inputs evaluated together may take; None for a share of what is free."""
     before_softmax: bool = False
     before_sigmoid: bool = False
-    precision: Precision = "float32"
+    precision: Precision | None = None
+    """What was asked for; :attr:`Explanation.computed_in` tells what it was."""
     fold: bool = False
     compile: bool | str = False
 
@@ -52,12 +54,14 @@ class ExplainOptions:
     ) -> tuple[nn.Module, RunOptions]:
         """The network that is asked, a private copy if batch norms are folded, and the options of runs on it.
 
-        ``inputs`` are all that the model is called with. Raises ValueError where precision or folding can't be
-        had, LookupError for a compiler that does not exist.
+        ``inputs`` are all that the model is called with. Until this thread's question is answered, torch's flags for
+        float32 on CUDA are as ``precision`` says, and questions that say otherwise wait. Raises ValueError where
+        precision or folding can't be had, LookupError for a compiler that does not exist.
         """
-        if isinstance(model, BlackBox) and (self.precision != "float32" or self.fold or self.compile):
+        if isinstance(model, BlackBox) and (self.precision is not None or self.fold or self.compile):
             raise ValueError("a black box is called as it is; leave precision, fold and compile out")
         precision = lower(self.precision, model, inputs.first)
+        hold_precision(inputs.first.device.type, self.precision)
         with torch.inference_mode(False):  # a graph cannot be passed by weights made in it
             folded = conv_bn_folding.fold(model, inputs) if self.fold else None
         network = folded.model if folded else model

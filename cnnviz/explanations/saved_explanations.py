@@ -21,13 +21,14 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "renderer": (str, type(None)),
     "objective": (str, list, type(None)),
     "options": (dict,),
+    "computed_in": (str, type(None)),
 }
 _OPTIONS: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
     "memory": (int, type(None)),
     "before_softmax": (bool,),
     "before_sigmoid": (bool,),
-    "precision": (str,),
+    "precision": (str, type(None)),
     "fold": (bool,),
     "compile": (bool, str),
 }
@@ -54,6 +55,14 @@ def read_description(text: str) -> dict[str, Any]:
     if not all(isinstance(name, str) for name in about.get("categories") or []):
         raise ValueError("its categories are not all text")
     return about
+
+
+def saved_options(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in a description, by name."""
+    options = dict(about.get("options", {}))  # 0.3.0 kept none
+    if "computed_in" not in about and options.get("precision") == "float32":
+        options["precision"] = None  # before 0.6 that was the default, and changed nothing
+    return options
 
 
 def check_explanation(explanation: Explanation) -> None:

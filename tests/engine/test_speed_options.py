@@ -408,7 +408,7 @@ def test_converted_weights_are_forgotten() -> None:
 @pytest.mark.parametrize(
     ("settings", "inputs", "message"),
     [
-        ({"precision": "half"}, pictures(), "there is no precision 'half'; there are float32, bfloat16, float16"),
+        ({"precision": "half"}, pictures(), "there is no precision 'half'; there are float32, tf32, bfloat16, float16"),
         ({"precision": "bfloat16"}, pictures().double(), "for models and inputs in float32, and here is float64"),
         ({"fold": True}, torch.zeros(1, 3, 12, 10), "Sequential has no batch norm that alone reads a convolution"),
         ({"compile": "nvfuser"}, pictures(), "torch.compile has no backend 'nvfuser'; there are .*inductor"),
@@ -648,10 +648,10 @@ def test_the_command_line_hands_them_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert main([*asked, "--precision", "bfloat16", "--fold", "--compile"]) == 0
     assert told == {"precision": "bfloat16", "fold": True, "compile": True}
     assert main(asked) == 0
-    assert told == {"precision": "float32", "fold": False, "compile": False}
+    assert told == {"precision": None, "fold": False, "compile": False}
 
 
 def test_the_command_line_refuses_another_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (96, 96), "gray").save(tmp_path / "gray.png")
     assert main(["explain", str(tmp_path / "gray.png"), "-o", str(tmp_path / "map.png"), "--precision", "int8"]) != 0
-    assert "there is no precision 'int8'; there are float32, bfloat16, float16" in capsys.readouterr().err
+    assert "there is no precision 'int8'; there are float32, tf32, bfloat16, float16" in capsys.readouterr().err

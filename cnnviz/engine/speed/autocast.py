@@ -1,6 +1,7 @@
 """Models computed in half of their precision: convolutions and matrix products, while sums stay in float32.
 
-The weights are converted once for each question, by autocast, and nothing of that is left behind.
+The weights are converted once for each question, by autocast, and nothing of that is left behind. What float32 itself
+is computed in is in :mod:`cnnviz.engine.speed.tf32`.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Precision = Literal["float32", "bfloat16", "float16"]
-_LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+_LOWER = {"float32": None, "tf32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def lower(precision: str, model: nn.Module, inputs: Tensor) -> torch.dtype | None:
-    """What is computed in, where that is less than the model has; None where nothing is to be done.
+def lower(precision: str | None, model: nn.Module, inputs: Tensor) -> torch.dtype | None:
+    """What autocast computes in; None where nothing is to be done.
 
     Raises ValueError for a precision there is not, or that the model or the device can't be asked in.
     """
-    if precision == "float32":
+    if precision is None:
         return None
     if precision not in _LOWER:
-        raise ValueError(f"there is no precision {precision!r}; there are float32, {', '.join(_LOWER)}")
+        raise ValueError(f"there is no precision {precision!r}; there are {', '.join(_LOWER)}")
     kinds = {
         str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters() if parameter.is_floating_point()
     }
@@ -33,9 +34,10 @@ def lower(precision: str, model: nn.Module, inputs: Tensor) -> torch.dtype | Non
         raise ValueError(
             f"precision={precision!r} is for models and inputs in float32, and here is {has}; leave precision out"
         )
-    if not torch.amp.is_autocast_available(inputs.device.type):
+    dtype = _LOWER[precision]
+    if dtype is not None and not torch.amp.is_autocast_available(inputs.device.type):
         raise ValueError(f"there is no {precision} on {inputs.device}; leave precision out")
-    return _LOWER[precision]
+    return dtype
 
 
 @contextmanager
