@@ -7,13 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cnnviz.cli.errors import print_failure, print_line, reason
 from cnnviz.cli.outputs import Destination, RequestedRenderer, file_names, open_in_viewer, write_together
 from cnnviz.cli.progress import progress
-from cnnviz.explanations.explain import explain
+from cnnviz.engine.deferred import uploaded
 from cnnviz.explanations.explanation import Explanation
+from cnnviz.explanations.prepare import Prepared, prepare
 from cnnviz.formulas.attribution import ConfiguredAttribution
 from cnnviz.images.batches import Picture, in_batches
 from cnnviz.models.loading import LoadedModel
@@ -37,6 +39,8 @@ class Explainer:
     """Which renderer the explanation of a name asks for, if not its method's."""
     top: int | None = None
     """Explain so many of the classes with the highest scores, instead of the target."""
+    prepared: dict[torch.Size, Prepared] = field(default_factory=dict, repr=False)
+    """The question as it was settled for the shape of the last inputs."""
 
     @property
     def names(self) -> list[str]:
@@ -49,19 +53,21 @@ class Explainer:
         """The explanations of inputs (N, C, *spatial), by name."""
         inputs = like_weights(inputs, self.model.module)
         methods = {attribution.method.name: attribution for attribution in self.attributions.values()}
-        if self.top is not None:
-            return self._by_rank(inputs, methods)
-        results = explain(self.model, inputs, list(methods.values()), target=self.target, **self.options)
+        target = self.target if self.top is None else top_classes(self.top)
+        if inputs.shape not in self.prepared:
+            self.prepared.clear()
+            asked = prepare(self.model, list(methods.values()), like=inputs, target=target, **self.options)
+            self.prepared[inputs.shape] = asked
+        results = self.prepared[inputs.shape](inputs)
         by_method = dict(zip(methods, results.values(), strict=True))
+        if self.top is not None:
+            return self._by_rank(by_method, self.top)
         explanations = {name: by_method[attribution.method.name] for name, attribution in self.attributions.items()}
         return explanations | {name: replace(explanations[name], renderer=own) for name, own in self.renderers.items()}
 
-    def _by_rank(self, inputs: Tensor, methods: Mapping[str, ConfiguredAttribution]) -> dict[str, Explanation]:
-        ranks = top_classes(self.top or 1)
-        results = explain(self.model, inputs, list(methods.values()), target=ranks, **self.options)
-        by_method = dict(zip(methods, results.values(), strict=True))
+    def _by_rank(self, by_method: Mapping[str, list[Explanation]], count: int) -> dict[str, Explanation]:
         pairs = [(name, by_method[attribution.method.name]) for name, attribution in self.attributions.items()]
-        return {ranked(name, rank): each[rank] for rank in range(ranks.count) for name, each in pairs}
+        return {ranked(name, rank): each[rank] for rank in range(count) for name, each in pairs}
 
 
 def ranked(name: str, rank: int) -> str:
@@ -72,7 +78,7 @@ def ranked(name: str, rank: int) -> str:
 def like_weights(inputs: Tensor, model: nn.Module) -> Tensor:
     """The inputs on the device of the model's weights and of their dtype."""
     weight = next(model.parameters(), None)
-    return inputs if weight is None else inputs.to(weight.device, weight.dtype)
+    return inputs if weight is None else uploaded(inputs.to(weight.dtype), weight.device)
 
 
 class Unreadable:

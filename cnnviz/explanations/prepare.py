@@ -19,6 +19,7 @@ from cnnviz.engine.loans import borrows
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.model_version import ModelVersion
 from cnnviz.engine.speed.autocast import Precision
+from cnnviz.engine.speed.precision_turns import hold_precision
 from cnnviz.engine.validation import check_model
 from cnnviz.explanations.captured_question import CapturedQuestion, Uncapturable, captured
 from cnnviz.explanations.inputs import Arguments, Explained
@@ -91,6 +92,7 @@ class Prepared:
             check_model(self.request.network)
             self._settled.clear()
             self._version = ModelVersion(self.request.network)
+        hold_precision(self._device.type, self.request.options.precision)
         graph = graphs.graph_on(self._device)
         if graph is not None:
             asked = self._checked(inputs, target)
@@ -162,7 +164,7 @@ def prepare(
     memory: int | None = None,
     before_softmax: bool = False,
     before_sigmoid: bool = False,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
     fold: bool = False,
     compile: bool | str = False,
     **settings: Any,

@@ -1,8 +1,11 @@
-"""Batches of inputs from any number of pictures; only one batch is in memory."""
+"""Batches of inputs from any number of pictures; one batch is in memory, and of files the next one."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -16,6 +19,7 @@ from cnnviz.images.preprocessing import Preprocessing
 Picture: TypeAlias = str | Path | Image.Image | Tensor
 """A file, a PIL image, or an input (C, *spatial) as the network takes it."""
 T = TypeVar("T")
+READERS = 4  # threads that decode; Pillow and torch let others run meanwhile
 
 
 def in_batches(
@@ -28,14 +32,15 @@ def in_batches(
     """Batches of inputs (N, C, *spatial) of one spatial size, N at most ``most``, each with the tags of its pictures.
 
     They have the device and the type of ``like``; None leaves them as they are.
-    A picture that cannot be read is left out, and ``unreadable`` is called with it and its error. Raises OSError or
-    ValueError instead where that is None; TypeError for pictures without a preprocessing.
+    Threads read the next pictures while a batch is worked on. A picture that cannot be read is left out, and
+    ``unreadable`` is called with it and its error. Raises OSError or ValueError instead where that is None; TypeError
+    for pictures without a preprocessing.
     """
     tags: list[T] = []
     inputs: list[Tensor] = []
-    for tag, picture in pictures:
+    for tag, picture, read in _read_ahead(pictures, partial(_prepared, preprocessing=preprocessing), most):
         try:
-            tensor = _prepared(picture, preprocessing)
+            tensor = read()
         except (OSError, ValueError) as error:
             if unreadable is None:
                 raise
@@ -48,6 +53,25 @@ def in_batches(
         inputs.append(tensor)
     if inputs:
         yield tags, _stacked(inputs, like)
+
+
+def _read_ahead(
+    pictures: Iterable[tuple[T, Picture]], read: Callable[[Picture], Tensor], most: int
+) -> Iterator[tuple[T, Picture, Callable[[], Tensor]]]:
+    """Tags and pictures in their order, each with what waits for it to be read; ``most`` are read in advance."""
+    waiting: deque[tuple[T, Picture, Callable[[], Tensor]]] = deque()
+    threads = ThreadPoolExecutor(READERS, "cnnviz-reader")
+    try:
+        for tag, picture in pictures:
+            there = isinstance(picture, Tensor)  # nothing is left to read, and the next one would take memory
+            result = partial(read, picture) if there else threads.submit(read, picture).result
+            waiting.append((tag, picture, result))
+            while waiting and (there or len(waiting) > most):
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def _stacked(inputs: list[Tensor], like: Tensor | None) -> Tensor:
