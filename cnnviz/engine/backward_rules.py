@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
-from cnnviz.engine.operations import Operation, canonical
+from cnnviz.engine.operations import Limits, Operation, canonical
+
+Backwards = Callable[[Tensor], tuple[Tensor, ...]]
+"""From the gradient of an output to those of all inputs."""
 
 
 class Call:
@@ -16,20 +20,33 @@ class Call:
     def __init__(
         self,
         inputs: Sequence[Tensor],
-        output: Tensor,
-        vjps: Callable[[Tensor], tuple[Tensor, ...]],
+        evaluate: Callable[[], tuple[Tensor, Backwards]],
         again: Callable[..., Call],
+        limits: Limits | None = None,
         reference: Callable[[], Call] | None = None,
     ):
         self.inputs = tuple(inputs)
         """The arguments that depend on the model's input, without weights and constants."""
-        self.output = output
-        self.vjps = vjps
-        """The operation's plain backward: from the gradient of its output to those of all ``inputs``."""
         self.again = again
-        """Evaluate the operation at other ``inputs``, with the same weights and constants; returns a new call."""
+        """The operation at other ``inputs``, with the same weights and constants, as a new call."""
+        self.limits = limits
+        """Lowest and highest output of a ReLU, ReLU6, hard tanh or clamp, None where there is none; of others None."""
+        self._evaluate = evaluate
         self._find_reference = reference
-        self._reference: Call | None = None
+
+    @property
+    def output(self) -> Tensor:
+        """What the operation gave."""
+        return self._evaluated[0]
+
+    def vjps(self, grad: Tensor) -> tuple[Tensor, ...]:
+        """The operation's plain backward: from the gradient of its output to those of all ``inputs``."""
+        return self._evaluated[1](grad)
+
+    @cached_property
+    def _evaluated(self) -> tuple[Tensor, Backwards]:
+        """The output and its plain backward. A rule that asks for neither does not make the operation run again."""
+        return self._evaluate()
 
     @property
     def input(self) -> Tensor:
@@ -43,7 +60,7 @@ class Call:
         """
         return self.vjps(grad)[0]
 
-    @property
+    @cached_property
     def reference(self) -> Call:
         """The same call in the pass of the reference inputs, such as baselines, of equal shapes.
 
@@ -54,9 +71,7 @@ class Call:
                 "the rule compares each operation with that of reference inputs, and there are none; "
                 "ask for it by cnnviz.formulas.compared"
             )
-        if self._reference is None:
-            self._reference = self._find_reference()
-        return self._reference
+        return self._find_reference()
 
 
 Backward = Callable[[Call, Tensor], "Tensor | Sequence[Tensor]"]

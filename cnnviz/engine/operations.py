@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Operation = Callable[..., Any]
+Limits = tuple[Any, Any]
+"""The lowest and the highest output: numbers, tensors of constants, or None for no limit."""
 
 _OF_EACH_VALUE = (
     *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "square", "reciprocal"),
@@ -171,6 +173,21 @@ def bounds(func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> t
     if func is F.relu6:
         return 0.0, 6.0
     return _argument(args, kwargs, 1, "min_val", -1.0), _argument(args, kwargs, 2, "max_val", 1.0)
+
+
+def limits_of(func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Limits | None:
+    """Between which values an operation keeps what it is given and changes nothing else; None where it does more."""
+    if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        func = _of_library(func)
+    if func is F.relu6 or func in HARDTANHS:
+        return bounds(func, args, kwargs)
+    if func in _CLAMPS:
+        return _argument(args, kwargs, 1, "min", None), _argument(args, kwargs, 2, "max", None)
+    if func in _LOWER_CLAMPS:
+        return _argument(args, kwargs, 1, "min", None), None
+    if func in _UPPER_CLAMPS:
+        return None, _argument(args, kwargs, 1, "max", None)
+    return (0, None) if _CANONICAL.get(func, func) is F.relu else None
 
 
 def in_place(func: Operation, kwargs: Mapping[str, Any]) -> bool:

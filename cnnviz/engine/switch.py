@@ -6,7 +6,7 @@ one forward pass serves every rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz.engine.backward_rules import PLAIN, Backward, Call, Rule
+from cnnviz.engine.backward_rules import PLAIN, Backward, Backwards, Call, Rule
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operand_record import OperandRecord, Place
-from cnnviz.engine.operations import Operation, name_of
+from cnnviz.engine.operations import POINTWISE, Operation, limits_of, name_of
 
 
 @dataclass(eq=False)
@@ -84,38 +84,70 @@ class Bound:
         self.kwargs = {name: _emptied(argument, chosen, holes) for name, argument in kwargs.items()}
         self.device = inputs[0].device.type
         self.autocast = torch.is_autocast_enabled(self.device), torch.get_autocast_dtype(self.device)
+        self.versions: list[tuple[Tensor, int]] = []
+        """What it must find as it was when it runs again, with how often that had been written."""
+        self.hold(tensors([self.args, self.kwargs]))
 
-    def run(self, inputs: Sequence[Tensor], copied: bool = False) -> tuple[list[Tensor], Any]:
-        """Run the operation on a graph of its own; returns the leaves of that graph, and the output.
+    def hold(self, found: Iterable[Tensor]) -> None:
+        """Notice when the model writes over these tensors."""
+        self.versions += ((tensor, tensor._version) for tensor in found if not tensor.is_inference())
 
-        ``copied`` inputs keep their values when the model writes over them.
-        """
+    def run(self, inputs: Sequence[Tensor]) -> Any:
+        """What the operation gives for these tensors, in which it writes where it is one that writes."""
+        named = {name: _filled(argument, inputs) for name, argument in self.kwargs.items()}
+        return self.func(*(_filled(argument, inputs) for argument in self.args), **named)
+
+    def evaluated(self, inner: Sequence[Tensor]) -> Any:
+        """What it gives for the leaves of a graph of its own."""
         with torch.enable_grad():
-            copied = copied or self.writes
-            inner = [(x.detach().clone() if copied else x.detach()).requires_grad_() for x in inputs]
-            operands = [inner[0].clone(), *inner[1:]] if self.writes else inner
-            named = {name: _filled(argument, operands) for name, argument in self.kwargs.items()}
-            return inner, self.func(*(_filled(argument, operands) for argument in self.args), **named)
+            return self.run([inner[0].clone(), *inner[1:]] if self.writes else inner)
 
     def again(self, *inputs: Tensor) -> Call:
         """The operation at other inputs, with the autocast settings of the first call."""
-        enabled, dtype = self.autocast
-        with torch.autocast(self.device, dtype=dtype, enabled=enabled):
-            inner, output = (self if self.at_others is None else self._at_others(inputs)).run(inputs)
-        carrying = output if isinstance(output, Tensor) else _carrying(self.func, output)[1]
-        return self.called(inner, carrying)
+        return (self if self.at_others is None else self._at_others(inputs)).called(_leaves(inputs))
 
     def _at_others(self, inputs: Sequence[Tensor]) -> Bound:
         assert self.at_others is not None
         return Bound(self.at_others, inputs, {}, inputs, False)
 
-    def called(self, inner: Sequence[Tensor], output: Tensor, reference: Callable[[], Call] | None = None) -> Call:
-        def vjps(grad: Tensor) -> tuple[Tensor, ...]:
-            with torch.enable_grad():
-                how: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
-                return torch.autograd.grad(output, inner, grad, **how)
+    def called(
+        self,
+        inner: Sequence[Tensor],
+        graph: Tensor | None = None,
+        overwritten: bool = False,
+        reference: Callable[[], Call] | None = None,
+    ) -> Call:
+        """The call with these leaves.
 
-        return Call([tensor.detach() for tensor in inner], output.detach(), vjps, self.again, reference)
+        ``graph`` is its output, whose values may be ``overwritten``; None: it runs when a rule asks for what it gives.
+        """
+
+        def evaluate() -> tuple[Tensor, Backwards]:
+            output = self._output(inner) if graph is None or overwritten else graph
+            differentiable = output if graph is None else graph
+
+            def vjps(grad: Tensor) -> tuple[Tensor, ...]:
+                with torch.enable_grad():
+                    how: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+                    return torch.autograd.grad(differentiable, inner, grad, **how)
+
+            return output.detach(), vjps
+
+        limits = limits_of(self.at_others or self.func, self.args, self.kwargs)
+        return Call([tensor.detach() for tensor in inner], evaluate, self.again, limits, reference)
+
+    def _output(self, inner: Sequence[Tensor]) -> Tensor:
+        """Raises ValueError where the model has written over what the operation was given."""
+        for tensor, version in self.versions:
+            if tensor._version != version:
+                raise ValueError(
+                    f"the model has written over a tensor that {name_of(self.func)} was given, and a rule asks for "
+                    "that operation again; write into a copy of it"
+                )
+        enabled, dtype = self.autocast
+        with torch.autocast(self.device, dtype=dtype, enabled=enabled):
+            output = self.evaluated(inner)
+        return output if isinstance(output, Tensor) else _carrying(self.func, output)[1]
 
 
 class Switch(torch.autograd.Function):
@@ -123,13 +155,18 @@ class Switch(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, board: Switchboard, place: Place, bound: Bound, copied: bool, *inputs: Tensor) -> Any:
-        inner, output = bound.run(inputs, copied)
-        ctx.board, ctx.called, ctx.bound = board, place, bound
-        ctx.place, carrying = (0, output) if isinstance(output, Tensor) else _carrying(bound.func, output)
-        ctx.inner, ctx.output, ctx.version = inner, carrying, carrying._version
+        ctx.board, ctx.called, ctx.bound, ctx.place, ctx.graph = board, place, bound, 0, None
+        ctx.inner = _leaves(inputs, copied or bound.writes)
         if bound.writes:
             ctx.mark_dirty(inputs[0])
-            return inputs[0].copy_(carrying.detach())
+            bound.run(inputs)
+            return inputs[0]
+        if copied and place[1] in POINTWISE and "out" not in bound.kwargs:  # cheap to run again
+            return bound.run(inputs)
+        bound.hold([] if copied else ctx.inner)
+        output = bound.evaluated(ctx.inner)
+        ctx.place, carrying = (0, output) if isinstance(output, Tensor) else _carrying(bound.func, output)
+        ctx.graph, ctx.version = carrying, carrying._version
         if isinstance(output, Tensor):
             return carrying.detach()
         bound.kind = type(output)
@@ -146,13 +183,17 @@ class Switch(torch.autograd.Function):
         def reference() -> Call:
             return bound.again(*board.references[record].inputs_of(operation, number, inner))  # type: ignore[no-any-return]
 
-        call = bound.called(inner, ctx.output, reference if record in board.references else None)
         backward = board.backward(operation)
+        overwritten = backward is not None and ctx.graph is not None and ctx.graph._version != ctx.version
+        call = bound.called(inner, ctx.graph, overwritten, reference if record in board.references else None)
         if backward is None:
             return None, None, None, None, *call.vjps(grad)
-        if ctx.output._version != ctx.version:  # the model has written over it
-            call.output = bound.again(*call.inputs).output
         return None, None, None, None, *board.gradients(operation, backward, call, grad)
+
+
+def _leaves(inputs: Sequence[Tensor], copied: bool = False) -> list[Tensor]:
+    """Leaves of a graph of an operation's own; ``copied`` ones keep their values when the model writes over them."""
+    return [(tensor.detach().clone() if copied else tensor.detach()).requires_grad_() for tensor in inputs]
 
 
 class Rectifier(torch.autograd.Function):
@@ -186,7 +227,7 @@ class Rectifier(torch.autograd.Function):
         backward = ctx.board.backward(ctx.operation)
         if backward is None:
             return None, None, None, *vjps(grad)
-        call = Call([output], output, vjps, again)
+        call = Call([output], lambda: (output, vjps), again, ctx.limits or (0, None))
         return None, None, None, *ctx.board.gradients(ctx.operation, backward, call, grad)
 
 

@@ -8,6 +8,7 @@ It does not matter how values are laid out. Linear operations need no rule: thei
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -16,6 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnviz import POINTWISE, Call, Rule
+from cnnviz_plugins.attributions._mean_slopes import clamped, hardsigmoid, hardswish, sigmoid, silu, tanh
+
+Backward = Callable[[Call, Tensor], "Tensor | Sequence[Tensor]"]
 
 MAXIMA = (
     *(F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.amax, torch.maximum),
@@ -30,18 +34,38 @@ SMOOTH = (
 MAX_POINTS = 256  # of a quadrature
 
 
-def _relu(call: Call, grad: Tensor) -> Tensor:
-    """The ratio of changes, which a ReLU's sign makes exact for any change but zero."""
-    change, rise = _changes(call)
-    same = change == 0
-    return torch.where(same, (call.output > 0).to(grad.dtype), rise / change.where(~same, 1)) * grad
+def _curve(mean_slope: Callable[[Tensor, Tensor], Tensor]) -> Backward:
+    """The rule for a curve whose mean slope between baseline and input is known in closed form."""
+
+    def backward(call: Call, grad: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if not _of_each_value(call, grad):
+            return _smooth(call, grad)
+        return mean_slope(call.input, call.reference.input).mul_(grad)
+
+    return backward
+
+
+def _clamp(call: Call, grad: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """ReLU, ReLU6, hard tanh, clamp: as much of the gradient as there is of the way between the limits."""
+    if not _of_each_value(call, grad) or call.limits is None:
+        return _smooth(call, grad)
+    return clamped(call.input, call.reference.input, *call.limits).mul_(grad)
+
+
+def _leaky(call: Call, grad: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """A line that bends at zero: its slope below, and what is missing to one for as much of the way as lies above."""
+    if not _of_each_value(call, grad):
+        return _smooth(call, grad)
+    below = -call.again(torch.full_like(call.input, -1)).output
+    return torch.lerp(below, torch.ones_like(below), clamped(call.input, call.reference.input)).mul_(grad)
 
 
 def _pointwise(call: Call, grad: Tensor) -> Tensor | tuple[Tensor, ...]:
     """The ratio of changes of each value, or the mean derivative of both ends if the changes drown in rounding."""
-    if len(call.inputs) > 1 or call.input.shape != call.output.shape or call.input.is_complex():
+    if not _of_each_value(call, grad):
         return _smooth(call, grad)
-    change, rise = _changes(call)
+    change = _difference(call.input, call.reference.input)
+    ratio = _difference(call.output, call.reference.output) / change
     ones = torch.ones_like(grad)
     slope = call.reference.vjp(ones)
     bend = call.vjp(ones) - slope
@@ -49,7 +73,7 @@ def _pointwise(call: Call, grad: Tensor) -> Tensor | tuple[Tensor, ...]:
     near = torch.finfo(change.dtype).eps ** (1 / 3)
     straight = (change == 0) | ((change.abs() <= near) & (bend.abs() <= 2 * near))
     mean = (slope + bend / 2).nan_to_num(0, 0, 0)  # a root has no derivative at zero
-    return torch.where(straight, mean, rise / change.where(~straight, 1)) * grad
+    return torch.where(straight, mean, ratio) * grad
 
 
 def _maximum(call: Call, grad: Tensor) -> tuple[Tensor, ...]:
@@ -58,12 +82,11 @@ def _maximum(call: Call, grad: Tensor) -> tuple[Tensor, ...]:
     There the value changes at least as much as the maximum and with its sign, so no multiplier exceeds the gradient.
     """
     rise = _difference(call.output, call.reference.output)
-    zero, contribution = torch.zeros_like(rise), grad * rise
-    risen = call.vjps(contribution.where(rise > 0, zero))
-    fallen = call.reference.vjps(contribution.where(rise < 0, zero))
+    risen = call.vjps(grad * rise.clamp(min=0))
+    fallen = call.reference.vjps(grad * rise.clamp(max=0))
     changes = [_difference(*pair) for pair in _pairs(call)]
     return tuple(
-        torch.where(change == 0, 0, (up + down) / change.where(change != 0, 1))
+        (up + down).mul_(change.reciprocal_().nan_to_num_(0, 0, 0))  # what does not change contributes nothing
         for up, down, change in zip(risen, fallen, changes, strict=True)
     )
 
@@ -126,14 +149,16 @@ def _pairs(call: Call) -> list[tuple[Tensor, Tensor]]:
     return list(zip(call.inputs, call.reference.inputs, strict=True))
 
 
-def _changes(call: Call) -> tuple[Tensor, Tensor]:
-    """From the baselines to the inputs: the change of the operand, and that of the output."""
-    return _difference(call.input, call.reference.input), _difference(call.output, call.reference.output)
+def _of_each_value(call: Call, grad: Tensor) -> bool:
+    """True where each value of the only operand gives one value."""
+    return len(call.inputs) == 1 and call.input.shape == grad.shape and not call.input.is_complex()
 
 
 def _difference(value: Tensor, baseline: Tensor) -> Tensor:
     """Infinite values that stay, as masks of attention have them, do not change."""
-    return torch.where(value == baseline, 0, value - baseline)
+    if value.is_complex():
+        return torch.where(value == baseline, 0, value - baseline)
+    return (value - baseline).nan_to_num_(0, torch.inf, -torch.inf)
 
 
 def _contribution(multiplier: Tensor, change: Tensor) -> Tensor:
@@ -150,7 +175,10 @@ RESCALE = Rule(
     "deeplift",
     {
         **dict.fromkeys((*POINTWISE, torch.div, torch.pow), _pointwise),
-        F.relu: _relu,
+        **dict.fromkeys((F.relu, F.relu6, F.hardtanh, torch.clamp), _clamp),
+        **dict.fromkeys((F.leaky_relu, F.prelu), _leaky),
+        **{F.silu: _curve(silu), F.hardswish: _curve(hardswish), F.hardsigmoid: _curve(hardsigmoid)},
+        **{torch.sigmoid: _curve(sigmoid), torch.tanh: _curve(tanh)},
         **dict.fromkeys(MAXIMA, _maximum),
         **dict.fromkeys(PRODUCTS, _product),
         **dict.fromkeys(SMOOTH, _smooth),
