@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import is_dataclass
 from typing import Any
 
 from torch import Tensor
 
+_PLAIN = frozenset((int, float, bool, str, type(None)))
+
 
 def tensors(value: Any) -> Iterator[Tensor]:
     """The tensors in a value, in their order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from tensors(item)
-    elif isinstance(value, dict):
-        yield from tensors(list(value.values()))
-    elif is_dataclass(value) and not isinstance(value, type):
-        yield from tensors(list(vars(value).values()))
+    found: list[Tensor] = []
+    _gather((value,), found)
+    return iter(found)
+
+
+def _gather(values: Iterable[Any], found: list[Tensor]) -> None:
+    for value in values:  # most are tensors and numbers, and every operation of a pass is asked
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif type(value) in _PLAIN:
+            continue
+        elif isinstance(value, tuple | list):
+            _gather(value, found)
+        elif isinstance(value, dict):
+            _gather(value.values(), found)
+        elif is_dataclass(value) and not isinstance(value, type):
+            _gather(vars(value).values(), found)
 
 
 def is_result_of_each(output: Any, count: int) -> bool:

@@ -19,7 +19,7 @@ from cnnviz.engine.graph_ancestry import leads_back
 from cnnviz.engine.implicit_biases import Biases, refuse_transformed
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operand_record import OperandRecord
-from cnnviz.engine.operations import HARDTANHS, bounds, canonical, in_place
+from cnnviz.engine.operations import HARDTANHS, READ_SIZES, bounds, canonical, in_place
 from cnnviz.engine.speed.batch_norm import scaled
 from cnnviz.engine.speed.memory_format import ORDINARY, LayoutReads
 from cnnviz.engine.switch import Bound, Rectifier, Switch, Switchboard
@@ -83,10 +83,12 @@ class OperationObserver(WatchingMode):
             self.unseen.inside -= 1
 
     def _observe(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        if self.compares:
-            self.record.parameters += (
-                id(operand) for operand in tensors([args, *kwargs.values()]) if isinstance(operand, nn.Parameter)
-            )
+        if self.axis is None and func in READ_SIZES:
+            return func(*args, **kwargs)
+        operands = list(tensors((args, kwargs))) if self.compares else []
+        for operand in operands:
+            if type(operand) is not Tensor and isinstance(operand, nn.Parameter):
+                self.record.parameters.append(id(operand))
         whole = composite(func)
         if whole is not None and self._looks_inside(whole):
             inside, self.unseen.inside = self.unseen.inside, 0
@@ -100,7 +102,7 @@ class OperationObserver(WatchingMode):
         if self.axis is not None:
             self.axis.before(func, args, kwargs)
         if self.compares:
-            output = self.record.seen.run(func, args, kwargs, partial(self._run, func, args, kwargs))
+            output = self.record.seen.run(func, operands, args, kwargs, partial(self._run, func, args, kwargs))
         elif self.biases is None:
             output = self._run(func, args, kwargs)
         else:
@@ -132,7 +134,7 @@ class OperationObserver(WatchingMode):
             operation = F.relu
         elif operation not in self.switched:
             return func(*args, **kwargs)
-        operands = list(tensors([args, *kwargs.values()]))
+        operands = list(tensors((args, kwargs)))
         for operand in operands:
             refuse_transformed(func, operand, lambda base: base.requires_grad)
         inputs = [operand for operand in operands if operand.requires_grad and not is_functorch_wrapped_tensor(operand)]

@@ -43,6 +43,10 @@ READ_BY_PYTHON = {
 """Operations that give values of a tensor to Python, or a shape that depends on them."""
 
 
+READ_SIZES = {Tensor.dim, Tensor.size, Tensor.ndimension, Tensor.numel, Tensor.__len__}
+"""Methods that tell the size of a tensor, and nothing else."""
+
+
 def spelled(*names: str) -> tuple[Any, ...]:
     """Every function and method of these names, in place or not."""
     spellings = [form for name in names for form in (name, f"{name}_", f"__{name}__", f"__i{name}__", f"__r{name}__")]
@@ -99,11 +103,11 @@ _SPELLINGS: dict[Operation, tuple[Any, ...]] = {
     torch.logsumexp: spelled("logsumexp"),
 }
 _CANONICAL = {spelling: operation for operation, spellings in _SPELLINGS.items() for spelling in spellings}
-_CLAMPS = (torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, torch.clip_, Tensor.clip, Tensor.clip_)
-_LOWER_CLAMPS = (torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_)
-_UPPER_CLAMPS = (torch.clamp_max, torch.clamp_max_, Tensor.clamp_max, Tensor.clamp_max_)
-HARDTANHS: tuple[Operation, ...] = (F.hardtanh, F.hardtanh_, torch._C._nn.hardtanh, torch._C._nn.hardtanh_)
-_MAXIMA = (torch.max, Tensor.max)
+_CLAMPS = frozenset(spelled("clamp", "clip"))
+_LOWER_CLAMPS = frozenset(spelled("clamp_min"))
+_UPPER_CLAMPS = frozenset(spelled("clamp_max"))
+HARDTANHS: frozenset[Operation] = frozenset((F.hardtanh, F.hardtanh_, torch._C._nn.hardtanh, torch._C._nn.hardtanh_))
+_MAXIMA = frozenset((torch.max, Tensor.max))
 
 SOFTMAXES: tuple[Operation, ...] = (
     *(F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax),

@@ -6,7 +6,7 @@ computed or an array of NumPy, is kept: it must be the same in both passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,29 +36,38 @@ class SeenCalls:
         self.calls: list[SeenCall] = []
         self._computed: WeakIdKeyDictionary = WeakIdKeyDictionary()
         """Tensors without a graph that come from the input by calls that were seen."""
+        self._any_computed = False  # most models compute none
 
-    def run(self, func: Operation, args: Sequence[Any], kwargs: dict[str, Any], call: Callable[[], Any]) -> Any:
-        """What ``call`` gives, which calls ``func``."""
-        operands = list(map(_unwrapped, tensors([args, list(kwargs.values())])))
+    def run(
+        self,
+        func: Operation,
+        operands: Sequence[Tensor],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        call: Callable[[], Any],
+    ) -> Any:
+        """What ``call`` gives, which calls ``func`` with these arguments; ``operands`` are the tensors in them."""
+        operands = [_unwrapped(operand) if is_functorch_wrapped_tensor(operand) else operand for operand in operands]
         begun, begins = torch._C._autograd._get_sequence_nr(), _nodes(operands)
-        carrying = [operand.requires_grad for operand in operands]
-        constants = tuple(
-            None if operand in self._computed else operand
-            for operand, carries in zip(operands, carrying, strict=True)
-            if not carries
-        )
+        constants = tuple([self._constant(operand) for operand in operands if not operand.requires_grad])
+        from_input = len(constants) < len(operands) or None in constants
         output = call()
-        outputs = list(map(_unwrapped, tensors(output)))
-        if any(carrying) or None in constants:
+        outputs = [_unwrapped(tensor) for tensor in tensors(output)]
+        if from_input:
             for tensor in outputs:
-                self._computed[tensor] = True
+                if not tensor.requires_grad:
+                    self._computed[tensor] = self._any_computed = True
         made = _nodes([*outputs, *operands]) - begins
         if made:
             _mark(made, begins, begun)
             if not reads_metadata(func):
-                numbers = tuple(_numbers([args, list(kwargs.values())]))
-                self.calls.append(SeenCall(func, numbers, constants))
+                numbers: list[int | float] = []
+                _gather_numbers((*args, *kwargs.values()), numbers)
+                self.calls.append(SeenCall(func, tuple(numbers), constants))
         return output
+
+    def _constant(self, operand: Tensor) -> Tensor | None:
+        return None if self._any_computed and operand in self._computed else operand
 
     def check_same(self, other: SeenCalls) -> None:
         """Raises ValueError where a pass of reference inputs called something else, or was given other constants."""
@@ -87,15 +96,24 @@ def _mark(made: Iterable[Any], begins: Collection[Any], begun: int) -> None:
     while waiting:
         node = waiting.pop()
         # a tensor of another thread has numbers of its own; it can only be an operand
-        if node not in begins and node._sequence_nr() >= begun and not is_seen(node):
-            node.metadata[_SEEN] = True
-            waiting += (parent for parent, _ in node.next_functions if parent is not None)
+        if node in begins or node._sequence_nr() < begun:
+            continue
+        metadata = node.metadata
+        if _SEEN not in metadata:
+            metadata[_SEEN] = True
+            waiting += [parent for parent, _ in node.next_functions if parent is not None]
 
 
 def _nodes(values: Iterable[Tensor]) -> set[Any]:
     """The nodes of these tensors, and of those that they are views of."""
-    both = (tensor for value in values for tensor in (value, value._base) if tensor is not None)
-    return {tensor.grad_fn for tensor in both} - {None}
+    nodes = set()
+    for value in values:
+        nodes.add(value.grad_fn)
+        base = value._base
+        if base is not None:
+            nodes.add(base.grad_fn)
+    nodes.discard(None)
+    return nodes
 
 
 def _unwrapped(value: Tensor) -> Tensor:
@@ -105,14 +123,14 @@ def _unwrapped(value: Tensor) -> Tensor:
     return value
 
 
-def _numbers(value: Any) -> Iterator[int | float]:
-    if isinstance(value, int | float):
-        yield value
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _numbers(item)
-    elif isinstance(value, slice):
-        yield from _numbers([value.start, value.stop, value.step])
+def _gather_numbers(values: Iterable[Any], found: list[int | float]) -> None:
+    for value in values:
+        if isinstance(value, int | float):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            _gather_numbers(value, found)
+        elif isinstance(value, slice):
+            _gather_numbers((value.start, value.stop, value.step), found)
 
 
 def _alike(value: Tensor | None, other: Tensor | None) -> bool:

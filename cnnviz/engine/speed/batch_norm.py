@@ -32,8 +32,9 @@ class BatchNormCall(NamedTuple):
             return None
         scale = (self.running_var + self.eps).rsqrt()
         scale = scale if self.weight is None else scale * self.weight
-        shift = -self.running_mean * scale
-        return scale, shift if self.bias is None else shift + self.bias
+        if self.bias is None:
+            return scale, -self.running_mean * scale
+        return scale, torch.addcmul(self.bias, self.running_mean, scale, value=-1)
 
 
 def scaled(*args: Any, **kwargs: Any) -> Tensor | None:

@@ -17,6 +17,7 @@ def clamped(x: Tensor, b: Tensor, low: Any = 0, high: Any = None) -> Tensor:
 
     Limits are numbers or tensors that broadcast to the input; None: there is none on that side.
     """
+    work = torch.empty_like(x)  # a tensor less to make: on a CPU new memory costs more than what is computed in it
     if low is None:
         inside = torch.minimum(x, b).neg_().add_(high)
     else:
@@ -24,9 +25,9 @@ def clamped(x: Tensor, b: Tensor, low: Any = 0, high: Any = None) -> Tensor:
         if isinstance(low, Tensor) or low != 0:
             inside.sub_(low)
         if high is not None:
-            below = torch.minimum(x, b).neg_().add_(high)
-            torch.minimum(inside, below, out=inside).clamp_(max=high - low)
-    return inside.div_(_distance(x, b)).clamp_(0, 1)
+            torch.minimum(x, b, out=work).neg_().add_(high)
+            torch.minimum(inside, work, out=inside).clamp_(max=high - low)
+    return inside.div_(_distance(x, b, work)).clamp_(0, 1)
 
 
 def sigmoid(x: Tensor, b: Tensor) -> Tensor:
@@ -62,8 +63,8 @@ def _gated(x: Tensor, b: Tensor, gate: Tensor, slope: Tensor) -> Tensor:
     return gate.add_((x + b).mul_(slope).div_(2))
 
 
-def _distance(x: Tensor, b: Tensor) -> Tensor:
+def _distance(x: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """The size of the change, nowhere quite zero. Infinite values that stay, as of masks, do not change."""
     info = torch.finfo(x.dtype)
     least = info.tiny * info.eps if x.dtype is torch.float16 else info.tiny  # float16 has few numbers below its tiny
-    return (x - b).abs_().nan_to_num_(0.0, torch.inf).clamp_(min=least)
+    return torch.sub(x, b, out=out).abs_().nan_to_num_(0.0, torch.inf).clamp_(min=least)
