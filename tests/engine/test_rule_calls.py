@@ -132,6 +132,65 @@ def test_what_came_out_is_there_even_where_the_model_writes_over_it() -> None:
     torch.testing.assert_close(values, expected)
 
 
+def test_a_constant_that_the_model_writes_over_before_its_operation_runs_again_is_refused() -> None:
+    class Masks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            mask = torch.full((2, 1, 1), 3.0, dtype=x.dtype)
+            y = (x * 1).mul_(mask)
+            if self.writes:
+                mask.zero_()
+            return y.sum((2, 3))
+
+    net, inputs = Masks().eval(), tiny_inputs()
+    net.writes = False
+    found = explain(net, inputs, gradient(rule=keeping(torch.mul)), target=[1, 0]).values
+    torch.testing.assert_close(found, slopes(lambda x: 3 * x.sum((2, 3))[range(2), [1, 0]], inputs))
+    net.writes = True
+    told = "the model has written over a tensor that mul was given, and a rule asks for that operation again"
+    for method in ("deeplift", gradient(rule=keeping(torch.mul))):
+        with pytest.raises(ValueError, match=told):
+            explain(net, inputs, method, target=[1, 0])
+
+
+LIMITED: dict[str, tuple[Callable[[Tensor], Tensor], Any]] = {
+    "relu": (F.relu, (0, None)),
+    "relu in place": (lambda x: torch.relu_(x * 1), (0, None)),
+    "relu6": (F.relu6, (0, 6)),
+    "hardtanh": (lambda x: F.hardtanh(x, -0.5, 2), (-0.5, 2)),
+    "hardtanh by name": (lambda x: F.hardtanh(x, max_val=2), (-1, 2)),
+    "clamp": (lambda x: x.clamp(max=0.3), (None, 0.3)),
+    "clamp at zero": (lambda x: torch.clip(x, 0, 0.3), (0, 0.3)),
+    "clamp_min": (lambda x: x.clamp_min(0.3), (0.3, None)),
+    "clamp_max in place": (lambda x: (x * 1).clamp_max_(0.3), (None, 0.3)),
+    "library": (lambda x: torch.ops.aten.clamp(x, -0.5, 2), (-0.5, 2)),
+    "library's relu": (lambda x: torch.ops.aten.relu.default(x), (0, None)),
+    "by hand": (lambda x: torch.where(x > 0, x, 0.0), (0, None)),
+    "sigmoid": (torch.sigmoid, None),
+}
+
+
+@pytest.mark.parametrize("reads", [True, False])
+@pytest.mark.parametrize("name", LIMITED)
+def test_limits_of_a_clamp_are_handed_over(name: str, reads: bool) -> None:
+    curve, limits = LIMITED[name]
+    met: list[Call] = []
+
+    def keep(call: Call, grad: Tensor) -> Tensor:
+        met.append(call)
+        return call.vjp(grad)
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return curve(x * 1).sum((2, 3))
+
+    kept = rule(F.relu, F.relu6, F.hardtanh, torch.clamp, torch.sigmoid, name="kept", reads_input=reads)(keep)
+    inputs = tiny_inputs()
+    found = explain(Net().eval(), inputs, gradient(rule=kept), target=[1, 0]).values
+    assert [call.limits for call in met] == [limits]
+    expected = slopes(lambda x: curve(x).sum((2, 3))[range(2), [1, 0]], inputs)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)
+
+
 def test_several_values_and_their_indices() -> None:
     class Strongest(AveragingNet):
         def maps(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -49,18 +50,17 @@ def hardsigmoid(x: Tensor, b: Tensor) -> Tensor:
 
 def silu(x: Tensor, b: Tensor) -> Tensor:
     """Of x sigmoid(x)."""
-    return _gated(x, b, (x.sigmoid() + b.sigmoid()).div_(2), sigmoid(x, b))
+    return _gated(x, b, x.sigmoid() + b.sigmoid(), sigmoid(x, b))
 
 
 def hardswish(x: Tensor, b: Tensor) -> Tensor:
     """Of x hardsigmoid(x)."""
-    gates = torch.nn.functional.hardsigmoid(x) + torch.nn.functional.hardsigmoid(b)
-    return _gated(x, b, gates.div_(2), hardsigmoid(x, b))
+    return _gated(x, b, F.hardsigmoid(x) + F.hardsigmoid(b), hardsigmoid(x, b))
 
 
-def _gated(x: Tensor, b: Tensor, gate: Tensor, slope: Tensor) -> Tensor:
-    """Of x g(x), by the mean of g at both ends and the mean slope of g: the rule for products, in differences."""
-    return gate.add_((x + b).mul_(slope).div_(2))
+def _gated(x: Tensor, b: Tensor, gates: Tensor, slope: Tensor) -> Tensor:
+    """Of x g(x), from g at both ends, added up, and the mean slope of g: differences of a product, without rounding."""
+    return gates.add_((x + b).mul_(slope)).div_(2)
 
 
 def _distance(x: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
