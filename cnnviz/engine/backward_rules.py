@@ -36,11 +36,11 @@ class Call:
 
     @property
     def output(self) -> Tensor:
-        """What the operation gave."""
+        """What the operation gave, of any shape."""
         return self._evaluated[0]
 
     def vjps(self, grad: Tensor) -> tuple[Tensor, ...]:
-        """The operation's plain backward: from the gradient of its output to those of all ``inputs``."""
+        """The operation's plain backward: from the gradient of its output to those of all ``inputs``, of any shape."""
         return self._evaluated[1](grad)
 
     @cached_property

@@ -104,7 +104,12 @@ class Deferred:
 
 
 def require(flag: Tensor, otherwise: Callable[[], None]) -> None:
-    """Call ``otherwise``, which raises, if the flag (a bool tensor of one value) is false: now or at the end."""
+    """Call ``otherwise``, which raises, if the flag is false: now, or when the question is answered.
+
+    Args:
+        flag: a bool tensor with one value, of any shape, on any device.
+        otherwise: raises what is wrong.
+    """
     if _here.deferred is not None:
         _here.deferred.note(flag, True, otherwise)
     elif not bool(flag):
@@ -112,7 +117,12 @@ def require(flag: Tensor, otherwise: Callable[[], None]) -> None:
 
 
 def tell_if(flag: Tensor, tell: Callable[[], None]) -> None:
-    """Call ``tell``, which warns, if the flag is true: now or at the end."""
+    """Call ``tell``, which warns, if the flag is true: now, or when the question is answered.
+
+    Args:
+        flag: a bool tensor with one value, of any shape, on any device.
+        tell: warns.
+    """
     if _here.deferred is not None:
         _here.deferred.note(flag, False, tell, raises=False)
     elif bool(flag):
@@ -130,7 +140,7 @@ def reads_at_once() -> bool:
 
 
 def uploaded(values: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on the device, copied while both go on."""
+    """A tensor of any shape from the host on the device, copied while both go on."""
     return _copied(values, device) if _here.deferred is None else _here.deferred.upload(values, device)
 
 
