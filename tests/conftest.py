@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 ASSETS = Path(os.environ.get("CNNVIZ_ASSETS") or Path(__file__).parents[2] / "shared" / "assets")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_devices() -> Iterator[None]:
+    """Only tests/cuda sees a CUDA device; elsewhere the command line, too, computes the CPU's numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(torch.cuda, "device_count", lambda: 0)
+        yield
 
 
 @pytest.fixture(params=(1, 2, 3), ids=("signal", "image", "volume"))

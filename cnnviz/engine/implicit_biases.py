@@ -50,9 +50,8 @@ _PACKING = {torch._pack_padded_sequence, torch._pad_packed_sequence, torch.index
 
 @cache
 def _prepare_forward_derivatives() -> None:
-    """On first use torch compiles some forward derivatives with a function that it deprecates itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    """On first use torch compiles some forward derivatives with functions of its own that some versions deprecate."""
+    with warnings.catch_warnings(action="ignore"):
         import_module("torch._decomp.decompositions_for_jvp")
 
 
@@ -139,10 +138,10 @@ class Biases:
     def _by_forward_derivative(self, func: Operation, args: Any, kwargs: Any) -> list[Tensor | None]:
         """y - J x of any operation, with J x as the forward derivative in the direction of x."""
         writes = in_place(func, kwargs)
-        _prepare_forward_derivatives()
-        # one level of forward derivatives, and one choice of attention kernels, is all that a process has; the fused
-        # kernels have no forward derivative
+        # one level of forward derivatives, one choice of attention kernels, and one list of warnings to ignore is all
+        # that a process has; the fused kernels have no forward derivative
         with _one_at_a_time, torch.no_grad():
+            _prepare_forward_derivatives()
             outside, kernels = forward_ad._current_level, _cur_sdpa_kernel_backends()
             try:
                 with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):

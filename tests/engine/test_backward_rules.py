@@ -269,8 +269,7 @@ def rectified(x: Tensor) -> Tensor:
     return torch.relu(x)
 
 
-with warnings.catch_warnings():  # torch deprecates it, and models go on to use it
-    warnings.simplefilter("ignore", FutureWarning)
+with warnings.catch_warnings(action="ignore"):  # torch deprecates it, and models go on to use it
     scripted, scripted_clamp = torch.jit.script(rectified), torch.jit.script(clamped)
 
 

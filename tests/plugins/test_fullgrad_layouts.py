@@ -168,8 +168,7 @@ def squashed(x: Tensor) -> Tensor:
     return torch.sigmoid(x)
 
 
-with warnings.catch_warnings():  # torch deprecates it, and models go on to use it
-    warnings.simplefilter("ignore", FutureWarning)
+with warnings.catch_warnings(action="ignore"):  # torch deprecates it, and models go on to use it
     scripted = torch.jit.script(squashed)
 
 
