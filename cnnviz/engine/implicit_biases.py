@@ -91,6 +91,9 @@ class Biases:
         """
         for arg in args:
             refuse_transformed(func, arg, self._depends)
+        reads = getattr(func, "__name__", "") == "__get__"
+        if reads and next(tensors(fact := run(func, args, kwargs)), None) is None:
+            return fact  # such as a shape, or whether there is a graph: nothing of it is in the score
         self._check_seen([*args, *kwargs.values()], descends)
         # without a graph nothing adds to the score, as inside of an autograd.Function
         if not torch.is_grad_enabled() or not any(self._depends(arg) for arg in (*args, *kwargs.values())):
@@ -108,7 +111,7 @@ class Biases:
                 self._reached[tensor] = True
         if func is Tensor.__iter__:
             return iter(output)
-        if getattr(func, "__name__", "") == "__get__" or not any(tensor.requires_grad for tensor in outputs):
+        if reads or not any(tensor.requires_grad for tensor in outputs):
             return output
         biases = biases if writes else self._biases(func, args, kwargs)
         for tensor, bias in zip(outputs, biases, strict=False):

@@ -192,6 +192,21 @@ def test_an_operation_that_is_not_seen_is_refused_by_name(hidden: Callable[[Tens
         explain(net, drawn(2, 2, 4, 6), "fullgrad", target=1)
 
 
+def test_what_is_only_asked_about_an_unseen_tensor_adds_nothing() -> None:
+    """As torch's checkpointing asks a tensor of its own whether there is a graph."""
+
+    def asked(net: Turned, x: Tensor) -> Tensor:
+        unseen = Same.apply(x)
+        return plain(net, x * (2.0 if unseen.grad_fn is not None and unseen.is_leaf is False else 1.0))
+
+    found = explain(Turned(asked), drawn(2, 2, 4, 6), "fullgrad", target=1)
+    expected = explain(Turned(lambda net, x: plain(net, x * 2.0)), drawn(2, 2, 4, 6), "fullgrad", target=1)
+    torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-12)
+    transposed = Turned(lambda net, x: plain(net, Same.apply(x).mT.mT))
+    with pytest.raises(LookupError, match="the implicit bias of Same"):
+        explain(transposed, drawn(2, 2, 4, 6), "fullgrad", target=1)
+
+
 class Spectrogram(nn.Module):
     """A network behind the spectrum of a signal; ``read`` makes real numbers of the complex ones."""
 
