@@ -125,8 +125,9 @@ CROSSED = ("tests/faults/", "tests/promises/test_faults.py", "tests/testing/test
 SHARE = 8
 
 
-def pytest_collection_finish() -> None:
-    """Thousands of collected tests are no garbage: what collects it in a test looks at what the tests made."""
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_of_others() -> None:
+    """A million objects of libraries and of collected tests stay: what collects garbage looks at what its tests made."""
     gc.collect()
     gc.freeze()
 

@@ -83,13 +83,15 @@ def _garbage_outside(clean: Callable[[], object]) -> Iterator[Callable[[], None]
         gc.collect()
 
     gc.collect()
+    frozen = gc.get_freeze_count() > 0
     gc.freeze()  # what is there stays, and collecting the rest takes no time
     gc.disable()
     try:
         yield collect
     finally:
         gc.enable()
-        gc.unfreeze()
+        if not frozen:  # by others, for whom it goes on
+            gc.unfreeze()
 
 
 def timed(work: Work, device: torch.device, process_time: bool = False) -> tuple[float, Tensor]:

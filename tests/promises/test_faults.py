@@ -714,7 +714,6 @@ def new_tensors() -> Iterator[Callable[[], int]]:
         yield lambda: sum(1 for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter))
     finally:
         gc.enable()
-        gc.unfreeze()
 
 
 @every

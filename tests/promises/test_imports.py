@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -46,9 +47,15 @@ def room_of(file: Path) -> str:
     return file.relative_to(ROOT / "cnnviz").parts[0]
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@cache
 def imported(file: Path, everywhere: bool = False) -> set[str]:
     """Full names of what a file imports when it is loaded; everywhere: inside functions and for types as well."""
-    tree: ast.AST = ast.parse(file.read_text())
+    tree = parsed(file)
     nodes = list(ast.walk(tree)) if everywhere else list(when_loaded(tree))
     found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     for node in nodes:
@@ -115,7 +122,7 @@ def test_a_private_name_stays_in_its_file() -> None:
 def test_files_and_classes_are_short_enough_to_read() -> None:
     for file in (ROOT / "cnnviz").rglob("*.py"):
         assert len(file.read_text().splitlines()) <= 350, file
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, ast.ClassDef):
                 methods = [child for child in node.body if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)]
                 assert len(methods) <= 25, f"{file}: {node.name}"
@@ -144,9 +151,10 @@ def public_names() -> dict[str, str]:
 
 def test_plugins_import_only_public_names() -> None:
     """Those that a stub lists: of ``cnnviz``, or of a room."""
+    public = set(public_names())
     for file in (ROOT / "plugins").rglob("*.py"):
         used = {name for name in imported(file, everywhere=True) if name.partition(".")[0] == "cnnviz"}
-        assert used <= {"cnnviz", *public_names()}, f"{file.name} imports {used - set(public_names())}"
+        assert used <= {"cnnviz", *public}, f"{file.name} imports {used - public}"
 
 
 @pytest.mark.parametrize(
