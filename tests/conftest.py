@@ -127,17 +127,38 @@ SHARE = 8
 
 @pytest.fixture(scope="module", autouse=True)
 def _garbage_of_others() -> None:
-    """A million objects of libraries and of collected tests stay: what collects garbage looks at what its tests made."""
+    """A million objects of libraries and collected tests stay: a collection looks at what the file's tests made."""
     gc.collect()
     gc.freeze()
 
 
+SAME_WITH_ANY_TORCH = (
+    *("benchmarks", "cli", "cuda", "demo", "drawing", "images", "registry"),
+    *("promises/test_docs.py", "promises/test_docstrings.py", "promises/test_imports.py"),
+    *("plugins/test_figures.py", "plugins/test_renderers.py", "tasks/test_confusion_matrix.py"),
+    *("testing/test_checks.py", "testing/test_renderer_checks.py", "testing/test_synthesis_checks.py"),
+    *("testing/test_attribution_checks.py", "testing/test_metric_checks.py", "faults/test_plugins_and_terminals.py"),
+)
+"""Folders and files of tests about text, commands, drawing, files, registration and broken methods.
+
+They meet torch in calls that the other tests make too.
+"""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-situations", action="store_true", help="ask every method in every situation; slow")
+    parser.addoption("--of-torch", action="store_true", help="leave out tests that no version of torch changes")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if not config.getoption("--of-torch"):
+        return None
+    tests = Path(__file__).parent
+    return True if collection_path in {tests / name for name in SAME_WITH_ANY_TORCH} else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of the thousands of pairs of a situation and a method a fixed fourth is asked, unless all are wanted.
+    """Of the thousands of pairs of a situation and a method a fixed eighth is asked, unless all are wanted.
 
     Each situation meets many methods, and each method many situations. Files or tests that are named are asked whole.
     """
