@@ -55,7 +55,7 @@ for name in ("grad_cam", "guided_backprop", "integrated_gradients", "occlusion")
         ask()
     took = (time.perf_counter() - begin) / 10
     before, at_rest = state(model), (True, 0, False)
-    for _ in range(100):
+    for _ in range(50):
         try:
             try:
                 signal.setitimer(signal.ITIMER_REAL, max(1e-5, drawn.random() * took))
@@ -76,7 +76,7 @@ for name in ("grad_cam", "guided_backprop", "integrated_gradients", "occlusion")
                 while torch._C._len_torch_function_stack():
                     torch.overrides._pop_mode()
                 torch._C._set_grad_enabled(True)
-assert hits > 150, hits
+assert hits > 75, hits
 assert not left, (len(left), hits, left[:5])
 """
 
