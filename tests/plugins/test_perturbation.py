@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations, permutations, product
 from typing import Any
 
@@ -15,6 +16,7 @@ from quick import LEARNING, PERTURBING, quick
 from torch import Tensor, nn
 
 from cnnviz import Explanation, attributions, demo, explain
+from cnnviz.engine import device_policy
 from cnnviz.formulas import backgrounds, between, noisy, path
 from cnnviz.images import blurred
 from cnnviz.run.options import RunOptions
@@ -800,14 +802,15 @@ def sizes_of_chunks(batches: list[int], items: int) -> int:
 
 
 def test_rise_asks_once_for_each_mask_and_memory_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnviz.engine.batching.CPU_OUTPUT", 2048)  # a network this small would take thousands at once
+    # a network this small would take thousands at once
+    monkeypatch.setattr(device_policy, "CPU", replace(device_policy.CPU, output_bytes=2048))
     largest = []
     for masks, items in ((100, 2), (500, 2), (4000, 2)):
         net, inputs = FlatteningNet(1), tiny_inputs(1)[:items]
         batches = counted(net, lambda masks=masks, net=net, inputs=inputs: ask(net, inputs, "rise", masks=masks))
         assert sum(batches) == items * (1 + masks + sizes_of_chunks(batches, items))
         largest.append(max(batches))
-    assert len(set(largest)) == 1
+    assert max(largest) - min(largest) <= 2, "chunks are even"
 
 
 PASSES: dict[str, tuple[dict[str, Any], int]] = {
@@ -848,7 +851,7 @@ class TurnsNaN(FlatteningNet):
 
 @pytest.mark.parametrize("method", ["occlusion", "feature_ablation", "kernel_shap", "lime", "shapley_sampling"])
 def test_nan_for_a_changed_input_is_told(method: str) -> None:
-    with pytest.raises(ValueError, match=r"the model's score of a changed input has . values that are") as told:
+    with pytest.raises(ValueError, match=r"the model's score of a changed input has [0-9]+ values that are") as told:
         ask(TurnsNaN(2), tiny_inputs(2), method, baseline=0.0, **quick(method))
     assert "\n" not in str(told.value)
 
