@@ -120,7 +120,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         )
 
 
-CROSSED = ("tests/faults/", "tests/promises/test_faults.py", "tests/testing/test_registered.py")
+CROSSED = (
+    *("tests/faults/", "tests/promises/test_faults.py", "tests/testing/test_registered.py"),
+    "tests/explanations/test_prepared_methods.py",
+)
 """Files that ask every method in every situation."""
 SHARE = 8
 
