@@ -77,7 +77,7 @@ def _random(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
     other, run = copy.deepcopy(model), Run(model, inputs)
     names = run.layers.execution_order()[::-1]
     for place, name in enumerate(names[: round(share * len(names))]):
-        randomize(other.get_submodule(name), run.generator_of(place))
+        randomize(other.get_submodule(name), run.draws(place))
     return other
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from cnnviz.engine.backward_rules import Rule
+from cnnviz.engine.draws import RandomNumbers
 from cnnviz.engine.feature_extraction import FeatureExtractor, Seen, gradients_of
 from cnnviz.engine.layers import INPUT, Layer, layer_name
 from cnnviz.engine.validation import COMPUTABLE, check_dense, check_finite, check_weights_finite, checked_seed
@@ -53,8 +54,11 @@ class Ascent:
         self.preprocessing = preprocessing
         self.categories = categories
         self.device, self.dtype = weight.device, weight.dtype
-        self.generator = torch.Generator(self.device).manual_seed(checked_seed(seed))
-        """The source of all randomness."""
+        seed = checked_seed(seed)
+        self.draws = RandomNumbers(seed, device=self.device)
+        """The source of all randomness: the same for the same seed, on every device."""
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        """A generator of torch's with the seed. What it gives differs from device to device; see ``draws``."""
         self.rank = len(first.kernel_size) if first is not None else 2 if isinstance(size, int | None) else len(size)
         self.requested_size = self._lengths(size)
         """The spatial size that the user asked for, (*spatial); None where the synthesis may choose it."""
@@ -185,7 +189,7 @@ class Ascent:
             def closure() -> Tensor:
                 with torch.enable_grad():
                     inputs = canvas().to(self.dtype)
-                    inputs = inputs if transform is None else transform(inputs, self.generator)
+                    inputs = inputs if transform is None else transform(inputs, self.draws)
                     values, gradient = self._gradient(extractor, objective, inputs.detach(), where_flat)
                     gradients = gradients_of((inputs * gradient).sum(), canvas.parameters)
                 for parameter, rise in zip(canvas.parameters, gradients, strict=True):

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from cnnviz.engine.draws import RandomNumbers
 from cnnviz.images.bounds import Bounds
 
 # The decorrelated colour space of Olah et al. (2017): along its columns the colours of natural images vary
@@ -55,18 +56,18 @@ class FourierCanvas:
 
     The parameters are a real Fourier transform (N, C, *frequencies, 2), divided at each frequency f by
     f ** (rank / 2), which is f for images: so every octave has the same energy, whatever the rank. Images and volumes
-    of three channels are in the decorrelated colour space. A sigmoid maps all into the bounds. ``generator`` draws the
-    start, whose spectrum has the standard deviation ``deviation``.
+    of three channels are in the decorrelated colour space. A sigmoid maps all into the bounds. ``draws`` are what the
+    start is made of, whose spectrum has the standard deviation ``deviation``.
     """
 
-    def __init__(self, shape: Sequence[int], bounds: Bounds, generator: torch.Generator, deviation: float = 0.01):
+    def __init__(self, shape: Sequence[int], bounds: Bounds, draws: RandomNumbers, deviation: float = 0.01):
         self.bounds = bounds
         self.size = tuple(shape[2:])
         low = bounds.low
         frequencies = _frequencies(self.size).to(low)
         self.amplitudes = frequencies.clamp(min=1 / max(self.size)).pow(-len(self.size) / 2)[..., None]
-        drawn = torch.randn(*shape[:2], *frequencies.shape, 2, generator=generator, device=low.device, dtype=low.dtype)
-        self.spectrum = (deviation * drawn).requires_grad_()
+        drawn = draws.normal((*shape[:2], *frequencies.shape, 2), low.dtype)
+        self.spectrum = (deviation * drawn.to(low.device)).requires_grad_()
         self.parameters = [self.spectrum]
         self.colours = _colour_matrix(low) if shape[1] == 3 and len(self.size) > 1 else None
 

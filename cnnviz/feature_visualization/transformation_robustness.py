@@ -1,6 +1,6 @@
 """Transformation robustness: random transformations before each step, against noise (Olah et al., 2017).
 
-A transformation is a callable ``(inputs (N, C, *spatial), generator) -> inputs`` that draws for every input by itself.
+A transformation is a callable ``(inputs (N, C, *spatial), draws) -> inputs`` that draws for every input by itself.
 What is shifted or turned out of the frame is lost, so padding comes first, and a crop of the middle last.
 """
 
@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Transformation: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+from cnnviz.engine.draws import RandomNumbers
+
+Transformation: TypeAlias = Callable[[Tensor, RandomNumbers], Tensor]
 
 PAD, JITTER, LAST_JITTER = 12 / 128, 8 / 128, 4 / 128  # of the shortest side; Lucid's pixels at 128
 SCALES = (0.9, 0.95, 1.0, 1.05, 1.1)
@@ -35,9 +37,9 @@ def robustness(size: Sequence[int]) -> Transformation:
 def composed(*transformations: Transformation) -> Transformation:
     """Several transformations of inputs (N, C, *spatial), one after the other."""
 
-    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    def transform(inputs: Tensor, draws: RandomNumbers) -> Tensor:
         for transformation in transformations:
-            inputs = transformation(inputs, generator)
+            inputs = transformation(inputs, draws)
         return inputs
 
     return transform
@@ -46,7 +48,7 @@ def composed(*transformations: Transformation) -> Transformation:
 def padded(width: int, value: float = 0.0) -> Transformation:
     """Pad inputs (N, C, *spatial) by ``width`` pixels of ``value`` on all sides; 0 is the mean of normalized inputs."""
 
-    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    def transform(inputs: Tensor, draws: RandomNumbers) -> Tensor:
         return F.pad(inputs, (width, width) * (inputs.ndim - 2), value=value)
 
     return transform
@@ -55,10 +57,13 @@ def padded(width: int, value: float = 0.0) -> Transformation:
 def jittered(width: int) -> Transformation:
     """Crop each input (C, *spatial) at a random place to a window ``width`` pixels smaller along every axis."""
 
-    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    def transform(inputs: Tensor, draws: RandomNumbers) -> Tensor:
         rank = inputs.ndim - 2
-        places = torch.randint(width + 1, (len(inputs), rank), generator=generator, device=inputs.device).tolist()
-        return torch.stack([_window(values, place, width) for values, place in zip(inputs, places, strict=True)])
+        windows = []
+        for values in inputs:
+            place = [int(share * (width + 1)) for share in draws.floats(rank)]
+            windows.append(_window(values, place, width))
+        return torch.stack(windows)
 
     return transform
 
@@ -66,11 +71,11 @@ def jittered(width: int) -> Transformation:
 def scaled(factors: Sequence[float]) -> Transformation:
     """Scale each input (C, *spatial) about its middle by one of the factors; the size stays, and zeros fill it up."""
 
-    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(factors), (len(inputs),), generator=generator, device=inputs.device)
-        zoom = inputs.new_tensor(factors)[chosen]
+    def transform(inputs: Tensor, draws: RandomNumbers) -> Tensor:
         rank = inputs.ndim - 2
-        return _moved(inputs, torch.eye(rank, device=inputs.device, dtype=inputs.dtype) / zoom[:, None, None])
+        zooms = [factors[int(share * len(factors))] for share in draws.floats(len(inputs))]
+        same = torch.eye(rank, device=inputs.device, dtype=inputs.dtype)
+        return _moved(inputs, torch.stack([same / zoom for zoom in zooms]))
 
     return transform
 
@@ -81,11 +86,11 @@ def rotated(degrees: float) -> Transformation:
     Volumes turn in the plane of their last two axes. Raises ValueError for signals.
     """
 
-    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    def transform(inputs: Tensor, draws: RandomNumbers) -> Tensor:
         rank = inputs.ndim - 2
         if rank < 2:
             raise ValueError(f"the inputs are {tuple(inputs.shape)}: signals can't be turned; leave the rotation out")
-        drawn = torch.rand(len(inputs), generator=generator, device=inputs.device, dtype=inputs.dtype)
+        drawn = draws.uniform((len(inputs),), inputs.dtype).to(inputs.device)
         angles = torch.deg2rad(degrees * (2 * drawn - 1))
         turns = torch.eye(rank, device=inputs.device, dtype=inputs.dtype).repeat(len(inputs), 1, 1)
         # the grid counts axes from the last, and from -1 to 1 whatever their lengths
@@ -100,7 +105,7 @@ def rotated(degrees: float) -> Transformation:
 def middle(size: Sequence[int]) -> Transformation:
     """Crop inputs (N, C, *spatial) to the middle of the spatial size; smaller inputs are padded with zeros."""
 
-    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    def transform(inputs: Tensor, draws: RandomNumbers) -> Tensor:
         border: list[int] = []
         for length, goal in zip(reversed(inputs.shape[2:]), reversed(size), strict=True):
             before = (goal - length) // 2

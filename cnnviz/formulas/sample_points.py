@@ -96,11 +96,8 @@ class noisy:
     def draw(self, run: Run, start: int, stop: int) -> Tensor:
         """Those of these numbers, (stop - start, N, C, *spatial)."""
         inputs = run.inputs
-        draws = []
-        for place in range(start, stop):
-            generator, shape = run.generator_of(run.copies, place), inputs.shape[1:]
-            draws.append(torch.randn(shape, generator=generator, device=inputs.device, dtype=inputs.dtype))
-        noise = torch.stack(draws)[:, None].expand(-1, *inputs.shape)
+        drawn = run.draws(run.copies, range(start, stop)).normal(inputs.shape[1:], inputs.dtype)
+        noise = drawn[:, None].expand(-1, *inputs.shape)
         pairs = zip(run.model_inputs.by_input(inputs), run.model_inputs.by_input(noise), strict=True)
         return run.model_inputs.joined([part + self.sigma * _reach(part) * draw for part, draw in pairs])
 
@@ -143,21 +140,23 @@ class between:
 
     def draw(self, run: Run, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Where these ways begin, and a point on each: both (stop - start, N, C, *spatial)."""
-        drawn = [self._place(run, number) for number in range(start, stop)]
+        drawn = self._places(run, start, stop)
         begins = torch.cat([self.baselines.draw(run, which, which + 1) for which, _ in drawn])
         ends = noisy(self.samples, self.sigma).draw(run, start, stop) if self.sigma else run.inputs
         parts = run.inputs.new_tensor([part for _, part in drawn])
         return begins, begins + parts.view(-1, *(1,) * run.inputs.ndim) * (ends - begins)
 
-    def _place(self, run: Run, number: int) -> tuple[int, float]:
-        """Which baseline draw ``number`` begins at, and where on its way the point is, from 0 to 1."""
-        known, device = self.baselines.count, run.inputs.device
-        generator = run.generator_of(run.copies, number, 1)  # apart from that of the noise
-        first, second = torch.rand(2, generator=generator, device=device).tolist()
+    def _places(self, run: Run, start: int, stop: int) -> list[tuple[int, float]]:
+        """For each of these draws which baseline it begins at, and where on its way the point is, from 0 to 1."""
+        known, numbers = self.baselines.count, range(start, stop)
+        drawn = [run.draws(run.copies, number, 1).floats(2) for number in numbers]  # apart from the noise
         if self.spread == "random":
-            return int(first * known), second
-        turn, place = divmod(number, known)
+            return [(int(first * known), second) for first, second in drawn]
         # where samples are no multiple of the baselines, chance decides which of them are met once more
-        order = torch.randperm(known, generator=run.generator_of(run.copies), device=device)
-        turns = -(-(self.samples - place) // known)
-        return int(order[place]), (turn + second) / turns
+        chance = run.draws(run.copies).floats(known)
+        order = sorted(range(known), key=chance.__getitem__)
+        turns = [divmod(number, known) for number in numbers]
+        return [
+            (order[place], (turn + second) / -(-(self.samples - place) // known))
+            for (turn, place), (_, second) in zip(turns, drawn, strict=True)
+        ]

@@ -17,6 +17,7 @@ from cnnviz.engine.agreement import are_close, special_or_plain
 from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.deferred import assumed
 from cnnviz.engine.device_policy import kind_of
+from cnnviz.engine.draws import RandomNumbers
 from cnnviz.run.passes import Passes
 from cnnviz.run.question import splits_by_rows
 
@@ -90,12 +91,11 @@ def _trials(chunk: Tensor, unit: int, seed: int) -> Iterator[tuple[Tensor, Tenso
     Nothing of it is NaN, with which some operations of torch read outside of their tensors, as grid_sample does.
     """
     number = torch.arange(len(chunk), device=chunk.device) // unit
-    generator = torch.Generator(chunk.device).manual_seed(seed)
+    draws = RandomNumbers(seed, device=chunk.device)
     loudness = LOUD * chunk.detach().abs().max().clamp(min=1e-3)
     every_other, first_half = number % 2 == 0, number < (number[-1] + 2) // 2
     for kept in (every_other, ~every_other):
-        noise = torch.randn(chunk.shape, generator=generator, device=chunk.device)
-        yield kept, (noise * loudness).to(chunk)
+        yield kept, (draws.normal(chunk.shape) * loudness).to(chunk)
     yield ~first_half, torch.zeros_like(chunk)
     yield first_half, chunk[:unit].repeat(len(chunk) // unit, *(1,) * (chunk.ndim - 1))
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnnviz.engine import batching
 from cnnviz.engine.backward_rules import PLAIN, Rule
+from cnnviz.engine.draws import RandomNumbers
 from cnnviz.engine.item_traces import ItemTraces
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, Site
 from cnnviz.engine.model_inputs import ModelInputs, plain
@@ -114,13 +115,21 @@ class Run:
         """The score explained, (N,), detached. Raises ValueError where it is not finite."""
         return self._passes.score().detach()
 
+    def draws(self, *numbers: int | range) -> RandomNumbers:
+        """The random numbers of one draw of this seed: the same on every device, and however draws are chunked.
+
+        ``run.draws(3).normal(shape)`` is that draw whatever was drawn before; with a ``range`` as the last number there
+        is one draw after another. Raises ValueError for numbers that are negative or beyond 62 bits.
+        """
+        return RandomNumbers(self.options.seed, *numbers, device=self.inputs.device)
+
     @property
     def generator(self) -> torch.Generator:
-        """The source of all randomness: the same for the same seed, whatever was drawn before."""
+        """A generator of torch's with the seed. What it gives differs from device to device; see :meth:`draws`."""
         return torch.Generator(self.inputs.device).manual_seed(self.options.seed)
 
     def generator_of(self, *numbers: int) -> torch.Generator:
-        """The source of one numbered draw: its own, however draws are chunked, and apart from every other seed's."""
+        """A generator of torch's for one numbered draw, which differs from device to device; see :meth:`draws`."""
         mixed = np.random.SeedSequence([self.options.seed % 2**63, *numbers]).generate_state(1, np.uint64)[0]
         return torch.Generator(self.inputs.device).manual_seed(int(mixed >> np.uint64(1)))
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.draws import RandomNumbers
 from cnnviz.engine.feature_extraction import FeatureExtractor
 from cnnviz.engine.layers import Layer
 from cnnviz.engine.loans import borrows
@@ -118,8 +119,7 @@ class _Probe:
 
     def _check(self, fields: Sequence[tuple[slice, ...]]) -> None:
         """Raises if a unit changes with values outside its field."""
-        generator = torch.Generator(self.input.device).manual_seed(0)
-        noise = torch.randn(2, *self.input.shape, generator=generator, device=self.input.device).to(self.input)
+        noise = RandomNumbers(0, device=self.input.device).normal((2, *self.input.shape), self.input.dtype)
         inputs = [noise[0]]
         for field in fields:
             inputs.append(noise[1].clone())

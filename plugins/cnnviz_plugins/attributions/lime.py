@@ -39,10 +39,9 @@ def lime(
         segmentation = segmented(run, segments, pieces)
         shape = samples, len(run.inputs), segmentation.max_count
         present = torch.ones(shape, dtype=torch.bool, device=run.inputs.device)
-        for sample in range(1, samples):  # the first is the whole input
-            for item, count in enumerate(segmentation.counts):
-                drawn = torch.rand(count, generator=run.generator_of(sample), device=present.device)
-                present[sample, item, :count] = drawn < 0.5
+        kept = run.draws(range(1, samples)).uniform((segmentation.max_count,)) < 0.5
+        for item, count in enumerate(segmentation.counts):
+            present[1:, item, :count] = kept[:, :count]  # the first is the whole input
         scores = subset_scores(run, segmentation, baseline, present)
         estimates = []
         for item, count in enumerate(segmentation.counts):

@@ -173,8 +173,8 @@ def _tied_targets(target: Tensor, values: Tensor) -> Tensor:
 def _shifted(run: Run, inputs: Tensor, step: int) -> Tensor:
     """The inputs, shifted by up to 1/56 of each side (four pixels of 224), differently at each step."""
     limits = [round(side / 56) for side in inputs.shape[2:]]
-    draw = torch.rand(len(limits), generator=run.generator_of(step), device=inputs.device).tolist()
-    shifts = [int((2 * limit + 1) * share) - limit for limit, share in zip(limits, draw, strict=True)]
+    drawn = run.draws(step).floats(len(limits))
+    shifts = [int((2 * limit + 1) * share) - limit for limit, share in zip(limits, drawn, strict=True)]
     return inputs.roll(shifts, tuple(range(2, inputs.ndim)))
 
 
@@ -182,10 +182,9 @@ def _score_span(run: Run, masked: MaskedInputs, nodes: Sequence[int], area: floa
     """Score difference of input and baseline, or half the span of scores under random masks if larger, (N,)."""
 
     def draw(start: int, stop: int) -> Tensor:
-        variants = []
-        for number in range(start, stop):
-            shape = (1, 1, *[min(SPAN_CELLS, side) for side in nodes])
-            cells = torch.rand(shape, generator=run.generator_of(number), device=run.inputs.device)
+        variants, numbers = [], range(start, stop)
+        drawn = run.draws(numbers).uniform((1, 1, *[min(SPAN_CELLS, side) for side in nodes]))
+        for number, cells in zip(numbers, drawn, strict=True):
             field = resize(cells, nodes)
             # the first two are the baseline and the whole input
             mask = (field >= field.flatten().quantile(1 - area)) if number > 1 else torch.full_like(field, number)

@@ -32,17 +32,17 @@ class Masks:
 
         For inputs (N, F) they are (stop - start, 1, F).
         """
-        masks = torch.stack([self._mask(run, number) for number in range(start, stop)])
-        return masks.view(len(masks), *(1,) * (run.inputs.ndim - len(_places(run))), *masks.shape[1:])
+        numbers, size = range(start, stop), _places(run)
+        grids = run.draws(numbers).uniform((self.cells,) * len(size)) < self.p
+        shifts = [run.draws(number, 1).floats(len(size)) for number in numbers]
+        masks = torch.stack([self._mask(*drawn, size) for drawn in zip(grids.float(), shifts, strict=True)])
+        return masks.view(len(masks), *(1,) * (run.inputs.ndim - len(size)), *size)
 
-    def _mask(self, run: Run, number: int) -> Tensor:
+    def _mask(self, grid: Tensor, shifts: Sequence[float], size: Sequence[int]) -> Tensor:
         # interpolated by itself: beside other masks, it would differ by rounding
-        size, device, generator = _places(run), run.inputs.device, run.generator_of(number)
-        grid = torch.rand((self.cells,) * len(size), generator=generator, device=device) < self.p
-        shifts = torch.rand(len(size), generator=generator, device=device).tolist()
         lengths = [math.ceil(side / self.cells) for side in size]
         larger = [(self.cells + 1) * length for length in lengths]
-        mask = resize(grid[None, None].float(), larger)
+        mask = resize(grid[None, None], larger)
         begins = [int(shift * length) for shift, length in zip(shifts, lengths, strict=True)]
         window = [slice(begin, begin + side) for begin, side in zip(begins, size, strict=True)]
         return mask[0, 0][tuple(window)]

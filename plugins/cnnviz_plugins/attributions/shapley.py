@@ -69,13 +69,11 @@ def _subsets(run: Run, count: int, samples: int) -> tuple[Tensor, Tensor, int]:
         del sizes[size]
         left -= number
     pairs = left // 2 if sizes else 0
-    for pair in range(pairs):
-        generator = run.generator_of(pair)
-        shares = torch.tensor(list(sizes.values()), dtype=torch.float64, device=run.inputs.device)
-        size = list(sizes)[int(torch.multinomial(shares, 1, generator=generator))]
-        members = torch.randperm(count, generator=generator, device=shares.device)[:size]
-        subset = rows[0].new_zeros(count).index_fill_(0, members, True)
-        rows.append(torch.stack([subset, ~subset]))
+    if pairs:
+        draws = run.draws(range(pairs))
+        chosen = min(sizes) + draws.choice(list(sizes.values()))  # what is left are all sizes from the least on
+        subset = draws.permutation(count) < chosen[:, None]
+        rows.append(torch.stack([subset, ~subset], 1).flatten(0, 1))
     weights += [sum(sizes.values()) / (2 * pairs)] * (2 * pairs) if pairs else []
     return torch.cat(rows), torch.tensor(weights, dtype=torch.float64, device=run.inputs.device), pairs
 
@@ -165,8 +163,4 @@ def shapley_sampling(
 
 def _ranks(run: Run, count: int, permutations: int) -> Tensor:
     """For each order the step at which each segment appears, (permutations, count)."""
-    device = run.inputs.device
-    orders = [
-        torch.randperm(count, generator=run.generator_of(number), device=device) for number in range(permutations)
-    ]
-    return torch.stack(orders)
+    return run.draws(range(permutations)).permutation(count)

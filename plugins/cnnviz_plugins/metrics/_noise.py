@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from cnnviz import Run
@@ -19,7 +18,5 @@ def gaussian_noise(run: Run, number: int, sigma: float) -> Tensor:
 
     All inputs of a batch have the same draw, so that no score depends on its neighbours in the batch.
     """
-    inputs = run.inputs
-    generator = run.generator_of(number)
-    draw = torch.randn(inputs.shape[1:], generator=generator, device=inputs.device, dtype=inputs.dtype)
-    return sigma * input_range(inputs) * draw
+    draw = run.draws(number).normal(run.inputs.shape[1:], run.inputs.dtype)
+    return sigma * input_range(run.inputs) * draw

@@ -15,7 +15,7 @@ def ranks(trial: Trial, sign: Sign) -> Tensor:
     Equal places are ordered at random, the same for each input, by the seed of the run.
     """
     maps = evidence(trial.explanation, sign).flatten(1)
-    shuffled = torch.randperm(maps.shape[1], generator=trial.run.generator, device=maps.device)
+    shuffled = trial.run.draws().permutation(maps.shape[1]).to(maps.device)
     order = shuffled[maps[:, shuffled].argsort(stable=True, dim=1, descending=True)]
     return order.argsort(1)  # the inverse of a permutation
 

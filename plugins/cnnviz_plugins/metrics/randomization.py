@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cnnviz import Metric, Trial, metric
+from cnnviz import Metric, RandomNumbers, Trial, metric
 from cnnviz.explanations import Sign, evidence
 from cnnviz_plugins.metrics._map_similarity import SIMILARITIES, map_similarity
 from cnnviz_plugins.metrics._settings import check_choice
@@ -63,7 +63,7 @@ def randomization(
             if order == "independent":
                 model, done = _copied(run.model), end - 1
             for place in range(done, end):
-                randomize(model.get_submodule(names[place]), run.generator_of(place))
+                randomize(model.get_submodule(names[place]), run.draws(place))
             done = end
             others = evidence(replace(trial.explanation, values=trial.again(model=model)), sign)
             pairs = zip(maps, others, strict=True)
@@ -83,7 +83,7 @@ def _copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def randomize(module: nn.Module, generator: torch.Generator) -> None:
+def randomize(module: nn.Module, draws: RandomNumbers) -> None:
     """Give a layer the weights that it might have before training."""
     if isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm):
         module.reset_parameters()  # draws nothing
@@ -94,5 +94,4 @@ def randomize(module: nn.Module, generator: torch.Generator) -> None:
                 weight.zero_()
                 continue
             fan_in = weight.numel() // len(weight)
-            draw = torch.randn(weight.shape, generator=generator, device=weight.device, dtype=torch.float32)
-            weight.copy_(draw * math.sqrt(2 / fan_in))
+            weight.copy_(draws.normal(weight.shape) * math.sqrt(2 / fan_in))

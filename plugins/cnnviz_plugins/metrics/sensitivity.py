@@ -84,8 +84,7 @@ def max_sensitivity(radius: float = 0.02, samples: int = 10) -> Metric:
         run, values = trial.run, trial.explanation.values.flatten(1).double()
         largest = values.new_zeros(len(values))
         for number in range(samples):
-            shape, generator = run.inputs.shape[1:], run.generator_of(number)
-            draw = torch.rand(shape, generator=generator, device=run.inputs.device, dtype=torch.float32)
+            draw = run.draws(number).uniform(run.inputs.shape[1:])
             moved = run.inputs + (radius * input_range(run.inputs) * (2 * draw - 1)).to(run.inputs.dtype)
             change = trial.again(moved).flatten(1).double() - values
             largest = torch.maximum(largest, torch.linalg.vector_norm(change, dim=1))
@@ -98,12 +97,12 @@ def max_sensitivity(radius: float = 0.02, samples: int = 10) -> Metric:
 
 def _square(run: Run, number: int, window: int | None) -> Tensor:
     """True in a square at a random place, (*spatial)."""
-    generator, size = run.generator_of(number), run.inputs.shape[2:]
+    size = run.inputs.shape[2:]
     inside = torch.zeros(size, dtype=torch.bool, device=run.inputs.device)
     square = []
-    for side in size:
+    for side, drawn in zip(size, run.draws(number).floats(len(size)), strict=True):
         length = min(side, window if window is not None else max(1, round(side / WINDOWS_PER_SIDE)))
-        begin = int(torch.randint(side - length + 1, (), generator=generator, device=run.inputs.device))
+        begin = int(drawn * (side - length + 1))
         square.append(slice(begin, begin + length))
     inside[tuple(square)] = True
     return inside

@@ -53,7 +53,7 @@ def class_image(
 
     def make(ascent: Ascent) -> Tensor:
         bounds, shape = ascent.bounds, ascent.shape()
-        shares = torch.rand(shape, generator=ascent.generator, device=ascent.device, dtype=bounds.low.dtype)
+        shares = ascent.draws.uniform(shape, bounds.low.dtype)
         canvas = FreeCanvas(bounds.inputs(shares) if start == "noise" else torch.zeros_like(shares))
         score = class_score(ascent.class_index(target))
         goal: Objective = score - penalty * shares[0].numel() * l2() if penalty else score

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnviz import Ascent, Layer, Synthesis, synthesis
+from cnnviz import Ascent, Layer, RandomNumbers, Synthesis, synthesis
 from cnnviz.feature_visualization import FreeCanvas, Transformation
 from cnnviz.images import resize
 from cnnviz.objectives import Objective, layer_energy
@@ -78,15 +78,13 @@ def deep_dream(
 def rolled(most: int) -> Transformation:
     """Shifted in space by up to so many pixels; what leaves on one side comes back on the other."""
 
-    def transform(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    def transform(inputs: Tensor, draws: RandomNumbers) -> Tensor:
         dims = tuple(range(2, inputs.ndim))
-        drawn = torch.randint(-most, most + 1, (len(dims),), generator=generator, device=inputs.device)
-        return inputs.roll(drawn.tolist(), dims)
+        return inputs.roll([int(share * (2 * most + 1)) - most for share in draws.floats(len(dims))], dims)
 
     return transform
 
 
 def _noise(ascent: Ascent) -> Tensor:
     bounds, shape = ascent.bounds, ascent.shape()
-    drawn = torch.rand(shape, generator=ascent.generator, device=ascent.device, dtype=bounds.low.dtype)
-    return bounds.inputs(0.5 + NOISE * (2 * drawn - 1))
+    return bounds.inputs(0.5 + NOISE * (2 * ascent.draws.uniform(shape, bounds.low.dtype) - 1))

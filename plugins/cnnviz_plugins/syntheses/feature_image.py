@@ -44,7 +44,7 @@ def feature_image(
 
     def make(ascent: Ascent) -> Tensor:
         goal = objective_of(ascent, layer, channel, at, target, objective)
-        canvas = FourierCanvas(ascent.shape(), ascent.bounds, ascent.generator)
+        canvas = FourierCanvas(ascent.shape(), ascent.bounds, ascent.draws)
         adam = torch.optim.Adam(canvas.parameters, lr)
         transform = robustness(ascent.size) if robust else None
         alone = steps // ALONE if diversity and ascent.count > 1 else 0

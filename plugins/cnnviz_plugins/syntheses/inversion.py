@@ -44,14 +44,13 @@ def inversion(
         distance = feature_distance(layer, features)
         goal = -(distance + norm_weight * alpha_norm(alpha) + variation_weight * total_variation(beta))
         if canvas == "waves":
-            waves = FourierCanvas(picture.shape, ascent.bounds, ascent.generator)
+            waves = FourierCanvas(picture.shape, ascent.bounds, ascent.draws)
             adam = torch.optim.Adam(waves.parameters, 0.1 if lr is None else lr)
             ascent.expect(steps)
             ascent.ascend(waves, -distance, adam, min(WARM_UP, steps), where_flat=pass_positive)
             made = ascent.ascend(waves, goal, adam, steps - min(WARM_UP, steps))
         else:
-            drawn = torch.randn(picture.shape, generator=ascent.generator, device=picture.device, dtype=picture.dtype)
-            pixels = FreeCanvas(NOISE * drawn)
+            pixels = FreeCanvas(NOISE * ascent.draws.normal(picture.shape, picture.dtype))
             momentum = torch.optim.SGD(pixels.parameters, 1000.0 if lr is None else lr, momentum=0.9)
             shorter = torch.optim.lr_scheduler.StepLR(momentum, EVERY, LESS)
             made = ascent.ascend(pixels, goal, momentum, steps, after=lambda step: shorter.step())

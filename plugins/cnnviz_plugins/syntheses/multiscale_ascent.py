@@ -42,8 +42,7 @@ def multiscale_ascent(
         goal = objective_of(ascent, layer, channel)
         sizes = _sizes(ascent, start, scales, factor)
         bounds = ascent.bounds
-        shape = ascent.shape(sizes[0])
-        grays = torch.randint(*GRAYS, shape, generator=ascent.generator, device=ascent.device)
+        grays = ascent.draws.integers(*GRAYS, ascent.shape(sizes[0]))
         inputs = bounds.inputs(grays.to(bounds.low) / 255)
         ascent.expect(scales * steps)
         for size in sizes:
