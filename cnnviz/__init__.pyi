@@ -23,7 +23,6 @@ from .engine.backward_rules import rule as rule
 from .engine.black_box import black_box as black_box
 
 # types
-from .engine.draws import RandomNumbers as RandomNumbers
 from .engine.layers import INPUT as INPUT
 from .engine.layers import Layer as Layer
 from .engine.layers import LayerAt as LayerAt

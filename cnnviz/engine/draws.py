@@ -89,7 +89,7 @@ class RandomNumbers:
             met.add(seed)
 
     def uniform(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
-        """Numbers from 0 to less than 1, multiples of 2**-24 in float32, of 2**-53 in float64.
+        """Numbers of any shape from 0 to less than 1, multiples of 2**-24 in float32, of 2**-53 in float64.
 
         Raises TypeError for a type that is not floating point.
         """
@@ -101,7 +101,7 @@ class RandomNumbers:
         return self._filled(shape, dtype, fractions)
 
     def normal(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
-        """Numbers with mean 0 and standard deviation 1 (Box & Muller, 1958); below float32 rounded from it.
+        """Numbers of any shape, with mean 0 and standard deviation 1 (Box & Muller, 1958).
 
         Raises TypeError for a type that is not floating point.
         """
@@ -117,7 +117,7 @@ class RandomNumbers:
         return self._filled(shape, wide, pairs, apart=True).to(dtype)
 
     def integers(self, low: int, high: int, shape: Sequence[int] = ()) -> Tensor:
-        """Whole numbers from ``low`` to ``high`` - 1, int64; the probability of each is exact to 2**-32.
+        """Whole numbers of any shape from ``low`` to ``high`` - 1, int64; each one's probability is exact to 2**-32.
 
         Raises ValueError where there are none, or more than 2**31.
         """
@@ -134,7 +134,7 @@ class RandomNumbers:
         return keys.sort(-1).values.bitwise_and_(2**INDEX_BITS - 1)
 
     def choice(self, weights: Sequence[float], shape: Sequence[int] = ()) -> Tensor:
-        """Indices of ``weights``, int64, each as likely as its share of their sum.
+        """Indices of ``weights`` in any shape, int64, each as likely as its share of their sum.
 
         Raises ValueError for weights that are negative or not finite, and where none is above 0.
         """

@@ -4,6 +4,7 @@ from .parameterizations import Canvas as Canvas
 from .parameterizations import FourierCanvas as FourierCanvas
 from .parameterizations import FreeCanvas as FreeCanvas
 from .parameterizations import PixelCanvas as PixelCanvas
+from .transformation_robustness import RandomNumbers as RandomNumbers
 from .transformation_robustness import Transformation as Transformation
 from .transformation_robustness import composed as composed
 from .transformation_robustness import jittered as jittered

@@ -58,7 +58,7 @@ class Ascent:
         self.draws = RandomNumbers(seed, device=self.device)
         """The source of all randomness: the same for the same seed, on every device."""
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        """A generator of torch's with the seed. What it gives differs from device to device; see ``draws``."""
+        """A generator of torch's with the seed. It gives other values on each kind of device; see ``draws``."""
         self.rank = len(first.kernel_size) if first is not None else 2 if isinstance(size, int | None) else len(size)
         self.requested_size = self._lengths(size)
         """The spatial size that the user asked for, (*spatial); None where the synthesis may choose it."""

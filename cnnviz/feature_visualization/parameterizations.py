@@ -56,11 +56,16 @@ class FourierCanvas:
 
     The parameters are a real Fourier transform (N, C, *frequencies, 2), divided at each frequency f by
     f ** (rank / 2), which is f for images: so every octave has the same energy, whatever the rank. Images and volumes
-    of three channels are in the decorrelated colour space. A sigmoid maps all into the bounds. ``draws`` are what the
-    start is made of, whose spectrum has the standard deviation ``deviation``.
+    of three channels are in the decorrelated colour space. A sigmoid maps all into the bounds. The start is made
+    of ``draws``, and its spectrum has the standard deviation ``deviation``. Raises TypeError for torch's generators.
     """
 
     def __init__(self, shape: Sequence[int], bounds: Bounds, draws: RandomNumbers, deviation: float = 0.01):
+        if not isinstance(draws, RandomNumbers):
+            raise TypeError(
+                f"a canvas can't be drawn from a {type(draws).__name__}; give it ascent.draws, "
+                "whose numbers are the same on every device"
+            )
         self.bounds = bounds
         self.size = tuple(shape[2:])
         low = bounds.low

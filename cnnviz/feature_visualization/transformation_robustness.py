@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz.engine.draws import RandomNumbers
+from cnnviz.engine.draws import RandomNumbers as RandomNumbers  # public here, beside what is handed them
 
 Transformation: TypeAlias = Callable[[Tensor, RandomNumbers], Tensor]
 

@@ -116,22 +116,22 @@ class Run:
         return self._passes.score().detach()
 
     def draws(self, *numbers: int | range) -> RandomNumbers:
-        """The random numbers of one draw of this seed: the same on every device, and however draws are chunked.
+        """The random numbers of one draw: the same for the same seed on every device, however draws are chunked.
 
-        ``run.draws(3).normal(shape)`` is that draw whatever was drawn before; with a ``range`` as the last number there
-        is one draw after another. Raises ValueError for numbers that are negative or beyond 62 bits.
+        They depend on the seed and on ``numbers`` alone. With a ``range`` as the last number tensors hold one draw for
+        each. Raises ValueError for numbers that are negative or beyond 62 bits.
         """
         return RandomNumbers(self.options.seed, *numbers, device=self.inputs.device)
 
-    @property
-    def generator(self) -> torch.Generator:
-        """A generator of torch's with the seed. What it gives differs from device to device; see :meth:`draws`."""
-        return torch.Generator(self.inputs.device).manual_seed(self.options.seed)
-
     def generator_of(self, *numbers: int) -> torch.Generator:
-        """A generator of torch's for one numbered draw, which differs from device to device; see :meth:`draws`."""
-        mixed = np.random.SeedSequence([self.options.seed % 2**63, *numbers]).generate_state(1, np.uint64)[0]
-        return torch.Generator(self.inputs.device).manual_seed(int(mixed >> np.uint64(1)))
+        """A generator of torch's for one numbered draw. It gives other values on each kind of device; see `draws`."""
+        seed = self.options.seed
+        if numbers:
+            mixed = np.random.SeedSequence([seed % 2**63, *numbers]).generate_state(1, np.uint64)[0]
+            seed = int(mixed >> np.uint64(1))
+        return torch.Generator(self.inputs.device).manual_seed(seed)
+
+    generator = property(generator_of, doc="A generator of torch's for the draw without a number; see `generator_of`.")
 
     @property
     def trace(self) -> Trace | ItemTraces:

@@ -111,7 +111,7 @@ def gives_the_same_again(subject: AttributionSubject) -> None:
     expected = subject.values
     torch.rand(1)  # what is drawn from torch's global generator is something else from now on
     again = subject.ask(subject.net(), "on a small network")
-    subject.demand(close(again, expected), "gives other values when asked again with one seed; draw from run.generator")
+    subject.demand(close(again, expected), "gives other values when asked again with one seed; draw from run.draws")
 
 
 def draws_by_the_seed(subject: AttributionSubject) -> None:

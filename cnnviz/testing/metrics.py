@@ -136,7 +136,7 @@ def scores_the_same_again(subject: MetricSubject) -> None:
         again = subject.scores(asked)
         subject.demand(
             again is not None and close(again, scores),
-            "scores one explanation in two ways; draw from trial.run.generator",
+            "scores one explanation in two ways; draw from trial.run.draws",
         )
 
 

@@ -28,7 +28,7 @@ class _Identity:
 def global_random_numbers() -> dict[str, Any]:
     """The state of every global generator, by the words for its change."""
     return {
-        "seeds or uses torch's global generator; draw from the generator it is given": torch.get_rng_state(),
+        "seeds or uses torch's global generator; draw from the draws it is given": torch.get_rng_state(),
         "uses NumPy's global random numbers": str(np.random.get_state(legacy=False)),
         "uses Python's global random numbers": random.getstate(),
     }

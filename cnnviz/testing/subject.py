@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from cnnviz.engine.draws import seeds_met
 from cnnviz.engine.nested import tensors
 from cnnviz.registry.registry import Method, Registry
 from cnnviz.testing.faults import FailingLayer, failing_nets
@@ -136,7 +137,7 @@ def refuses_settings_it_does_not_have(subject: Subject) -> None:
 
 
 class _Seeds(torch.overrides.TorchFunctionMode):
-    """Notes the seeds of the generators that random numbers are drawn from."""
+    """Notes the seeds of torch's generators that random numbers are drawn from."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,13 +151,17 @@ class _Seeds(torch.overrides.TorchFunctionMode):
 
 
 def check_seeds(subject: Subject, ask: Callable[[int], object], source: str) -> None:
-    """No generator is seeded with the same number where ``ask`` is called with two seeds."""
+    """Random numbers of no seed are drawn both times where ``ask`` is called with two seeds."""
     met = []
     for seed in (123, 124):
         with _Seeds() as seeds:
-            ask(seed)
+            noted = seeds_met.set(seeds.met)
+            try:
+                ask(seed)
+            finally:
+                seeds_met.reset(noted)
         met.append(seeds.met)
-    subject.demand(not met[0] & met[1], f"draws the same whatever the seed; draw from {source}.generator")
+    subject.demand(not met[0] & met[1], f"draws the same whatever the seed; draw from {source}.draws")
 
 
 def close(values: Tensor, expected: Tensor) -> bool:

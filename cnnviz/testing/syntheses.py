@@ -101,7 +101,7 @@ def makes_the_same_again(subject: SynthesisSubject) -> None:
     """One seed makes the same inputs, whatever else is drawn from global generators."""
     subject.inputs  # noqa: B018  # made before the next number is drawn
     torch.rand(1)
-    subject.same(subject.ask(), "when asked again with one seed; draw from ascent.generator")
+    subject.same(subject.ask(), "when asked again with one seed; draw from ascent.draws")
 
 
 def draws_by_the_seed(subject: SynthesisSubject) -> None:

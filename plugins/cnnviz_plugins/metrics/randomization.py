@@ -13,8 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cnnviz import Metric, RandomNumbers, Trial, metric
+from cnnviz import Metric, Trial, metric
 from cnnviz.explanations import Sign, evidence
+from cnnviz.feature_visualization import RandomNumbers
 from cnnviz_plugins.metrics._map_similarity import SIMILARITIES, map_similarity
 from cnnviz_plugins.metrics._settings import check_choice
 

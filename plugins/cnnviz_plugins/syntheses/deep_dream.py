@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnviz import Ascent, Layer, RandomNumbers, Synthesis, synthesis
-from cnnviz.feature_visualization import FreeCanvas, Transformation
+from cnnviz import Ascent, Layer, Synthesis, synthesis
+from cnnviz.feature_visualization import FreeCanvas, RandomNumbers, Transformation
 from cnnviz.images import resize
 from cnnviz.objectives import Objective, layer_energy
 from cnnviz_plugins.syntheses._objective_settings import objective_of
