@@ -15,6 +15,7 @@ from cnnviz.feature_visualization import (
     FourierCanvas,
     FreeCanvas,
     PixelCanvas,
+    RandomNumbers,
     composed,
     jittered,
     middle,
@@ -29,8 +30,8 @@ SIZES = {1: (7,), 2: (4, 5), 3: (3, 2, 4)}
 IMAGES = Preprocessing((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 
 
-def drawing(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def drawing(seed: int = 0) -> RandomNumbers:
+    return RandomNumbers(seed)
 
 
 def bounds(channels: int, preprocessing: Preprocessing | None = None) -> Bounds:
@@ -72,6 +73,13 @@ def test_the_start_has_the_deviation_asked_for() -> None:
     assert float(usual.detach().std()) == pytest.approx(0.01, rel=0.02)
 
 
+def test_a_canvas_is_not_drawn_from_a_generator_of_torchs() -> None:
+    with pytest.raises(
+        TypeError, match=r"a canvas can't be drawn from a Generator; give it ascent\.draws"
+    ):
+        FourierCanvas((1, 3, 8, 8), bounds(3), torch.Generator())  # type: ignore[arg-type]
+
+
 def test_colours_of_images_vary_independently_mostly_in_brightness() -> None:
     canvas = FourierCanvas((1, 3, 16, 16), bounds(3), drawing(), deviation=2.0)
     plain = FourierCanvas((1, 3, 16, 16), bounds(3), drawing(), deviation=2.0)
@@ -88,7 +96,7 @@ def test_canvases_keep_between_the_bounds_and_begin_as_asked() -> None:
     limits = bounds(3, IMAGES)
     torch.testing.assert_close(limits.low, torch.tensor([-2.0, -2.0, -2.0], dtype=torch.float64))
     torch.testing.assert_close(limits.high, torch.tensor([3.0, 2.0, 4 / 3], dtype=torch.float64))
-    start = limits.inputs(torch.rand(2, 3, 4, 5, generator=drawing(), dtype=torch.float64) * 0.9 + 0.05)
+    start = limits.inputs(drawing().uniform((2, 3, 4, 5), torch.float64) * 0.9 + 0.05)
     torch.testing.assert_close(PixelCanvas(start, limits)().detach(), start)
     torch.testing.assert_close(FreeCanvas(start)().detach(), start)
     for canvas in (PixelCanvas(start, limits), FourierCanvas(start.shape, limits, drawing())):
@@ -191,11 +199,11 @@ def test_the_middle_is_cut_out_or_framed() -> None:
 
 def test_robustness_moves_everything_and_keeps_the_size(rank: int) -> None:
     size = (20, 24, 16)[:rank]
-    inputs = torch.randn(3, 2, *size, generator=drawing())
+    inputs = drawing().normal((3, 2, *size))
     move = robustness(size)
-    generator = drawing(1)
-    first, second = move(inputs, generator), move(inputs, generator)
+    draws = drawing(1)
+    first, second = move(inputs, draws), move(inputs, draws)
     assert first.shape == second.shape == inputs.shape
     assert not torch.equal(first, second)
     assert torch.equal(move(inputs, drawing(1)), first)
-    assert torch.equal(composed()(inputs, generator), inputs)
+    assert torch.equal(composed()(inputs, draws), inputs)

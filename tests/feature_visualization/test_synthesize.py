@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import cnnviz
 from cnnviz import Ascent, Preprocessing, Synthesized, syntheses, synthesize
-from cnnviz.feature_visualization import FreeCanvas
+from cnnviz.feature_visualization import FreeCanvas, RandomNumbers
 from cnnviz.objectives import channel, l2
 from cnnviz.tasks.layer_selection import evenly_spaced_layers
 from cnnviz.testing import SmallNet
@@ -122,7 +122,7 @@ def gaussian_by_hand(image: Tensor, sigma: float) -> Tensor:
 
 def construct_by_hand(model: Deep, index: int, steps: int, blur: int | None) -> Tensor:
     """Seed 003's ``construct``, of its second convolution, at three sizes from 8 pixels, in its own way of writing."""
-    image = torch.randint(150, 180, (1, 3, 8, 8), generator=generator(5)) / 255
+    image = RandomNumbers(5).integers(150, 180, (1, 3, 8, 8)) / 255
     size = 8
     for scale in range(3):
         if scale:
@@ -198,7 +198,7 @@ def test_inversion_on_pixels_is_momentum_on_the_published_loss() -> None:
     picture = torch.rand(1, 3, 8, 8, generator=generator()) - 0.5
     how = {"norm_weight": 0.3, "alpha": 4.0, "variation_weight": 0.2, "lr": 0.5, "steps": 2, "seed": 4}
     made = synthesize(model, "inversion", of=picture, layer="features.3", canvas="pixels", **how)
-    image = (0.1 * torch.randn(1, 3, 8, 8, generator=generator(4))).requires_grad_()
+    image = (0.1 * RandomNumbers(4).normal((1, 3, 8, 8))).requires_grad_()
     target = model.features[:4](picture).detach()
     velocity = torch.zeros_like(image)
     for _ in range(2):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import captum.metrics
 import numpy as np
@@ -218,10 +218,11 @@ def test_a_score_that_is_not_above_zero_has_no_share_to_lose() -> None:
 # Infidelity and sensitivity, as captum has them
 
 
-def draws(inputs: Tensor, samples: int, kind: Callable[..., Tensor]) -> Tensor:
+def draws(inputs: Tensor, samples: int, kind: Literal["normal", "uniform"]) -> Tensor:
     """What the metrics draw, (samples, C, *spatial)."""
     run = Run(nn.Identity(), inputs)
-    return torch.stack([kind(inputs.shape[1:], generator=run.generator_of(number)) for number in range(samples)])
+    drawn = [getattr(run.draws(number), kind)(inputs.shape[1:], inputs.dtype) for number in range(samples)]
+    return torch.stack(drawn)
 
 
 @RANKS
@@ -233,7 +234,7 @@ def test_infidelity_is_captums(rank: int, normalize: bool) -> None:
     answer = explain(model, inputs, gradient(), target=torch.tensor([0, 3]))
     flat = inputs.flatten(1)
     reach = (flat.amax(1) - flat.amin(1)).view(2, *(1,) * (rank + 1))
-    noise = 0.1 * reach[:, None] * draws(inputs, samples, torch.randn)  # (N, samples, ...), as captum repeats inputs
+    noise = 0.1 * reach[:, None] * draws(inputs, samples, "normal")  # (N, samples, ...), as captum repeats inputs
 
     def perturbed(repeated: Tensor) -> tuple[Tensor, Tensor]:
         return noise.flatten(0, 1), repeated - noise.flatten(0, 1)
@@ -265,12 +266,8 @@ def test_nothing_is_foretold_wrongly_of_a_linear_network(rank: int) -> None:
 def test_a_blank_map_foretells_that_nothing_changes() -> None:
     model, answer = asked(2)
     noise = 0.1 * (answer.inputs.flatten(1).amax(1) - answer.inputs.flatten(1).amin(1)).view(2, 1, 1, 1)
-    changed = torch.stack([model(noise * each)[[0, 1], answer.target] for each in draws64(answer.inputs, 50)])
+    changed = torch.stack([model(noise * each)[[0, 1], answer.target] for each in draws(answer.inputs, 50, "normal")])
     torch.testing.assert_close(evaluate(blank(answer), "infidelity", model=model), (changed**2).mean(0).detach())
-
-
-def draws64(inputs: Tensor, samples: int) -> Tensor:
-    return draws(inputs, samples, lambda shape, generator: torch.randn(shape, generator=generator, dtype=torch.float64))
 
 
 @RANKS
@@ -282,7 +279,7 @@ def test_max_sensitivity_is_captums(rank: int) -> None:
     answer = explain(model, inputs, gradient(), target=target)
     flat = inputs.flatten(1)
     reach = (flat.amax(1) - flat.amin(1)).view(2, *(1,) * (rank + 1))
-    moved = inputs[:, None] + 0.05 * reach[:, None] * (2 * draws(inputs, samples, torch.rand) - 1)
+    moved = inputs[:, None] + 0.05 * reach[:, None] * (2 * draws(inputs, samples, "uniform") - 1)
 
     def explained(inputs: Any, **kept: Any) -> tuple[Tensor, ...]:
         (single,) = inputs if isinstance(inputs, tuple) else (inputs,)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import cnnviz
 from cnnviz import Run
+from cnnviz.feature_visualization import RandomNumbers
 from cnnviz.testing import CLASSES, SmallNet, check_attribution
 from cnnviz.testing import attributions as kit
 
@@ -226,6 +227,11 @@ def ignores_the_seed(run: Run) -> Tensor:
     return values * (1 + noise.to(values))
 
 
+def ignores_the_seed_of_draws(run: Run) -> Tensor:
+    values = slopes(run)
+    return values * (1 + RandomNumbers(0, 3).uniform(values.shape[1:]).to(values))
+
+
 def ignores_the_model(run: Run) -> Tensor:
     if run.target is None:
         raise ValueError("this method is of a class; give one")
@@ -378,10 +384,13 @@ BROKEN: Broken = {
         leaks_a_hook_when_it_fails: "leaves hooks on 'third' when SimulatedError is raised in .*ward pass [12]",
     },
     kit.gives_the_same_again: {
-        draws_globally_and_hides_it: "gives other values when asked again with one seed; draw from run.generator",
-        is_random: "gives other values when asked again with one seed; draw from run.generator",
+        draws_globally_and_hides_it: "gives other values when asked again with one seed; draw from run.draws",
+        is_random: "gives other values when asked again with one seed; draw from run.draws",
     },
-    kit.draws_by_the_seed: {ignores_the_seed: "draws the same whatever the seed; draw from run.generator"},
+    kit.draws_by_the_seed: {
+        ignores_the_seed: "draws the same whatever the seed; draw from run.draws",
+        ignores_the_seed_of_draws: "draws the same whatever the seed; draw from run.draws",
+    },
     kit.depends_on_the_weights: {ignores_the_model: "ignores the model's weights"},
     kit.works_without_grad_mode: {marks_the_input: r"fails inside torch.inference_mode\(\): RuntimeError"},
     kit.works_with_frozen_weights: {needs_gradients_of_weights: "fails when weights are frozen: RuntimeError"},

@@ -11,6 +11,7 @@ from broken import SEEDS, Broken, Check, found, name_of, pairs, settings_and_pag
 from torch import Tensor
 
 from cnnviz import Trial
+from cnnviz.feature_visualization import RandomNumbers
 from cnnviz.testing import check_metric
 from cnnviz.testing import metrics as kit
 
@@ -114,6 +115,10 @@ def ignores_the_seed(trial: Trial) -> Tensor:
     return mean_inside(trial) + torch.rand(1, generator=torch.Generator().manual_seed(0))
 
 
+def ignores_the_seed_of_draws(trial: Trial) -> Tensor:
+    return mean_inside(trial) + RandomNumbers(0, 3).uniform((1,))
+
+
 def compares_items(trial: Trial) -> Tensor:
     return mean_inside(trial) - mean_inside(trial).mean() / 2
 
@@ -195,10 +200,13 @@ BROKEN: Broken = {
         leaks_a_hook_when_it_fails: "leaves hooks on 'third' when SimulatedError is raised in forward pass",
     },
     kit.scores_the_same_again: {
-        draws_globally_and_hides_it: "scores one explanation in two ways; draw from trial.run.generator",
-        is_random: "scores one explanation in two ways; draw from trial.run.generator",
+        draws_globally_and_hides_it: "scores one explanation in two ways; draw from trial.run.draws",
+        is_random: "scores one explanation in two ways; draw from trial.run.draws",
     },
-    kit.draws_by_the_seed: {ignores_the_seed: "draws the same whatever the seed; draw from trial.run.generator"},
+    kit.draws_by_the_seed: {
+        ignores_the_seed: "draws the same whatever the seed; draw from trial.run.draws",
+        ignores_the_seed_of_draws: "draws the same whatever the seed; draw from trial.run.draws",
+    },
     kit.scores_each_input_by_itself: {compares_items: "gives another score for an input alone than in a batch"},
     kit.scores_the_same_in_chunks: {doubles_where_memory_is_short: "gives other scores where memory is short"},
     kit.works_without_grad_mode: {goes_backward_through_masks: r"inside torch.inference_mode\(\): RuntimeError"},

@@ -12,7 +12,7 @@ from broken import SEEDS, Broken, Check, found, name_of, pairs, settings_and_pag
 from torch import Tensor
 
 from cnnviz import Ascent, synthesis
-from cnnviz.feature_visualization import FreeCanvas
+from cnnviz.feature_visualization import FreeCanvas, RandomNumbers
 from cnnviz.objectives import channel
 from cnnviz.testing import check_synthesis
 from cnnviz.testing import syntheses as kit
@@ -20,7 +20,7 @@ from cnnviz.testing import syntheses as kit
 
 def climbed(ascent: Ascent, start: Tensor | None = None, steps: int = 2) -> Tensor:
     if start is None:
-        start = torch.randn(ascent.shape(), generator=ascent.generator, dtype=ascent.dtype)
+        start = ascent.draws.normal(ascent.shape(), ascent.dtype)
     canvas = FreeCanvas(start)
     return ascent.ascend(canvas, channel("second", 0), torch.optim.SGD(canvas.parameters, 10.0), steps)
 
@@ -81,14 +81,14 @@ def swallows(ascent: Ascent) -> Tensor:
     try:
         return climbed(ascent)
     except Exception:
-        return torch.randn(ascent.shape(), generator=ascent.generator)
+        return ascent.draws.normal(ascent.shape())
 
 
 def goes_on(ascent: Ascent) -> Tensor:
     try:
         return climbed(ascent)
     except KeyboardInterrupt:
-        return torch.randn(ascent.shape(), generator=ascent.generator)
+        return ascent.draws.normal(ascent.shape())
 
 
 def rewords(ascent: Ascent) -> Tensor:
@@ -118,6 +118,10 @@ def is_random(ascent: Ascent) -> Tensor:
 def ignores_the_seed(ascent: Ascent) -> Tensor:
     noise = torch.Generator().manual_seed(0)
     return climbed(ascent, torch.randn(ascent.shape(), generator=noise, dtype=ascent.dtype))
+
+
+def ignores_the_seed_of_draws(ascent: Ascent) -> Tensor:
+    return climbed(ascent, RandomNumbers(0, 3).normal(ascent.shape(), ascent.dtype))
 
 
 def ignores_the_weights(ascent: Ascent) -> Tensor:
@@ -179,10 +183,13 @@ BROKEN: Broken = {
         leaks_a_hook_when_it_fails: "leaves hooks on 'third' when SimulatedError is raised in forward pass 1",
     },
     kit.makes_the_same_again: {
-        draws_globally_and_hides_it: "makes other inputs when asked again with one seed; draw from ascent.generator",
-        is_random: "makes other inputs when asked again with one seed; draw from ascent.generator",
+        draws_globally_and_hides_it: "makes other inputs when asked again with one seed; draw from ascent.draws",
+        is_random: "makes other inputs when asked again with one seed; draw from ascent.draws",
     },
-    kit.draws_by_the_seed: {ignores_the_seed: "draws the same whatever the seed; draw from ascent.generator"},
+    kit.draws_by_the_seed: {
+        ignores_the_seed: "draws the same whatever the seed; draw from ascent.draws",
+        ignores_the_seed_of_draws: "draws the same whatever the seed; draw from ascent.draws",
+    },
     kit.depends_on_the_weights: {ignores_the_weights: "ignores the model's weights"},
     kit.works_with_frozen_weights: {needs_gradients_of_weights: "fails when weights are frozen: RuntimeError"},
     kit.works_in_float64: {
