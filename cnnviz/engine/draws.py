@@ -18,6 +18,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from cnnviz.engine.validation import checked_seed
+
 Word = TypeVar("Word", int, Tensor)
 Words = tuple[Tensor, ...]
 
@@ -31,7 +33,7 @@ INDEX_BITS = 31  # of a permutation's places; beside a word they fill the positi
 MORE_BITS = 2**31  # added to a call: the words that follow the first 32 bits of its numbers
 BITS = {torch.float16: 11, torch.bfloat16: 8, torch.float32: 24, torch.float64: 53}  # from 1/2 to 1, and so below
 CPU_BLOCKS = 2**14  # at once: tensors of so many words stay in the cache
-DEVICE_BLOCKS = 2**22  # at once: 16 million numbers, made in about half a gigabyte
+DEVICE_BLOCKS = 2**20  # at once: 4 million numbers are made in some 100 MiB, in less time than it takes to ask
 
 seeds_met: ContextVar[set[int] | None] = ContextVar("seeds_met", default=None)
 """Where the seeds of all random numbers are noted, for who checks a method."""
@@ -70,21 +72,17 @@ class RandomNumbers:
         device: where tensors are made.
 
     Raises:
-        ValueError: for numbers beyond that.
+        TypeError: for what is no whole number.
+        ValueError: for a seed or a number beyond that.
     """
 
     def __init__(self, seed: int, *numbers: int | range, device: torch.device | str = "cpu"):
         self.device = torch.device(device)
-        self._key, self._calls = seed % 2**64, 0
-        *before, self._number = numbers or (UNNUMBERED,)
-        for number in before:
+        self._key, self._calls = checked_seed(seed) % 2**64, 0
+        for number in numbers[:-1]:
             low, high, _, _ = philox((0, FOLDING, *_two_words(_checked(number))), self._key)
             self._key = low | high << 32
-        if isinstance(self._number, range):
-            for number in self._number[:1], self._number[-1:]:
-                any(map(_checked, number))
-        elif numbers:
-            _checked(self._number)
+        self._several, self._numbers = _range(numbers[-1] if numbers else None)
         if (met := seeds_met.get()) is not None:
             met.add(seed)
 
@@ -152,11 +150,12 @@ class RandomNumbers:
 
         Raises ValueError for a range of draws.
         """
-        if isinstance(self._number, range):
-            raise ValueError(f"{self._number} are several draws; ask for Python's numbers of one after the other")
-        call, drawn = self._call(), list[float]()
+        if self._several:
+            raise ValueError(f"{self._numbers} are several draws; ask for Python's numbers of one after the other")
+        drawn: list[float] = []
+        call, number = self._call(), _two_words(self._numbers[0])
         for block in range(-(-count // 4)):
-            words = (philox((block, part, *_two_words(self._number)), self._key) for part in (call, call + MORE_BITS))
+            words = (philox((block, part, *number), self._key) for part in (call, call + MORE_BITS))
             drawn += [((first << 21) + (second >> 11)) * 2.0**-53 for first, second in zip(*words, strict=True)]
         return drawn[:count]
 
@@ -177,9 +176,7 @@ class RandomNumbers:
         ``apart`` makes each draw by itself on a CPU, where a logarithm may round by its place in a tensor: so a draw
         does not depend on which others are made with it.
         """
-        several = isinstance(self._number, range)
-        numbers = self._number if isinstance(self._number, range) else range(self._number, self._number + 1)
-        size, call, on_cpu = math.prod(shape), self._call(), self.device.type == "cpu"
+        numbers, size, call, on_cpu = self._numbers, math.prod(shape), self._call(), self.device.type == "cpu"
         blocks, at_once = -(-size // 4), CPU_BLOCKS if on_cpu else DEVICE_BLOCKS
         draws = 1 if apart and on_cpu else max(1, at_once // max(1, blocks))
         made = torch.empty(len(numbers), blocks, 4, dtype=dtype, device=self.device)
@@ -193,7 +190,7 @@ class RandomNumbers:
                     words = tuple((word << 21).add_(rest >> 11) for word, rest in zip(words, more, strict=True))
                 for place, each in enumerate(values(words, bits)):
                     part[..., place] = each
-        return made.flatten(1)[:, :size].reshape((len(numbers), *shape) if several else tuple(shape))
+        return made.flatten(1)[:, :size].reshape((len(numbers), *shape) if self._several else tuple(shape))
 
     def _words(self, call: int, numbers: range, blocks: range) -> Words:
         """The words of a call of these draws in these blocks, (draws, blocks) each."""
@@ -207,6 +204,16 @@ def _bits(dtype: torch.dtype) -> int:
     if dtype not in BITS:
         raise TypeError(f"there are no random numbers of {dtype}; draw float32 or float64, and convert them")
     return BITS[dtype]
+
+
+def _range(last: int | range | None) -> tuple[bool, range]:
+    """Whether these are several draws, and their numbers. Raises ValueError for one that is out of range."""
+    if isinstance(last, range):
+        for number in (*last[:1], *last[-1:]):
+            _checked(number)
+        return True, last
+    number = UNNUMBERED if last is None else _checked(last)
+    return False, range(number, number + 1)
 
 
 def _checked(number: int | range) -> int:

@@ -74,9 +74,7 @@ def test_the_start_has_the_deviation_asked_for() -> None:
 
 
 def test_a_canvas_is_not_drawn_from_a_generator_of_torchs() -> None:
-    with pytest.raises(
-        TypeError, match=r"a canvas can't be drawn from a Generator; give it ascent\.draws"
-    ):
+    with pytest.raises(TypeError, match=r"a canvas can't be drawn from a Generator; give it ascent\.draws"):
         FourierCanvas((1, 3, 8, 8), bounds(3), torch.Generator())  # type: ignore[arg-type]
 
 
