@@ -17,6 +17,8 @@ from cnnviz.run.run import Run
 Quadrature = Literal["gauss-legendre", "left", "right", "middle", "trapezoid", "captum-trapezoid"]
 Spread = Literal["random", "even"]
 
+WHICH, WHERE, ORDER = 1, 2, 3  # of the draws of a point on a way: apart from each other, and from the noise
+
 
 @dataclass(frozen=True)
 class path:
@@ -140,23 +142,26 @@ class between:
 
     def draw(self, run: Run, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Where these ways begin, and a point on each: both (stop - start, N, C, *spatial)."""
-        drawn = self._places(run, start, stop)
-        begins = torch.cat([self.baselines.draw(run, which, which + 1) for which, _ in drawn])
+        begins = torch.cat([self.baselines.draw(run, which, which + 1) for which in self._which(run, start, stop)])
         ends = noisy(self.samples, self.sigma).draw(run, start, stop) if self.sigma else run.inputs
-        parts = run.inputs.new_tensor([part for _, part in drawn])
+        parts = self._parts(run, start, stop).to(run.inputs.dtype)
         return begins, begins + parts.view(-1, *(1,) * run.inputs.ndim) * (ends - begins)
 
-    def _places(self, run: Run, start: int, stop: int) -> list[tuple[int, float]]:
-        """For each of these draws which baseline it begins at, and where on its way the point is, from 0 to 1."""
+    def _which(self, run: Run, start: int, stop: int) -> list[int]:
+        """The baseline that each of these ways begins at."""
         known, numbers = self.baselines.count, range(start, stop)
-        drawn = [run.draws(run.copies, number, 1).floats(2) for number in numbers]  # apart from the noise
         if self.spread == "random":
-            return [(int(first * known), second) for first, second in drawn]
+            return [int(known * run.draws(run.copies, WHICH, number).floats(1)[0]) for number in numbers]
         # where samples are no multiple of the baselines, chance decides which of them are met once more
-        chance = run.draws(run.copies).floats(known)
+        chance = run.draws(run.copies, ORDER, 0).floats(known)
         order = sorted(range(known), key=chance.__getitem__)
-        turns = [divmod(number, known) for number in numbers]
-        return [
-            (order[place], (turn + second) / -(-(self.samples - place) // known))
-            for (turn, place), (_, second) in zip(turns, drawn, strict=True)
-        ]
+        return [order[number % known] for number in numbers]
+
+    def _parts(self, run: Run, start: int, stop: int) -> Tensor:
+        """Where on its way each of these points is, from 0 to 1, (stop - start,) in float64."""
+        drawn = run.draws(run.copies, WHERE, range(start, stop)).uniform((), torch.float64)
+        if self.spread == "random":
+            return drawn
+        numbers, known = torch.arange(start, stop, device=drawn.device), self.baselines.count
+        met = (self.samples - 1 - numbers % known) // known + 1  # how often all samples meet that baseline
+        return (numbers // known + drawn) / met

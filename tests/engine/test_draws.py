@@ -243,10 +243,10 @@ def test_the_draws_of_methods_wait_for_no_device() -> None:
 
     inputs = tiny_inputs()
     run = Run(FlatteningNet(), inputs)
-    known = backgrounds(torch.zeros(3, 2, 5, 6))
-    known.draw(run, 0, 1)  # a user's tensor is copied to the device
+    ways = between(backgrounds(torch.zeros(3, 2, 5, 6)), 7, "even")
     with Waits():
-        run.draws(range(3)).permutation(4)
+        ways._which(run, 0, 3)
+        ways._parts(run, 0, 3)
         Masks(3, 0.5).draw(run, 0, 4)
         _ranks(run, 5, 4)
         noisy(5).draw(run, 1, 4)
@@ -354,10 +354,10 @@ def test_places_between_baselines_are_those_drawn_by_hand(spread: Any) -> None:
         torch.arange(1.0, 4.0).double().view(3, 1, 1, 1).expand(3, 2, 5, 6),
     )
     begins, points = between(backgrounds(known), 7, spread).draw(run, 0, 7)
-    chance = slow_fractions(0, (1,))
+    chance = slow_fractions(0, (1, 3, 0))
     order = sorted(range(3), key=[next(chance)[1] for _ in range(3)].__getitem__)
     for number in range(7):
-        first, second = (wide / 2**53 for _, wide in first_of(2, slow_fractions(0, (1, number, 1))))
+        first, second = (next(slow_fractions(0, (1, part, number)))[1] / 2**53 for part in (1, 2))
         which = int(first * 3)
         if spread == "even":
             turn, place = divmod(number, 3)
