@@ -195,7 +195,7 @@ def explain(
             of a tensor with N rows that all inputs share it.
         preprocessing: turns the inputs back into pictures when they are drawn.
         categories: class names by index.
-        seed: of all randomness; the same seed gives the same values on the same device.
+        seed: of all randomness; the same seed gives the same draws on every device.
         memory: bytes that inputs evaluated together may take; None for a share of what is free. The batch itself passes
             through the model as a whole, whatever the budget: to bound that, give fewer inputs.
         before_softmax: explain what goes into the softmax that the model ends in, where probabilities hide what

@@ -44,7 +44,7 @@ def synthesize(
         size: spatial size of the inputs: one length for all dimensions, or (*spatial). None: the size that the
             preprocessing crops to, or one that the synthesis chooses.
         count: how many are made at once.
-        seed: of all randomness; the same seed gives the same inputs on the same device.
+        seed: of all randomness; the same seed gives the same draws on every device.
         progress: called after every step with how many are done and how many there will be.
         snapshots: inputs are kept after every so many steps; 0 for none.
         preprocessing: tells which values pictures have; without one they are from -2 to 2.

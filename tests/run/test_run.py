@@ -166,6 +166,15 @@ def test_seeds_have_nothing_in_common() -> None:
     torch.testing.assert_close(drawn(7), drawn(7))
 
 
+def test_generators_of_torch_are_there_for_plugins() -> None:
+    run = Run(Net(plain), batch(), 0, options=RunOptions(seed=2**64 - 5))  # type: ignore[arg-type]
+    by_seed = torch.Generator().manual_seed(2**64 - 5)
+    assert torch.equal(torch.rand(9, generator=run.generator), torch.rand(9, generator=by_seed))
+    numbered = [torch.rand(9, generator=run.generator_of(*numbers)) for numbers in ((0,), (1,), (0, 1))]
+    assert len({tuple(drawn.tolist()) for drawn in (*numbered, torch.rand(9, generator=run.generator))}) == 4
+    assert torch.equal(torch.rand(9, generator=run.generator_of(0, 1)), numbered[2])
+
+
 def test_numbers_of_another_type_are_another_formula() -> None:
     tenfold = lift(lambda grad, k: grad * 10 if k is True else grad * k)
     found = explain(Net(plain), batch(), [tenfold(gradient(), 1), tenfold(gradient(), True)], target=0)
