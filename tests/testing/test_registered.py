@@ -16,7 +16,8 @@ from cnnviz.testing.state_snapshot import state, unchanged
 TARGET_BLIND = ("activation", "eigen_cam", "projections")
 ATTRIBUTIONS = {name: quick(name) | {"target_blind": name in TARGET_BLIND} for name in attributions}
 for name in ("rise", "d_rise"):
-    ATTRIBUTIONS[name] |= {"cells": 3, "masks": 16}  # of fewer, chance decides where the evidence is
+    ATTRIBUTIONS[name] |= {"cells": 2, "masks": 32}  # of fewer, chance decides where the evidence is
+ATTRIBUTIONS["lime"] |= {"samples": 8}  # of fewer, too
 ATTRIBUTIONS["gradient_shap"] |= {"samples": 16}  # with fewer, most points lie where nothing changes
 SHOWN = {rank: torch.randn(3, *(14, 12, 10)[:rank], generator=torch.Generator().manual_seed(0)) for rank in (1, 2, 3)}
 SYNTHESES: dict[str, list[dict[str, Any]]] = {
