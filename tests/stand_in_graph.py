@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from synchronizations import Synchronizations
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 T = TypeVar("T")
 
@@ -36,11 +36,11 @@ class StandInGraph:
 
     def replay(self) -> None:
         self.replays += 1
-        with torch.no_grad(), torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():
             for func, args, kwargs, output in self.operations:
                 for now, then in zip(_tensors(func(*args, **kwargs)), _tensors(output), strict=True):
                     if now.data_ptr() != then.data_ptr():
-                        then.data.copy_(now)
+                        then.copy_(now)
 
 
 class _Capture(Synchronizations):
@@ -52,15 +52,16 @@ class _Capture(Synchronizations):
         if any(isinstance(leaf, torch.Generator) for leaf in tree_leaves((args, kwargs))):
             raise RuntimeError("a generator that is not registered draws while a stream is capturing")
         there = any(operand in self._there for operand in _tensors((args, kwargs)))
+        operands = tree_map_only(Tensor, Tensor.detach, (args, kwargs or {}))  # whose shapes nobody changes later
         output = super().__torch_dispatch__(func, types, args, kwargs)
         if there:
-            self.operations.append((func, args, kwargs or {}, output))
+            self.operations.append((func, *operands, tree_map_only(Tensor, Tensor.detach, output)))
         return output
 
     def _made(self, name: str, original: Any, args: Any, kwargs: Any) -> Any:
         output = super()._made(name, original, args, kwargs)
         if isinstance(kwargs.get("device"), torch.device):
-            self.operations.append((original, args, kwargs, output))
+            self.operations.append((original, args, kwargs, output.detach()))
         return output
 
     def _note(self, what: str) -> None:

@@ -26,6 +26,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from cnnviz.engine.axes import AxisFollower
 from cnnviz.engine.axis_rules import RULES
 from cnnviz.engine.bias_terms import BiasTerm, unmerged
+from cnnviz.engine.deferred import reads_at_once
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operations import RECTIFIERS, Operation, canonical, in_place, name_of
 from cnnviz.engine.thread_state import let_go
@@ -205,7 +206,8 @@ def _remainder(output: Tensor) -> Tensor | None:
         return None
     primal, tangent = forward_ad.unpack_dual(output)  # type: ignore[no-untyped-call]  # nor here
     bias = primal if tangent is None else primal - tangent
-    return bias.clone() if bool(bias.any()) else None
+    # while values are not read, a bias of zeros is kept, too
+    return None if reads_at_once() and not bool(bias.any()) else bias.clone()
 
 
 def refuse_transformed(func: Operation, value: Any, matters: Callable[[Tensor], bool]) -> None:

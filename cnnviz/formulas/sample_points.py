@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cnnviz.engine.deferred import uploaded
 from cnnviz.formulas.baselines import Baseline, backgrounds, baseline_input
 from cnnviz.run.run import Run
 
@@ -49,7 +50,8 @@ class path:
         """Those of these numbers, (stop - start, N, C, *spatial)."""
         assert isinstance(self.baseline, baseline_input)
         begin = self.baseline(run)
-        parts = torch.from_numpy(_rule(self.quadrature, self.steps)[0][start:stop]).to(run.inputs)
+        places = torch.from_numpy(_rule(self.quadrature, self.steps)[0][start:stop])
+        parts = uploaded(places.to(run.inputs.dtype), run.inputs.device)
         return begin + parts.view(-1, *(1,) * begin.ndim) * (run.inputs - begin)
 
     def weights(self, run: Run) -> Tensor:

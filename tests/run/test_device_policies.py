@@ -83,7 +83,7 @@ def test_a_budget_implies_the_number_of_passes(
     fitting: int, chunks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, inputs = RoundsByBatchSize(), pictures(1)
-    Run(model, inputs, torch.tensor([1])).scores_of(1, lambda start, stop: inputs[None])
+    Run(model, inputs, torch.tensor([1])).scores_of(2, lambda start, stop: inputs.expand(stop - start, 1, -1, -1, -1))
     known = size_of(model, ModelInputs((inputs,)), None)
     assert known is not None
     monkeypatch.setattr(device_policy, "CPU", replace(GPU, budget=fitting * known.total))
@@ -125,7 +125,8 @@ def test_a_known_size_is_measured_no_more_and_a_changed_network_is_measured_agai
 
 def test_bytes_are_those_of_all_outputs_and_of_the_largest() -> None:
     model, inputs = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(800, 3)).double(), pictures(2)
-    Run(model.eval(), inputs, torch.tensor([1, 1])).scores_of(1, lambda start, stop: inputs[None])
+    run = Run(model.eval(), inputs, torch.tensor([1, 1]))
+    run.scores_of(2, lambda start, stop: inputs.expand(stop - start, -1, -1, -1, -1))
     maps, copied = 8 * 10 * 10 * 8, 3 * 12 * 12 * 8
     size = size_of(model, ModelInputs((inputs,)), None)
     assert size is not None

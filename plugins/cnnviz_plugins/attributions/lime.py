@@ -59,7 +59,7 @@ def _ridge(features: Tensor, scores: Tensor, weights: Tensor, ridge: float) -> t
     share = (weights / weights.sum())[:, None]
     features = features - (share * features).sum(0)
     scores = scores - (share[:, 0] * scores).sum()
-    penalty = ridge * torch.eye(features.shape[1]).to(features)
+    penalty = ridge * torch.eye(features.shape[1], dtype=features.dtype, device=features.device)
     inverse = torch.linalg.pinv(features.T @ (weights[:, None] * features) + penalty, hermitian=True)
     coefficients = inverse @ (features.T @ (weights * scores))
     # a sample pulls the fit to itself, the more the fewer there are, so that residuals are smaller than the errors

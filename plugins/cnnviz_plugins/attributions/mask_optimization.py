@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnviz import Expr, Run, attribution, gradient, noted, procedure
-from cnnviz.formulas import Baseline, baseline_input, learned_mask
+from cnnviz.formulas import Baseline, baseline_input, learned_mask, uploaded
 from cnnviz.images import blurred, resize
 
 FINE_NODES = (64, 32, 12)  # on the shorter side, of signals, images and volumes
@@ -72,7 +72,7 @@ def extremal_perturbation(
         momentum = partial(torch.optim.SGD, lr=rate, momentum=0.9, dampening=0.9)
         return _smooth_maximum(learned_mask(run, start, masked_input, cost, momentum, steps, worth), reach)
 
-    mask = procedure(optimized, elsewhere=(gradient(),))
+    mask = procedure(optimized, elsewhere=(gradient(),), variants=True)
     return _with_masked_score(mask, mask, baseline)
 
 
@@ -110,7 +110,7 @@ def meaningful_perturbation(
         start = _half_score_mask(question, masked, nodes)
         return 1 - learned_mask(question, start, masked_input, cost, partial(torch.optim.Adam, lr=lr), steps, worth=-1)
 
-    removed = procedure(optimized, elsewhere=(gradient(),))
+    removed = procedure(optimized, elsewhere=(gradient(),), variants=True)
     return _with_masked_score(removed, 1 - removed, baseline)
 
 
@@ -160,7 +160,8 @@ def _smooth_maximum(mask: Tensor, reach: float) -> Tensor:
         windows = windows.unfold(dim, 2 * radius + 1, 1)  # appends the neighbours along this dimension
     offsets = product(range(-radius, radius + 1), repeat=rank)
     weights = [math.exp(-2 * max(0.0, math.hypot(*offset) / reach - 0.5) ** 2) for offset in offsets]
-    weighted: Tensor = windows.flatten(-rank) * windows.new_tensor(weights)
+    shares = uploaded(torch.tensor(weights, dtype=windows.dtype, device="cpu"), windows.device)
+    weighted = windows.flatten(-rank) * shares
     return (weighted * (weighted / TEMPERATURE).softmax(-1)).sum(-1)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cnnviz import Expr, Run, attribution
-from cnnviz.formulas import Baseline
+from cnnviz.formulas import Baseline, uploaded
 from cnnviz_plugins.attributions._monte_carlo import estimate, spread_estimates, subset_scores
 from cnnviz_plugins.attributions._superpixels import AnySegments, segmented
 
@@ -75,7 +75,8 @@ def _subsets(run: Run, count: int, samples: int) -> tuple[Tensor, Tensor, int]:
         subset = draws.permutation(count) < chosen[:, None]
         rows.append(torch.stack([subset, ~subset], 1).flatten(0, 1))
     weights += [sum(sizes.values()) / (2 * pairs)] * (2 * pairs) if pairs else []
-    return torch.cat(rows), torch.tensor(weights, dtype=torch.float64, device=run.inputs.device), pairs
+    on_host = torch.tensor(weights, dtype=torch.float64, device="cpu")
+    return torch.cat(rows), uploaded(on_host, run.inputs.device), pairs
 
 
 def _of_size(run: Run, count: int, size: int) -> Tensor:
@@ -88,7 +89,7 @@ def _of_size(run: Run, count: int, size: int) -> Tensor:
 def _constrained(features: Tensor, gains: Tensor, weights: Tensor, total: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
     """Coefficients of a weighted regression that sum to ``total``, and their standard errors over drawn pairs."""
     count = features.shape[1]
-    system = torch.ones(count + 1, count + 1).to(features)  # with a Lagrange multiplier for the sum
+    system = features.new_ones(count + 1, count + 1)  # with a Lagrange multiplier for the sum
     system[count, count] = 0
     system[:count, :count] = features.T @ (weights[:, None] * features)
     inverse = torch.linalg.pinv(system, hermitian=True)

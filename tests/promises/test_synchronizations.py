@@ -1,0 +1,83 @@
+"""Hardly any method waits for the device before its answer: one read at the end tells of all that was checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from nets import randomized
+from quick import quick
+from synchronizations import Synchronizations
+from torch import Tensor, nn
+
+from cnnviz import attributions, explain
+from cnnviz.engine import device_policy
+from cnnviz.engine.device_policy import CUDA
+
+GPU = replace(CUDA, budget=48 * 2**30)
+AT_THE_END = 1
+ON_THE_HOST = ("feature_ablation", "kernel_shap", "lime", "shapley_sampling")
+WAITING = {"projections": 1} | dict.fromkeys(ON_THE_HOST, 2)
+"""How often methods read more: the numbers of the strongest channels, and pictures that are cut into superpixels."""
+
+
+def net() -> nn.Module:
+    layers = [
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 6, 3),
+        nn.ReLU(),
+    ]
+    return randomized(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))).float()
+
+
+def asked(method: str, model: nn.Module, inputs: Tensor, **more: Any) -> int:
+    with Synchronizations([inputs, *model.parameters(), *model.buffers()]) as waits:
+        explain(model, inputs, method, **quick(method), **more)
+    assert waits.count >= AT_THE_END, "the answer is checked"
+    return waits.count
+
+
+@pytest.mark.parametrize("method", attributions)
+def test_a_question_is_read_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_policy, "CPU", GPU)
+    model, inputs = net(), torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    explain(model, inputs, method, **quick(method))  # facts of the model are found once
+    assert asked(method, model, inputs) == AT_THE_END + WAITING.get(method, 0)
+
+
+@pytest.mark.parametrize("method", ON_THE_HOST)
+def test_pieces_that_do_not_depend_on_the_picture_are_not_waited_for(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_policy, "CPU", GPU)
+    model, inputs = net(), torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    explain(model, inputs, method, **quick(method))
+    assert asked(method, model, inputs, segments="equal") == AT_THE_END
+
+
+def test_what_would_wait_is_counted() -> None:
+    given = torch.rand(3)
+    with Synchronizations([given]) as waits:
+        given.sum().item()
+        bool((given > 2).any())
+        float(given[0])
+        given.tolist()
+        (given * 2).cpu()
+        given[given > 0.5]
+        torch.equal(given, given)
+        given.unique()
+        torch.tensor([1.0], device=given.device)
+        given.new_tensor([1.0])
+        torch.ones(3, device="cpu").to(given)
+    assert waits.count == 11
+    with Synchronizations([given]) as waits:
+        host = torch.ones(3, device="cpu")
+        host.tolist(), bool(host.any()), host[host > 0], host.unique()
+        given + 1, given.where(given > 0, 0)
+        host.to(given.device, non_blocking=True)
+    assert waits.count == 0
