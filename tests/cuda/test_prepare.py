@@ -6,11 +6,11 @@ import warnings
 
 import pytest
 import torch
+from nets import randomized
+from quick import quick
 from torch import Tensor, nn
 
 from cnnviz import attributions, explain, prepare
-from nets import randomized
-from quick import quick
 
 EAGER = {"projections", "feature_ablation", "kernel_shap", "lime", "shapley_sampling"}
 """Methods that read values on their way."""
