@@ -16,6 +16,7 @@ from nets import AveragingNet, FlatteningNet, tiny_inputs
 from PIL import Image
 from torch import Tensor, nn
 
+from cnnviz.engine import device_policy
 from cnnviz.images.preprocessing import IMAGENET
 from cnnviz.incremental.evaluator import Evaluator
 
@@ -33,6 +34,12 @@ def _without_devices() -> Iterator[None]:
         patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setattr(torch.cuda, "device_count", lambda: 0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _regions_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole passes are faster for networks as small as those of the tests, and regions would hardly be tested."""
+    monkeypatch.setattr(device_policy, "CPU", replace(device_policy.CPU, costs=None))
 
 
 @pytest.fixture(params=(1, 2, 3), ids=("signal", "image", "volume"))

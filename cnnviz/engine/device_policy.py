@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from cnnviz.engine.costs import Costs
+
 
 @dataclass(frozen=True)
 class DevicePolicy:
@@ -31,6 +33,8 @@ class DevicePolicy:
     """By how much of the largest score one input's score may differ between batches of two sizes by rounding alone."""
     defers: bool = False
     """True if Python goes on while the device works, so that values are read together at the end of a question."""
+    costs: Costs | None = None
+    """What work takes there, by which whole passes are chosen or regions; None: regions always."""
 
     def within(self, memory: int | None) -> DevicePolicy:
         """With a budget of ``memory`` bytes, if that is given. Raises ValueError for less than one byte."""
@@ -75,8 +79,25 @@ class DevicePolicy:
 # whenever they are freed. With graphs four at a time is near the best on common networks; without, as many as make no
 # larger output than this: 3 to 5 pictures of 224 x 224, 8 to 16 of 112, 16 to 40 of 64. Outputs of replayed variants
 # should stay in the cache; larger ones lose more than handing out work costs.
-CPU = DevicePolicy("cpu", budget=2**30, graph_items=4, output_bytes=2**24, replayed_bytes=2**23)
-CUDA = DevicePolicy("cuda", budget=2**30, defers=True)
+CPU = DevicePolicy(
+    "cpu",
+    budget=2**30,
+    graph_items=4,
+    output_bytes=2**24,
+    replayed_bytes=2**23,
+    # benchmarks/results/costs-cpu.json, by python -m benchmarks.costs
+    costs=Costs(launch=7.3e-05, byte=4.2e-10, region_launch=0.00028, region_byte=8e-10),
+)
+# Costs on CUDA are derived from measurements of version 0.3.0 on an H200, until they are measured by
+# python -m benchmarks.costs --device cuda. ResNet-50 at 224 x 224 has 176 operations and outputs of 151 MB. A pass of
+# one took 3.3 ms, one of 169 windows 34 ms, regions 7 to 10 times as long, in 18 chunks, a recorded pass and two
+# rehearsed ones. That a byte takes regions 1.9 times as long is taken from the CPU.
+CUDA = DevicePolicy(
+    "cuda",
+    budget=2**30,
+    defers=True,
+    costs=Costs(launch=1.9e-05, byte=1.2e-12, region_launch=8e-05, region_byte=2.3e-12),
+)
 TF32_ROUNDING = 5e-2  # ResNet-50 differs by 4e-4 to 2e-2
 
 

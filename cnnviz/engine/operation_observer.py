@@ -61,6 +61,8 @@ class OperationObserver(WatchingMode):
         self.layout_reads = LayoutReads(layout)
         self.watch: Callable[[Any, Any], None] | None = None
         """Called before every operation."""
+        self.operations = 0
+        """How many operations gave a tensor."""
         self.bytes = 0
         """Of the outputs of all operations."""
         self.largest = 0
@@ -115,6 +117,7 @@ class OperationObserver(WatchingMode):
         if isinstance(output, Tensor):
             size = output.numel() * output.element_size()
             self.bytes, self.largest = self.bytes + size, max(self.largest, size)
+            self.operations += 1
         return output
 
     def _looks_inside(self, whole: Composite) -> bool:

@@ -1,4 +1,4 @@
-"""How many bytes one input takes in a forward pass: a fact of a model, remembered by the shapes of its inputs."""
+"""How much one input takes in a forward pass: a fact of a model, remembered by the shapes of its inputs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ UNSEEN = 24  # bytes of all outputs of a network, for each byte of its input, wh
 
 @dataclass(frozen=True)
 class PassSize:
-    """Bytes of the outputs of a pass, for each input; 0 where the pass can't be observed."""
+    """Bytes of the outputs of a pass, for each input, and its operations; 0 where the pass can't be observed."""
 
     total: int
     """Of all operations' outputs, which a graph keeps."""
     largest: int
     """Of the largest output: without a graph, an output is freed when the next but one is there."""
+    operations: int = 0
+    """How many operations gave a tensor; as many for several inputs that are passed together."""
 
 
 def size_of(model: torch.nn.Module, inputs: ModelInputs, precision: torch.dtype | None) -> PassSize | None:

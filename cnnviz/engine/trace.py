@@ -186,9 +186,9 @@ class Trace:
 
     @property
     def size(self) -> PassSize:
-        """How many bytes each input takes, if the request has ``size``."""
-        items = max(1, len(self.input))
-        return PassSize(-(-self._observer.bytes // items), -(-self._observer.largest // items))
+        """How many bytes each input takes, and how many operations all together, if the request has ``size``."""
+        items, seen = max(1, len(self.input)), self._observer
+        return PassSize(-(-seen.bytes // items), -(-seen.largest // items), seen.operations)
 
     def ordinary(self, value: Any) -> Any:
         """Tensors, also in tuples, lists and dicts, in the ordinary memory format, and no less precise than the input.

@@ -88,6 +88,18 @@ def union(boxes: Sequence[Boxes]) -> Boxes:
     return Boxes(begins, torch.stack([other.ends for other in boxes]).amax(0), first.size)
 
 
+def places(at: Tensor, sides: Sequence[int], size: Sequence[int]) -> Tensor:
+    """The flat numbers (K, places), in a map of ``size``, of all places in boxes of these sides that begin ``at``."""
+    place = torch.zeros((1,) * len(sides), dtype=torch.long, device="cpu")
+    start = torch.zeros(len(at), dtype=torch.long, device="cpu")
+    for axis, (side, length) in enumerate(zip(sides, size, strict=True)):
+        shape = [1] * len(sides)
+        shape[axis] = side
+        place = place * length + torch.arange(side, device="cpu").view(shape)
+        start = start * length + at[:, axis]
+    return start[:, None] + place.flatten()
+
+
 @dataclass(frozen=True)
 class Kernel:
     """The geometry of a sliding window; one number for each dimension."""

@@ -6,7 +6,8 @@ regions around it; from where that covers most of a map, and elsewhere, they com
 
 Verification: one variant of the middle and the one that moves the score most are also computed by whole passes. Where
 these differ, where no change is larger than rounding, or where the pass has side effects, whole passes answer for all.
-A variant that sends the model another way is a whole pass of its own.
+A variant that sends the model another way is a whole pass of its own. Where whole passes of all inputs together take
+less time, regions are left after the rehearsal.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from cnnviz.engine.deferred import reads_at_once, uploaded
 from cnnviz.engine.device_policy import CPU, DevicePolicy
 from cnnviz.incremental.boxes import grouped
 from cnnviz.incremental.change import Change, Query
+from cnnviz.incremental.choice import Choice
 from cnnviz.incremental.recorded_pass import RecordedPass, recorded
 from cnnviz.incremental.replay import Group, Replay
 from cnnviz.incremental.whole_passes import WholePasses
@@ -37,10 +39,13 @@ class Evaluator:
 
     Args:
         policy: of the device, which says how many variants are replayed at once.
+        choice: tells whether regions are faster than whole passes of all inputs; None: regions always.
     """
 
-    def __init__(self, policy: DevicePolicy = CPU):
-        self.policy = policy
+    def __init__(self, policy: DevicePolicy = CPU, choice: Choice | None = None):
+        self.policy, self.choice = policy, choice
+        self.pays = True
+        """False if whole passes of all inputs are expected to be faster."""
         self.trusted: bool | None = None
         """True if incremental scores agree with those of whole passes; None if not known yet."""
         self.operations = 0
@@ -56,6 +61,7 @@ class Evaluator:
         self._path: list[Any] | None = None
         self._groups: list[Group] = []
         self._largest = 1
+        self._bytes = 0
 
     def scores(self, query: Query, change: Change, score: Tensor | None = None) -> Tensor:
         """The scores of all variants, (count,); by whole passes where the pass can't be replayed.
@@ -99,6 +105,11 @@ class Evaluator:
             self.trusted = False
             return None
         self.at_once = self._fitting(record, replay.whole.query)
+        if self.choice is not None and self.trusted is None:
+            chunks = sum(-(-len(group.numbers) // self.at_once) for group in self._groups)
+            self.pays = self.choice.pays(self.ops, chunks, self._bytes)
+            if not self.pays:
+                return None
         scores = self._chunked(self._groups, self.at_once, partial(self._replayed, replay))
         if self.trusted is None:
             replayed = [number for number in range(replay.change.count) if number not in replay.by_whole_passes]
@@ -136,6 +147,7 @@ class Evaluator:
             except Departed:
                 return None if replay.record.forks else False  # another variant may not depart
             self._largest = max(1, replay.change_bytes, player.largest // len(numbers))
+            self._bytes = player.bytes // len(numbers)
             return replay.agrees(int(numbers[-1]), scores[-1])
 
         agreed, _ = special_or_plain(compared, lambda: False)

@@ -56,6 +56,8 @@ class Player(WatchingMode):
         """How many operations were computed."""
         self.elements = 0
         """How many values they gave."""
+        self.bytes = 0
+        """Of these values."""
         self.largest = 1
         """Bytes of the largest of their results."""
 
@@ -178,8 +180,9 @@ class Player(WatchingMode):
         if not _same_path(result, op.result, self.copies):
             raise Departed
         self.operations += 1
+        sizes = [tensor.numel() * tensor.element_size() for tensor in values]
         self.elements += sum(tensor.numel() for tensor in values)
-        self.largest = max([self.largest, *(tensor.numel() * tensor.element_size() for tensor in values)])
+        self.bytes, self.largest = self.bytes + sum(sizes), max([self.largest, *sizes])
         for tensor in tensors(result):
             self.changed[tensor] = True
 

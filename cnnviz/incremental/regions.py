@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnviz.engine.deferred import uploaded
-from cnnviz.incremental.boxes import Boxes
+from cnnviz.incremental.boxes import Boxes, places
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -34,14 +34,7 @@ class Recorded:
         rows = self._padded[pads, value]
         lengths = [sum(pad) + length for pad, length in zip(pads, self.size, strict=True)]
         first = at + torch.tensor([low for low, _ in pads], device="cpu")
-        place = torch.zeros((1,) * len(sides), dtype=torch.long, device="cpu")
-        start = torch.zeros(len(at), dtype=torch.long, device="cpu")
-        for axis, (side, length) in enumerate(zip(sides, lengths, strict=True)):
-            shape = [1] * len(sides)
-            shape[axis] = side
-            place = place * length + torch.arange(side, device="cpu").view(shape)
-            start = start * length + first[:, axis]
-        index = uploaded((start[:, None] + place.flatten()).flatten(), rows.device)
+        index = uploaded(places(first, sides, lengths).flatten(), rows.device)
         return rows.index_select(0, index).view(len(at), *sides, rows.shape[1]).movedim(-1, 1)
 
     def _rows(self, pads: Pads, value: float) -> Tensor:

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from cnnviz.engine import batching
 from cnnviz.engine.black_box import BlackBox
+from cnnviz.engine.costs import Costs
 from cnnviz.engine.device_policy import DevicePolicy
 from cnnviz.engine.layers import INPUT, InputPlace, Site
 from cnnviz.engine.pass_size import PassSize, size_of
 from cnnviz.engine.validation import check_finite
 from cnnviz.incremental.boxes import Boxes
 from cnnviz.incremental.change import Change, Query
+from cnnviz.incremental.choice import Choice
 from cnnviz.incremental.evaluator import Evaluator
 from cnnviz.run.batch_independence import are_apart, is_independent
 from cnnviz.run.passes import Passes
@@ -32,9 +34,7 @@ def scores_of_inputs(passes: Passes, count: int, draw: Callable[[int, int], Tens
     if not count:
         return passes.score().detach().new_empty(0, items)
     scores: list[Tensor] = []
-    at_once = items
-    if count > 1:
-        at_once = _items_at_once(passes, lambda policy, size: policy.items_without_graph(size.largest))
+    at_once = _inputs_at_once(passes) if count > 1 else items
     parts = [slice(0, items)]
     if at_once < items and is_independent(passes):  # the batch is too large to be passed at once
         parts = [slice(first, first + at_once) for first in range(0, items, at_once)]
@@ -85,9 +85,17 @@ def scores_of_changes(
     if not isinstance(site, InputPlace) and not alone and needed:
         made_of = passes.activation(site)
     where = None if boxes is None else Boxes.of(boxes, (first if made_of is None else made_of).shape[2:])
-    if at_input and (isinstance(passes.model, BlackBox) or not is_independent(passes)):
+
+    def by_whole_passes() -> Tensor:
         return scores_of_inputs(passes, count, partial(_changed, first, count, values, where))
-    evaluator = Evaluator(options.policy_on(first.device))
+
+    policy = options.policy_on(first.device)
+    choice = _choice(passes, count, policy.costs) if at_input and options.precision is None else None
+    if at_input and (isinstance(passes.model, BlackBox) or (choice is not None and not choice.may_pay())):
+        return by_whole_passes()
+    if at_input and not is_independent(passes):
+        return by_whole_passes()
+    evaluator = Evaluator(policy, choice)
     scores = score.new_empty(count, len(first))
     for item in range(len(first)):
         one = passes.of(slice(item, item + 1))
@@ -105,12 +113,23 @@ def scores_of_changes(
         # with less precision, rounding of a large score would be in each difference to it
         together = at_input and not change.coarse
         of_item = (evaluator.replayed_scores if together else evaluator.scores)(_query(one), change, known)
+        if of_item is None and not evaluator.pays:
+            return by_whole_passes()
         if of_item is None:  # several variants may be passed together
             one_item = partial(_of_item_alone, values, item)
             of_item = scores_of_inputs(one, count, partial(_changed, one.inputs[0], count, one_item, where))[:, 0]
         scores[:, item] = of_item
     check_finite(scores, f"the model's score of a changed {'input' if at_input else 'layer'}")
     return scores
+
+
+def _choice(passes: Passes, count: int, costs: Costs | None) -> Choice | None:
+    """Whether regions are worth it; None where they are used anyway, or where a pass can't be measured."""
+    if costs is None or isinstance(passes.model, BlackBox):
+        return None
+    size, items, at_once = _size(passes), len(passes.inputs[0]), _inputs_at_once(passes)
+    parts, chunks = -(-items // at_once), -(-count // max(1, at_once // items))
+    return Choice(costs, size, items, count, parts * chunks) if size.total else None
 
 
 def _query(passes: Passes) -> Query:
@@ -129,6 +148,11 @@ def variants_at_once(passes: Passes, graphs: int = 1) -> int:
     """How many variants of the batch fit the memory budget ``graphs`` times with a graph."""
     at_once = _items_at_once(passes, lambda policy, size: policy.items_with_graph(size.total))
     return max(1, at_once // (len(passes.inputs[0]) * graphs))
+
+
+def _inputs_at_once(passes: Passes) -> int:
+    """How many inputs are passed at once without a graph."""
+    return _items_at_once(passes, lambda policy, size: policy.items_without_graph(size.largest))
 
 
 def _items_at_once(passes: Passes, fitting: Callable[[DevicePolicy, PassSize], int]) -> int:
@@ -172,4 +196,5 @@ def _changed(first: Tensor, count: int, values: Values, boxes: Boxes | None, sta
     """Variants of the inputs, (stop - start, N, C, *spatial)."""
     changes = [Change(INPUT, count, partial(_of_item, values, item), boxes) for item in range(len(first))]
     numbers = list(range(start, stop))
-    return torch.stack([change.drawn(numbers, first[item : item + 1]) for item, change in enumerate(changes)], 1)
+    drawn = [change.drawn(numbers, first[item : item + 1]) for item, change in enumerate(changes)]
+    return drawn[0][:, None] if len(drawn) == 1 else torch.stack(drawn, 1)
