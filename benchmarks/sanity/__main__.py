@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.sanity`` asks, in parts, whether maps lie on what a drawn picture shows, and on the tag where a
 network reads that; whether they depend on weights and labels; and whether the score of photographs follows them. A
-line tells of each row when it is finished; benchmarks/results/sanity.json keeps them all, also after Ctrl-C.
+line tells of each row when it is finished; benchmarks/results/sanity-cpu.json keeps them all, also after Ctrl-C.
 ``python -m benchmarks.sanity.page`` makes docs/sanity.md of it.
 
 A row takes as many pictures as fit ``--most`` seconds, at least one. Options measure a part, which ``--add`` puts into
@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.command import Options, begun_by, one_line_errors, parsed, parser_of
 from benchmarks.sanity.checks import NETWORKS, PARTS, TRAINED, Case, case
-from benchmarks.sanity.rows import FILE, SANITY, LeftOut, Row, mean
+from benchmarks.sanity.rows import SANITY, LeftOut, Row, mean
 from benchmarks.sanity.subjects import FINE, known, subject
 from cnnviz.cli.errors import reason
 
@@ -51,7 +51,7 @@ def options_of(arguments: list[str] | None) -> Options:
     parser.add_argument("--size", type=int, default=224, help="of photographs, in pixels")
     parser.add_argument("--most", type=float, default=30, help="seconds of a row; slower methods see fewer pictures")
     parser.add_argument("--thorough", action="store_true", help="every method with its own defaults")
-    options = parsed(parser, arguments, Options(), FILE.name)
+    options = parsed(parser, arguments, Options(), "sanity-{}.json")
     if min(options.pictures, options.drawn, options.threads) < 1 or options.size < 64 or not options.most > 0:
         parser.error("pictures, drawn and threads are 1 or more, the size 64 or more, --most above 0")
     return options

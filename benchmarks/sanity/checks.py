@@ -90,7 +90,8 @@ class Case:
         target, score = trial.explanation.target, trial.explanation.score
         others = evidence(Explanation(values, trial.explanation.inputs, target, score, trial.explanation.recipe))
         pairs = zip(trial.evidence, others, strict=True)
-        return torch.tensor([map_similarity("spearman", *pair) for pair in pairs], dtype=torch.float64)
+        alike = [map_similarity("spearman", *pair) for pair in pairs]
+        return torch.tensor(alike, dtype=torch.float64, device=values.device)
 
 
 def case(part: str, name: str, pictures: int, photographs: int, size: int, device: torch.device) -> Case:

@@ -1,6 +1,6 @@
 """The page of what maps can be trusted for, made of the kept rows: docs/sanity.md, and a sheet of every method's maps.
 
-``python -m benchmarks.sanity.page`` reads benchmarks/results/sanity.json and writes the page; nothing is measured.
+``python -m benchmarks.sanity.page`` reads benchmarks/results/sanity-cpu.json and writes the page; nothing is measured.
 ``--sheet`` also asks every method for its maps of a few pictures, and draws docs/pictures/sanity.jpg: minutes on a CPU.
 """
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from benchmarks.records import HOME, Format
 from benchmarks.records import Records as AnyRecords
 
-FILE = HOME / "sanity.json"
+FILE = HOME / "sanity-cpu.json"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 ``python -m benchmarks.speed`` asks cnnviz and the peer in turns, on the same network and pictures, with as many
 threads, in one process for each peer and network. A line tells of each row when it is finished; the file
 benchmarks/results/speed-cpu.json keeps them all, also after Ctrl-C. ``python -m benchmarks.speed.results`` makes
-docs/speed.md of it.
+docs/speed.md of it. On a GPU (``--device cuda``) rates, launches and synchronizations follow: benchmarks.speed.rates.
 
 Options measure a part, which ``--add`` puts into the file beside what is there:
 ``python -m benchmarks.speed --methods score_cam --networks vgg16 --time-limit 2000 --add``.
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import cnnviz
 from benchmarks.command import begun_by, one_line_errors, parsed, parser_of
 from benchmarks.networks import ASSETS, LAYERS
+from benchmarks.speed import rates
 from benchmarks.speed.comparing import OURS, TOGETHER, Options
 from benchmarks.speed.peers import LIBRARIES, METHODS
 from benchmarks.speed.processes import installed, measured
@@ -33,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     for line in absent(options):
         print(line)
     results = records.collect(measured(options), options.out, line_of)
+    if options.device.startswith("cuda"):
+        networks, size = options.networks, str(options.size)
+        rates.main(["--device", options.device, "--networks", *networks, "--size", size, *(["--add"] * options.add)])
     failures = [entry for entry in results if isinstance(entry, LeftOut) and entry.reason.startswith(f"{OURS} failed")]
     return 1 if failures else 0
 

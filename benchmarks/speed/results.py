@@ -1,7 +1,7 @@
 """The page of measured speed, made of the kept rows: tables in docs/speed.md, pictures in docs/pictures.
 
-``python -m benchmarks.speed.results`` reads benchmarks/results/speed-cpu.json, and those of CUDA and of growth where
-they are. Nothing is measured here.
+``python -m benchmarks.speed.results`` reads benchmarks/results/speed-cpu.json, and those of CUDA, of rates, of growth
+and of an earlier version where they are. Nothing is measured here.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from benchmarks.command import one_line_errors
 from benchmarks.markdown import grouped, table
 from benchmarks.records import DOCS, HOME, Records, read
 from benchmarks.speed.comparing import HALVED, TOGETHER
+from benchmarks.speed.gpu_page import earlier, rates
 from benchmarks.speed.plots import growth_picture, speed_picture
-from benchmarks.speed.rows import GROWTH, SPEED, LeftOut, Point, Row, median_ratio, spread
+from benchmarks.speed.rows import EARLIER, GROWTH, RATES, SPEED, LeftOut, Point, Row, median_ratio, spread
 
 ALIKE = 0.9999
 """The cosine that maps must reach, where a peer may be pinned."""
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         speed_picture(records.rows, records.where(), pictures / picture_name(device))
     if growth is not None:
         growth_picture(growth.rows, growth.where(), pictures / "growth.png")
-    (options.docs / "speed.md").write_text(page(speeds, growth))
+    (options.docs / "speed.md").write_text(page(speeds, growth, of_gpus(options.results)))
     print(f"{options.docs / 'speed.md'} is made of {', '.join(f'{len(speed.rows)} rows' for speed in speeds.values())}")
     return 0
 
@@ -81,8 +82,21 @@ def picture_name(device: str) -> str:
     return "speed.png" if device == "cpu" else f"speed-{device}.png"
 
 
-def page(speeds: dict[str, Records[Row, LeftOut]], growth: Records[Point, LeftOut] | None = None) -> str:
-    """The whole page, in Markdown."""
+def of_gpus(results: Path) -> Iterator[str]:
+    """The lines about GPUs beside those of every method: rates, and figures of an earlier version."""
+    rated, noted = results / "rates-cuda.json", results / "speed-cuda-0.3.0.json"
+    if rated.exists():
+        yield from rates(read(rated, RATES))
+    if noted.exists():
+        yield from earlier(read(noted, EARLIER))
+
+
+def page(
+    speeds: dict[str, Records[Row, LeftOut]],
+    growth: Records[Point, LeftOut] | None = None,
+    gpu: Iterable[str] = (),
+) -> str:
+    """The whole page, in Markdown; ``gpu`` are further lines about GPUs."""
     lines = [
         "# Speed",
         "",
@@ -104,6 +118,7 @@ def page(speeds: dict[str, Records[Row, LeftOut]], growth: Records[Point, LeftOu
         lines += ["### Time in forward passes", "", *in_forward_passes(records.rows), ""]
         lines += ["### Agreement and memory", "", *agreements(records.rows), ""]
         lines += ["### Left out", "", *left_out(records.left_out), ""]
+    lines += gpu
     if growth is not None:
         lines += ["## Growth", "", f"{growth.where()}.", ""]
         lines += ["![Time and peak memory where one thing grows and all else stays](pictures/growth.png)", ""]

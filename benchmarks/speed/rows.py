@@ -75,14 +75,69 @@ class Point:
         check_times("seconds", self.seconds)
 
 
+@dataclass(frozen=True)
+class Rate:
+    """How fast one method explains batches of one size, beside how fast the network passes them."""
+
+    method: str
+    how: str
+    """Plain, prepared, or the precision of the passes."""
+    network: str
+    batch: int
+    size: int
+    seconds: list[float]
+    forward: list[float]
+    launches: int
+    synchronizations: int | None
+    """None on a CPU, for which Python always waits."""
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        return f"{self.method}, {self.how}", "", self.network, self.batch
+
+    @property
+    def share(self) -> float:
+        """Of the forward pass's rate."""
+        return median_ratio(self.forward, self.seconds)
+
+    def check(self) -> None:
+        check_times("seconds", self.seconds)
+        check_times("forward", self.forward)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A figure of an earlier version, as it was written down."""
+
+    table: str
+    what: str
+    beside: str
+    figure: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.table, self.what, self.beside
+
+    def check(self) -> None:
+        if not all(isinstance(text, str) and text for text in vars(self).values()):
+            raise ValueError(f"{self} has an empty part")
+
+
 SPEED = Format(Row, LeftOut, "python -m benchmarks.speed")
 GROWTH = Format(Point, LeftOut, "python -m benchmarks.speed.growth")
+RATES = Format(Rate, LeftOut, "python -m benchmarks.speed.rates")
+EARLIER = Format(Earlier, LeftOut, "figures that were written down", same_machine=False)
 
 
 def check_times(name: str, times: object) -> None:
     """Raises ValueError for what is no list of seconds."""
     if not (isinstance(times, list) and all(seconds > 0 for seconds in times)):
         raise ValueError(f"{name} is {times!r}, not a list of times")
+
+
+def rate_of(seconds: Sequence[float], batch: int) -> float:
+    """Pictures in a second, of the median."""
+    return batch / statistics.median(seconds)
 
 
 def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
