@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -65,4 +65,5 @@ def test_the_constants_of_a_gpu_are_those_of_the_figures_they_are_derived_from()
     assert CUDA.costs is not None
     assert CUDA.costs.seconds(Work(operations)) == pytest.approx(3.3e-3, rel=0.05)
     assert CUDA.costs.seconds(Work(operations, 169 * size)) == pytest.approx(34e-3, rel=0.05)
-    assert replace(CUDA, costs=None).costs is None
+    regions = Work(3 * operations, 3 * size, region_operations=21 * 175, region_bytes=169 * 30_420_640)
+    assert 7 * 34e-3 < CUDA.costs.seconds(regions) < 10 * 34e-3

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from nets import AveragingNet, randomized, tiny_inputs
+from synchronizations import Synchronizations
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,7 +28,7 @@ from cnnviz.incremental.evaluator import Evaluator
 from cnnviz.run.plan import Plan
 
 MEASURED, ON_A_GPU = CPU, CUDA.costs  # before the suite sets the CPU's aside
-LARGE_GPU = DevicePolicy("cpu", budget=80 * 2**30, costs=ON_A_GPU)
+LARGE_GPU = replace(CUDA, budget=80 * 2**30)
 RESNET50 = PassSize(total=150_849_440, largest=3_211_264, operations=176)
 """As a pass of 224 x 224 is measured."""
 SIDE = 28
@@ -108,6 +109,17 @@ def test_windows_go_in_as_many_passes_as_the_budget_implies(
     passes = Passes(net)
     explain(net, inputs[:1], "occlusion", target=1, **WINDOWS)
     assert sorted(passes.held, reverse=True) == [43, 43, 43, 40, *[1] * 3], "4 x 50 would fit; evenly 43; two sizes"
+
+
+def test_windows_are_drawn_and_passed_without_waiting_for_the_gpu(
+    net: AveragingNet, inputs: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_policy, "CPU", LARGE_GPU)
+    with Synchronizations([*net.parameters(), *net.buffers(), inputs]) as waits:
+        explain(net, inputs, "occlusion", target=1, **WINDOWS)
+    places = [site.partition(":")[0] for site in waits.sites.elements()]
+    assert places.count("/engine/deferred.py") == 1, "values are read once, at the end"
+    assert {place for place in places if "/explanations/" not in place} == {"/engine/deferred.py"}
 
 
 # On a CPU, with what was measured
