@@ -44,6 +44,7 @@ WINDOWS = 7
 """Windows on a side, without those that lie between two others."""
 MOST = 64
 """Inputs that are passed at once."""
+ROUNDS = 30
 PARTS = ("a whole pass", "a recorded pass", "a replay")
 
 
@@ -190,25 +191,35 @@ def windows(model: nn.Module, inputs: Tensor) -> tuple[Query, Change]:
 
 
 def fitted(rows: Sequence[Cost]) -> Costs:
-    """The constants that explain these times best, relative to each time; none is negative. Two digits each.
+    """The constants that explain these times best, by the ratio of both; none is negative. Two digits each.
 
-    Of each work the shortest time counts: what else the machine does makes times longer, never shorter.
+    Half of a time and twice a time are equally wrong. Of each work the shortest time counts: what else the machine does
+    makes times longer, never shorter.
     """
     names = [field.name for field in fields(Work)]
     took = torch.tensor([min(row.seconds) for row in rows], dtype=torch.float64)
     counted = torch.tensor([[getattr(row, name) for name in names] for row in rows], dtype=torch.float64)
-    shares = counted / took[:, None]
-    scale = shares.amax(0).clamp(min=1)
-    best, found = float("inf"), torch.zeros(len(names), dtype=torch.float64)
-    for number in range(1, len(names) + 1):
-        for chosen in combinations(range(len(names)), number):
-            kept = shares[:, chosen] / scale[[*chosen]]
-            weights = torch.linalg.lstsq(kept, torch.ones(len(rows), 1, dtype=torch.float64)).solution[:, 0]
-            error = float((kept @ weights - 1).square().sum())
-            if bool((weights >= 0).all()) and error < best:
-                best, found = error, torch.zeros_like(found)
-                found[[*chosen]] = weights / scale[[*chosen]]
+    expected, found = took, torch.zeros(len(names), dtype=torch.float64)
+    for _ in range(ROUNDS):  # near the solution the weighted difference is that of the logarithms
+        weights = (took * expected).rsqrt()
+        found = nonnegative(counted * weights[:, None], took * weights)
+        expected = (counted @ found).clamp(min=1e-3 * took)
     return Costs(*(float(f"{constant:.2g}") for constant in found.tolist()))
+
+
+def nonnegative(factors: Tensor, wanted: Tensor) -> Tensor:
+    """The least squares solution, (columns,), of which nothing is negative: the best of all sets of columns."""
+    scale = factors.abs().amax(0).clamp(min=1e-300)
+    best, found = float("inf"), torch.zeros_like(scale)
+    for number in range(1, len(scale) + 1):
+        for columns in map(list, combinations(range(len(scale)), number)):
+            kept = factors[:, columns] / scale[columns]
+            solution = torch.linalg.lstsq(kept, wanted[:, None]).solution[:, 0]
+            error = float((kept @ solution - wanted).square().sum())
+            if bool((solution >= 0).all()) and error < best:
+                best, found = error, torch.zeros_like(scale)
+                found[columns] = solution / scale[columns]
+    return found
 
 
 if __name__ == "__main__":

@@ -86,17 +86,17 @@ CPU = DevicePolicy(
     output_bytes=2**24,
     replayed_bytes=2**23,
     # benchmarks/results/costs-cpu.json, by python -m benchmarks.costs
-    costs=Costs(launch=8.3e-05, byte=4.1e-10, region_launch=0.0003, region_byte=7.4e-10),
+    costs=Costs(launch=8.7e-05, byte=5.6e-10, region_launch=0.00033, region_byte=9.3e-10),
 )
 # Costs on CUDA are derived from measurements of version 0.3.0 on an H200, until they are measured by
 # python -m benchmarks.costs --device cuda. ResNet-50 at 224 x 224 has 176 operations and outputs of 151 MB. A pass of
 # one took 3.3 ms, one of 169 windows 34 ms, regions 7 to 10 times as long, in 18 chunks, a recorded pass and two
-# rehearsed ones. That a byte takes regions 1.8 times as long is taken from the CPU.
+# rehearsed ones. That a byte takes regions 1.7 times as long is taken from the CPU.
 CUDA = DevicePolicy(
     "cuda",
     budget=2**30,
     defers=True,
-    costs=Costs(launch=1.9e-05, byte=1.2e-12, region_launch=7.3e-05, region_byte=2.2e-12),
+    costs=Costs(launch=1.9e-05, byte=1.2e-12, region_launch=7.3e-05, region_byte=2e-12),
 )
 TF32_ROUNDING = 5e-2  # ResNet-50 differs by 4e-4 to 2e-2
 

@@ -22,6 +22,7 @@ class Choice:
         items: how many inputs the batch has; each is recorded by itself.
         count: how many variants each input has.
         passes: how many whole passes answer for all variants of all inputs.
+        groups: how many groups the boxes form; each is a chunk at the least.
     """
 
     costs: Costs
@@ -29,6 +30,7 @@ class Choice:
     items: int
     count: int
     passes: int
+    groups: int = 1
 
     @property
     def whole(self) -> Work:
@@ -41,13 +43,13 @@ class Choice:
         return Work(bytes=self.size.total, region_operations=self.size.operations)
 
     def least(self) -> Work:
-        """The least by regions: of each input a recorded pass and a chunk, of the first a rehearsed variant as well.
+        """The least by regions: of each input a recorded pass and its chunks, of the first a rehearsed variant too.
 
         That one is replayed and passed whole.
         """
         operations = self.size.operations
         rehearsal = Work(operations, self.size.total, operations)
-        return rehearsal + (self.recording + Work(region_operations=operations)) * self.items
+        return rehearsal + (self.recording + Work(region_operations=self.groups * operations)) * self.items
 
     def rest(self, operations: int, chunks: int, bytes_of_variant: int) -> Work:
         """By regions after the rehearsal, which told how many operations and bytes are replayed."""

@@ -16,7 +16,7 @@ from cnnviz.engine.device_policy import DevicePolicy
 from cnnviz.engine.layers import INPUT, InputPlace, Site
 from cnnviz.engine.pass_size import PassSize, size_of
 from cnnviz.engine.validation import check_finite
-from cnnviz.incremental.boxes import Boxes
+from cnnviz.incremental.boxes import Boxes, grouped
 from cnnviz.incremental.change import Change, Query
 from cnnviz.incremental.choice import Choice
 from cnnviz.incremental.evaluator import Evaluator
@@ -90,7 +90,7 @@ def scores_of_changes(
         return scores_of_inputs(passes, count, partial(_changed, first, count, values, where))
 
     policy = options.policy_on(first.device)
-    choice = _choice(passes, count, policy.costs) if at_input and options.precision is None else None
+    choice = None if where is None or not at_input else _choice(passes, where, policy.costs)
     if at_input and (isinstance(passes.model, BlackBox) or (choice is not None and not choice.may_pay())):
         return by_whole_passes()
     if at_input and not is_independent(passes):
@@ -123,13 +123,14 @@ def scores_of_changes(
     return scores
 
 
-def _choice(passes: Passes, count: int, costs: Costs | None) -> Choice | None:
+def _choice(passes: Passes, boxes: Boxes, costs: Costs | None) -> Choice | None:
     """Whether regions are worth it; None where they are used anyway, or where a pass can't be measured."""
-    if costs is None or isinstance(passes.model, BlackBox):
+    if costs is None or isinstance(passes.model, BlackBox) or passes.question.options.precision is not None:
         return None
+    count, groups = len(boxes.begins), sum(1 for _ in grouped(boxes.begins, boxes.ends, boxes.size, stride=1))
     size, items, at_once = _size(passes), len(passes.inputs[0]), _inputs_at_once(passes)
     parts, chunks = -(-items // at_once), -(-count // max(1, at_once // items))
-    return Choice(costs, size, items, count, parts * chunks) if size.total else None
+    return Choice(costs, size, items, count, parts * chunks, groups) if size.total else None
 
 
 def _query(passes: Passes) -> Query:

@@ -206,10 +206,10 @@ def test_time_is_the_sum_of_what_is_counted() -> None:
 
 
 def test_a_choice_counts_passes_recordings_and_chunks() -> None:
-    choice = Choice(Costs(1, 1, 1, 1), PassSize(total=100, largest=40, operations=7), items=3, count=20, passes=4)
+    choice = Choice(Costs(1, 1, 1, 1), PassSize(100, 40, 7), items=3, count=20, passes=4, groups=5)
     assert choice.whole == Work(operations=4 * 7, bytes=3 * 20 * 100)
-    # three recordings and three chunks; a rehearsal, and a whole pass that it is compared with
-    assert choice.least() == Work(operations=7, bytes=100 + 3 * 100, region_operations=7 + 3 * 7 + 3 * 7)
+    # three recordings, each with five chunks; a rehearsal, and a whole pass that it is compared with
+    assert choice.least() == Work(operations=7, bytes=100 + 3 * 100, region_operations=7 + 3 * 7 + 3 * 5 * 7)
     assert choice.rest(operations=6, chunks=2, bytes_of_variant=5) == Work(
         bytes=2 * 100, region_operations=2 * 7 + 3 * 2 * 6, region_bytes=3 * 20 * 5
     )
