@@ -9,6 +9,7 @@ value from the start.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,14 +27,24 @@ class _Here(threading.local):
 
 _here = _Here()
 
+MOST_ROUNDS = 16
+"""How often a question is answered with what was found out; then values are read at once."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A warning; equal ones are told once."""
+
+    text: str
+    category: type[Warning]
+
 
 @dataclass(frozen=True, eq=False)
 class _Flag:
     value: Tensor
     expected: bool
-    otherwise: Callable[[], None] | None
-    """Called where the value is not as expected; None for an assumption."""
-    raises: bool
+    otherwise: Callable[[], _Told | None] | None
+    """Where the value is not as expected: raises, or gives what is told; None for an assumption."""
 
 
 class Deferred:
@@ -53,28 +64,26 @@ class Deferred:
         self._like = like
         self._flags: list[_Flag] = []
 
-    def note(self, value: Tensor, expected: bool, otherwise: Callable[[], None] | None, raises: bool = True) -> None:
+    def note(self, value: Tensor, expected: bool, otherwise: Callable[[], _Told | None] | None) -> None:
         """One more flag."""
-        self._flags.append(_Flag(value.detach().reshape(()), expected, otherwise, raises))
+        self._flags.append(_Flag(value.detach().reshape(()), expected, otherwise))
 
     def assume(self, value: Tensor, expected: bool) -> bool:
         """The value if it is known, else the expected one."""
         number = len(self.values)
-        is_known = number < len(self.known)
-        if is_known:
+        if number < len(self.known):
             expected = self.known[number]
         elif self._like is not None and number < len(self._like.values):
             expected = self._like.values[number]
         self.values.append(expected)
-        if not is_known:
-            self.note(value, expected, None)
+        self.note(value, expected, None)  # also what is known: the question may have taken another way
         return expected
 
     def upload(self, values: Tensor, device: torch.device) -> Tensor:
         """The values on the device; those of an answer before, if they are equal."""
-        number, content = len(self.uploads), values.numpy().tobytes()
+        number, content = len(self.uploads), _content(values)
         before = self._like.uploads[number : number + 1] if self._like else []
-        there = next((there for known, there in before if known == content and there.shape == values.shape), None)
+        there = next((there for known, there in before if known == content), None)
         self.uploads.append((content, _copied(values, device) if there is None else there))
         return self.uploads[-1][1]
 
@@ -88,18 +97,22 @@ class Deferred:
 
         Raises what a requirement raises that was met before any wrong assumption.
         """
-        known, tells = [*self.known], []
+        known: list[bool] = []
+        wrong: list[Callable[[], _Told | None]] = []
         for flag, is_wrong in zip(self._flags, surprises, strict=True):
-            if flag.otherwise is None:
-                known.append(flag.expected != is_wrong)
-                if is_wrong:
-                    return known
-            elif is_wrong and flag.raises:
-                flag.otherwise()
-            elif is_wrong:
-                tells.append(flag.otherwise)
-        for tell in tells:
-            tell()
+            if flag.otherwise is not None:
+                wrong += [flag.otherwise] * is_wrong
+                continue
+            known.append(flag.expected != is_wrong)
+            if is_wrong:
+                break
+        else:
+            known = []
+        told = [*map(_called, wrong)]  # which raises what was required first
+        if known:
+            return known
+        for each in dict.fromkeys(filter(None, told)):
+            warnings.warn(each.text, each.category, stacklevel=5)
         return None
 
 
@@ -111,22 +124,23 @@ def require(flag: Tensor, otherwise: Callable[[], None]) -> None:
         otherwise: raises what is wrong.
     """
     if _here.deferred is not None:
-        _here.deferred.note(flag, True, otherwise)
+        _here.deferred.note(flag, True, lambda: otherwise())
     elif not bool(flag):
         otherwise()
 
 
-def tell_if(flag: Tensor, tell: Callable[[], None]) -> None:
-    """Call ``tell``, which warns, if the flag is true: now, or when the question is answered.
+def tell_if(flag: Tensor, text: Callable[[], str], category: type[Warning] = UserWarning) -> None:
+    """Warn if the flag is true: now, or when the question is answered.
 
     Args:
         flag: a bool tensor with one value, of any shape, on any device.
-        tell: warns.
+        text: what is told.
+        category: of the warning.
     """
     if _here.deferred is not None:
-        _here.deferred.note(flag, False, tell, raises=False)
+        _here.deferred.note(flag, False, lambda: _Told(text(), category))
     elif bool(flag):
-        tell()
+        warnings.warn(text(), category, stacklevel=3)
 
 
 def assumed(flag: Tensor, expected: bool = True) -> bool:
@@ -142,6 +156,16 @@ def reads_at_once() -> bool:
 def uploaded(values: Tensor, device: torch.device) -> Tensor:
     """A tensor of any shape from the host on the device, copied while both go on."""
     return _copied(values, device) if _here.deferred is None else _here.deferred.upload(values, device)
+
+
+def _called(act: Callable[[], _Told | None]) -> _Told | None:
+    return act()
+
+
+def _content(values: Tensor) -> bytes:
+    """The bytes of a tensor of the host, and what they are."""
+    raw = values.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+    return f"{values.dtype} {tuple(values.shape)} ".encode() + raw
 
 
 def _copied(values: Tensor, device: torch.device) -> Tensor:
@@ -173,8 +197,8 @@ def settled(answer: Callable[[], T], defers: bool) -> T:
 def rehearsed(answer: Callable[[], T]) -> tuple[T, Deferred]:
     """What ``answer`` returns while it defers, called again until all is as expected; and its flags."""
     known: Sequence[bool] | None = ()
-    while known is not None:
-        deferred, failure = Deferred(known), None
+    for _ in range(MOST_ROUNDS):
+        deferred, failure = Deferred(known or ()), None
         try:
             with deferring(deferred):
                 found = answer()
@@ -184,4 +208,7 @@ def rehearsed(answer: Callable[[], T]) -> tuple[T, Deferred]:
         known = None if surprises is None else deferred.settle(surprises.tolist())
         if known is None and failure is not None:
             raise failure
-    return found, deferred
+        if known is None:
+            return found, deferred
+    with deferring(None):  # a question that takes another way each time
+        return answer(), Deferred()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_modules
 
 from cnnviz.engine.model_facts import modules_of
 
@@ -19,7 +20,7 @@ class ModelVersion:
     """A model as it is now; ``is_current`` compares it at the speed of C, for every call of a prepared question.
 
     Weights count by their place in memory and by how often they were written. Other attributes count by identity: a
-    list that is changed in place is not noticed.
+    list, a dict or an object that is changed in place is not noticed, and neither is a write through ``weight.data``.
     """
 
     def __init__(self, model: nn.Module):
@@ -41,8 +42,9 @@ class ModelVersion:
 
     @property
     def has_hooks(self) -> bool:
-        """True if a module calls hooks, which may do more than compute."""
-        return any(vars(module).get(name) for module in self.modules for name in _HOOKS)
+        """True if a module calls hooks, its own or those of all modules, which may do more than compute."""
+        of_all = any(vars(torch_modules).get(f"_global{name}") for name in _HOOKS)
+        return of_all or any(vars(module).get(name) for module in self.modules for name in _HOOKS)
 
 
 def _held(modules: list[nn.Module]) -> list[Any]:
@@ -63,7 +65,11 @@ def _alike(now: list[Any], before: list[Any]) -> bool:
 def _weights(modules: list[nn.Module]) -> list[tuple[int, int]]:
     """Where each weight lies, and how often it was written."""
     held = [each for module in modules for each in (*module._parameters.values(), *module._buffers.values())]
-    return [(tensor.data_ptr(), _writes(tensor)) for tensor in held if tensor is not None]
+    return [(_place(tensor), _writes(tensor)) for tensor in held if tensor is not None]
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.data_ptr() if tensor.layout is torch.strided else id(tensor)
 
 
 def _writes(tensor: Tensor) -> int:

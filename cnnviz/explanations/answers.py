@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.black_box import BlackBox
-from cnnviz.engine.deferred import tell_if
+from cnnviz.engine.deferred import tell_if, uploaded
 from cnnviz.engine.loans import question_of_thread
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.randomness import GENERATORS, Draws
@@ -45,7 +44,7 @@ def answered_together(
     if len(targets) == 1 and top is None:
         return [answered(model, inputs, targets[0], methods, options)]
     first = inputs.first
-    targets = [target.to(first.device) if isinstance(target, Tensor) else target for target in targets]
+    targets = [_on_device(target, first) for target in targets]
     layers = (layer for target in targets for layer in Question(target, options, len(first)).layers)
     needed = plan(*methods.values()) | Plan(score_layers=frozenset(layers), again=True)
     run = Run(model, inputs, targets[0], plan=needed, options=options)
@@ -67,7 +66,7 @@ def answered(
     options: RunOptions,
 ) -> dict[str, list[Explanation]]:
     """The explanations that several methods give of one score, by the names of the methods; one for each input."""
-    target = target.to(inputs.first.device) if isinstance(target, Tensor) else target
+    target = _on_device(target, inputs.first)
     run = Run(model, inputs, target, plan=plan(*methods.values()), options=options)
     drawn, question = Draws(inputs.first.device), question_of_thread()
     with torch.inference_mode(False), torch.no_grad(), converted_once(inputs.first.device, options.precision):
@@ -77,19 +76,25 @@ def answered(
         return {name: _answer(run, score, method) for name, method in methods.items()}
 
 
+def _on_device(target: Any, like: Tensor) -> Any:
+    """Classes (N,) where the inputs are; other targets as they are."""
+    if not isinstance(target, Tensor) or target.device == like.device:
+        return target
+    return uploaded(target, like.device) if target.device.type == "cpu" else target.to(like.device)
+
+
 def _compare_passes(run: Run, score: Tensor) -> None:
     """Warns where a second pass of the same inputs gives other scores."""
     again = run.at(run.inputs).score
-    tell_if((score != again).any(), lambda: _tell_of_draws(type(run.model).__name__, score, again))
+    tell_if((score != again).any(), lambda: _of_draws(type(run.model).__name__, score, again))
 
 
-def _tell_of_draws(model: str, score: Tensor, again: Tensor) -> None:
+def _of_draws(model: str, score: Tensor, again: Tensor) -> str:
     item = int((again - score).abs().argmax())
-    warnings.warn(
+    return (
         f"{model} draws random numbers in forward: two passes of one input gave the scores "
         f"{float(score[item]):.4g} and {float(again[item]):.4g}, and an explanation of several passes mixes them; "
-        "turn its randomness off",
-        stacklevel=2,
+        "turn its randomness off"
     )
 
 
@@ -117,7 +122,11 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> list[Explanation]:
         raise ValueError(f"{recipe} gave {tuple(shape)}; {expected}")
     check_finite(values, f"what {recipe} gives")
     if not _reads_maps(method):  # of a layer's map it is said why it is zero
-        tell_if(~values.any(), lambda: _tell_of_zeros(recipe))
+        zeros = (
+            f"{recipe} is zero everywhere: the score does not change, a channel is not active, or gradients do not "
+            "vary; choose another target, layer or channel"
+        )
+        tell_if(~values.any(), lambda: zeros, MapWarning)
     values = values.clone() if values.data_ptr() == run.inputs.data_ptr() else values.detach()
     notes = _notes(run, method)
     whole = Explanation(
@@ -146,15 +155,6 @@ def _answer(run: Run, score: Tensor, method: Attribution) -> list[Explanation]:
         )
         for number, part in enumerate(apart(values))
     ]
-
-
-def _tell_of_zeros(recipe: str) -> None:
-    warnings.warn(
-        f"{recipe} is zero everywhere: the score does not change, a channel is not active, or gradients do not "
-        "vary; choose another target, layer or channel",
-        MapWarning,
-        stacklevel=2,
-    )
 
 
 def _reads_maps(method: Any) -> bool:

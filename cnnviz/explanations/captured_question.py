@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.captured import Graph
@@ -12,6 +14,7 @@ from cnnviz.engine.model_version import ModelVersion
 from cnnviz.engine.randomness import Draws
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.request import Answers, Asked, Request
+from cnnviz.run.objectives import Objective
 from cnnviz.run.options import RunOptions
 
 
@@ -35,15 +38,19 @@ class CapturedQuestion:
 
     def __init__(self, graph: Graph, request: Request, asked: Asked, network: nn.Module, options: RunOptions):
         # the graph computes from these tensors, whatever they hold when it is replayed
-        targets = [target.clone() if isinstance(target, Tensor) else target for target in asked.targets]
-        self._asked = replace(asked, call=asked.call.each(Tensor.clone), targets=targets)
+        device = asked.call.first.device
+        with torch.inference_mode(False):  # whose tensors could not be written later
+            targets = [each.to(device).clone() if isinstance(each, Tensor) else each for each in asked.targets]
+            self._asked = replace(asked, call=asked.call.each(Tensor.clone), targets=targets)
         self._graph = graph
 
         def answer() -> Answers:
             return request.answers(self._asked, network, options)
 
-        drawn = Draws(asked.call.first.device)
-        _, self._rehearsal = graph.warmed(lambda: rehearsed(answer))  # which holds the values that were uploaded
+        drawn = Draws(device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is to be told, the answer itself tells
+            _, self._rehearsal = graph.warmed(lambda: rehearsed(answer))  # which holds the values that were uploaded
         if drawn:
             raise Uncapturable(f"{type(network).__name__} draws random numbers in forward")
         deferred = Deferred(like=self._rehearsal)
@@ -77,6 +84,12 @@ def captured(
     """The question in a graph. Raises Uncapturable, also for a model with hooks, which a graph does not call."""
     if version.has_hooks:
         raise Uncapturable(f"{type(network).__name__} has hooks, which a graph would not call")
+    if not all(target is None or isinstance(target, Tensor | Objective) for target in asked.targets):
+        raise Uncapturable("the target is a function, which a graph would not call")
+    if torch.is_autocast_enabled(asked.call.first.device.type):
+        raise Uncapturable("torch.autocast is on around it, whose casts of weights would be kept")
+    if asked.call.call.args is not None:
+        raise Uncapturable("the model is called with further arguments, which may change")
     return CapturedQuestion(graph, request, asked, network, options)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -65,17 +64,13 @@ class layer_maps(Expr):
             return
         names = " and ".join(repr(run.layer_name(layer)) for layer in self.layers)
         zero, score = ~fused.any(), run.score
-        tell_if(zero, lambda: _tell(f"the map of layer {names} is zero everywhere: {_reason(score)}"))
+        tell_if(zero, lambda: f"the map of layer {names} is zero everywhere: {_reason(score)}", MapWarning)
         if any(run.layers.holds_scores(layer) for layer in self.layers):
             of_scores = (
                 f"layer {names} holds the scores themselves, so that its map explains a class by itself; "
                 "choose a layer before it, or none, which finds one"
             )
-            tell_if(~zero, lambda: _tell(of_scores))
-
-
-def _tell(what: str) -> None:
-    warnings.warn(what, MapWarning, stacklevel=2)
+            tell_if(~zero, lambda: of_scores, MapWarning)
 
 
 def _reason(score: Tensor) -> str:

@@ -63,7 +63,9 @@ def _read_ahead(
     threads = ThreadPoolExecutor(READERS, "cnnviz-reader")
     try:
         for tag, picture in pictures:
-            there = isinstance(picture, Tensor)  # nothing is left to read, and the next one would take memory
+            # of a tensor nothing is left to read, and the next one would take memory; a picture that is open may be
+            # asked for twice, which Pillow can't do in two threads
+            there = not isinstance(picture, str | Path)
             result = partial(read, picture) if there else threads.submit(read, picture).result
             waiting.append((tag, picture, result))
             while waiting and (there or len(waiting) > most):

@@ -39,6 +39,8 @@ def are_apart(passes: Passes, unit: int) -> bool:
     """
     if unit not in passes.findings.apart:
         alone = len(passes.inputs[0]) <= unit or bool(passes.asked_by_items)
+        if passes.question.reads_batches:
+            passes.findings.are_proven = False  # what a function makes of a batch is tried, not proven
         passes.findings.apart[unit] = _read_apart(passes) if alone and unit == 1 else alone or _found(passes, unit)
     return passes.findings.apart[unit]
 
@@ -61,15 +63,27 @@ def _are_kept_apart(passes: Passes, unit: int) -> bool:
     """True if the operations of a pass do not combine values of several inputs, or, if not known, by trials."""
     observed = passes if passes.is_measured else passes.at(passes.inputs[0], size=True)
     proven = observed.trace.apart
-    return _stays_the_same(passes, unit) if proven is None else proven
+    if proven is None:
+        passes.findings.are_proven = False  # for other inputs it is tried again
+        return _stays_the_same(passes, unit)
+    return proven
 
 
 def _is_as_alone(passes: Passes, unit: int) -> bool:
     """True if the first inputs have the scores that they have alone, so that the size of the batch changes nothing."""
-    alone, together = passes.of(slice(0, unit)).unchecked_score().detach(), passes.unchecked_score().detach()[:unit]
+    precision, first = passes.question.options.precision, passes.of(slice(0, unit))
+    alone, together = first.unchecked_score().detach(), passes.unchecked_score().detach()[:unit]
     # the operations are known not to mix inputs: what Python makes of the size of a batch is larger than rounding
     rounding = kind_of(together.device).rounding
-    return assumed(are_close(together, alone, precision=passes.question.options.precision, rounding=rounding))
+    if not assumed(are_close(together, alone, precision=precision, rounding=rounding)):
+        return False
+    if passes.findings.are_proven:  # for the scores of other classes too
+        whole, part = passes.trace.output, first.trace.output
+        alike = isinstance(whole, Tensor) and isinstance(part, Tensor) and whole.shape[1:] == part.shape[1:]
+        passes.findings.are_proven = alike and assumed(
+            are_close(whole.detach()[:unit], part.detach(), precision=precision, rounding=rounding)
+        )
+    return True
 
 
 def _stays_the_same(passes: Passes, unit: int) -> bool:

@@ -28,6 +28,9 @@ class Findings:
     by_items: bool | None = None
     """Whether each input is passed by itself, because Python reads values of the batch; None: not known yet."""
 
+    are_proven: bool = True
+    """True if they hold for all inputs of these shapes and all targets of this kind, and not for what was tried."""
+
     @cached_property
     def of_probabilities(self) -> Findings:
         """The same where scores are turned into probabilities."""

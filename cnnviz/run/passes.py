@@ -304,12 +304,13 @@ class Passes:
     def _grads(
         self, rule: Rule, places: list[Site | InputPlace], reference: Passes | None
     ) -> list[Tensor | None] | None:
+        score = self.score()  # its own operations may have biases too
         done, terms = {rule, *(other for other, _ in self._gradients)}, _bias_terms(self, rule)
         split = all(term.is_split(len(self.inputs[0])) for term in terms)
         last = split and not self.plan.again and all(other in done for other, _ in self.plan.gradients)
         wrt = [*map(self.trace.edge, places), *(term.edge for term in terms)]
         pairs = {} if reference is None else dict(zip(self.trace.records, reference.trace.records, strict=True))
-        return self.trace.gradients(self.score(), wrt, rule, last=last, references=pairs)
+        return self.trace.gradients(score, wrt, rule, last=last, references=pairs)
 
     def _pass_alike(self, reference: Passes) -> None:
         if isinstance(self.trace, ItemTraces) != isinstance(reference.trace, ItemTraces):

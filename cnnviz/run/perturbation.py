@@ -58,6 +58,7 @@ def in_chunk(passes: Passes, variants: Tensor, plan: Plan | None = None, *, at_l
     chunk = passes.at(variants.flatten(0, 1), plan, size=number > at_least and number not in known)
     if number > at_least and number not in known:
         known[number] = are_apart(chunk, len(passes.inputs[0]))
+        passes.findings.are_proven &= chunk.findings.are_proven
     if not known.get(number, True):
         raise batching.OneByOne
     return chunk

@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnviz.engine.deferred import assumed, reads_at_once, require, settled, tell_if
+from cnnviz.engine.deferred import (
+    Deferred,
+    assumed,
+    deferring,
+    reads_at_once,
+    rehearsed,
+    require,
+    settled,
+    tell_if,
+    uploaded,
+)
 
 YES, NO = torch.tensor(True), torch.tensor(False)
 
@@ -83,16 +93,54 @@ def test_a_requirement_behind_a_wrong_assumption_is_not_raised() -> None:
 
 
 def test_what_is_told_is_told_once() -> None:
-    told: list[str] = []
-
     def answer() -> None:
-        tell_if(YES, lambda: told.append("always"))
-        tell_if(NO, lambda: told.append("never"))
+        tell_if(YES, lambda: "always")
+        tell_if(YES, lambda: "always")
+        tell_if(NO, lambda: "never")
         if assumed(NO):
-            tell_if(YES, lambda: told.append("of a way that is not gone"))
+            tell_if(YES, lambda: "of a way that is not gone")
 
-    settled(answer, defers=True)
-    assert told == ["always"]
+    with pytest.warns(UserWarning, match="always") as told:
+        settled(answer, defers=True)
+    assert [str(each.message) for each in told] == ["always"]
+
+
+def test_another_way_than_was_known_is_noticed() -> None:
+    """What an answer assumes may depend on what answers before it have left behind."""
+    left: list[bool] = []
+
+    def answer() -> list[bool]:
+        found = [] if left else [assumed(YES), assumed(NO)]
+        left.append(True)
+        return [*found, assumed(YES), assumed(NO, expected=False)]
+
+    assert settled(answer, defers=True) == [True, False]
+
+
+def test_a_question_that_takes_another_way_each_time_is_read_at_once() -> None:
+    rounds: list[int] = []
+
+    def answer() -> bool:
+        rounds.append(len(rounds))
+        flag = torch.tensor(len(rounds) % 2 == 0)
+        return assumed(flag, expected=not bool(flag)) == bool(flag)
+
+    assert settled(answer, defers=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.bool, torch.int64])
+def test_values_of_any_type_are_uploaded(dtype: torch.dtype) -> None:
+    values = torch.tensor([[0, 1], [1, 0]]).to(dtype)
+
+    def answer() -> list[Tensor]:
+        return [uploaded(each, torch.device("cpu")) for each in (values, values[0, 1], values.T)]
+
+    found, deferred = rehearsed(answer)
+    with deferring(Deferred(like=deferred)):
+        again = answer()
+    for one, other, wanted in zip(found, again, (values, values[0, 1], values.T), strict=True):
+        assert torch.equal(one, wanted)
+        assert other is one
 
 
 def test_a_question_inside_of_another_reads_for_itself() -> None:

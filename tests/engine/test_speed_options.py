@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import cnnviz
-from cnnviz import Run, attributions, explain, gradient, rule
+from cnnviz import Run, attributions, explain, gradient, prepare, rule
 from cnnviz.__main__ import main
 from cnnviz.engine import operation_observer as engine
 from cnnviz.engine.model_facts import facts_of
@@ -636,12 +636,11 @@ def test_settings_that_hasten_go_together() -> None:
 def test_the_command_line_hands_them_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, Any] = {}
 
-    def explaining(*args: Any, **kwargs: Any) -> Any:
+    def preparing(*args: Any, **kwargs: Any) -> Any:
         told.update({name: kwargs[name] for name in ("precision", "fold", "compile")})
-        return explain(*args, **(kwargs | {"compile": False}))
+        return prepare(*args, **(kwargs | {"compile": False}))
 
-    monkeypatch.setattr("cnnviz.cli.batch_explain.explain", explaining)
-    monkeypatch.setattr(cnnviz, "explain", explaining)
+    monkeypatch.setattr("cnnviz.cli.batch_explain.prepare", preparing)
     picture = tmp_path / "gray.png"
     Image.new("RGB", (96, 96), "gray").save(picture)
     asked = ["explain", str(picture), "-o", str(tmp_path / "map.png"), "--quiet"]

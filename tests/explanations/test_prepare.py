@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from quick import quick
 from stand_in_graph import StandInGraph
 from torch import Tensor, nn
 
-from cnnviz import attributions, explain, prepare
+from cnnviz import attributions, black_box, explain, prepare
 from cnnviz.engine import captured, device_policy
 from cnnviz.engine.device_policy import CUDA
 from cnnviz.explanations import captured_question
@@ -52,8 +53,8 @@ def test_several_methods_and_targets_are_asked_as_explain_does() -> None:
         same(found, wanted)
 
 
-def stepped(model: nn.Module) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+def stepped(model: nn.Module, fused: bool = False) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, fused=fused)
     model(tiny_inputs()).sum().backward()
     optimizer.step()
     optimizer.zero_grad()
@@ -72,6 +73,9 @@ CHANGES: dict[str, Callable[[nn.Module], Any]] = {
     "an optimizer's step": stepped,
     "to and back": lambda model: model.float().double(),
     "a weight set in place": lambda model: model.head.weight.data.mul_(2),
+    "a folded weight set in place": lambda model: model.first.weight.data.mul_(2),
+    "statistics set in place": lambda model: model.norm.running_var.data.mul_(2),
+    "a fused optimizer's step": lambda model: stepped(model, fused=True),
     "a new parameter": lambda model: setattr(model.head, "weight", nn.Parameter(model.head.weight * 3)),
     "statistics": lambda model: model.norm.running_mean.add_(1),
     "a hook": hooked,
@@ -144,7 +148,7 @@ def test_one_thread_asks_at_a_time() -> None:
     first = threading.Thread(target=lambda: asked(tiny_inputs()))
     first.start()
     assert inside.wait(20)
-    with pytest.raises(RuntimeError, match="another thread asks this prepared question; prepare one for each thread"):
+    with pytest.raises(RuntimeError, match=r"is being asked, by another thread.*prepare one for each"):
         asked(tiny_inputs())
     go_on.set()
     first.join()
@@ -285,3 +289,95 @@ def test_a_model_that_can_not_be_captured_is_explained_without_and_said_so_once(
     assert why in said[0]
     if make is ReadsValues:
         assert torch.equal(found[1].values, explain(model, inputs, "gradient", target=1).values)
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ({"target": lambda output: output[:, 1]}, "the target is a function"),
+        ({"arguments": {"scale": torch.tensor(2.0)}}, "called with further arguments"),
+    ],
+)
+def test_what_a_graph_would_not_follow_is_not_captured(
+    how: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Scaled(AveragingNet):
+        def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+            return super().forward(x) * scale
+
+    model = Scaled()
+    with in_graphs(model, monkeypatch) as made, pytest.warns(UserWarning, match=why):
+        prepare(model, "gradient", like=tiny_inputs(), **how)(tiny_inputs())
+    assert not made
+
+
+def test_a_graph_calls_no_hooks_of_all_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = AveragingNet()
+    handle = nn.modules.module.register_module_forward_hook(lambda module, args, output: None)
+    try:
+        with in_graphs(model, monkeypatch), pytest.warns(UserWarning, match="has hooks"):
+            prepare(model, "gradient", like=tiny_inputs(), target=1)(tiny_inputs())
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("method", ["kernel_shap", "vargrad", "feature_ablation"])
+def test_what_was_only_assumed_is_not_kept(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class TimesTheBatch(AveragingNet):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * len(x)
+
+    model, settings = TimesTheBatch(), {"target": 1, **quick(method)}
+    expected = explain(model, tiny_inputs(), method, **settings).values
+    monkeypatch.setattr(device_policy, "CPU", replace(CUDA, budget=2**34))
+    asked = prepare(model, method, like=tiny_inputs(), **settings)
+    for _ in range(2):
+        torch.testing.assert_close(asked(tiny_inputs()).values, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_what_was_tried_with_one_input_is_tried_again_with_another() -> None:
+    class Unseen(AveragingNet):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x * float(np.abs(x.detach().numpy()).mean()))
+
+    box, zeros, inputs = black_box(Unseen()), torch.zeros(2, 2, 5, 6).double(), tiny_inputs()
+    settings: dict[str, Any] = {"target": 1, "window": 2, "stride": 2}
+    asked = prepare(box, "occlusion", like=zeros, **settings)
+    asked(zeros)
+    assert torch.equal(asked(inputs).values, explain(box, inputs, "occlusion", **settings).values)
+
+
+def test_a_function_that_changes_is_asked_as_it_is() -> None:
+    mixes = [False]
+
+    def score(output: Tensor) -> Tensor:
+        return output[:, 0] - output[:, 0].mean() * mixes[0]
+
+    model, settings = AveragingNet(), {"target": score, "window": 2, "stride": 2}
+    asked = prepare(model, "occlusion", like=tiny_inputs(), **settings)
+    for mixes[0] in (False, True):
+        wanted = explain(model, tiny_inputs(), "occlusion", **settings)
+        assert torch.equal(asked(tiny_inputs()).values, wanted.values)
+
+
+def test_the_module_in_a_wrapper_may_be_exchanged_and_a_scripted_one_switched() -> None:
+    wrapper = nn.DataParallel(AveragingNet())
+    asked = prepare(wrapper, "gradient", like=tiny_inputs(), target=1)
+    asked(tiny_inputs())
+    wrapper.module = randomized(AveragingNet(), seed=5)
+    assert torch.equal(asked(tiny_inputs()).values, explain(wrapper, tiny_inputs(), "gradient", target=1).values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.trace(AveragingNet(), tiny_inputs())
+    asked = prepare(scripted, "occlusion", like=tiny_inputs(), target=1, window=2)
+    asked(tiny_inputs())
+    scripted.train()
+    with pytest.raises(ValueError, match="training mode"):
+        asked(tiny_inputs())
+
+
+def test_kinds_of_targets_are_not_kept_for_ever() -> None:
+    asked = prepare(AveragingNet(), "gradient", like=tiny_inputs())
+    for number in range(30):
+        asked(tiny_inputs(), lambda output, number=number: output[:, number % 3])
+    assert len(asked._settled) <= 8

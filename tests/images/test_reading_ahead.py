@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from cnnviz import Preprocessing
 from cnnviz.images.batches import in_batches
@@ -65,3 +65,12 @@ def test_files_of_the_next_batch_are_read_in_other_threads_and_no_further(pictur
     assert all(name.startswith("cnnviz-reader") for name in readers)
     reading.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("cnnviz-reader")]
+
+
+def test_open_pictures_are_read_one_after_the_other(tmp_path: Path) -> None:
+    frames = [Image.new("L", (5, 6), 60 * number) for number in range(4)]
+    frames[0].save(tmp_path / "frames.gif", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "frames.gif") as several:
+        read = in_batches(enumerate(ImageSequence.Iterator(several)), PREPARE, 3)
+        found = torch.cat([batch[:, 0, 0, 0] for _, batch in read])
+    torch.testing.assert_close(found, torch.tensor([60.0 * number / 255 * 2 - 1 for number in range(4)]))

@@ -308,6 +308,7 @@ PASSING: dict[str, Callable[[nn.Module], object]] = {
     "draw": lambda net: cnnviz.draw(Image.new("RGB", (20, 16), "teal"), model=net),
     "evaluate": lambda net: cnnviz.evaluate(explained(net), "deletion", model=net),
     "explain": lambda net: explain(net, photos(), ["grad_cam", "occlusion"]),
+    "prepare": lambda net: cnnviz.prepare(net, ["grad_cam", "occlusion"], like=photos())(photos()),
     "synthesize": lambda net: cnnviz.synthesize(net, "class_image", target=1, steps=2, size=8),
     "top_activations": lambda net: cnnviz.top_activations(net, [photos()], "layer", [0]),
     "receptive_field": lambda net: tasks.receptive_field(net, photos(), "layer", (2, 2)),

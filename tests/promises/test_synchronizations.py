@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cnnviz import attributions, explain
 from cnnviz.engine import device_policy
 from cnnviz.engine.device_policy import CUDA
+from cnnviz.formulas import MapWarning
 
 GPU = replace(CUDA, budget=48 * 2**30)
 AT_THE_END = 1
@@ -81,3 +82,33 @@ def test_what_would_wait_is_counted() -> None:
         given + 1, given.where(given > 0, 0)
         host.to(given.device, non_blocking=True)
     assert waits.count == 0
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "smoothgrad", "occlusion"])
+def test_half_precision_is_answered_as_at_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = net().bfloat16(), torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0)).bfloat16()
+    expected = explain(model, inputs, method, target=1, **quick(method)).values
+    monkeypatch.setattr(device_policy, "CPU", replace(device_policy.CPU, defers=True))
+    assert torch.equal(explain(model, inputs, method, target=1, **quick(method)).values, expected)
+
+
+def test_fullgrad_of_a_model_that_reads_values_is_answered_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reads(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = super().forward(x)
+            return scores * 2 if float(x.detach().sum()) > 0 else scores
+
+    model, inputs = Reads(*net()).eval(), torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    expected = explain(model, inputs, "fullgrad", target=1).values
+    monkeypatch.setattr(device_policy, "CPU", replace(device_policy.CPU, defers=True))
+    torch.testing.assert_close(explain(model, inputs, "fullgrad", target=1).values, expected)
+
+
+def test_a_warning_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_policy, "CPU", GPU)
+    model = net()
+    with torch.no_grad():
+        model[8].weight.zero_()
+    with pytest.warns(MapWarning) as told:
+        explain(model, torch.rand(2, 3, 12, 12), "saliency_confusion", target=1)
+    assert len({str(each.message) for each in told}) == len(told)

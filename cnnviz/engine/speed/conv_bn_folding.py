@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -39,6 +40,16 @@ class Folded:
     """For each convolution the batch norm it now does."""
     names: Mapping[nn.Module, str]
     """Of the parts of the model that was copied."""
+    original: nn.Module
+    """The model that was copied."""
+
+    def renew(self) -> None:
+        """Compute the weights of the copy anew, in place: the model's may have been written."""
+        with torch.no_grad():
+            for conv, norm in self.norms.items():
+                private: Any = self.model.get_submodule(conv)
+                for kept, now in zip((private.weight, private.bias), _folded(self.original, conv, norm), strict=True):
+                    kept.copy_(now)
 
     def check_layer(self, name: str) -> str:
         """Raises LookupError for a convolution, whose output is now that of its batch norm."""
@@ -79,6 +90,7 @@ def fold(model: nn.Module, inputs: AnyInputs) -> Folded | None:
     if not pairs:
         raise ValueError(f"{type(model).__name__} has no batch norm that alone reads a convolution; leave fold out")
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    shared |= {id(value): value for part in parts.values() for value in vars(part).values() if _is_shared(value)}
     try:
         private = copy.deepcopy(model, shared)
     except Exception as error:
@@ -87,7 +99,7 @@ def fold(model: nn.Module, inputs: AnyInputs) -> Folded | None:
         _fold(private, conv, norm)
     if not outputs_agree(forward(private, one, batch=inputs[0]), expected):
         raise ValueError(f"{type(model).__name__} answers differently with its batch norms folded; leave fold out")
-    return Folded(private, pairs, {module: name for name, module in parts.items()})
+    return Folded(private, pairs, {module: name for name, module in parts.items()}, model)
 
 
 class _ReaderRecorder(WatchingMode):
@@ -146,18 +158,36 @@ def _pairs(parts: Mapping[str, nn.Module], readers: _ReaderRecorder, output: Any
     return pairs
 
 
+def _is_shared(value: Any) -> bool:
+    """True for a tensor that a module keeps, or an object of settings: the copy has to see what becomes of them."""
+    if isinstance(value, Tensor):
+        return True
+    kinds = (nn.Module, type, dict, FunctionType, MethodType, ModuleType)
+    held = getattr(value, "__dict__", None)
+    if held is None or isinstance(value, kinds):
+        return False
+    return not any(isinstance(each, nn.Module | MethodType) for each in held.values())
+
+
 def _hooked(module: nn.Module) -> bool:
     """True if somebody's hook looks at what goes in or comes out."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
-def _fold(model: nn.Module, conv: str, norm: str) -> None:
+def _folded(model: nn.Module, conv: str, norm: str) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that does its batch norm too."""
     first: Any = model.get_submodule(conv)
     second: Any = model.get_submodule(norm)
     numbers = (first.weight, first.bias, second.running_mean, second.running_var, second.weight, second.bias)
     weight, bias, mean, variance, scale, shift = (None if n is None else n.detach().double() for n in numbers)
     folded = fuse_conv_bn_weights(weight, bias, mean, variance, second.eps, scale, shift)  # type: ignore[arg-type]  # torch says Tensor where it takes None
     kind = first.weight.dtype
-    first.weight, first.bias = (nn.Parameter(number.detach().to(kind), requires_grad=False) for number in folded)
+    return folded[0].detach().to(kind), folded[1].detach().to(kind)
+
+
+def _fold(model: nn.Module, conv: str, norm: str) -> None:
+    first: Any = model.get_submodule(conv)
+    folded = _folded(model, conv, norm)
+    first.weight, first.bias = (nn.Parameter(number, requires_grad=False) for number in folded)
     parent, _, name = norm.rpartition(".")
     setattr(model.get_submodule(parent), name, nn.Identity())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -40,17 +39,12 @@ def guided_grad_cam(
 @lift
 def _evidence_for(cam: Tensor) -> Tensor:
     positive = cam.relu()
-    tell_if(~positive.any() & cam.any(), _tell_of_zeros)  # of a CAM that is zero itself, the CAM tells
-    return positive
-
-
-def _tell_of_zeros() -> None:
-    warnings.warn(
+    zeros = (
         "guided_grad_cam is zero everywhere: Grad-CAM is nowhere positive here; choose another layer or target, or "
-        "grad_cam, which is negative where a layer lowers the score",
-        MapWarning,
-        stacklevel=2,
+        "grad_cam, which is negative where a layer lowers the score"
     )
+    tell_if(~positive.any() & cam.any(), lambda: zeros, MapWarning)  # of a CAM that is zero itself, the CAM tells
+    return positive
 
 
 @lift

@@ -58,6 +58,7 @@ def _ridge(features: Tensor, scores: Tensor, weights: Tensor, ridge: float) -> t
     """Coefficients of a weighted ridge regression with a free intercept, and their standard errors, both (M,)."""
     share = (weights / weights.sum())[:, None]
     features = features - (share * features).sum(0)
+    scores = scores - scores[:1]  # so that scores that do not change are exactly zero
     scores = scores - (share[:, 0] * scores).sum()
     penalty = ridge * torch.eye(features.shape[1], dtype=features.dtype, device=features.device)
     inverse = torch.linalg.pinv(features.T @ (weights[:, None] * features) + penalty, hermitian=True)
