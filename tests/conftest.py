@@ -131,8 +131,15 @@ CROSSED = (
     *("tests/faults/", "tests/promises/test_faults.py", "tests/testing/test_registered.py"),
     "tests/explanations/test_prepared_methods.py",
 )
-"""Files that ask every method in every situation."""
-SHARE = 8
+"""Files that ask every method in every situation, of which one pair in so many is asked."""
+SHARE = 12
+ASKED_OF_ALL = (
+    *("tests/promises/test_ranks.py", "tests/promises/test_peers.py", "tests/run/test_one_logit.py"),
+    *("tests/run/test_target_objects.py", "tests/run/test_targets.py", "tests/run/test_targets_of_batches.py"),
+    *("tests/explanations/test_black_box.py", "tests/explanations/test_inputs.py"),
+)
+"""Files that ask every method about a few things, of which one in so many is asked."""
+SHARE_OF_ALL = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -158,6 +165,7 @@ They meet torch in calls that the other tests make too.
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-situations", action="store_true", help="ask every method in every situation; slow")
     parser.addoption("--of-torch", action="store_true", help="leave out tests that no version of torch changes")
+    parser.addoption("--share", type=int, default=1, help="ask a fixed one in so many of the tests")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -168,18 +176,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of the thousands of pairs of a situation and a method a fixed eighth is asked, unless all are wanted.
+    """Of the thousands of pairs of a situation and a method a fixed share is asked, unless all are wanted.
 
     Each situation meets many methods, and each method many situations. Files or tests that are named are asked whole.
     """
     named = any("::" in arg or arg.endswith(".py") for arg in config.args)
-    if named or config.getoption("--all-situations"):
-        return
-    left_out = [item for item in items if "[" in item.nodeid and item.nodeid.startswith(CROSSED) and _is_left_out(item)]
+    whole = named or config.getoption("--all-situations")
+
+    def is_left_out(item: pytest.Item) -> bool:
+        share: int = config.getoption("--share")
+        if "[" in item.nodeid and not whole:
+            share *= SHARE if item.nodeid.startswith(CROSSED) else 1
+            share *= SHARE_OF_ALL if item.nodeid.startswith(ASKED_OF_ALL) else 1
+        return zlib.crc32(item.nodeid.encode()) % share != 0
+
+    left_out = [*filter(is_left_out, items)]
     config.hook.pytest_deselected(items=left_out)
     known = set(map(id, left_out))
     items[:] = [item for item in items if id(item) not in known]
-
-
-def _is_left_out(item: pytest.Item) -> bool:
-    return zlib.crc32(item.nodeid.encode()) % SHARE != 0

@@ -185,10 +185,14 @@ def size_of(path: Path) -> tuple[int, int]:
 
 def fails(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
     """Run what must fail and write nothing; the one line it tells."""
-    before = sorted(Path.cwd().rglob("*"))
+
+    def written() -> list[Path]:
+        return sorted(path for path in Path.cwd().rglob("*") if "__pycache__" not in path.parts)
+
+    before = written()
     assert main([str(arg) for arg in args]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert sorted(Path.cwd().rglob("*")) == before
+    assert written() == before
     return line.removeprefix("cnnviz: ")
 
 
