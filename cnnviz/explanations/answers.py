@@ -78,7 +78,7 @@ def answered(
 
 def _on_device(target: Any, like: Tensor) -> Any:
     """Classes (N,) where the inputs are; other targets as they are."""
-    if not isinstance(target, Tensor):
+    if not isinstance(target, Tensor) or target.device == like.device:
         return target
     return uploaded(target, like.device) if target.device.type == "cpu" else target.to(like.device)
 

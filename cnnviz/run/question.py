@@ -155,7 +155,7 @@ class Question:
                 target = self.predicted(output, count)
             elif self.part is not None and len(target) == 1:
                 target = target.expand(count)
-            target = target.to(scores.device)
+            target = target if target.device == scores.device else target.to(scores.device)
             if self._one_sided(output, count):
                 check_classes(target.where(target != -1, 0), count, 1, self.options.categories)
             else:
