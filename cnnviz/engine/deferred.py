@@ -90,7 +90,10 @@ class Deferred:
     def surprises(self) -> Tensor | None:
         """True for each flag that is not as expected, (flags,), on the device; None if there are no flags."""
         wrong = [flag.value != flag.expected for flag in self._flags]
-        return torch.stack([each.to(wrong[0].device) for each in wrong]) if wrong else None
+        if not wrong:
+            return None
+        device = wrong[0].device  # parts of a model may be elsewhere
+        return torch.stack([each if each.device == device else each.to(device) for each in wrong])
 
     def settle(self, surprises: Sequence[bool]) -> Sequence[bool] | None:
         """Act on what was read: None if the answer holds, else the values that are known when it is found again.
