@@ -81,8 +81,9 @@ def _subsets(run: Run, count: int, samples: int) -> tuple[Tensor, Tensor, int]:
 
 def _of_size(run: Run, count: int, size: int) -> Tensor:
     """All subsets of a size, and their complements, (K, count) bool."""
-    members = torch.combinations(torch.arange(count, device=run.inputs.device), size)
-    subsets = torch.zeros(len(members), count, dtype=torch.bool, device=members.device).scatter_(1, members, True)
+    members = torch.combinations(torch.arange(count, device="cpu"), size)
+    on_host = torch.zeros(len(members), count, dtype=torch.bool, device="cpu").scatter_(1, members, True)
+    subsets = uploaded(on_host, run.inputs.device)
     return subsets if 2 * size == count else torch.cat([subsets, ~subsets])
 
 
