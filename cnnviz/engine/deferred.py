@@ -111,7 +111,7 @@ class Deferred:
                 break
         else:
             known = []
-        told = [*map(_called, wrong)]  # which raises what was required first
+        told = [act() for act in wrong]  # which raises what was required first
         if known:
             return known
         for each in dict.fromkeys(filter(None, told)):
@@ -127,7 +127,7 @@ def require(flag: Tensor, otherwise: Callable[[], None]) -> None:
         otherwise: raises what is wrong.
     """
     if _here.deferred is not None:
-        _here.deferred.note(flag, True, lambda: otherwise())
+        _here.deferred.note(flag, True, otherwise)
     elif not bool(flag):
         otherwise()
 
@@ -159,10 +159,6 @@ def reads_at_once() -> bool:
 def uploaded(values: Tensor, device: torch.device) -> Tensor:
     """A tensor of any shape from the host on the device, copied while both go on."""
     return _copied(values, device) if _here.deferred is None else _here.deferred.upload(values, device)
-
-
-def _called(act: Callable[[], _Told | None]) -> _Told | None:
-    return act()
 
 
 def _content(values: Tensor) -> bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from cnnviz.engine.costs import Costs
+from cnnviz.engine.speed.tf32 import of_cuda
 
 
 @dataclass(frozen=True)
@@ -119,5 +120,4 @@ def kind_of(device: torch.device) -> DevicePolicy:
         return CPU
     if device.type != "cuda":
         return replace(CUDA, kind=device.type, defers=False)
-    ten_bits = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
-    return replace(CUDA, rounding=TF32_ROUNDING) if ten_bits else CUDA
+    return replace(CUDA, rounding=TF32_ROUNDING) if "tf32" in of_cuda() else CUDA

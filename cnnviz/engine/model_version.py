@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
 from cnnviz.engine.model_facts import modules_of
+from cnnviz.engine.speed.tf32 import of_cuda
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _DICTS = ("_parameters", "_buffers", *_HOOKS)
@@ -82,8 +83,7 @@ def _settings() -> tuple[Any, ...]:
         torch.is_autocast_enabled("cpu"),
         torch.is_autocast_enabled("cuda"),
         torch.get_autocast_dtype("cuda"),
-        torch.backends.cudnn.allow_tf32,
-        torch.backends.cuda.matmul.allow_tf32,
+        of_cuda(),
         torch.backends.cudnn.deterministic,
         torch.are_deterministic_algorithms_enabled(),
     )

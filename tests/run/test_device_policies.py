@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from cnnviz import explain
 from cnnviz.engine import device_policy
 from cnnviz.engine.batching import even
-from cnnviz.engine.device_policy import CPU, CUDA, DevicePolicy, policy_of
+from cnnviz.engine.device_policy import CPU, CUDA, DevicePolicy, kind_of, policy_of
 from cnnviz.engine.model_inputs import ModelInputs
+from cnnviz.engine.model_version import ModelVersion
 from cnnviz.engine.pass_size import PassSize, size_of
+from cnnviz.engine.speed.tf32 import Tf32Flags
 from cnnviz.run.run import Run
 
 GPU = replace(CUDA, budget=int(80e9 * 0.6), rounding=5e-2)
@@ -106,6 +108,22 @@ def test_variants_that_python_divides_by_the_size_of_their_batch_are_asked_one_b
     found = explain(model, inputs, "integrated_gradients", target=1, steps=5).values
     alone = explain(model, inputs, "integrated_gradients", target=1, steps=5, memory=1).values
     torch.testing.assert_close(found, alone, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("precision", "rounding"), [("float32", 1e-4), ("tf32", 5e-2)])
+def test_rounding_on_cuda_follows_the_flags_in_whatever_names_they_were_set(
+    precision: Literal["float32", "tf32"], rounding: float
+) -> None:
+    """torch refuses to tell a flag by its older name where only the newer one was set."""
+    flags = Tf32Flags()
+    before = ModelVersion(RoundsByBatchSize())
+    flags.set(precision)
+    try:
+        assert kind_of(torch.device("cuda")).rounding == rounding
+        ModelVersion(RoundsByBatchSize())
+    finally:
+        flags.set(None)
+    assert before._settings == ModelVersion(RoundsByBatchSize())._settings
 
 
 def test_a_known_size_is_measured_no_more_and_a_changed_network_is_measured_again() -> None:
