@@ -273,3 +273,12 @@ class Cramped(FlatteningNet):
         if len(x) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
         return super().forward(x)
+
+
+def small_classifier() -> nn.Module:
+    """Of pictures (N, 3, H, W) in four classes, in float32; layers by number, the classifier is the ninth."""
+    layers = [
+        *(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 6, 3), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)),
+    ]
+    return randomized(nn.Sequential(*layers)).float()

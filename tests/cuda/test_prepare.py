@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from nets import randomized
+from nets import small_classifier
 from quick import quick
 from torch import Tensor, nn
 
@@ -17,15 +17,7 @@ EAGER = {"projections", "feature_ablation", "kernel_shap", "lime", "shapley_samp
 
 
 def net() -> nn.Module:
-    layers = [
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(8, 6, 3),
-        nn.ReLU(),
-    ]
-    return randomized(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))).float().cuda()
+    return small_classifier().cuda()
 
 
 def pictures(seed: int, items: int = 2) -> Tensor:

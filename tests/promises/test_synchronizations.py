@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from nets import randomized
+from nets import small_classifier
 from quick import quick
 from synchronizations import Synchronizations
 from torch import Tensor, nn
@@ -24,18 +24,6 @@ WAITING = {"projections": 1} | dict.fromkeys(ON_THE_HOST, 2)
 """How often methods read more: the numbers of the strongest channels, and pictures that are cut into superpixels."""
 
 
-def net() -> nn.Module:
-    layers = [
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(8, 6, 3),
-        nn.ReLU(),
-    ]
-    return randomized(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))).float()
-
-
 def asked(method: str, model: nn.Module, inputs: Tensor, **more: Any) -> int:
     with Synchronizations([inputs, *model.parameters(), *model.buffers()]) as waits:
         explain(model, inputs, method, **quick(method), **more)
@@ -46,7 +34,7 @@ def asked(method: str, model: nn.Module, inputs: Tensor, **more: Any) -> int:
 @pytest.mark.parametrize("method", attributions)
 def test_a_question_is_read_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_policy, "CPU", GPU)
-    model, inputs = net(), torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    model, inputs = small_classifier(), torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     explain(model, inputs, method, **quick(method))  # facts of the model are found once
     assert asked(method, model, inputs) == AT_THE_END + WAITING.get(method, 0)
 
@@ -56,7 +44,7 @@ def test_pieces_that_do_not_depend_on_the_picture_are_not_waited_for(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device_policy, "CPU", GPU)
-    model, inputs = net(), torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    model, inputs = small_classifier(), torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     explain(model, inputs, method, **quick(method))
     assert asked(method, model, inputs, segments="equal") == AT_THE_END
 
@@ -86,7 +74,10 @@ def test_what_would_wait_is_counted() -> None:
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "smoothgrad", "occlusion"])
 def test_half_precision_is_answered_as_at_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, inputs = net().bfloat16(), torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0)).bfloat16()
+    model, inputs = (
+        small_classifier().bfloat16(),
+        torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0)).bfloat16(),
+    )
     expected = explain(model, inputs, method, target=1, **quick(method)).values
     monkeypatch.setattr(device_policy, "CPU", replace(device_policy.CPU, defers=True))
     assert torch.equal(explain(model, inputs, method, target=1, **quick(method)).values, expected)
@@ -98,7 +89,10 @@ def test_fullgrad_of_a_model_that_reads_values_is_answered_as_at_once(monkeypatc
             scores: Tensor = super().forward(x)
             return scores * 2 if float(x.detach().sum()) > 0 else scores
 
-    model, inputs = Reads(*net()).eval(), torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    model, inputs = (
+        Reads(*small_classifier()).eval(),
+        torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0)),
+    )
     expected = explain(model, inputs, "fullgrad", target=1).values
     monkeypatch.setattr(device_policy, "CPU", replace(device_policy.CPU, defers=True))
     torch.testing.assert_close(explain(model, inputs, "fullgrad", target=1).values, expected)
@@ -106,7 +100,7 @@ def test_fullgrad_of_a_model_that_reads_values_is_answered_as_at_once(monkeypatc
 
 def test_a_warning_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_policy, "CPU", GPU)
-    model = net()
+    model = small_classifier()
     with torch.no_grad():
         model[8].weight.zero_()
     with pytest.warns(MapWarning) as told:
