@@ -68,7 +68,7 @@ def layers(
     picture_size = value_parsing.size(size) if lengths and len(lengths) < 3 else None
     loaded = load_model(model, weights=weights or "random", trust_model=trust_model, size=picture_size)
     preprocessing = loaded.preprocessing
-    inputs = torch.zeros(_input_shape(loaded.module, lengths, preprocessing.crop, len(preprocessing.mean)))
+    inputs = torch.zeros(_input_shape(loaded.module, lengths, preprocessing.input_size, len(preprocessing.mean)))
     shapes = _output_shapes(loaded.module, inputs)
     try:
         automatic = automatic_layer(loaded.module, (inputs,))

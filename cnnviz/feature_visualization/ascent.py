@@ -86,7 +86,7 @@ class Ascent:
     @property
     def size(self) -> tuple[int, ...]:
         """The spatial size asked for, or else that of the preprocessing. Raises ValueError where there is neither."""
-        known = self.preprocessing.crop if self.preprocessing is not None and self.rank == 2 else None
+        known = self.preprocessing.input_size if self.preprocessing is not None and self.rank == 2 else None
         size = self.requested_size or known
         if size is None:
             name, example = type(self.model).__name__, (224, (224, 224), (16, 112, 112))[self.rank - 1]

@@ -53,14 +53,14 @@ def find_pictures(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return list(files)
 
 
-def read_picture(path: str | Path, limit: int = LIMIT) -> Image.Image:
-    """The picture in an RGB file, upright, 8 bits: the first frame of many, transparency over white.
+def read_picture(path: str | Path, limit: int = LIMIT, mode: str = "RGB") -> Image.Image:
+    """The picture in a file, upright, 8 bits: the first frame of many, RGB with transparency over white, or RGBA.
 
     Raises ValueError for a file that is no picture, is damaged or has more pixels than ``limit`` (or than
     Pillow finds safe), which is checked before anything is decoded; FileNotFoundError or IsADirectoryError
     for a path that is no file.
     """
-    return _decoded(Path(path), "RGB", limit)
+    return _decoded(Path(path), mode, limit)
 
 
 def read_input(path: str | Path, preprocessing: Preprocessing, limit: int = LIMIT) -> Tensor:

@@ -63,10 +63,125 @@ def test_the_config_of_timm_gives_the_same_numbers(photo: Image.Image) -> None:
         torch.testing.assert_close(Preprocessing.from_timm(config)(photo), expected, rtol=0, atol=1e-6)
 
 
-def test_a_way_of_timm_that_cannot_be_kept_is_refused() -> None:
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("size", [(160, 160), (128, 192)])
+def test_every_crop_mode_of_timm_gives_the_same_numbers(photo: Image.Image, mode: str, size: tuple[int, int]) -> None:
+    timm_data = pytest.importorskip("timm.data", reason="timm is not installed")
+    for crop_pct in (0.9, 1.0):
+        config = {"input_size": (3, *size), "interpolation": "bicubic", "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
+        config |= {"crop_pct": crop_pct, "crop_mode": mode}
+        transforms = timm_data.create_transform(**config)
+        for picture in (photo, photo.rotate(90, expand=True), photo.resize((50, 300))):
+            for found in (Preprocessing.of(config), Preprocessing.of(transforms)):
+                torch.testing.assert_close(found(picture), transforms(picture), rtol=0, atol=1e-6)
+
+
+def test_a_way_of_timm_that_is_not_known_is_refused() -> None:
     config = {"input_size": (3, 384, 384), "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
-    with pytest.raises(ValueError, match="crop_mode 'squash', which cnnviz cannot; give size=384"):
-        Preprocessing.from_timm(config | {"crop_mode": "squash"})
+    with pytest.raises(ValueError, match="timm has a crop_mode 'fold' here, which cnnviz does not know; make the"):
+        Preprocessing.from_timm(config | {"crop_mode": "fold"})
+
+
+def _steps() -> dict[str, list[object]]:
+    from torchvision import transforms as v1
+    from torchvision.transforms import v2
+
+    normal = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    return {
+        "squash": [v1.Resize((128, 96)), v1.ToTensor(), v1.Normalize(*normal)],
+        "shorter side": [v1.Resize(160), v1.CenterCrop(128), v1.ToTensor(), v1.Normalize(*normal)],
+        "filled up": [v1.CenterCrop((300, 420)), v1.ToTensor()],
+        "second version": [v2.Resize(64), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)],
+        "gray": [v1.Grayscale(), v1.Resize((28, 28)), v1.ToTensor(), v1.Normalize([0.1307], [0.3081])],
+    }
+
+
+@pytest.mark.parametrize("name", list(_steps()))
+def test_a_compose_gives_the_same_numbers(photo: Image.Image, name: str) -> None:
+    from torchvision.transforms import Compose
+
+    transforms = Compose(_steps()[name])
+    for picture in (photo, photo.rotate(90, expand=True)):
+        prepared = Preprocessing.of(transforms)(picture)
+        torch.testing.assert_close(prepared, transforms(picture), rtol=0, atol=1e-6)
+
+
+def test_a_compose_that_does_something_else_is_refused_by_the_name_of_the_step() -> None:
+    from torchvision import transforms as v1
+
+    scaled = v1.ToTensor()
+    for steps, message in (
+        ([v1.RandomHorizontalFlip(), scaled], "step 1, RandomHorizontalFlip, is no step of a Preprocessing"),
+        ([scaled, v1.Lambda(lambda x: 2 * x)], "step 2, Lambda, is no step of a Preprocessing"),
+        ([v1.CenterCrop(9), v1.Resize(5), scaled], "step 2, Resize, comes after what a Preprocessing does last"),
+        ([v1.PILToTensor()], r"none of these steps scales values from 0\.\.255 to 0\.\.1"),
+        ([v1.Compose([scaled])], "step 1 is a Compose of its own; put its steps into one Compose"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Preprocessing.of(v1.Compose(steps))
+    with pytest.raises(TypeError, match="int does not prepare one picture with mean and std; give a Preprocessing"):
+        Preprocessing.of(3)
+
+
+@pytest.mark.parametrize("name", ["ViT", "CLIP", "ConvNext", "PoolFormer"])
+def test_a_processor_of_transformers_gives_the_same_numbers(photo: Image.Image, name: str) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    processor = getattr(transformers, f"{name}ImageProcessor")()
+    found = Preprocessing.of(processor)
+    expected = torch.as_tensor(np.asarray(processor(photo, return_tensors="np")["pixel_values"][0]))
+    level = max(1 / 255 / std for std in found.std)
+    torch.testing.assert_close(found(photo), expected, rtol=0, atol=3 * level)  # it resizes a tensor, not a picture
+    assert float((found(photo) - expected).abs().mean()) < 0.3 * level
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Detr", r"DetrImageProcessor does something else to pictures \(do_pad=True\)"),
+        ("Levit", "more than its settings"),
+    ],
+)
+def test_a_processor_that_does_more_is_refused(name: str, message: str) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    with pytest.raises(ValueError, match=message):
+        Preprocessing.of(getattr(transformers, f"{name}ImageProcessor")())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"resize": 64, "crop": 56},
+        {"resize": (60, 80)},
+        {"resize": (70, 90), "crop": (60, 80)},
+        {"resize": (64, 64), "fit": "contain", "crop": 64, "fill": (1.0,)},
+        {"resize": 64, "fit": "contain"},
+        {"resize": (50, 90), "fit": "cover", "crop": (50, 90)},
+        {"crop": (300, 100)},
+        {"crop": 31},
+        {},
+    ],
+)
+@pytest.mark.parametrize("size", [(100, 200), (230, 90), (97, 97), (40, 50)])
+def test_the_crop_lies_where_its_pixels_came_from(settings: dict[str, object], size: tuple[int, int]) -> None:
+    preprocessing = Preprocessing((0.0,), (1.0,), **settings)  # type: ignore[arg-type]  # of several types
+    height, width = size
+    down, across = np.mgrid[:height, :width].astype(np.uint8)  # a pixel's value is its own row, or its column
+    seen_down, seen_across = (np.asarray(preprocessing.picture(Image.fromarray(each))) for each in (down, across))
+    left, top, right, bottom = preprocessing.crop_box(height, width)
+    middle_row, middle_column = (length // 2 for length in seen_down.shape)
+    sides = ((seen_across[middle_row], left, right, width), (seen_down[:, middle_column], top, bottom, height))
+    for found, start, stop, length in sides:
+        step = (stop - start) / len(found)
+        centres = start + (np.arange(len(found)) + 0.5) * step - 0.5
+        inside = (centres >= step) & (centres <= length - 1 - step)  # on the border the filter is cut off
+        assert inside.sum() > 10
+        np.testing.assert_allclose(found[inside], centres[inside], atol=1.0)
+    assert preprocessing.input_size in (None, seen_down.shape)
+
+
+def test_the_whole_picture_is_at_the_scale_of_before(photo: Image.Image) -> None:
+    assert IMAGENET.whole().picture(photo).size == (357, 256)  # 401 x 287
+    assert IMAGENET.whole().crop_box(287, 401) == (0, 0, 401, 287)
 
 
 def test_normalization_is_what_it_says_pixel_by_pixel() -> None:
@@ -142,6 +257,10 @@ def test_size_keeps_the_part_of_the_picture_that_is_seen() -> None:
     assert IMAGENET.changed(size=(112, 56)).crop == (112, 56)
     assert Preprocessing((0.5,), (0.5,)).changed(size=28) == Preprocessing((0.5,), (0.5,), 28, (28, 28))
     assert IMAGENET.changed() == IMAGENET
+    squashed = Preprocessing((0.5,), (0.5,), (100, 200))
+    assert squashed.changed(size=(50, 60)) == Preprocessing((0.5,), (0.5,), (50, 60), (50, 60))
+    cropped = Preprocessing((0.5,), (0.5,), (110, 220), (100, 200))
+    assert cropped.changed(size=(50, 100)) == Preprocessing((0.5,), (0.5,), (55, 110), (50, 100))
     grey = IMAGENET.changed([0.1], [0.2])
     assert (grey.mean, grey.std, grey.resize) == ((0.1,), (0.2,), 256)
 
