@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,12 @@ from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.prepare import Prepared, prepare
 from cnnviz.formulas.attribution import ConfiguredAttribution
 from cnnviz.images.batches import Picture, in_batches
+from cnnviz.images.originals import Original
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.resolve_target import top as top_classes
 from cnnviz.run.targets import Target
 
+Originals: TypeAlias = tuple[Original | None, ...] | None
 BatchHook = Callable[[Sequence[Path], Mapping[str, Explanation], RequestedRenderer], None]
 
 
@@ -49,8 +51,11 @@ class Explainer:
             return list(self.attributions)
         return [ranked(name, rank) for rank in range(self.top) for name in self.attributions]
 
-    def __call__(self, inputs: Tensor) -> dict[str, Explanation]:
-        """The explanations of inputs (N, C, *spatial), by name."""
+    def __call__(self, inputs: Tensor, originals: Originals = None) -> dict[str, Explanation]:
+        """The explanations of inputs (N, C, *spatial), by name; ``originals`` are the pictures they were made of."""
+        return {name: replace(each, originals=originals) for name, each in self._explanations(inputs).items()}
+
+    def _explanations(self, inputs: Tensor) -> dict[str, Explanation]:
         inputs = like_weights(inputs, self.model.module)
         methods = {attribution.method.name: attribution for attribution in self.attributions.values()}
         target = self.target if self.top is None else top_classes(self.top)
@@ -97,8 +102,8 @@ class Unreadable:
 
 def batches(
     pictures: Sequence[Path], model: LoadedModel, size: int, unreadable: Unreadable
-) -> Iterator[tuple[list[Path], Tensor]]:
-    """Inputs (N, C, *spatial) of one size, N at most ``size``, with their files."""
+) -> Iterator[tuple[list[Path], Tensor, tuple[Original | None, ...]]]:
+    """Inputs (N, C, *spatial) of one size, N at most ``size``, with their files, and with their originals."""
     return in_batches(((path, path) for path in pictures), model.preprocessing, size, unreadable)
 
 
@@ -124,8 +129,8 @@ def explain_files(
         if not options["quiet"]:
             print_line(f"{path}: {', '.join(explanation.titles())}")
 
-    def process(paths: Sequence[Path], inputs: Tensor) -> None:
-        explanations = explainer(inputs)
+    def process(paths: Sequence[Path], inputs: Tensor, originals: tuple[Original | None, ...]) -> None:
+        explanations = explainer(inputs, originals)
         renderer.check(explanations.values())
         if on_batch is not None:
             on_batch(paths, explanations, renderer)
@@ -136,23 +141,26 @@ def explain_files(
         destination.path.mkdir(parents=True, exist_ok=True)
         for item, picture in enumerate(paths):
             for name, explanation in explanations.items():
-                explanation[item].save(names[picture, name], renderer)
+                renderer.save(explanation[item], names[picture, name], options["at"])
                 report(names[picture, name], explanation[item])
 
-    def failures(paths: Sequence[Path], inputs: Tensor) -> list[tuple[Path, Exception]]:
+    def failures(
+        paths: Sequence[Path], inputs: Tensor, originals: tuple[Original | None, ...]
+    ) -> list[tuple[Path, Exception]]:
         """What fails for which picture; those of a batch that fails are explained one by one."""
         try:
-            process(paths, inputs)
+            process(paths, inputs, originals)
         except Exception as error:
             if len(paths) == 1 or not destination.folder:
                 return [(path, error) for path in paths]
-            return [fault for item, path in enumerate(paths) for fault in failures([path], inputs[item : item + 1])]
+            parts = [slice(item, item + 1) for item in range(len(paths))]
+            return [fault for one in parts for fault in failures(paths[one], inputs[one], originals[one])]
         return []
 
     explained = failed = 0
     with progress("explaining", options["quiet"] or len(pictures) == 1, len(pictures)) as step:
-        for paths, inputs in batches(pictures, explainer.model, options["batch"], unreadable):
-            faults = failures(paths, inputs)
+        for paths, inputs, originals in batches(pictures, explainer.model, options["batch"], unreadable):
+            faults = failures(paths, inputs, originals)
             if faults and not (destination.folder and written):
                 raise faults[0][1]  # it would fail for all of them
             for path, error in faults:
@@ -161,7 +169,7 @@ def explain_files(
             explained += len(paths)
             step(explained + unreadable.count, len(pictures))
     if any(together.values()):
-        report(destination.path, write_together(destination.path, together, renderer))
+        report(destination.path, write_together(destination.path, together, renderer, options["at"]))
     if options["show"]:
         open_in_viewer(written)
     return failed + unreadable.count

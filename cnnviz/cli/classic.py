@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnviz.cli.method_options import named_methods
-from cnnviz.cli.options import EXPLAIN, FileOptions, Layer, Pictures, Target, answer_option, sharing
+from cnnviz.cli.options import EXPLAIN, FileOptions, Layer, Pictures, PlaceOptions, Target, answer_option, sharing
 from cnnviz.registry.registry import renderers
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ KINDS = {
 COLUMNS = 6  # the picture itself and the eleven, in two rows
 
 
-@sharing(*EXPLAIN, FileOptions)
+@sharing(*EXPLAIN, FileOptions, PlaceOptions)
 def classic(
     context: typer.Context,
     pictures: Pictures,
@@ -69,8 +69,7 @@ def classic(
     from cnnviz.cli.batch_explain import explain_files
     from cnnviz.cli.outputs import destination
     from cnnviz.cli.prepared import picture_files, prepared, with_settings
-    from cnnviz.drawing.comparison import grid
-    from cnnviz.explanations.explanation import joined
+    from cnnviz.explanations.joining import joined
     from cnnviz.images.files import encoded, picture_suffix, write
 
     words = with_settings(pictures, layer=layer)
@@ -96,5 +95,5 @@ def classic(
     failed = explain_files(explainer, files.paths, renderer, place, options, None if sheet is None else keep)
     if sheet is not None and any(for_sheet.values()):
         explanations = {name: joined(batches) for name, batches in for_sheet.items()}
-        write(sheet, encoded(grid(explanations, renderer, COLUMNS), picture_suffix(sheet)))
+        write(sheet, encoded(renderer.grid(explanations, options["at"], COLUMNS), picture_suffix(sheet)))
     return files.status(failed)

@@ -59,7 +59,7 @@ def deconv_segment(
             print_line(f"{path}: {', '.join(result.summary for result in results)}")
 
     with progress("segmenting", quiet or len(files.paths) == 1) as step:
-        for number, ((path,), inputs) in enumerate(batches(files.paths, model, 1, unreadable), start=1):
+        for number, ((path,), inputs, _) in enumerate(batches(files.paths, model, 1, unreadable), start=1):
             result = pixel_classes(path.stem, model, inputs, stages)
             if place.folder:
                 save(names[path, NAME], [result])

@@ -54,7 +54,7 @@ def excite(
 
     def inputs() -> Iterator[Tensor]:
         with progress("looking", options["quiet"]) as step:
-            for paths, batch in batches(files.paths, command.model, options["batch"], unreadable):
+            for paths, batch, _ in batches(files.paths, command.model, options["batch"], unreadable):
                 readable.extend(paths)
                 yield like_weights(batch, command.model.module)
                 step(len(readable) + unreadable.count, len(files.paths))

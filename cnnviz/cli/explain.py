@@ -16,6 +16,7 @@ from cnnviz.cli.options import (
     Layers,
     Methods,
     Pictures,
+    PlaceOptions,
     Render,
     SpeedOptions,
     Target,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from cnnviz.cli.batch_explain import BatchHook
 
 
-@sharing(*EXPLAIN, FileOptions, SpeedOptions)
+@sharing(*EXPLAIN, FileOptions, PlaceOptions, SpeedOptions)
 def explain(
     context: typer.Context,
     pictures: Pictures,
@@ -50,7 +51,7 @@ def explain(
     return explain_pictures(context, pictures, names, settings, target, render, options, top=top_classes)
 
 
-@sharing(*EXPLAIN, FileOptions, SpeedOptions)
+@sharing(*EXPLAIN, FileOptions, PlaceOptions, SpeedOptions)
 def confusion(
     context: typer.Context,
     pictures: Pictures,
@@ -68,7 +69,7 @@ def confusion(
     return explain_pictures(context, pictures, ["saliency_confusion"], settings, target, render, options)
 
 
-@sharing(*EXPLAIN, FileOptions)
+@sharing(*EXPLAIN, FileOptions, PlaceOptions)
 def project(
     context: typer.Context,
     pictures: Pictures,

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -90,6 +90,18 @@ class FileOptions:
         ),
     ] = None
     show: Show = False
+
+
+class PlaceOptions:
+    """On which picture an answer is drawn; :func:`cnnviz.Explanation.render` tells."""
+
+    at: Annotated[
+        Literal["input", "original"] | None,
+        answer_option(
+            "original: the whole picture at its own size. input: what the network sees of it. Default: original, where"
+            " the renderer draws over the picture."
+        ),
+    ] = None
 
 
 class ModelOptions:

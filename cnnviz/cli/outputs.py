@@ -13,8 +13,13 @@ from PIL import Image
 
 from cnnviz.cli.method_options import converted
 from cnnviz.drawing.comparison import grid
-from cnnviz.explanations.explanation import Explanation, joined
+from cnnviz.drawing.montage import Pixels
+from cnnviz.explanations.explanation import Explanation
+from cnnviz.explanations.joining import joined
+from cnnviz.explanations.on_original import FigureError
 from cnnviz.images.files import PICTURES, encoded, write
+from cnnviz.images.originals import At
+from cnnviz.registry.protocols import Renderer
 from cnnviz.registry.registry import renderers
 
 VALUES = ".safetensors"
@@ -42,8 +47,30 @@ class RequestedRenderer:
 
     def __call__(self, explanation: Explanation) -> NDArray[np.uint8]:
         """The pictures (N, H, W, 3), uint8."""
+        return explanation.render(self.of(explanation))
+
+    def of(self, explanation: Explanation) -> Renderer:
+        """The renderer that draws this explanation, with its settings."""
         name, preset = self._choice(explanation)
-        return explanation.render(name, **{**preset, **converted(renderers[name], self.settings)})
+        return renderers[name](**{**preset, **converted(renderers[name], self.settings)})
+
+    def save(self, explanation: Explanation, path: Path, at: At | None) -> None:
+        """Draw it into a file; with None at the original's size, except for a figure, which has a size of its own."""
+        try:
+            explanation.save(path, self.of(explanation), at or "original")
+        except FigureError:
+            if at is not None:
+                raise
+            explanation.save(path, self.of(explanation))
+
+    def grid(self, explanations: Mapping[str, Explanation], at: At | None, columns: int | None = None) -> Pixels:
+        """All of them in one picture (H, W, 3), at the size that :meth:`save` says."""
+        try:
+            return grid(explanations, self, columns, at or "original")
+        except FigureError:
+            if at is not None:
+                raise
+            return grid(explanations, self, columns)
 
     def checked(self, explanation: Explanation) -> NDArray[np.uint8]:
         """The pictures of the only explanation there is. Raises TypeError as :meth:`check` does."""
@@ -105,7 +132,7 @@ def file_names(folder: Path, pictures: Sequence[Path], methods: Sequence[str]) -
 
 
 def write_together(
-    path: Path, batches: Mapping[str, Sequence[Explanation]], renderer: RequestedRenderer
+    path: Path, batches: Mapping[str, Sequence[Explanation]], renderer: RequestedRenderer, at: At | None = None
 ) -> Explanation:
     """All explanations, by method and in batches, in one file: a picture, a grid of pictures, or values.
 
@@ -119,9 +146,9 @@ def write_together(
     first = next(iter(explanations.values()))
     renderer.check(explanations.values())
     if path.suffix.lower() == VALUES or (len(first) == 1 and len(explanations) == 1):
-        first.save(path, renderer)
+        renderer.save(first, path, at)
     else:
-        write(path, encoded(grid(explanations, renderer), path.suffix))
+        write(path, encoded(renderer.grid(explanations, at), path.suffix))
     return first
 
 

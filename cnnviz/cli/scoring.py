@@ -30,7 +30,7 @@ class Scorer:
     def __call__(self, pictures: Sequence[Path], batch: int) -> Iterator[tuple[Path, Result]]:
         """Each picture with its result; what can't be read or is not annotated is reported and left out."""
         model, left_out = self.explainer.model, Unreadable(raising=len(pictures) == 1)
-        for paths, inputs in batches(pictures, model, batch, left_out):
+        for paths, inputs, _ in batches(pictures, model, batch, left_out):
             masks: dict[int, Tensor | None] = {}
             for item, path in enumerate(paths):
                 try:

@@ -13,7 +13,17 @@ from cnnviz.cli import value_parsing
 from cnnviz.cli.errors import print_line
 from cnnviz.cli.explain import explain_pictures
 from cnnviz.cli.method_options import converted
-from cnnviz.cli.options import EXPLAIN, FileOptions, Layer, Methods, Pictures, Target, answer_option, sharing
+from cnnviz.cli.options import (
+    EXPLAIN,
+    FileOptions,
+    Layer,
+    Methods,
+    Pictures,
+    PlaceOptions,
+    Target,
+    answer_option,
+    sharing,
+)
 from cnnviz.registry.registry import renderers
 
 if TYPE_CHECKING:
@@ -23,7 +33,7 @@ if TYPE_CHECKING:
 RENDERER = "segmentation"
 
 
-@sharing(*EXPLAIN, FileOptions)
+@sharing(*EXPLAIN, FileOptions, PlaceOptions)
 def segment(
     context: typer.Context,
     pictures: Pictures,
@@ -43,7 +53,7 @@ def segment(
 ) -> int:
     """Cut out the object a map points at: by examples of its colours and a graph cut (Simonyan et al., 2014).
 
-    Prints each picture's box: left, top, right, bottom, in pixels of what the network sees. Settings of the methods and
+    Prints each picture's box: left, top, right, bottom, in pixels of the picture. Settings of the methods and
     of the renderer segmentation are options too: --foreground 97, --background 50, --iterations 5, --color red.
     """
     names = value_parsing.names(method, "grad_cam")
@@ -58,14 +68,16 @@ def segment(
         known = inspect.signature(cut).parameters
         for name, explanation in explanations.items():
             segmentation = cut(explanation, **{key: value for key, value in settings.items() if key in known})
-            for item, picture in enumerate(paths):
+            placed = [segmentation[item] for item in range(len(paths))]
+            placed = placed if options["at"] == "input" else segmentation.at_original()
+            for picture, part in zip(paths, placed, strict=True):
                 if masks is not None:
                     place = (masks / name if len(names) > 1 else masks) / f"{picture.stem}.png"
                     _check_place(place, picture, sources)
                     place.parent.mkdir(parents=True, exist_ok=True)
-                    segmentation[item].save(place)
+                    part.save(place)
                 if not options["quiet"]:
-                    box, share = segmentation.boxes[item].tolist(), segmentation.masks[item].float().mean()
+                    box, share = part.boxes[0].tolist(), part.masks[0].float().mean()
                     area = f"box {','.join(map(str, box))}, {share:.1%} of the picture"
                     print_line(f"{picture}: {name}: {area if box[2] else 'nothing stands out'}")
 

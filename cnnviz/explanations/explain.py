@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from cnnviz.engine.deferred import settled
 from cnnviz.engine.device_policy import kind_of
@@ -14,6 +15,7 @@ from cnnviz.engine.loans import borrows
 from cnnviz.engine.speed.autocast import Precision
 from cnnviz.explanations.explanation import Explanation, JointExplanation
 from cnnviz.explanations.inputs import Arguments, Explained, InputKey
+from cnnviz.explanations.joining import explained_in_batches
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.explanations.request import device_of, requested
 from cnnviz.images.preprocessing import Preprocessing
@@ -23,10 +25,11 @@ from cnnviz.run.resolve_target import several, top
 from cnnviz.run.targets import Target
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL import Image
 
-    Picture = str | Path | Image.Image
-    Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor] | Picture | Sequence[Picture]
+    Picture = str | Path | Image.Image | NDArray[Any]
+    Inputs = DataLoader[Any] | Tensor | Sequence[Tensor] | Mapping[str, Tensor] | Picture | Sequence[Picture]
 
 
 @overload
@@ -38,7 +41,8 @@ def explain(
     target: Target = ...,
     of: InputKey = ...,
     arguments: Arguments = ...,
-    preprocessing: Preprocessing | None = ...,
+    preprocessing: Preprocessing | Any = ...,
+    preprocess: Literal["crop", "whole"] = ...,
     categories: Sequence[str] | None = ...,
     seed: int = ...,
     memory: int | None = ...,
@@ -60,7 +64,8 @@ def explain(
     target: Target = ...,
     of: InputKey = ...,
     arguments: Arguments = ...,
-    preprocessing: Preprocessing | None = ...,
+    preprocessing: Preprocessing | Any = ...,
+    preprocess: Literal["crop", "whole"] = ...,
     categories: Sequence[str] | None = ...,
     seed: int = ...,
     memory: int | None = ...,
@@ -93,7 +98,8 @@ def explain(
     target: Target = ...,
     of: Explained,
     arguments: Arguments = ...,
-    preprocessing: Preprocessing | None = ...,
+    preprocessing: Preprocessing | Any = ...,
+    preprocess: Literal["crop", "whole"] = ...,
     categories: Sequence[str] | None = ...,
     seed: int = ...,
     memory: int | None = ...,
@@ -126,7 +132,8 @@ def explain(
     target: Target = ...,
     of: Explained,
     arguments: Arguments = ...,
-    preprocessing: Preprocessing | None = ...,
+    preprocessing: Preprocessing | Any = ...,
+    preprocess: Literal["crop", "whole"] = ...,
     categories: Sequence[str] | None = ...,
     seed: int = ...,
     memory: int | None = ...,
@@ -148,7 +155,8 @@ def explain(
     target: Target | top | several = None,
     of: Explained | Any = 0,
     arguments: Arguments = (),
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Any = None,
+    preprocess: Literal["crop", "whole"] = "crop",
     categories: Sequence[str] | None = None,
     seed: int = 0,
     memory: int | None = None,
@@ -174,7 +182,8 @@ def explain(
             sessions, see :func:`cnnviz.black_box`.
         inputs: (N, C, *spatial), normalized as the model expects; a list of tensors (C, *spatial) or (1, C, *spatial)
             is one batch. Several inputs of the model are a tuple, or a mapping from the names of its arguments. Where
-            the preprocessing is known also pictures: paths or PIL images, one or a list.
+            the preprocessing is known also pictures: paths, folders, PIL images or uint8 arrays (H, W, 3), one or a
+            list. Or a ``DataLoader``, whose batches are explained one after the other.
         attribution: a method's name, a formula, or any callable of a :class:`~cnnviz.Run`; or a sequence of them, which
             share their forward and backward passes.
         target: what is explained. None: what the model says, the predicted class; of a single score (N, 1) the class
@@ -193,7 +202,11 @@ def explain(
             a sequence of those that follow the inputs. A tensor whose first dimension is N, in lists and dicts too, has
             one row for each input; other values are handed on as they are. ``cnnviz.explanations.shared(value)`` says
             of a tensor with N rows that all inputs share it.
-        preprocessing: turns the inputs back into pictures when they are drawn.
+        preprocessing: prepares pictures, and turns inputs back into pictures when they are drawn. Whatever
+            :meth:`cnnviz.Preprocessing.of` reads: a Preprocessing, a torchvision Compose, timm's data config, an image
+            processor of transformers.
+        preprocess: "whole" prepares pictures without the crop, so that all of each is explained, at the scale that the
+            network knows. For networks that take inputs of any size.
         categories: class names by index.
         seed: of all randomness; the same seed gives the same draws on every device.
         memory: bytes that inputs evaluated together may take; None for a share of what is free. The batch itself passes
@@ -235,12 +248,18 @@ def explain(
         of=of,
         arguments=arguments,
         preprocessing=preprocessing,
+        preprocess=preprocess,
         categories=categories,
     )
 
-    def answer() -> Any:
-        asked = request.asked(inputs, target)
-        return request.result(request.answers(asked, *request.prepared_for(asked)), asked, target)
+    def answered(inputs: Any, target: Any) -> Any:
+        def answer() -> Any:
+            asked = request.asked(inputs, target)
+            return request.result(request.answers(asked, *request.prepared_for(asked)), asked, target)
 
-    found: Any = settled(answer, defers=kind_of(device_of(request, inputs)).defers)
-    return found  # type: ignore[no-any-return]  # of which type, the overloads tell
+        return settled(answer, defers=kind_of(device_of(request, inputs)).defers)
+
+    if not isinstance(inputs, DataLoader):
+        found: Any = answered(inputs, target)
+        return found  # type: ignore[no-any-return]  # of which type, the overloads tell
+    return explained_in_batches(answered, inputs, target)  # type: ignore[no-any-return]  # as above

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,7 +20,9 @@ from cnnviz.explanations.saved_explanations import (
     saved_options,
 )
 from cnnviz.images.files import check_file, encoded, one_line, packed, write_result
+from cnnviz.images.originals import At, Original, check_at, original_pixels, read_originals
 from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.registry.configured import name_of
 from cnnviz.registry.default_renderer import default_renderer
 from cnnviz.registry.registry import renderers
 
@@ -73,6 +74,8 @@ class Explanation:
     """Which of the model's inputs was explained: its number, or its name where they were given by name."""
     together: int = 1
     """How many of the model's inputs were explained together, as for ``of="all"``."""
+    originals: tuple[Original | None, ...] | None = None
+    """For each input the picture it was made of, at its own size; None where the input was given as a tensor."""
     attribution: Attribution | None = field(default=None, repr=False)
     """What computed the values; None for an explanation read from a file, or pickled."""
 
@@ -93,6 +96,7 @@ class Explanation:
             objective=self.objective[part] if isinstance(self.objective, tuple) else self.objective,
             probability=None if self.probability is None else self.probability[part],
             boxes=None if self.boxes is None else self.boxes[part],
+            originals=None if self.originals is None else self.originals[part],
             notes={name: note[part] for name, note in self.notes.items()},
         )
 
@@ -143,30 +147,53 @@ class Explanation:
             raise ValueError(f"there is no renderer for inputs {tuple(self.inputs.shape)}; name one")
         return default
 
-    def render(self, renderer: str | Renderer | None = None, **settings: Any) -> NDArray[np.uint8]:
-        """Pictures (N, H, W, 3), uint8, drawn by the named renderer or by any callable of an explanation."""
+    @overload
+    def render(
+        self, renderer: str | Renderer | None = ..., at: Literal["input"] = ..., **settings: Any
+    ) -> NDArray[np.uint8]: ...
+
+    @overload
+    def render(
+        self, renderer: str | Renderer | None = ..., *, at: Literal["original"], **settings: Any
+    ) -> list[NDArray[np.uint8]]: ...
+
+    @overload
+    def render(
+        self, renderer: str | Renderer | None, at: At, **settings: Any
+    ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]: ...
+
+    def render(
+        self, renderer: str | Renderer | None = None, at: At = "input", **settings: Any
+    ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+        """Pictures (N, H, W, 3), uint8, drawn by the named renderer or by any callable of an explanation.
+
+        ``at="original"`` draws each on the whole picture that its input was cut out of, at the picture's own size, and
+        gives a list of (H, W, 3). The rest of the picture is shown as it is. An input that was given as a tensor is its
+        own original. Raises ValueError for a renderer that draws a figure, which lies over no picture.
+        """
+        check_at(at)
         if renderer is None:
             renderer = self.usual_renderer
         draw: Renderer = renderers[renderer](**settings) if isinstance(renderer, str) else renderer
-        pictures = draw(self)
-        if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3 or len(pictures) != len(self):
-            raise TypeError(
-                f"renderer {renderer!r} gave {pictures.dtype} {pictures.shape}; "
-                f"a renderer returns uint8 ({len(self)}, H, W, 3)"
-            )
-        return pictures
+        if at == "original":
+            from cnnviz.explanations.on_original import drawn_on_originals
+
+            return drawn_on_originals(self, draw)
+        return drawn_by(draw, self)
 
     def show(self, renderer: str | Renderer | None = None, **settings: Any) -> None:
         """Open the pictures, side by side, in the viewer of the desktop."""
         _side_by_side(self.render(renderer, **settings)).show()
 
-    def save(self, path: str | Path, renderer: str | Renderer | None = None, **settings: Any) -> list[Path]:
+    def save(
+        self, path: str | Path, renderer: str | Renderer | None = None, at: At = "input", **settings: Any
+    ) -> list[Path]:
         """Write pictures, or with the suffix ``.safetensors`` the values with all that belongs to them.
 
-        Several inputs become ``name-0.png``, ``name-1.png``, ...; a file appears whole or not at all.
-        Returns the files written. Raises ValueError for a suffix that is neither.
+        Several inputs become ``name-0.png``, ``name-1.png``, ...; a file appears whole or not at all. ``at`` is as for
+        :meth:`render`. Returns the files written. Raises ValueError for a suffix that is neither.
         """
-        return write_result(path, self._packed, lambda: list(self.render(renderer, **settings)))
+        return write_result(path, self._packed, lambda: list(self.render(renderer, at, **settings)))
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
@@ -202,6 +229,7 @@ class Explanation:
             objective=tuple(told) if isinstance(told := about.get("objective"), list) else told,
             probability=tensors.get("probability"),
             boxes=tensors.get("boxes"),
+            originals=read_originals(about.get("originals"), tensors),
             options=ExplainOptions(**saved_options(about)),
             computed_in=about.get("computed_in"),
             of=about.get("of", 0),
@@ -220,6 +248,7 @@ class Explanation:
         more = {"target": self.target, "probability": self.probability, "boxes": self.boxes}
         tensors |= {name: tensor for name, tensor in more.items() if tensor is not None}
         tensors |= {NOTE + name: note for name, note in self.notes.items()}
+        tensors |= original_pixels(self.originals)
         about = {
             "recipe": self.recipe,
             "preprocessing": self.preprocessing.as_dict() if self.preprocessing else None,
@@ -230,6 +259,7 @@ class Explanation:
             "computed_in": self.computed_in,
             "of": self.of,
             "together": self.together,
+            "originals": None if self.originals is None else [each and each.described() for each in self.originals],
             "versions": {name: version(name) for name in ("cnnviz", "torch")},
         }
         return tensors, about
@@ -292,30 +322,13 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, read_description((file.metadata() or {})["cnnviz"])
 
 
-def joined(batches: Sequence[Explanation]) -> Explanation:
-    """Answers to one question about several batches, as one. Raises ValueError for inputs of different sizes."""
-    first = batches[0]
-    if len(batches) == 1:
-        return first
-    if len({(batch.values.shape[1:], batch.inputs.shape[1:]) for batch in batches}) > 1:
-        raise ValueError("the inputs have different sizes, and can't be answered for together; give them one size")
-    several = [batch.objective for batch in batches if isinstance(batch.objective, tuple)]
-    return replace(
-        first,
-        values=torch.cat([batch.values for batch in batches]),
-        inputs=torch.cat([batch.inputs for batch in batches]),
-        target=_all_of([batch.target for batch in batches]),
-        score=torch.cat([batch.score for batch in batches]),
-        objective=tuple(name for names in several for name in names) if several else first.objective,
-        probability=_all_of([batch.probability for batch in batches]),
-        boxes=_all_of([batch.boxes for batch in batches]),
-        notes={name: torch.cat([batch.notes[name] for batch in batches]) for name in first.notes},
-    )
-
-
-def _all_of(parts: Sequence[Tensor | None]) -> Tensor | None:
-    known = [part for part in parts if part is not None]
-    return torch.cat(known) if len(known) == len(parts) else None
+def drawn_by(draw: Renderer, explanation: Explanation) -> NDArray[np.uint8]:
+    """The pictures (N, H, W, 3) that a renderer draws. Raises TypeError for a renderer that returns something else."""
+    pictures = draw(explanation)
+    wanted = f"a renderer returns uint8 ({len(explanation)}, H, W, 3)"
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3 or len(pictures) != len(explanation):
+        raise TypeError(f"renderer {name_of(draw)!r} gave {pictures.dtype} {pictures.shape}; {wanted}")
+    return pictures
 
 
 def _side_by_side(pictures: NDArray[np.uint8]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from cnnviz.engine.model_inputs import ModelCall, ModelInputs, Place, plain
 from cnnviz.engine.nested import mapped
 from cnnviz.engine.validation import check_inputs, spatial_rank
-from cnnviz.images.preprocessing import Preprocessing
 
 InputKey: TypeAlias = int | str
 """Which of the model's inputs: its number in the tuple, or its name in the mapping."""
@@ -35,9 +33,8 @@ def called_with(
     inputs: Any,
     arguments: Arguments = (),
     of: Explained = 0,
-    preprocessing: Preprocessing | None = None,
 ) -> tuple[ModelInputs, tuple[InputKey, ...]]:
-    """What the model is called with, and which of its inputs are explained.
+    """What the model is called with, and which of its inputs are explained; :func:`read_inputs` reads pictures before.
 
     A tensor of ``arguments`` whose first dimension is the number of inputs N has one row for each input; other values,
     and what ``shared`` holds, are the same for all inputs.
@@ -45,7 +42,7 @@ def called_with(
     Raises TypeError, ValueError or LookupError for inputs and arguments that make no call, and for an ``of`` that is
     none of them.
     """
-    given = _given(model, inputs, preprocessing)
+    given = _given(model, inputs)
     explained = _explained(of, list(given))
     ordered = [*explained, *(key for key in given if key not in explained)]
     tensors = [given[key] for key in ordered]
@@ -108,14 +105,14 @@ def _by_key(arguments: Arguments, given: int) -> Mapping[InputKey, Any]:
     return dict(enumerate(arguments, given))
 
 
-def _given(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None) -> dict[InputKey, Tensor]:
+def _given(model: nn.Module, inputs: Any) -> dict[InputKey, Tensor]:
     """The model's inputs by number or name."""
     if isinstance(inputs, Mapping):
         named = dict(inputs)
     elif isinstance(inputs, tuple) and any(isinstance(each, Tensor) for each in inputs):
         named = dict(enumerate(inputs))
     else:
-        named = {0: _batch(model, inputs, preprocessing)}
+        named = {0: _batch(model, inputs)}
     if not named:
         raise ValueError("there are no inputs; give at least one")
     for key, each in named.items():
@@ -127,27 +124,17 @@ def _given(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None) -
     return {key: plain(each) for key, each in named.items()}
 
 
-def _batch(model: nn.Module, inputs: Any, preprocessing: Preprocessing | None) -> Tensor:
-    """One tensor, of a tensor, tensors in a list, or pictures."""
+def _batch(model: nn.Module, inputs: Any) -> Tensor:
+    """One tensor, of a tensor, or of tensors in a list."""
     if isinstance(inputs, Tensor):
         return inputs
     several = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
     if not several:
         raise ValueError("there are no inputs; give at least one")
-    if all(isinstance(each, Tensor) for each in several):
-        return _stacked(model, [plain(each) for each in several])
-    from cnnviz.images.files import read_input
-
-    if preprocessing is None or any(isinstance(each, Tensor) for each in several):
+    if not all(isinstance(each, Tensor) for each in several):
         kind = next(type(each).__name__ for each in several if not isinstance(each, Tensor))
-        if preprocessing is not None:
-            raise TypeError(f"the input is a {kind}, beside tensors; give a list of pictures or a list of tensors")
         raise TypeError(f"the input is a {kind}; without a preprocessing only tensors (N, C, *spatial) are taken")
-    weight = next(model.parameters(), None)
-    batch = torch.stack(
-        [read_input(each, preprocessing) if isinstance(each, str | Path) else preprocessing(each) for each in several]
-    )
-    return batch if weight is None else batch.to(weight.device, weight.dtype)
+    return _stacked(model, [plain(each) for each in several])
 
 
 def _stacked(model: nn.Module, tensors: Sequence[Tensor]) -> Tensor:

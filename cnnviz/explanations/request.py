@@ -17,6 +17,7 @@ from cnnviz.explanations.answers import answered_together
 from cnnviz.explanations.explanation import Explanation, JointExplanation
 from cnnviz.explanations.inputs import Arguments, Explained, InputKey, called_with, chooses_input
 from cnnviz.explanations.options import ExplainOptions
+from cnnviz.explanations.read_inputs import Originals, read_inputs
 from cnnviz.formulas.scores_only import check_seen
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
@@ -38,6 +39,8 @@ class Asked:
     call: ModelInputs
     explained: tuple[InputKey, ...]
     """Which of the model's inputs are explained."""
+    originals: Mapping[InputKey, Originals]
+    """The pictures that inputs were made of."""
     targets: Sequence[Any]
     count: int | None
     """So many of the classes with the highest scores, instead of targets."""
@@ -64,11 +67,12 @@ class Request:
 
     def asked(self, inputs: Any, target: Target | top | several) -> Asked:
         """Raises what :func:`cnnviz.explain` says of inputs and targets that do not fit."""
-        call, explained = called_with(self.network, inputs, self.arguments, self.of, self.preprocessing)
+        read, originals = read_inputs(self.network, inputs, self.preprocessing)
+        call, explained = called_with(self.network, read, self.arguments, self.of)
         with torch.inference_mode(False):  # a graph cannot keep tensors made in it
             each = target.targets if isinstance(target, several) else [None if isinstance(target, top) else target]
             targets = [self._resolved(call.first, one) for one in each]
-        return Asked(call, explained, targets, target.count if isinstance(target, top) else None)
+        return Asked(call, explained, originals, targets, target.count if isinstance(target, top) else None)
 
     def prepared_for(self, asked: Asked) -> tuple[nn.Module, RunOptions]:
         """The network that is asked, and the options of runs on it."""
@@ -84,7 +88,8 @@ class Request:
 
         def told(parts: list[Explanation]) -> Explanation | JointExplanation:
             each = [
-                replace(part, options=self.options, of=key) for part, key in zip(parts, asked.explained, strict=True)
+                replace(part, options=self.options, of=key, originals=asked.originals.get(key))
+                for part, key in zip(parts, asked.explained, strict=True)
             ]
             return JointExplanation(each) if together else each[0]
 
@@ -113,14 +118,22 @@ def requested(
     inputs: Any,
     of: Any,
     arguments: Arguments,
-    preprocessing: Preprocessing | None,
+    preprocessing: Any,
     categories: Sequence[str] | None,
+    preprocess: str = "crop",
 ) -> Request:
     """The request of these arguments of :func:`cnnviz.explain`. Raises what it says of models and methods."""
+    if preprocess not in ("crop", "whole"):
+        raise ValueError(f"there is no preprocess={preprocess!r}; use 'crop', or 'whole' for pictures without a crop")
+    preprocessing = None if preprocessing is None else Preprocessing.of(preprocessing)
     if isinstance(model, LoadedModel):
         preprocessing = preprocessing or model.preprocessing
         categories = categories or model.categories
         model = model.module
+    if preprocess == "whole":
+        if preprocessing is None:
+            raise ValueError("preprocess='whole' needs to know how pictures are prepared; give preprocessing=...")
+        preprocessing = preprocessing.whole()
     network = as_network(model)
     check_model(network)
     if not chooses_input(of, inputs):

@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cnnviz.images.files import read_input
+from cnnviz.images.originals import Original, opened
 from cnnviz.images.preprocessing import Preprocessing
 
-Picture: TypeAlias = str | Path | Image.Image | Tensor
-"""A file, a PIL image, or an input (C, *spatial) as the network takes it."""
+Picture: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
+"""A file, a PIL image, a uint8 array of one, or an input (C, *spatial) as the network takes it."""
+Read: TypeAlias = tuple[Tensor, Original | None]
+"""An input (C, *spatial), and the picture it was made of."""
 T = TypeVar("T")
 READERS = 4  # threads that decode; Pillow and torch let others run meanwhile
 
@@ -28,38 +31,40 @@ def in_batches(
     most: int,
     unreadable: Callable[[Picture, Exception], None] | None = None,
     like: Tensor | None = None,
-) -> Iterator[tuple[list[T], Tensor]]:
+) -> Iterator[tuple[list[T], Tensor, tuple[Original | None, ...]]]:
     """Batches of inputs (N, C, *spatial) of one spatial size, N at most ``most``, each with the tags of its pictures.
 
-    They have the device and the type of ``like``; None leaves them as they are.
+    The originals of the inputs come last. Inputs have the device and type of ``like``; None leaves them as they are.
     Threads read the next pictures while a batch is worked on. A picture that cannot be read is left out, and
     ``unreadable`` is called with it and its error. Raises OSError or ValueError instead where that is None; TypeError
     for pictures without a preprocessing.
     """
     tags: list[T] = []
     inputs: list[Tensor] = []
+    originals: list[Original | None] = []
     for tag, picture, read in _read_ahead(pictures, partial(_prepared, preprocessing=preprocessing), most):
         try:
-            tensor = read()
+            tensor, original = read()
         except (OSError, ValueError) as error:
             if unreadable is None:
                 raise
             unreadable(picture, error)
             continue
         if inputs and (len(inputs) == most or inputs[0].shape != tensor.shape):
-            yield tags, _stacked(inputs, like)
-            tags, inputs = [], []
+            yield tags, _stacked(inputs, like), tuple(originals)
+            tags, inputs, originals = [], [], []
         tags.append(tag)
         inputs.append(tensor)
+        originals.append(original)
     if inputs:
-        yield tags, _stacked(inputs, like)
+        yield tags, _stacked(inputs, like), tuple(originals)
 
 
 def _read_ahead(
-    pictures: Iterable[tuple[T, Picture]], read: Callable[[Picture], Tensor], most: int
-) -> Iterator[tuple[T, Picture, Callable[[], Tensor]]]:
+    pictures: Iterable[tuple[T, Picture]], read: Callable[[Picture], Read], most: int
+) -> Iterator[tuple[T, Picture, Callable[[], Read]]]:
     """Tags and pictures in their order, each with what waits for it to be read; ``most`` are read in advance."""
-    waiting: deque[tuple[T, Picture, Callable[[], Tensor]]] = deque()
+    waiting: deque[tuple[T, Picture, Callable[[], Read]]] = deque()
     threads = ThreadPoolExecutor(READERS, "cnnviz-reader")
     try:
         for tag, picture in pictures:
@@ -81,9 +86,9 @@ def _stacked(inputs: list[Tensor], like: Tensor | None) -> Tensor:
     return batch if like is None else batch.to(like.device, like.dtype)
 
 
-def _prepared(picture: Picture, preprocessing: Preprocessing | None) -> Tensor:
+def _prepared(picture: Picture, preprocessing: Preprocessing | None) -> Read:
     if isinstance(picture, Tensor):
-        return picture
+        return picture, None
     if preprocessing is None:
         raise TypeError(f"a picture is a {type(picture).__name__}; without a preprocessing only tensors are taken")
-    return read_input(picture, preprocessing) if isinstance(picture, str | Path) else preprocessing(picture)
+    return opened(picture, preprocessing)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from torch import Tensor
 from cnnviz.images.files import read_input, read_picture
 from cnnviz.images.geometry import Box
 from cnnviz.images.preprocessing import MODES, Preprocessing, in_mode
+
+At: TypeAlias = Literal["input", "original"]
+"""The size at which something is drawn: that of the input, or of the picture that the input was cut out of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,32 @@ class Original:
         elif not isinstance(path, str) or not isinstance(digest, str):
             raise ValueError("its original has neither pixels nor a path with a sha256")
         return cls((height, width), (left, top, right, bottom), path, digest, pixels)
+
+
+def check_at(at: str) -> None:
+    """Raises ValueError for a size that is none."""
+    if at not in ("input", "original"):
+        raise ValueError(f"there is no at={at!r}; use 'input', or 'original' for the picture at its own size")
+
+
+def original_pixels(originals: Sequence[Original | None] | None) -> dict[str, Tensor]:
+    """The pixels of originals that have no file, by the names under which a file of tensors holds them."""
+    kept = enumerate(originals or ())
+    return {f"original.{number}": each.pixels for number, each in kept if each is not None and each.pixels is not None}
+
+
+def read_originals(
+    described: Sequence[Mapping[str, Any] | None] | None, tensors: Mapping[str, Tensor]
+) -> tuple[Original | None, ...] | None:
+    """The originals that a file of tensors describes. Raises ValueError for what describes none."""
+    if described is None:
+        return None
+    if not isinstance(described, list) or not all(isinstance(each, dict | None) for each in described):
+        raise ValueError("its originals are no list of descriptions")
+    return tuple(
+        None if about is None else Original.from_described(about, tensors.get(f"original.{number}"))
+        for number, about in enumerate(described)
+    )
 
 
 def opened(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
+
+Canvas: TypeAlias = Literal["picture", "map", "figure"]
+"""What a renderer draws: over the picture of the input, or the map alone, pixel for pixel; or a figure of its own."""
 
 
 def code(value: Any, layer: Callable[[Any], str] = lambda module: f"<{type(module).__name__}>") -> str:
@@ -54,3 +57,10 @@ class ConfiguredMethod:
             return self
         settings.pop("layer", None)
         return replace(self, settings=(("layer", layer), *settings.items()))
+
+
+@dataclass(frozen=True, repr=False)
+class ConfiguredRenderer(ConfiguredMethod):
+    """A renderer with its settings."""
+
+    canvas: Canvas = "picture"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
 
 import pluggy
 
-from cnnviz.registry.configured import ConfiguredMethod
+from cnnviz.registry.configured import Canvas, ConfiguredMethod, ConfiguredRenderer
 from cnnviz.registry.setting_types import check_types
 
 if TYPE_CHECKING:
@@ -116,14 +116,14 @@ class Method(Generic[T]):
         registry.add(self)
 
 
-class RendererMethod(Method[ConfiguredMethod]):
+class RendererMethod(Method[ConfiguredRenderer]):
     """A renderer's function from settings, and the inputs it is for."""
 
-    def __init__(self, build: Callable[..., Renderer], ranks: Sequence[int], default_for: DefaultFor | None = None):
-        super().__init__(build)
+    def __init__(self, build: Callable[..., Renderer], ranks: Sequence[int], default: DefaultFor | None, on: Canvas):
+        super().__init__(build, lambda made: ConfiguredRenderer(made.name, made.function, made.settings, on))
         self.ranks = tuple(ranks)
         """The numbers of spatial dimensions that it draws."""
-        self.default_for = default_for
+        self.default_for = default
         """The values that it draws if no renderer is named."""
 
 
@@ -278,7 +278,7 @@ def renderer(build: Callable[..., Renderer], /) -> RendererMethod: ...
 
 @overload
 def renderer(
-    *, ranks: Sequence[int] = (2,), default_for: DefaultFor | None = None
+    *, ranks: Sequence[int] = (2,), default_for: DefaultFor | None = None, canvas: Canvas = "picture"
 ) -> Callable[[Callable[..., Renderer]], RendererMethod]: ...
 
 
@@ -288,17 +288,20 @@ def renderer(
     *,
     ranks: Sequence[int] = (2,),
     default_for: DefaultFor | None = None,
+    canvas: Canvas = "picture",
 ) -> Any:
     """Make a renderer of a function from settings to a callable that draws an explanation.
 
     That callable takes an :class:`~cnnviz.Explanation` and returns uint8 pictures (N, H, W, 3). ``ranks`` are the
     numbers of spatial dimensions it draws: a method that names this renderer for its values gets it for those inputs.
     ``default_for`` says which values of such inputs it draws if no renderer is named: "fine" ones, of the input's own
-    shape, "coarse" ones, of any other, or "all". A default that cnnviz ships comes before a plugin's.
+    shape, "coarse" ones, of any other, or "all". A default that cnnviz ships comes before a plugin's. ``canvas`` says
+    what happens at ``render(..., at="original")``: of a "picture" the rest of the original is shown as it is, of a
+    "map" as it is drawn where the map is zero; a "figure" has a layout of its own, and lies over no picture.
     """
 
     def make(build: Callable[..., Renderer]) -> RendererMethod:
-        return RendererMethod(build, ranks, default_for)
+        return RendererMethod(build, ranks, default_for, canvas)
 
     return make if build is None else make(build)
 

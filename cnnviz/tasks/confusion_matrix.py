@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from cnnviz.drawing.confusion_matrix import Place, draw_confusion_matrix
 from cnnviz.explanations.explain import explain
-from cnnviz.explanations.explanation import Explanation, joined
+from cnnviz.explanations.explanation import Explanation
+from cnnviz.explanations.joining import joined
 from cnnviz.formulas import terms
 from cnnviz.images.batches import Picture, in_batches
 from cnnviz.images.files import picture_suffix, write_pictures
@@ -204,14 +205,14 @@ class _Prediction:
 
 def _predictions(
     ask: Callable[..., Explanation],
-    batches: Iterable[tuple[Sequence[tuple[int, int]], Tensor]],
+    batches: Iterable[tuple[Sequence[tuple[int, int]], Tensor, Any]],
     tell: Callable[[int], None],
 ) -> dict[int, _Prediction]:
     """The prediction for each readable picture, by the picture's number; batches come with number and label."""
     guess = terms.prediction()
     formula = terms.noted(terms.noted(terms.image(), "guess", guess), "score", terms.toward(terms.score(), guess))
     predictions: dict[int, _Prediction] = {}
-    for tags, inputs in batches:
+    for tags, inputs, _ in batches:
         notes = ask(inputs, formula, target=[label for _, label in tags]).notes
         rows = zip(tags, notes["guess"].tolist(), notes["score"].tolist(), strict=True)
         predictions |= {number: _Prediction(label, predicted, score) for (number, label), predicted, score in rows}
@@ -221,14 +222,14 @@ def _predictions(
 
 def _means(
     ask: Callable[[Tensor, Sequence[int]], Explanation],
-    batches: Iterable[tuple[Sequence[int], Tensor]],
+    batches: Iterable[tuple[Sequence[int], Tensor, Any]],
     cell_of: Mapping[int, Place],
     tell: Callable[[int], None],
 ) -> dict[Place, Explanation]:
     """For each cell the mean explanation of its pictures; that of a single picture is kept with its notes."""
     means: dict[Place, Explanation] = {}
     members: Counter[Place] = Counter()
-    for numbers, inputs in batches:
+    for numbers, inputs, _ in batches:
         for number, explanation in zip(numbers, ask(inputs, numbers), strict=True):
             place, alone = cell_of[number], _in_main_memory(explanation)
             members[place] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from cnnviz.engine.forward import forward
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import as_network, check_model
 from cnnviz.explanations.inputs import called_with
+from cnnviz.explanations.read_inputs import read_inputs
+from cnnviz.images.originals import At, Original, check_at
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.detector_outputs import BoxesOf, proposals_of
@@ -25,7 +27,7 @@ class Detection:
     number: int
     """What ``target=box(number)`` means."""
     box: tuple[float, float, float, float]
-    """x1, y1, x2, y2 in pixels of the input."""
+    """x1, y1, x2, y2 in pixels of the input, or of its original."""
     label: int
     """The class by number."""
     name: str | None
@@ -41,8 +43,9 @@ def detect(
     *,
     boxes: BoxesOf | None = None,
     threshold: float | None = None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Any = None,
     categories: Sequence[str] | None = None,
+    at: At = "input",
 ) -> list[list[Detection]]:
     """What does a detector find? For each image its detections, as ``target=box(number)`` numbers them.
 
@@ -57,6 +60,7 @@ def detect(
         threshold: lower scores are left out. None: as torchvision's detectors are set, else 0.25. Raw proposals of one
             class that overlap by more than a half are one detection, by the highest score.
         preprocessing, categories: as for :func:`cnnviz.explain`.
+        at: "original" gives boxes in pixels of the pictures that the inputs were cut out of.
 
     Raises:
         TypeError, ValueError: as :func:`cnnviz.explain`, and for outputs in which no boxes are known.
@@ -66,7 +70,10 @@ def detect(
         model = model.module
     network = as_network(model)
     check_model(network)
-    inputs, _ = called_with(network, images, preprocessing=preprocessing)
+    check_at(at)
+    preprocessing = None if preprocessing is None else Preprocessing.of(preprocessing)
+    read, originals = read_inputs(network, images, preprocessing)
+    inputs, _ = called_with(network, read)
     output = forward(network, inputs)
     names = tuple(categories or ())
     with torch.no_grad():
@@ -75,7 +82,20 @@ def detect(
             scores, labels = image.confidence()
             rows = enumerate(image.found(threshold).tolist())
             found.append([_detection(n, image.boxes[row], labels[row], scores[row], names) for n, row in rows])
+        if at == "original" and 0 in originals:
+            size = (inputs[0].shape[2], inputs[0].shape[3])
+            pairs = zip(found, originals[0], strict=True)
+            return [[each if known is None else _moved(each, known, size) for each in row] for row, known in pairs]
         return found
+
+
+def _moved(detection: Detection, original: Original, size: tuple[int, int]) -> Detection:
+    """The detection in pixels of the original that an input of this (height, width) was cut out of."""
+    left, top, right, bottom = original.box
+    down, across = (bottom - top) / size[0], (right - left) / size[1]
+    x1, y1, x2, y2 = detection.box
+    box = left + x1 * across, top + y1 * down, left + x2 * across, top + y2 * down
+    return replace(detection, box=box)
 
 
 def _detection(number: int, box: Tensor, label: Tensor, score: Tensor, names: tuple[str, ...]) -> Detection:

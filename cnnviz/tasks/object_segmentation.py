@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cnnviz.explanations.evidence_maps import Sign, evidence, input_pictures
 from cnnviz.explanations.explanation import Explanation
+from cnnviz.explanations.on_original import OnOriginal, pasted
 from cnnviz.images.files import write_pictures
+from cnnviz.images.originals import At, check_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +39,37 @@ class Segmentation:
         """The segmentation of one input, still a batch (of one)."""
         return Segmentation(self.masks[item][None], self.boxes[item][None], self.explanation[item])
 
-    def save(self, path: str | Path) -> list[Path]:
+    def at_original(self) -> list[Segmentation]:
+        """For each input its segmentation on the whole picture that the input was cut out of.
+
+        Masks are (1, H, W) of the picture's own size, boxes are in its pixels. An input that was given as a tensor is
+        its own original.
+        """
+        originals = self.explanation.originals or (None,) * len(self)
+        placed = []
+        for item, original in enumerate(originals):
+            part = self[item]
+            if original is not None:
+                left, top, right, bottom = original.region
+                mask = resized_masks(part.masks, (bottom - top, right - left))[0].cpu().numpy()
+                whole = torch.from_numpy(pasted(np.zeros(original.size, np.bool_), mask, original))[None]
+                whole = whole.to(part.masks.device)
+                part = Segmentation(whole, boxes_around(whole), part.explanation)
+            placed.append(part)
+        return placed
+
+    def save(self, path: str | Path, at: At = "input") -> list[Path]:
         """Write the masks as gray .png pictures, 255 on the object and 0 elsewhere; of several, ``name-0.png`` and on.
 
-        Returns the files written. Raises ValueError for another suffix.
+        They have the size of the input, or of the picture that it was cut out of: ``at="original"``. Returns the files
+        written. Raises ValueError for another suffix.
         """
+        check_at(at)
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path} is no .png; masks are written so, for others would blur their edges")
-        return write_pictures(path, list(self.masks.cpu().numpy().astype(np.uint8) * 255))
+        masks = list(self.masks) if at == "input" else [part.masks[0] for part in self.at_original()]
+        return write_pictures(path, [mask.cpu().numpy().astype(np.uint8) * 255 for mask in masks])
 
 
 def segment(
@@ -90,8 +116,10 @@ def segment(
         )
     if iterations < 1:
         raise ValueError(f"iterations={iterations} cuts nothing; use 1 or more")
-    from torchvision.ops import masks_to_boxes
-
+    if isinstance(explanation, OnOriginal) and explanation.at_input is not None:  # an object is cut out once
+        found = segment(explanation.at_input, foreground, background, iterations, sign, seed)
+        masks = resized_masks(found.masks, explanation.inputs.shape[2:])
+        return Segmentation(masks, boxes_around(masks), explanation)
     maps = evidence(explanation, sign).cpu().numpy()
     pictures = (input_pictures(explanation) * 255).round().byte().movedim(1, -1).contiguous().cpu().numpy()
 
@@ -103,11 +131,23 @@ def segment(
 
     with ThreadPoolExecutor(1) as thread:  # OpenCV's random numbers belong to a thread; the caller's stay as they were
         masks = torch.from_numpy(np.stack(list(thread.map(cut, range(len(maps))))))
-    boxes = torch.zeros(len(masks), 4, dtype=torch.int64)
+    masks = masks.to(explanation.values.device)
+    return Segmentation(masks, boxes_around(masks), explanation)
+
+
+def boxes_around(masks: Tensor) -> Tensor:
+    """The boxes (N, 4) int64 of masks (N, H, W): left, top, right, bottom, just outside; zeros if empty."""
+    from torchvision.ops import masks_to_boxes
+
+    boxes = torch.zeros(len(masks), 4, dtype=torch.int64, device=masks.device)
     filled = masks.flatten(1).any(1)
-    boxes[filled] = masks_to_boxes(masks[filled]).long() + torch.tensor([0, 0, 1, 1])
-    device = explanation.values.device
-    return Segmentation(masks.to(device), boxes.to(device), explanation)
+    boxes[filled] = masks_to_boxes(masks[filled]).long() + boxes.new_tensor([0, 0, 1, 1])
+    return boxes
+
+
+def resized_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """Masks (N, h, w) at another size; each pixel has the value of the nearest."""
+    return F.interpolate(masks[:, None].to(torch.uint8), tuple(size), mode="nearest-exact")[:, 0].bool()
 
 
 def example_pixels(

@@ -420,11 +420,11 @@ def test_interrupted_work_keeps_what_is_finished(
 ) -> None:
     answer, calls = batch_explain.Explainer.__call__, []
 
-    def interrupted(self: batch_explain.Explainer, inputs: torch.Tensor) -> dict[str, Explanation]:
-        calls.append(inputs)
+    def interrupted(self: batch_explain.Explainer, *given: Any) -> dict[str, Explanation]:
+        calls.append(given)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return answer(self, inputs)
+        return answer(self, *given)
 
     monkeypatch.setattr(batch_explain.Explainer, "__call__", interrupted)
     told = fails(capsys, "explain", pictures, "--batch", "1", status=130)
@@ -452,9 +452,9 @@ def test_warnings_of_libraries_stay_silent_unless_asked_for(
 ) -> None:
     answer = batch_explain.Explainer.__call__
 
-    def warned(self: batch_explain.Explainer, inputs: torch.Tensor) -> dict[str, Explanation]:
+    def warned(self: batch_explain.Explainer, *given: Any) -> dict[str, Explanation]:
         warnings.warn("of interest to programmers", FutureWarning, stacklevel=1)
-        return answer(self, inputs)
+        return answer(self, *given)
 
     monkeypatch.setattr(batch_explain.Explainer, "__call__", warned)
     works(capsys, "explain", pictures / "circle.png")

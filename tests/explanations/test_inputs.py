@@ -102,7 +102,9 @@ def test_a_list_whose_meaning_the_model_does_not_tell_is_refused() -> None:
 
 
 def test_pictures_beside_tensors_in_a_list_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"the input is a str; .*"):
+    with pytest.raises(
+        TypeError, match="the input is a str, beside a Tensor; give a list of pictures or a list of tensors"
+    ):
         explain(AveragingNet(), [tiny_inputs()[0], "cat.png"], "gradient", target=0)
 
 

@@ -30,9 +30,9 @@ def pictures(tmp_path: Path) -> list[Path]:
 def test_batches_come_in_order_and_tell_what_cannot_be_read(pictures: list[Path]) -> None:
     missed: list[object] = []
     found = [*in_batches(enumerate(pictures), PREPARE, 4, lambda picture, error: missed.append(picture))]
-    assert [tags for tags, _ in found] == [[0, 1, 2, 4], [5, 6, 7, 8], [9]]
+    assert [tags for tags, _, _ in found] == [[0, 1, 2, 4], [5, 6, 7, 8], [9]]
     assert missed == [pictures[3]]
-    for tags, batch in found:
+    for tags, batch, _ in found:
         assert batch.shape == (len(tags), 3, 6, 5)
         greys = torch.tensor([20.0 * tag / 255 * 2 - 1 for tag in tags])
         torch.testing.assert_close(batch[:, 0, 0, 0], greys)
@@ -72,5 +72,5 @@ def test_open_pictures_are_read_one_after_the_other(tmp_path: Path) -> None:
     frames[0].save(tmp_path / "frames.gif", save_all=True, append_images=frames[1:])
     with Image.open(tmp_path / "frames.gif") as several:
         read = in_batches(enumerate(ImageSequence.Iterator(several)), PREPARE, 3)
-        found = torch.cat([batch[:, 0, 0, 0] for _, batch in read])
+        found = torch.cat([batch[:, 0, 0, 0] for _, batch, _ in read])
     torch.testing.assert_close(found, torch.tensor([60.0 * number / 255 * 2 - 1 for number in range(4)]))

@@ -36,7 +36,7 @@ FINE = 3  # a curve is drawn so many times larger, and reduced
 NEGATIVE = np.array((0.15, 0.45, 1.0))
 
 
-@renderer(ranks=(1, 2, 3))
+@renderer(ranks=(1, 2, 3), canvas="figure")
 def channels(columns: int | None = None, most: int | None = None, shared: bool = False) -> Renderer:
     """Every channel as a small picture under its number: images gray, volumes' maximum projections, signals' curves.
 

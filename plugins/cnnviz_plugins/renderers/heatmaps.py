@@ -35,7 +35,7 @@ from cnnviz.drawing import (
 BLENDS = ("heat", "alpha", "sum")
 
 
-@renderer
+@renderer(canvas="map")
 def heatmap(
     colormap: str = "turbo",
     normalize: str | float = "percentile",
@@ -97,7 +97,7 @@ def overlay(
     return draw
 
 
-@renderer
+@renderer(canvas="map")
 def diverging(
     colormap: str = "RdBu_r",
     fade: float = 0.6,

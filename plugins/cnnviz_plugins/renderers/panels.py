@@ -38,7 +38,7 @@ FADED = 0.4  # of a picture's contrast, so that both the picture and red on it c
 NARROWEST = 150  # pixels, so that a title has room
 
 
-@renderer
+@renderer(canvas="figure")
 def panels(
     contrast: float = 2.0,
     clip: float = 1.0,

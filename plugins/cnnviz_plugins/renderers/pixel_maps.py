@@ -11,7 +11,7 @@ from cnnviz.drawing import Floats, Scale, as_uint8, check_rank, magnitudes, resi
 STYLES = ("zero", "minmax", "std")
 
 
-@renderer(default_for="fine")
+@renderer(default_for="fine", canvas="map")
 def grayscale(normalize: str | float = "percentile", percentile: float = 99.0) -> Renderer:
     """How much each pixel matters: magnitudes summed over channels, from black at the lowest to white at the peak."""
     scale = Scale(normalize, percentile)
@@ -24,7 +24,7 @@ def grayscale(normalize: str | float = "percentile", percentile: float = 99.0) -
     return draw
 
 
-@renderer
+@renderer(canvas="map")
 def color(style: str = "zero", normalize: str | float = "percentile", percentile: float = 99.5) -> Renderer:
     """The values of red, green and blue as a picture.
 
@@ -51,13 +51,13 @@ def color(style: str = "zero", normalize: str | float = "percentile", percentile
     return draw
 
 
-@renderer
+@renderer(canvas="map")
 def positive(normalize: str | float = "percentile", percentile: float = 99.5) -> Renderer:
     """What speaks for the target, in the colours of the input's channels; zero is black."""
     return _one_sign("positive", 1, Scale(normalize, percentile))
 
 
-@renderer
+@renderer(canvas="map")
 def negative(normalize: str | float = "percentile", percentile: float = 99.5) -> Renderer:
     """What speaks against the target, in the colours of the input's channels; zero is black."""
     return _one_sign("negative", -1, Scale(normalize, percentile))

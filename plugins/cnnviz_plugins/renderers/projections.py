@@ -29,7 +29,7 @@ LABEL = 18
 LAYOUT = Layout(gap=8, column=SMALLEST, letters=13, line=LABEL, below=0)
 
 
-@renderer(ranks=(1, 2, 3))
+@renderer(ranks=(1, 2, 3), canvas="figure")
 def by_channel(
     columns: int | None = None, style: str = "zero", percentile: float = 99.5, contrast: float = 1.0
 ) -> Renderer:

@@ -37,7 +37,7 @@ LABEL = 160
 CURVE, CURVES = 400, 200  # pixels: how wide a signal is, and how high all its channels are
 
 
-@renderer(ranks=(1, 2, 3))
+@renderer(ranks=(1, 2, 3), canvas="figure")
 def confusion_matrix(
     colormap: str = "turbo", opacity: float = 0.7, normalize: str | float = "percentile", percentile: float = 99.5
 ) -> Renderer:

@@ -12,7 +12,7 @@ from cnnviz.drawing import as_uint8, check_rank, check_share, gray, mixed, pictu
 from cnnviz.explanations import Sign
 
 
-@renderer
+@renderer(canvas="map")
 def segmentation(
     foreground: float = 95.0,
     background: float = 30.0,

@@ -40,7 +40,7 @@ FAINT = 25  # of 256 colours are light gray instead of nearly white, which canno
 FAINT_GRAY = 0.8
 
 
-@renderer(ranks=(0, 1), default_for="all")
+@renderer(ranks=(0, 1), default_for="all", canvas="figure")
 def line(
     contrast: float = 1.0, clip: float = 1.0, colormap: str | None = None, marks: str | Sequence[float] | None = None
 ) -> Renderer:

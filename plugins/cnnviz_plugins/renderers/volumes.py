@@ -36,7 +36,7 @@ SMALLEST = 96  # pixels, so that a label has room
 AXES = ("depth", "height", "width")
 
 
-@renderer(ranks=(3,), default_for="all")
+@renderer(ranks=(3,), default_for="all", canvas="figure")
 def slices(
     count: int = 9,
     axis: int = 0,
@@ -74,7 +74,7 @@ def slices(
     return draw
 
 
-@renderer(ranks=(3,))
+@renderer(ranks=(3,), canvas="figure")
 def projection(
     colormap: str = "turbo",
     opacity: float = 0.7,
