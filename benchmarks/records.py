@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
-from cnnviz.images.files import write
+from cnnviz.images.writing import write
 
 HOME = Path(__file__).parent / "results"
 DOCS = Path(__file__).parent.parent / "docs"

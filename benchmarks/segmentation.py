@@ -27,7 +27,7 @@ from benchmarks.markdown import table
 from benchmarks.sanity.blind import blind_maps
 from cnnviz import Attribution, Explanation, demo
 from cnnviz.demo import drawing
-from cnnviz.images.files import encoded, write
+from cnnviz.images.writing import encoded, write
 
 BATCH = 25
 SEED = 7

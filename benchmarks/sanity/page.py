@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     picture.parent.mkdir(parents=True, exist_ok=True)
     if options.sheet:
         from benchmarks.sanity.sheet import sheet
-        from cnnviz.images.files import encoded, write
+        from cnnviz.images.writing import encoded, write
 
         write(picture, encoded(sheet(methods(records)), ".jpg"))
     (options.docs / "sanity.md").write_text(page(records, picture.is_file()))

@@ -70,7 +70,7 @@ def classic(
     from cnnviz.cli.outputs import destination
     from cnnviz.cli.prepared import picture_files, prepared, with_settings
     from cnnviz.explanations.joining import joined
-    from cnnviz.images.files import encoded, picture_suffix, write
+    from cnnviz.images.writing import encoded, picture_suffix, write
 
     words = with_settings(pictures, layer=layer)
     methods = named_methods(dict.fromkeys(kind.method for kind in KINDS.values()), words)

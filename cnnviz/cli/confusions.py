@@ -46,7 +46,7 @@ def confusions(
     from cnnviz.cli.outputs import check_folder, open_in_viewer
     from cnnviz.cli.prepared import offered_renderers, prepared, with_settings
     from cnnviz.cli.progress import progress
-    from cnnviz.images.files import encoded, picture_suffix, write
+    from cnnviz.images.writing import encoded, picture_suffix, write
     from cnnviz.tasks.confusion_matrix import confusion_matrix
     from cnnviz.tasks.labels import labelled_pictures
 

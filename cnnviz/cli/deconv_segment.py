@@ -40,7 +40,7 @@ def deconv_segment(
     from cnnviz.cli.pixel_classes import file_content, pixel_classes
     from cnnviz.cli.prepared import loaded, picture_files
     from cnnviz.cli.progress import progress
-    from cnnviz.images.files import write
+    from cnnviz.images.writing import write
 
     files = picture_files(pictures)
     place = destination(options["output"], files.paths, [NAME], options["show"])

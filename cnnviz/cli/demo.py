@@ -23,7 +23,7 @@ def demo(
 ) -> None:
     """Explain bundled pictures with bundled networks, offline, and write pictures and a report."""
     from cnnviz.cli.demo_figures import methods, overlays, shortcut, wrong_tag
-    from cnnviz.images.files import write
+    from cnnviz.images.writing import write
 
     figures = [methods(output), shortcut(output), wrong_tag(output)]
     write(output / "index.html", page("What a network looked at", INTRODUCTION, figures, overlays(output)).encode())

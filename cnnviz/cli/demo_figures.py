@@ -15,7 +15,7 @@ from cnnviz.demo.drawing import Drawn, draw
 from cnnviz.drawing.comparison import grid
 from cnnviz.explanations.evaluate import evaluate
 from cnnviz.explanations.explain import explain
-from cnnviz.images.files import encoded, write
+from cnnviz.images.writing import encoded, write
 from cnnviz.models.loading import load_model
 
 METHODS = ("grad_cam", "layer_cam", "guided_backprop", "guided_grad_cam", "integrated_gradients", "smoothgrad")

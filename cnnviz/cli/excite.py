@@ -39,7 +39,7 @@ def excite(
     from cnnviz.cli.outputs import destination, open_in_viewer
     from cnnviz.cli.prepared import offered_renderers, picture_files, prepared
     from cnnviz.cli.progress import progress
-    from cnnviz.images.files import encoded, picture_suffix, write
+    from cnnviz.images.writing import encoded, picture_suffix, write
     from cnnviz.tasks.activation_crops import patch_sheet
     from cnnviz.tasks.top_activations import top_activations
 

@@ -180,7 +180,7 @@ def _several(what: str, path: Path, read: Read) -> Tensor:
     """A file, or all files of a folder, (K, C, *spatial)."""
     import torch
 
-    from cnnviz.images.files import find_pictures
+    from cnnviz.images.finding import find_pictures
 
     files = find_pictures(path)
     inputs = list(map(read, files))

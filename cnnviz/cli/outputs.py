@@ -17,8 +17,8 @@ from cnnviz.drawing.montage import Pixels
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.joining import joined
 from cnnviz.explanations.on_original import FigureError
-from cnnviz.images.files import PICTURES, encoded, write
 from cnnviz.images.originals import At
+from cnnviz.images.writing import PICTURES, encoded, write
 from cnnviz.registry.protocols import Renderer
 from cnnviz.registry.registry import renderers
 

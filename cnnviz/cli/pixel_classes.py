@@ -19,7 +19,7 @@ from cnnviz.drawing import class_overlay
 from cnnviz.drawing.input_images import draw_inputs
 from cnnviz.drawing.montage import Cell, sheet
 from cnnviz.engine.forward import forward
-from cnnviz.images.files import encoded
+from cnnviz.images.writing import encoded
 from cnnviz.models.loading import LoadedModel
 from cnnviz.models.segmentation_net import SegmentationNet
 

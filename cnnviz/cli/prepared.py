@@ -20,7 +20,8 @@ from cnnviz.cli.options import DTYPES
 from cnnviz.cli.outputs import RequestedRenderer
 from cnnviz.cli.targets import read_target
 from cnnviz.formulas.attribution import ConfiguredAttribution
-from cnnviz.images.files import find_pictures, read_input
+from cnnviz.images.finding import find_pictures
+from cnnviz.images.reading import read_input
 from cnnviz.models.loading import LoadedModel, load_model
 from cnnviz.registry.registry import Method, PluginError, RendererMethod, renderers
 

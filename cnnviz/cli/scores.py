@@ -19,7 +19,7 @@ from rich.text import Text
 
 from cnnviz.cli.errors import printable
 from cnnviz.cli.outputs import check_folder
-from cnnviz.images.files import write
+from cnnviz.images.writing import write
 
 KINDS = (".csv", ".md", ".json")
 ERROR = "_error"  # the standard error of the mean whose name it ends

@@ -16,7 +16,7 @@ from cnnviz.cli.progress import progress
 from cnnviz.drawing.input_images import draw_inputs
 from cnnviz.drawing.montage import Cell, sheet
 from cnnviz.feature_visualization.result import Synthesized
-from cnnviz.images.files import encoded, write
+from cnnviz.images.writing import encoded, write
 
 
 @dataclass(frozen=True)

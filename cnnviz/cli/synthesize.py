@@ -57,7 +57,7 @@ def synthesize(
     from cnnviz.cli.synthesis_jobs import Job, run_jobs
     from cnnviz.cli.targets import read_target
     from cnnviz.feature_visualization.synthesize import synthesize as make_input
-    from cnnviz.images.files import read_input
+    from cnnviz.images.reading import read_input
 
     words = [word for word in synthesis if not word.startswith("-")]
     name = next((word for word in words if word in syntheses), (words or [""])[0])
@@ -113,7 +113,7 @@ def invert(
     from cnnviz.cli.prepared import prepared
     from cnnviz.cli.synthesis_jobs import Job, run_jobs
     from cnnviz.feature_visualization.synthesize import synthesize as make_input
-    from cnnviz.images.files import find_pictures
+    from cnnviz.images.finding import find_pictures
     from cnnviz.tasks.layer_selection import evenly_spaced_layers
 
     command = prepared(context, pictures, [syntheses[INVERSION]], options)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from cnnviz.explanations.explain import explain
-from cnnviz.images.files import encoded, picture_suffix, write
 from cnnviz.images.preprocessing import IMAGENET
+from cnnviz.images.writing import encoded, picture_suffix, write
 from cnnviz.models.loading import LoadedModel, load_model
 from cnnviz.registry.protocols import Attribution
 from cnnviz.registry.registry import attributions, renderers

@@ -19,9 +19,10 @@ from cnnviz.explanations.saved_explanations import (
     read_description,
     saved_options,
 )
-from cnnviz.images.files import check_file, encoded, one_line, packed, write_result
 from cnnviz.images.originals import At, Original, check_at, original_pixels, read_originals
 from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.images.reading import check_file, one_line
+from cnnviz.images.writing import encoded, packed, write_result
 from cnnviz.registry.configured import name_of
 from cnnviz.registry.default_renderer import default_renderer
 from cnnviz.registry.registry import renderers

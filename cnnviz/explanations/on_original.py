@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from cnnviz.explanations.explanation import Explanation, drawn_by
+from cnnviz.images.modes import in_mode
 from cnnviz.images.originals import Original
-from cnnviz.images.preprocessing import MODES, in_mode
+from cnnviz.images.preprocessing import MODES
 from cnnviz.images.resampling import resize
 from cnnviz.registry.configured import name_of
 

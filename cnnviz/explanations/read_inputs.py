@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from cnnviz.explanations.inputs import InputKey
-from cnnviz.images.files import find_pictures
+from cnnviz.images.finding import find_pictures
 from cnnviz.images.originals import Original, opened
 from cnnviz.images.preprocessing import Preprocessing
 

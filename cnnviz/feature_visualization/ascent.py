@@ -21,8 +21,8 @@ from cnnviz.feature_visualization.parameterizations import Canvas
 from cnnviz.feature_visualization.transformation_robustness import Transformation
 from cnnviz.images.batches import Picture
 from cnnviz.images.bounds import Bounds
-from cnnviz.images.files import read_input
 from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.images.reading import read_input
 from cnnviz.run.objectives import Objective
 from cnnviz.run.run import Run
 from cnnviz.run.targets import class_index

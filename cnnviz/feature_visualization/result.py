@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnnviz.drawing.input_images import draw_inputs
-from cnnviz.images.files import encoded, packed, write_result
 from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.images.writing import encoded, packed, write_result
 
 
 @dataclass(frozen=True, eq=False)

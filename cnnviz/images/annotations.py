@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cnnviz.images.files import SUFFIXES, open_array, read_picture
 from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.images.reading import SUFFIXES, open_array, read_picture
 
 BOX, SPAN = ("file", "x0", "y0", "x1", "y1"), ("file", "start", "stop")
 Region = tuple[tuple[int, int], ...]

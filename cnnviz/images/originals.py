@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from cnnviz.images.files import read_input, read_picture
 from cnnviz.images.geometry import Box
-from cnnviz.images.preprocessing import MODES, Preprocessing, in_mode
+from cnnviz.images.modes import in_mode
+from cnnviz.images.preprocessing import MODES, Preprocessing
+from cnnviz.images.reading import read_input, read_picture
 
 At: TypeAlias = Literal["input", "original"]
 """The size at which something is drawn: that of the input, or of the picture that the input was cut out of."""
@@ -119,7 +120,7 @@ def opened(
     """A picture as the network takes it, (C, *spatial), and its original; None for an array in .npy, which is its own.
 
     Pictures are files, PIL images, which are turned upright as their EXIF says, or uint8 arrays (H, W), (H, W, 3) or
-    (H, W, 4). Raises what :func:`cnnviz.images.files.read_input` raises.
+    (H, W, 4). Raises what :func:`cnnviz.images.reading.read_input` raises.
     """
     if isinstance(picture, str | Path):
         path = Path(picture)

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnnviz.images.geometry import FITS, Box, Fit, Size, crop_start, resized_size, shown_box
+from cnnviz.images.modes import in_mode
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for pictures of so many channels
 INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -250,27 +251,6 @@ class Preprocessing:
         per_channel = (1, -1) + (1,) * (inputs.ndim - 2)
         mean, std = (inputs.new_tensor(values).reshape(per_channel) for values in (self.mean, self.std))
         return (inputs * std + mean).clamp(0, 1)
-
-
-def in_mode(picture: Image.Image, mode: str) -> Image.Image:
-    """The picture as "L", "RGB" or "RGBA": transparency over white unless kept, 16 bits scaled to 8."""
-    if picture.mode.startswith("I;16"):
-        import numpy as np
-
-        values = np.asarray(picture).astype(np.float64) / 257  # Pillow's own conversion would cut off at 255
-        picture = Image.fromarray(values.round().astype(np.uint8))
-    if picture.mode in ("I", "F"):
-        raise ValueError(
-            f"a picture of 32-bit numbers (mode {picture.mode}) does not say which value is white; "
-            "save it with 8 or 16 bits, or as .npy"
-        )
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        if mode != "RGBA":
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    if picture.mode == "LAB":
-        raise ValueError("a picture in LAB colours cannot be read; save it in RGB")
-    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _numbers(name: str, values: Any) -> tuple[float, ...]:

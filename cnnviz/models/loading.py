@@ -18,8 +18,8 @@ from typing import Any
 from torch import nn
 
 from cnnviz.engine.black_box import black_box
-from cnnviz.images.files import one_line
 from cnnviz.images.preprocessing import IMAGENET, Preprocessing
+from cnnviz.images.reading import one_line
 from cnnviz.models.weights import fill, load_weights, read_module, read_weights
 
 BUNDLED = "cnnviz.demo"

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cnnviz.images.files import one_line
+from cnnviz.images.reading import one_line
 
 Kind = Literal["safetensors", "checkpoint", "TorchScript", "exported program"]
 

@@ -288,7 +288,7 @@ def _embedding(output: Any, items: int) -> Tensor:
 
 
 def _picture(picture: Any, plain: PlainPass) -> Tensor:
-    from cnnviz.images.files import read_input
+    from cnnviz.images.reading import read_input
 
     if plain.preprocessing is None:
         raise TypeError(

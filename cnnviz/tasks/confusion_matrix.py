@@ -25,8 +25,8 @@ from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.joining import joined
 from cnnviz.formulas import terms
 from cnnviz.images.batches import Picture, in_batches
-from cnnviz.images.files import picture_suffix, write_pictures
 from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.images.writing import picture_suffix, write_pictures
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Attribution, Renderer
 

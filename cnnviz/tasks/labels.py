@@ -9,7 +9,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnnviz.images.files import find_pictures
+from cnnviz.images.finding import find_pictures
 from cnnviz.run.targets import class_index
 
 FILE, LABEL = ("file", "filename", "path", "picture"), ("label", "class", "class_index", "class_name")

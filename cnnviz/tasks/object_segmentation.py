@@ -17,8 +17,8 @@ from torch import Tensor
 from cnnviz.explanations.evidence_maps import Sign, evidence, input_pictures
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.on_original import OnOriginal, pasted
-from cnnviz.images.files import write_pictures
 from cnnviz.images.originals import At, check_at
+from cnnviz.images.writing import write_pictures
 
 
 @dataclass(frozen=True, eq=False)

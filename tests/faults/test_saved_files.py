@@ -24,7 +24,8 @@ from torch import Tensor
 
 from cnnviz import Explanation, Preprocessing, evaluate, explain, load_model
 from cnnviz.images.annotations import MaskFolder
-from cnnviz.images.files import read_input, write
+from cnnviz.images.reading import read_input
+from cnnviz.images.writing import write
 
 TENSORS = ("values", "inputs", "score", "target", "probability", "note.completeness_gap")
 

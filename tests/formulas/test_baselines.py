@@ -21,8 +21,8 @@ from cnnviz.cli.method_options import converted
 from cnnviz.engine import device_policy
 from cnnviz.engine.device_policy import CPU
 from cnnviz.formulas import backgrounds, between
-from cnnviz.images.files import read_input
 from cnnviz.images.preprocessing import IMAGENET
+from cnnviz.images.reading import read_input
 
 TARGET = [2, 0]
 EVERY = ("deeplift_shap", "gradient_shap", "expected_gradients")

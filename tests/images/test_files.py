@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cnnviz.images.files import find_pictures, read_input, read_picture
+from cnnviz.images.finding import find_pictures
 from cnnviz.images.preprocessing import IMAGENET, Preprocessing
+from cnnviz.images.reading import read_input, read_picture
 
 PLAIN = Preprocessing((0.0,) * 3, (1.0,) * 3)
 GREY = Preprocessing((0.0,), (1.0,))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cnnviz.images.preprocessing import IMAGENET, Preprocessing, in_mode
+from cnnviz.images.modes import in_mode
+from cnnviz.images.preprocessing import IMAGENET, Preprocessing
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cnnviz.images.files import read_input
 from cnnviz.images.preprocessing import IMAGENET, Preprocessing
+from cnnviz.images.reading import read_input
 from cnnviz.models.loading import LoadedModel, load_model
 
 ASSETS = Path(os.environ.get("CNNVIZ_ASSETS", Path(__file__).parents[3] / "shared" / "assets"))
@@ -328,6 +328,8 @@ def test_the_bundled_networks_are_models_too() -> None:
 
 
 def test_importing_the_loader_imports_no_zoo() -> None:
-    code = "import sys, cnnviz.models.loading, cnnviz.images.files; print(*{'torchvision', 'timm'} & set(sys.modules))"
+    code = (
+        "import sys, cnnviz.models.loading, cnnviz.images.reading; print(*{'torchvision', 'timm'} & set(sys.modules))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "\n"
