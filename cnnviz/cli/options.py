@@ -115,6 +115,10 @@ class ModelOptions:
     mean: Annotated[str | None, model_option("For each channel, on values in 0..1: 0.5,0.5,0.5.")] = None
     std: Annotated[str | None, model_option("For each channel: 0.2,0.2,0.2.")] = None
     size: Annotated[str | None, model_option("Of the network's input: 224, or 224x320 (height x width).")] = None
+    preprocess: Annotated[
+        Literal["crop", "whole"],
+        model_option("whole: pictures are not cropped, for networks that take inputs of any size."),
+    ] = "crop"
     categories: Annotated[str | None, model_option("A text file with a class name in each line.")] = None
     device: Annotated[str, work_option("cpu, cuda, or auto: cuda where there is one.")] = "auto"
     dtype: Annotated[str, work_option(", ".join(DTYPES) + ".")] = "float32"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,8 @@ def loaded(options: Mapping[str, Any]) -> LoadedModel:
         size=value_parsing.size(options["size"]),
         categories=options["categories"],
     )
+    if options["preprocess"] == "whole":
+        model = replace(model, preprocessing=model.preprocessing.whole())
     if options["dtype"] not in DTYPES:
         raise ValueError(f"there is no --dtype {options['dtype']}; there are {', '.join(DTYPES)}")
     model.module.to(_device(options["device"]), getattr(torch, options["dtype"]))

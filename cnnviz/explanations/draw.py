@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from cnnviz.explanations.explain import explain
+from cnnviz.explanations.on_original import FigureError
+from cnnviz.images.originals import At
 from cnnviz.images.preprocessing import IMAGENET
 from cnnviz.images.writing import encoded, picture_suffix, write
 from cnnviz.models.loading import LoadedModel, load_model
@@ -30,6 +33,7 @@ def draw(
     model: str | LoadedModel | nn.Module = "resnet50",
     target: Target = None,
     renderer: str | Renderer | None = None,
+    at: At | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> Image.Image:
@@ -47,14 +51,17 @@ def draw(
             network in eval mode, whose pictures are prepared as ImageNet's.
         target: a class by number or name; None is the predicted one.
         renderer: how it is drawn; None is what suits the method.
+        at: "original" draws over the whole picture at its own size, "input" over what the network saw of it. None is
+            "original", except for renderers that draw a figure.
         seed: of all randomness.
         settings: of the method and of the renderer, each taking those it knows.
 
     Returns:
-        The picture at the size that the network saw, RGB.
+        The picture, RGB.
 
     Raises:
-        TypeError for a setting that neither has; ValueError for a path that is no picture's; and what
+        TypeError for a setting that neither has; ValueError for a path that is no picture's, or that is the picture
+        itself, which would be replaced; and what
         :func:`cnnviz.explain` and :func:`cnnviz.load_model` raise. Then nothing is written.
     """
     from PIL import Image
@@ -62,6 +69,8 @@ def draw(
     suffix = None if path is None else picture_suffix(path)
     if path is not None and not Path(path).parent.is_dir():
         raise FileNotFoundError(f"the folder {Path(path).parent} does not exist; make it first")
+    if path is not None and isinstance(picture, str | Path) and Path(path).exists() and os.path.samefile(path, picture):
+        raise ValueError(f"{path} is the picture to explain, and would be replaced; choose another name")
     known = attributions[method].settings if isinstance(method, str) else {}
     explained = {name: value for name, value in settings.items() if name in known}
     loaded = _loaded(model) if isinstance(model, str) else model
@@ -70,10 +79,15 @@ def draw(
     name = renderer or answer.usual_renderer
     drawn = renderers[name].settings if isinstance(name, str) else {}
     rest = {name: value for name, value in settings.items() if name in drawn or name not in known}
-    pictures = answer.render(name, **rest)
+    try:
+        drawn_picture = answer.render(name, at or "original", **rest)[0]
+    except FigureError:
+        if at is not None:
+            raise
+        drawn_picture = answer.render(name, **rest)[0]
     if path is not None and suffix is not None:
-        write(Path(path), encoded(pictures[0], suffix))
-    return Image.fromarray(pictures[0])
+        write(Path(path), encoded(drawn_picture, suffix))
+    return Image.fromarray(drawn_picture)
 
 
 @lru_cache(maxsize=2)

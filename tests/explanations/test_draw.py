@@ -59,8 +59,16 @@ def test_a_network_of_ones_own_sees_pictures_as_those_of_imagenet_do(star: Path)
     network = demo.network("demo")
     found = cnnviz.draw(star, model=network)
     expected = explain(network, star, preprocessing=IMAGENET)
-    np.testing.assert_array_equal(np.asarray(found), expected.render()[0])
-    assert found.size == (224, 224)
+    np.testing.assert_array_equal(np.asarray(found), expected.render(at="original")[0])
+    assert found.size == (96, 96)
+    seen = cnnviz.draw(star, model=network, at="input")
+    np.testing.assert_array_equal(np.asarray(seen), expected.render()[0])
+
+
+def test_a_figure_has_its_own_size_unless_the_original_is_asked_for(star: Path) -> None:
+    assert cnnviz.draw(star, model="demo", renderer="panels").size > (96, 96)
+    with pytest.raises(ValueError, match="panels draws a figure of its own"):
+        cnnviz.draw(star, model="demo", renderer="panels", at="original")
 
 
 def test_a_network_is_loaded_once(star: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +88,7 @@ def test_a_network_is_loaded_once(star: Path, monkeypatch: pytest.MonkeyPatch) -
         ({"path": "out.gif"}, ValueError, "out.gif has no suffix of a picture; use .png"),
         ({"path": "no/out.png"}, FileNotFoundError, "the folder no does not exist; make it first"),
         ({"method": "gard_cam"}, LookupError, "there is no attribution 'gard_cam'; did you mean 'grad_cam'?"),
+        ({"path": "star.png"}, ValueError, "star.png is the picture to explain, and would be replaced; choose another"),
         ({"renderer": "overlai"}, LookupError, "there is no renderer 'overlai'; did you mean 'overlay'?"),
         ({"target": "stra"}, LookupError, "there is no class 'stra'; did you mean 'star'"),
         ({"picture": "none.png"}, FileNotFoundError, "no file 'none.png'"),
