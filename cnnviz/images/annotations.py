@@ -123,7 +123,8 @@ def read_mask(
         return torch.from_numpy(annotations.mask(path, tuple(size)))
     picture = read_picture(path)
     mask = annotations.mask(path, (picture.height, picture.width))
-    seen = replace(preprocessing, mean=(0.0,), std=(1.0,), interpolation="nearest").picture(Image.fromarray(mask))
+    of_masks = replace(preprocessing, mean=(0.0,), std=(1.0,), fill=None, interpolation="nearest")
+    seen = of_masks.picture(Image.fromarray(mask))
     return torch.from_numpy(np.asarray(seen) > 0)
 
 

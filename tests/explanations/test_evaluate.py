@@ -516,6 +516,8 @@ def test_a_mask_is_resized_and_cropped_as_its_picture(folder: Path) -> None:
     assert found.shape == (18, 24)
     assert torch.equal(found, picture[0] > 0)
     assert 0 < int(found.sum()) == (picture[0] > 0).sum()
+    filled = replace(seen, fit="contain", fill=(1.0, 1.0, 1.0))  # what is filled up is no evidence
+    assert not read_mask(read_annotations(folder / "masks"), folder / "a.png", filled, (18, 24))[0].any()
 
 
 def test_boxes_are_in_the_pictures_own_pixels(folder: Path) -> None:
