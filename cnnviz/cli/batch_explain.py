@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import errno
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,20 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.cli.errors import print_failure, print_line, reason
-from cnnviz.cli.outputs import Destination, RequestedRenderer, file_names, open_in_viewer, write_together
+from cnnviz.cli.failures import Failures, Unreadable
+from cnnviz.cli.outputs import STDOUT, Destination, RequestedRenderer, open_in_viewer, write_together
+from cnnviz.cli.picture_files import PictureFiles
+from cnnviz.cli.places import file_names, settle
 from cnnviz.cli.progress import progress
 from cnnviz.engine.deferred import uploaded
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.prepare import Prepared, prepare
 from cnnviz.formulas.attribution import ConfiguredAttribution
-from cnnviz.images.batches import Picture, in_batches
+from cnnviz.images.batches import in_batches
 from cnnviz.images.originals import Original
+from cnnviz.images.writing import encoded, source_of, write
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.resolve_target import top as top_classes
 from cnnviz.run.targets import Target
 
 Originals: TypeAlias = tuple[Original | None, ...] | None
-BatchHook = Callable[[Sequence[Path], Mapping[str, Explanation], RequestedRenderer], None]
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk says: all other pictures would fail as well
 
 
 @dataclass(frozen=True)
@@ -86,22 +91,18 @@ def like_weights(inputs: Tensor, model: nn.Module) -> Tensor:
     return inputs if weight is None else uploaded(inputs.to(weight.dtype), weight.device)
 
 
-class Unreadable:
-    """Prints why pictures cannot be read, and counts them; or raises the error, as for a command's only picture."""
+@dataclass(frozen=True)
+class Beside:
+    """What a command writes beside the answers."""
 
-    def __init__(self, raising: bool) -> None:
-        self.count = 0
-        self._raising = raising
-
-    def __call__(self, picture: Picture, error: Exception) -> None:
-        if self._raising:
-            raise error
-        print_failure(reason(error))
-        self.count += 1
+    places: Mapping[tuple[Path, str], Path]
+    """The file for each picture and method."""
+    make: Callable[[Path, Mapping[str, Explanation], RequestedRenderer, Collection[Path]], None]
+    """Is handed a picture, its explanations by name, and the files that are there and stay."""
 
 
 def batches(
-    pictures: Sequence[Path], model: LoadedModel, size: int, unreadable: Unreadable
+    pictures: Sequence[Path], model: LoadedModel, size: int, unreadable: Failures | Unreadable
 ) -> Iterator[tuple[list[Path], Tensor, tuple[Original | None, ...]]]:
     """Inputs (N, C, *spatial) of one size, N at most ``size``, with their files, and with their originals."""
     return in_batches(((path, path) for path in pictures), model.preprocessing, size, unreadable)
@@ -109,67 +110,117 @@ def batches(
 
 def explain_files(
     explainer: Explainer,
-    pictures: Sequence[Path],
+    files: PictureFiles,
     renderer: RequestedRenderer,
-    destination: Destination,
+    place: Destination,
     options: Mapping[str, Any],
-    on_batch: BatchHook | None = None,
+    reads: Sequence[Path] = (),
+    beside: Beside | None = None,
 ) -> int:
-    """Explain them all, write the files, print a line for each. Returns how many pictures failed; raises if all did.
+    """Explain them all, write the files, print a line for each. Returns how many pictures failed.
 
-    ``on_batch`` is handed the pictures of each batch and their explanations, before these are written.
+    ``reads`` are files that the command reads beside the pictures. What is written ``beside`` the answers is made
+    from each picture's explanations. Raises the error of a single picture, and one that all of the first have.
     """
-    names = file_names(destination.path, pictures, explainer.names) if destination.folder else {}
+    names = file_names(place.path, files.paths, explainer.names, files.below) if place.folder else {}
+    answers = {**names, **(beside.places if beside is not None else {})}
+    writes = [*answers.values(), *([] if place.folder or place.path == STDOUT else [place.path])]
+    sources = {path: picture for (picture, _), path in answers.items()}
+    there = settle(writes, [*files.paths, *reads], options, sources)
+    wanted = _without(files.paths, answers, there) if answers else files.paths
+    wanted = [] if place.path in there else wanted
+    if len(wanted) < len(files.paths) and not options["quiet"]:
+        print_line(f"{len(files.paths) - len(wanted)} of {len(files.paths)} pictures have their answers already")
     together: dict[str, list[Explanation]] = {name: [] for name in explainer.names}
     written: list[Path] = []
-    unreadable = Unreadable(raising=len(pictures) == 1)
+    done = 0
+    failures = Failures(len(wanted))
 
     def report(path: Path, explanation: Explanation) -> None:
-        written.append(path)
-        if not options["quiet"]:
-            print_line(f"{path}: {', '.join(explanation.titles())}")
+        if place.path != STDOUT:
+            written.append(path)
+            if not options["quiet"]:
+                print_line(f"{path}: {', '.join(explanation.titles())}")
 
-    def process(paths: Sequence[Path], inputs: Tensor, originals: tuple[Original | None, ...]) -> None:
-        explanations = explainer(inputs, originals)
-        renderer.check(explanations.values())
-        if on_batch is not None:
-            on_batch(paths, explanations, renderer)
-        if not destination.folder:
-            for name, explanation in explanations.items():
+    def keep(picture: Path, explanations: Mapping[str, Explanation]) -> None:
+        if beside is not None:
+            beside.make(picture, explanations, renderer, there)
+        for name, explanation in explanations.items():
+            if not place.folder:
                 together[name].append(explanation)
-            return
-        destination.path.mkdir(parents=True, exist_ok=True)
-        for item, picture in enumerate(paths):
-            for name, explanation in explanations.items():
-                renderer.save(explanation[item], names[picture, name], options["at"])
-                report(names[picture, name], explanation[item])
+            elif names[picture, name] not in there:
+                path, drawn = names[picture, name], renderer.pictures(explanation, options.get("at"))[0]
+                content = encoded(drawn, path.suffix, source_of(picture))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write(path, content)
+                report(path, explanation)
 
-    def failures(
-        paths: Sequence[Path], inputs: Tensor, originals: tuple[Original | None, ...]
-    ) -> list[tuple[Path, Exception]]:
-        """What fails for which picture; those of a batch that fails are explained one by one."""
+    with progress("explaining", options["quiet"] or len(wanted) == 1, len(wanted)) as step:
         try:
-            process(paths, inputs, originals)
-        except Exception as error:
-            if len(paths) == 1 or not destination.folder:
-                return [(path, error) for path in paths]
-            parts = [slice(item, item + 1) for item in range(len(paths))]
-            return [fault for one in parts for fault in failures(paths[one], inputs[one], originals[one])]
-        return []
-
-    explained = failed = 0
-    with progress("explaining", options["quiet"] or len(pictures) == 1, len(pictures)) as step:
-        for paths, inputs, originals in batches(pictures, explainer.model, options["batch"], unreadable):
-            faults = failures(paths, inputs, originals)
-            if faults and not (destination.folder and written):
-                raise faults[0][1]  # it would fail for all of them
-            for path, error in faults:
-                print_failure(f"{path}: {reason(error)}")
-            failed += len(faults)
-            explained += len(paths)
-            step(explained + unreadable.count, len(pictures))
-    if any(together.values()):
-        report(destination.path, write_together(destination.path, together, renderer, options["at"]))
+            for paths, inputs, originals in batches(wanted, explainer.model, options["batch"], failures):
+                for picture, answer in _answers(explainer, renderer, paths, inputs, originals):
+                    error = answer if isinstance(answer, Exception) else _error_of(keep, picture, answer)
+                    if error is None:
+                        done += 1
+                        failures.settled()
+                    elif isinstance(error, OSError) and error.errno in FULL:
+                        raise error
+                    else:
+                        failures(picture, error)
+                    step(done + failures.count, len(wanted))
+            failures.settled()
+            if any(together.values()):
+                report(place.path, write_together(place, together, renderer, options.get("at")))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_progress(done, len(wanted), place)) from None
+        except OSError as error:
+            if error.errno not in FULL or not done or not place.folder:
+                raise
+            print_failure(f"{reason(error)}; {_progress(done, len(wanted), place)}")
+            failures.count += len(wanted) - done - failures.count
     if options["show"]:
         open_in_viewer(written)
-    return failed + unreadable.count
+    return failures.count
+
+
+def _without(pictures: Sequence[Path], answers: Mapping[tuple[Path, str], Path], there: Collection[Path]) -> list[Path]:
+    """The pictures of which not all answers are there."""
+    missing = {picture for (picture, _), path in answers.items() if path not in there}
+    return [picture for picture in pictures if picture in missing]
+
+
+def _answers(
+    explainer: Explainer,
+    renderer: RequestedRenderer,
+    paths: Sequence[Path],
+    inputs: Tensor,
+    originals: tuple[Original | None, ...],
+) -> Iterator[tuple[Path, dict[str, Explanation] | Exception]]:
+    """Each picture's explanations by name, or why there are none; those of a batch that fails are asked one by one."""
+    try:
+        explanations = explainer(inputs, originals)
+    except Exception as error:
+        if len(paths) == 1:
+            yield paths[0], error
+            return
+        for item in range(len(paths)):
+            one = slice(item, item + 1)
+            yield from _answers(explainer, renderer, paths[one], inputs[one], originals[one])
+        return
+    renderer.check(explanations.values())
+    for item, path in enumerate(paths):
+        yield path, {name: explanation[item] for name, explanation in explanations.items()}
+
+
+def _error_of(keep: Callable[..., None], picture: Path, answer: Mapping[str, Explanation]) -> Exception | None:
+    try:
+        keep(picture, answer)
+    except Exception as error:
+        return error
+    return None
+
+
+def _progress(done: int, wanted: int, place: Destination) -> str:
+    if not place.folder or not done:
+        return "nothing was written"
+    return f"{done} of {wanted} pictures are answered, and --skip-existing goes on with the others"

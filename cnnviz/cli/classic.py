@@ -10,7 +10,7 @@ of its ReLU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +22,7 @@ from cnnviz.cli.options import EXPLAIN, FileOptions, Layer, Pictures, PlaceOptio
 from cnnviz.registry.registry import renderers
 
 if TYPE_CHECKING:
-    from cnnviz.cli.outputs import RequestedRenderer
+    from cnnviz.cli.outputs import Destination, RequestedRenderer
     from cnnviz.explanations.explanation import Explanation
 
 
@@ -66,9 +66,10 @@ def classic(
     They are named NAME_Vanilla_BP_color and so on, and cost one pass forward and two back. The settings of the methods
     and renderers are options too, such as --smooth or --colormap hsv.
     """
-    from cnnviz.cli.batch_explain import explain_files
+    from cnnviz.cli.batch_explain import Beside, explain_files
     from cnnviz.cli.outputs import destination
-    from cnnviz.cli.prepared import picture_files, prepared, with_settings
+    from cnnviz.cli.picture_files import picture_files
+    from cnnviz.cli.prepared import prepared, with_settings
     from cnnviz.explanations.joining import joined
     from cnnviz.images.writing import encoded, picture_suffix, write
 
@@ -76,24 +77,40 @@ def classic(
     methods = named_methods(dict.fromkeys(kind.method for kind in KINDS.values()), words)
     used = [renderers[name] for name in dict.fromkeys(kind.renderer for kind in KINDS.values())]
     command = prepared(context, words, methods, options, used)
-    files = picture_files(command.arguments)
-    place = destination(options["output"], files.paths, list(KINDS), options["show"])
-    if sheet is not None:
-        picture_suffix(sheet)
-        destination(str(sheet), files.paths, list(KINDS), show=False)  # raises for a place that can't be written
+    files = picture_files(command.arguments, options)
+    place = destination("classic", options, len(files.paths) * len(KINDS), len(KINDS))
     by_method = command.attributions(method.name for method in methods)
     explainer = command.explainer({name: by_method[kind.method] for name, kind in KINDS.items()}, target)
     explainer = replace(explainer, renderers={name: name for name in KINDS})
     presets = {name: (kind.renderer, kind.settings) for name, kind in KINDS.items()}
     renderer = replace(command.renderer(None), presets=presets)
+    reads = [*files.paths, *command.reads]
+    drawn = sheet is not None and sheet not in settled_sheet(sheet, place, reads, options)
     for_sheet: dict[str, list[Explanation]] = {name: [] for name in KINDS}
 
-    def keep(paths: Sequence[Path], explanations: Mapping[str, Explanation], renderer: RequestedRenderer) -> None:
+    def keep(
+        picture: Path, explanations: Mapping[str, Explanation], renderer: RequestedRenderer, there: Collection[Path]
+    ) -> None:
         for name, explanation in explanations.items():
             for_sheet[name].append(explanation)
 
-    failed = explain_files(explainer, files.paths, renderer, place, options, None if sheet is None else keep)
+    beside = Beside({}, keep) if drawn else None
+    failed = explain_files(explainer, files, renderer, place, options, command.reads, beside)
     if sheet is not None and any(for_sheet.values()):
         explanations = {name: joined(batches) for name, batches in for_sheet.items()}
         write(sheet, encoded(renderer.grid(explanations, options["at"], COLUMNS), picture_suffix(sheet)))
     return files.status(failed)
+
+
+def settled_sheet(
+    sheet: Path, place: Destination, reads: Sequence[Path], options: Mapping[str, Any]
+) -> Collection[Path]:
+    """Settle where the sheet goes; it where it is there and stays."""
+    from cnnviz.cli.outputs import check_folder
+    from cnnviz.cli.places import settle
+    from cnnviz.images.writing import picture_suffix
+
+    picture_suffix(sheet)
+    check_folder(sheet)
+    alone = [] if place.folder else [place.path]
+    return settle([sheet, *alone], reads, options)

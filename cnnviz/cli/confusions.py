@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from cnnviz.cli.method_options import named_methods
-from cnnviz.cli.options import EXPLAIN, Layer, Render, Show, answer_option, sharing
+from cnnviz.cli.options import EXPLAIN, Layer, OverwriteOptions, Render, Show, answer_option, sharing
 
 
-@sharing(*EXPLAIN)
+@sharing(*EXPLAIN, OverwriteOptions)
 def confusions(
     context: typer.Context,
     folder: Annotated[
@@ -41,9 +41,10 @@ def confusions(
     Rows are true classes, columns what they were taken for. The settings of the method and of the renderer are options
     too, such as --layer 3 or --opacity 0.4.
     """
-    from cnnviz.cli.batch_explain import Unreadable
     from cnnviz.cli.errors import exit_status, print_line
+    from cnnviz.cli.failures import Unreadable
     from cnnviz.cli.outputs import check_folder, open_in_viewer
+    from cnnviz.cli.places import settle
     from cnnviz.cli.prepared import offered_renderers, prepared, with_settings
     from cnnviz.cli.progress import progress
     from cnnviz.images.writing import encoded, picture_suffix, write
@@ -56,14 +57,13 @@ def confusions(
         raise ValueError(f"one folder of labelled pictures is explained at once, not {len(command.arguments)}")
     suffix = picture_suffix(output)
     outputs = [path for path in (output, counts) if path is not None]
+    if counts is not None and counts.suffix.lower() != ".csv":
+        raise ValueError(f"{counts} has no suffix of a table; use .csv")
     for path in outputs:
         check_folder(path)
     attribution = command.attributions([method])[method]
     pictures = labelled_pictures(command.arguments[0], labels, command.model.categories)
-    replaced = {path.resolve() for path in outputs}
-    for path in (*(picture for picture, _ in pictures), *filter(None, [labels])):
-        if path.resolve() in replaced:
-            raise ValueError(f"{path} is read, and would be replaced; choose another name")
+    settle(outputs, [*(picture for picture, _ in pictures), *filter(None, [labels]), *command.reads], options)
     unreadable = Unreadable(raising=False)
     with progress("looking", options["quiet"]) as step:
         matrix = confusion_matrix(

@@ -97,7 +97,7 @@ def overlays(folder: Path) -> list[Figure]:
 def _write_each(folder: Path, drawn: Drawn) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for label, picture in zip(drawn.labels, drawn.pictures, strict=True):
-        write(folder / f"{demo.CATEGORIES[label]}.png", encoded(picture, ".png"))
+        write(folder / f"{demo.CATEGORIES[label]}.png", encoded(picture, ".png", marked=False))
 
 
 def _write(path: Path, picture: NDArray[np.uint8]) -> None:

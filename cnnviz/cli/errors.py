@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -19,20 +20,33 @@ EXPECTED = (ValueError, LookupError, TypeError, OSError, ImportError, PluginErro
 
 def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
     """Run the command. Whatever goes wrong becomes one line and an exit status; CNNVIZ_TRACEBACK=1 shows where."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the console can't show ends no work
+            stream.reconfigure(errors="backslashreplace")
+    told = ""
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")  # of libraries, for programmers; python -W default shows them
             status = typer.main.get_command(app).main(args, prog_name="cnnviz", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        status = INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort) as error:
+        status, told = INTERRUPTED, str(error) or str(error.__cause__ or "")  # click hides what it caught
     except Exception as error:
         if os.environ.get("CNNVIZ_TRACEBACK", "0") not in ("", "0"):
             traceback.print_exception(error)
         print_failure(reason(error))
         return FAILED
     if status == INTERRUPTED:
-        print_failure("interrupted; the files written so far are whole")
+        print_failure(f"interrupted; {told or 'what was written is whole'}")
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (BrokenPipeError, ValueError):
+        _drop(sys.stdout)
+    except OSError as error:
+        _drop(sys.stdout)
+        print_failure(f"standard output can't be written: {error.strerror}")
+        return FAILED
     return status if isinstance(status, int) else 0
 
 
@@ -74,5 +88,18 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text)
 
 
-def _write(text: str, stream: TextIO) -> None:
-    print(printable(text), file=stream)
+def _write(text: str, stream: TextIO | None) -> None:
+    """Print a line; whoever stopped reading, as ``head`` does, or closed the stream, does not end the work."""
+    try:
+        print(printable(text), file=stream)
+    except (BrokenPipeError, ValueError):
+        _drop(stream)
+
+
+def _drop(stream: TextIO | None) -> None:
+    """What is printed from now on goes nowhere; Python would try again at its end, and complain."""
+    try:
+        if stream is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):
+        return  # it has no number, or is closed

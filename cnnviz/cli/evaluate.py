@@ -9,15 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from cnnviz.cli import value_parsing
-from cnnviz.cli.errors import FAILED, print_failure, reason
+from cnnviz.cli.errors import FAILED
 from cnnviz.cli.method_options import converted, named_methods
-from cnnviz.cli.options import EXPLAIN, Layer, Methods, Pictures, Target, answer_option, sharing
+from cnnviz.cli.options import EXPLAIN, Layer, Methods, OverwriteOptions, Pictures, Target, answer_option, sharing
 from cnnviz.registry.registry import metrics
 
-_ENOUGH = 3  # first pictures that fail alike: the others would fail, too
 
-
-@sharing(*EXPLAIN)
+@sharing(*EXPLAIN, OverwriteOptions)
 def evaluate(
     context: typer.Context,
     pictures: Pictures,
@@ -50,7 +48,10 @@ def evaluate(
     The settings of methods and metrics are options too: --per section, --tolerance 15. [bold]cnnviz methods[/bold]
     lists metrics.
     """
-    from cnnviz.cli.prepared import picture_files, prepared, with_settings
+    from cnnviz.cli.failures import Failures
+    from cnnviz.cli.picture_files import picture_files
+    from cnnviz.cli.places import settle
+    from cnnviz.cli.prepared import prepared, with_settings
     from cnnviz.cli.progress import progress
     from cnnviz.cli.scores import Scores, check_table, print_rows, write_table
     from cnnviz.cli.scoring import Scorer
@@ -63,39 +64,38 @@ def evaluate(
     for place in filter(None, (output, each)):
         check_table(place)
     annotations = None if masks is None else read_annotations(masks)
-    files = picture_files(command.arguments)
+    files = picture_files(command.arguments, options)
+    tables = [*filter(None, (output, each))]
+    settle(tables, [*files.paths, *command.reads, *([Path(masks)] if masks is not None else [])], options)
     explainer = command.explainer(command.attributions(names), target)
     configured = {name: metrics[name](**converted(metrics[name], command.settings)) for name in metric_names}
     scorer = Scorer(explainer, configured, annotations)
     scores = Scores(names, metric_names, drop_blank)
+    interrupted = False
     with progress("measuring", options["quiet"]) as step:
-        failures: list[tuple[Path, Exception]] = []
-        for path, result in scorer(files.paths, options["batch"]):
-            if isinstance(result, Exception):
-                failures.append((path, result))
-                alike = not scores.pictures and len({reason(error) for _, error in failures}) == 1
-                if len(files.paths) == 1 or (alike and len(failures) == _ENOUGH):
-                    raise result  # it would go wrong for all of them
-                if alike:
-                    continue
-            else:
-                scores.pictures[path] = result
-            _print(failures)
-            step(len(scores.pictures), len(files.paths))
-        _print(failures)
+        failures = Failures(len(files.paths))
+        try:
+            for path, result in scorer(files.paths, options["batch"]):
+                if isinstance(result, Exception):
+                    failures(path, result)
+                else:
+                    failures.settled()
+                    scores.pictures[path] = result
+                step(len(scores.pictures), len(files.paths))
+        except KeyboardInterrupt:
+            interrupted = True
+        failures.settled()
     if not scores.pictures:
+        if interrupted:
+            raise KeyboardInterrupt("nothing was measured")
         return FAILED
     rows = scores.rows()
-    if not options["quiet"]:
-        print_rows(rows)
     if output is not None:
         write_table(output, rows)
     if each is not None:
         write_table(each, scores.rows_of_pictures())
+    if not options["quiet"]:
+        print_rows(rows)
+    if interrupted:
+        raise KeyboardInterrupt(f"the table holds the {len(scores.pictures)} of {len(files.paths)} pictures measured")
     return files.status(len(files.paths) - len(scores.pictures))
-
-
-def _print(failures: list[tuple[Path, Exception]]) -> None:
-    for path, error in failures:
-        print_failure(f"{path}: {reason(error)}")
-    failures.clear()

@@ -10,13 +10,24 @@ import typer
 
 from cnnviz.cli import value_parsing
 from cnnviz.cli.method_options import named_methods
-from cnnviz.cli.options import Layer, ModelOptions, Pictures, Render, Show, WorkOptions, answer_option, sharing
+from cnnviz.cli.options import (
+    FindOptions,
+    Layer,
+    ModelOptions,
+    OverwriteOptions,
+    Pictures,
+    Render,
+    Show,
+    WorkOptions,
+    answer_option,
+    sharing,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@sharing(ModelOptions, WorkOptions)
+@sharing(ModelOptions, WorkOptions, FindOptions, OverwriteOptions)
 def excite(
     context: typer.Context,
     pictures: Pictures,
@@ -34,10 +45,13 @@ def excite(
     Beside the crops stand their projections back from that unit, a row for each channel. The settings of the method and
     of the renderer are options too, such as --smooth or --style minmax.
     """
-    from cnnviz.cli.batch_explain import Unreadable, batches, like_weights
+    from cnnviz.cli.batch_explain import batches, like_weights
     from cnnviz.cli.errors import FAILED, print_line
-    from cnnviz.cli.outputs import destination, open_in_viewer
-    from cnnviz.cli.prepared import offered_renderers, picture_files, prepared
+    from cnnviz.cli.failures import Unreadable
+    from cnnviz.cli.outputs import check_folder, open_in_viewer
+    from cnnviz.cli.picture_files import picture_files
+    from cnnviz.cli.places import settle
+    from cnnviz.cli.prepared import offered_renderers, prepared
     from cnnviz.cli.progress import progress
     from cnnviz.images.writing import encoded, picture_suffix, write
     from cnnviz.tasks.activation_crops import patch_sheet
@@ -45,9 +59,10 @@ def excite(
 
     command = prepared(context, pictures, named_methods([method], pictures), options, offered_renderers(render))
     numbers = value_parsing.numbers(channels, "--channels", int, "numbers with commas between, such as 5,9") or ()
-    files = picture_files(command.arguments)
+    files = picture_files(command.arguments, options)
     suffix = picture_suffix(output)
-    destination(str(output), files.paths, [method], show)
+    check_folder(output)
+    settle([output], [*files.paths, *command.reads], options)
     attribution = command.attributions([method])[method]
     readable: list[Path] = []
     unreadable = Unreadable(raising=len(files.paths) == 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +25,8 @@ from cnnviz.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cnnviz.cli.batch_explain import BatchHook
+    from cnnviz.cli.batch_explain import Beside
+    from cnnviz.cli.picture_files import PictureFiles
 
 
 @sharing(*EXPLAIN, FileOptions, PlaceOptions, SpeedOptions)
@@ -102,23 +103,25 @@ def explain_pictures(
     target: str | None,
     render: str | None,
     options: Mapping[str, Any],
-    on_batch: BatchHook | None = None,
+    beside: Callable[[PictureFiles], Beside] | None = None,
     top: int | None = None,
 ) -> int:
     """Explain and draw; ``settings`` are those of the method that the command declares itself.
 
-    ``top`` classes are explained, if it is given, instead of the target. ``on_batch`` is handed the explanations, as
-    :func:`cnnviz.cli.batch_explain.explain_files` says.
+    ``top`` classes are explained, if it is given, instead of the target. ``beside`` says what is written beside the
+    answers of these pictures.
     """
     from cnnviz.cli.batch_explain import explain_files
     from cnnviz.cli.outputs import destination
-    from cnnviz.cli.prepared import offered_renderers, picture_files, prepared, with_settings
+    from cnnviz.cli.picture_files import picture_files
+    from cnnviz.cli.prepared import offered_renderers, prepared, with_settings
 
     words = with_settings(words, **settings)
     command = prepared(context, words, named_methods(names, words), options, offered_renderers(render))
-    pictures = picture_files(command.arguments)
-    explanations = [name for name in names for _ in range(top or 1)]
-    place = destination(options["output"], pictures.paths, explanations, options["show"])
+    pictures = picture_files(command.arguments, options)
+    methods = len(names) * (top or 1)
+    place = destination(context.command.name or "explain", options, len(pictures.paths) * methods, methods)
     explainer = command.explainer(command.attributions(names), target, top)
-    failed = explain_files(explainer, pictures.paths, command.renderer(render), place, options, on_batch)
+    also = None if beside is None else beside(pictures)
+    failed = explain_files(explainer, pictures, command.renderer(render), place, options, command.reads, also)
     return pictures.status(failed)

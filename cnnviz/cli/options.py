@@ -30,7 +30,7 @@ Pictures = Annotated[
     list[str],
     typer.Argument(
         metavar="PICTURES...",
-        help="Files, folders of pictures, or .npy arrays (C, ...) as the network takes them.",
+        help="Files, folders of pictures, or .npy arrays (C, ...) as the network takes them; - is standard input.",
         show_default=False,
     ),
 ]
@@ -76,19 +76,36 @@ class QuestionOptions:
     before_sigmoid: Annotated[bool, answer_option("The same, of a sigmoid.", "--before-sigmoid")] = False
 
 
-class FileOptions:
+class FindOptions:
+    """Which pictures of a folder are meant."""
+
+    recursive: Annotated[
+        bool, work_option("Folders inside of folders too; the answers have the same folders.", "--recursive", "-r")
+    ] = False
+
+
+class OverwriteOptions:
+    """What happens to a file that stands where an answer goes; :func:`cnnviz.cli.places.settle` reads it."""
+
+    overwrite: Annotated[bool, answer_option("Replace answers that are there already.", "--overwrite")] = False
+
+
+class FileOptions(OverwriteOptions):
     """Where the pictures are written."""
 
     output: Annotated[
         str | None,
         answer_option(
             "A folder takes a file for each picture and method; one file takes all in a grid; .safetensors keeps"
-            " the values. Files that are there are replaced. Default: the current folder.",
+            " the values; - is standard output. Default: a new folder, cnnviz-COMMAND.",
             "--output",
             "-o",
-            metavar="FILE|FOLDER/",
+            metavar="FILE|FOLDER/|-",
         ),
     ] = None
+    skip_existing: Annotated[
+        bool, answer_option("Keep answers that are there already, and make the others.", "--skip-existing")
+    ] = False
     show: Show = False
 
 
@@ -151,7 +168,7 @@ class SpeedOptions:
     compile: Annotated[bool, work_option("Compile passes that need no gradient.", "--compile")] = False
 
 
-EXPLAIN = (QuestionOptions, ModelOptions, WorkOptions)
+EXPLAIN = (QuestionOptions, ModelOptions, WorkOptions, FindOptions)
 """What every command has that explains pictures."""
 
 

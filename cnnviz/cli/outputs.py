@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cnnviz.cli.errors import print_failure
 from cnnviz.cli.method_options import converted
+from cnnviz.cli.places import own_folder
 from cnnviz.drawing.comparison import grid
 from cnnviz.drawing.montage import Pixels
 from cnnviz.explanations.explanation import Explanation
@@ -25,12 +29,24 @@ from cnnviz.registry.registry import renderers
 VALUES = ".safetensors"
 
 
+STDOUT = Path("-")
+SHOWN = 4  # windows that --show opens
+
+
 @dataclass(frozen=True)
 class Destination:
-    """A folder that takes many files, or one file."""
+    """A folder that takes many files, or one file, or standard output."""
 
     path: Path
     folder: bool
+
+    def write(self, content: bytes) -> None:
+        """Put the only answer in place."""
+        if self.path == STDOUT:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+        else:
+            write(self.path, content)
 
 
 @dataclass(frozen=True)
@@ -54,17 +70,17 @@ class RequestedRenderer:
         name, preset = self._choice(explanation)
         return renderers[name](**{**preset, **converted(renderers[name], self.settings)})
 
-    def save(self, explanation: Explanation, path: Path, at: At | None) -> None:
-        """Draw it into a file; with None at the original's size, except for a figure, which has a size of its own."""
+    def pictures(self, explanation: Explanation, at: At | None) -> Sequence[NDArray[np.uint8]]:
+        """A picture for each input; with None at the original's size, except for a figure, which has its own."""
         try:
-            explanation.save(path, self.of(explanation), at or "original")
+            return list(explanation.render(self.of(explanation), at or "original"))
         except FigureError:
             if at is not None:
                 raise
-            explanation.save(path, self.of(explanation))
+            return list(explanation.render(self.of(explanation)))
 
     def grid(self, explanations: Mapping[str, Explanation], at: At | None, columns: int | None = None) -> Pixels:
-        """All of them in one picture (H, W, 3), at the size that :meth:`save` says."""
+        """All of them in one picture (H, W, 3), at the size that :meth:`pictures` says."""
         try:
             return grid(explanations, self, columns, at or "original")
         except FigureError:
@@ -89,10 +105,26 @@ class RequestedRenderer:
         return preset or (self.name or explanation.usual_renderer, {})
 
 
-def destination(output: str | None, pictures: Sequence[Path], methods: Sequence[str], show: bool) -> Destination:
-    """What ``-o`` means. Raises OSError or ValueError for what could not be written at the end of the work."""
-    path = Path(output or ".")
-    if path.is_dir() or (output or "").endswith("/") or not path.suffix:
+def destination(command: str, options: Mapping[str, Any], answers: int, methods: int = 1) -> Destination:
+    """What ``-o`` means, for so many answers of so many methods.
+
+    Raises OSError or ValueError for what could not be written at the end of the work.
+    """
+    output, show = options["output"], options["show"]
+    if output is None:
+        return Destination(own_folder(command, options), folder=True)
+    if not output:
+        raise ValueError("-o is empty; name a file or a folder")
+    path = Path(output)
+    if output == str(STDOUT):
+        if answers != 1:
+            raise ValueError(f"-o - writes one picture to standard output, and {answers} are asked for; name a folder")
+        if show:
+            raise ValueError("--show opens files, and -o - writes none; leave one of them out")
+        return Destination(STDOUT, folder=False)
+    if path.name in (*PICTURES, VALUES):
+        raise ValueError(f"{path} is a suffix without a name; say -o map{path.name}")
+    if path.is_dir() or output.endswith(("/", os.sep)) or not path.suffix:
         if path.exists() and not path.is_dir():
             raise NotADirectoryError(f"{path} is a file; say -o {path}.png, or name another folder")
         return Destination(path, folder=True)
@@ -100,13 +132,11 @@ def destination(output: str | None, pictures: Sequence[Path], methods: Sequence[
     if suffix not in (VALUES, *PICTURES):
         kinds = ", ".join((VALUES, *PICTURES))
         raise ValueError(f"{path} has no suffix that can be written ({kinds}); for a folder say -o {path}/")
-    if suffix == VALUES and len(methods) > 1:
-        raise ValueError(f"{path} keeps the values of one method, and {len(methods)} were asked for; run once for each")
+    if suffix == VALUES and methods > 1:
+        raise ValueError(f"{path} keeps the values of one method, and {methods} were asked for; run once for each")
     if suffix == VALUES and show:
         raise ValueError(f"--show opens pictures, and {path} keeps values; leave one of them out")
     check_folder(path)
-    if path.resolve() in {picture.resolve() for picture in pictures}:
-        raise ValueError(f"{path} is the picture to explain, and would be replaced; choose another name")
     return Destination(path, folder=False)
 
 
@@ -116,23 +146,11 @@ def check_folder(path: Path) -> None:
         raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
 
 
-def file_names(folder: Path, pictures: Sequence[Path], methods: Sequence[str]) -> dict[tuple[Path, str], Path]:
-    """A file in the folder for each picture and method: no two alike, and none of them a picture that is explained."""
-    taken = {picture.resolve() for picture in pictures}
-    names: dict[tuple[Path, str], Path] = {}
-    for picture in pictures:
-        for method in methods:
-            name = f"{picture.stem}_{method}".replace("/", "-").replace(":", "-")
-            path, number = folder / f"{name}.png", 2
-            while path.resolve() in taken:
-                path, number = folder / f"{name}-{number}.png", number + 1
-            taken.add(path.resolve())
-            names[picture, method] = path
-    return names
-
-
 def write_together(
-    path: Path, batches: Mapping[str, Sequence[Explanation]], renderer: RequestedRenderer, at: At | None = None
+    place: Destination,
+    batches: Mapping[str, Sequence[Explanation]],
+    renderer: RequestedRenderer,
+    at: At | None = None,
 ) -> Explanation:
     """All explanations, by method and in batches, in one file: a picture, a grid of pictures, or values.
 
@@ -145,15 +163,19 @@ def write_together(
         raise ValueError(f"the pictures reach the model in different sizes; {advice}") from None
     first = next(iter(explanations.values()))
     renderer.check(explanations.values())
-    if path.suffix.lower() == VALUES or (len(first) == 1 and len(explanations) == 1):
-        renderer.save(first, path, at)
+    if place.path.suffix.lower() == VALUES:
+        first.save(place.path)
+    elif len(first) == 1 and len(explanations) == 1:
+        place.write(encoded(renderer.pictures(first, at)[0], place.path.suffix or ".png"))
     else:
-        write(path, encoded(renderer.grid(explanations, at), path.suffix))
+        place.write(encoded(renderer.grid(explanations, at), place.path.suffix or ".png"))
     return first
 
 
-def open_in_viewer(paths: Iterable[Path]) -> None:
-    """Open written pictures in the viewer of the desktop."""
-    for path in paths:
+def open_in_viewer(paths: Sequence[Path]) -> None:
+    """Open written pictures in the viewer of the desktop, the first few of many."""
+    for path in paths[:SHOWN]:
         with Image.open(path) as picture:
             picture.show()
+    if len(paths) > SHOWN:
+        print_failure(f"--show opened {SHOWN} of {len(paths)} pictures; the others are in {paths[SHOWN].parent}")

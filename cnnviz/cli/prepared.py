@@ -14,32 +14,19 @@ from torch import Tensor
 
 from cnnviz.cli import value_parsing
 from cnnviz.cli.batch_explain import Explainer
-from cnnviz.cli.errors import FAILED, exit_status, print_failure, reason
 from cnnviz.cli.method_options import formula, separated
 from cnnviz.cli.options import DTYPES
 from cnnviz.cli.outputs import RequestedRenderer
+from cnnviz.cli.picture_files import is_file
 from cnnviz.cli.targets import read_target
 from cnnviz.formulas.attribution import ConfiguredAttribution
-from cnnviz.images.finding import find_pictures
 from cnnviz.images.reading import read_input
 from cnnviz.models.loading import LoadedModel, load_model
 from cnnviz.registry.registry import Method, PluginError, RendererMethod, renderers
 
+FILE_OPTIONS = ("model", "weights", "categories")
 PASSED_ON = ("seed", "memory", "before_softmax", "before_sigmoid", "precision", "fold", "compile")
 """Those which :func:`cnnviz.explain` takes under the same names."""
-
-
-@dataclass(frozen=True)
-class PictureFiles:
-    """The files that a command's paths stand for."""
-
-    paths: Sequence[Path]
-    missing: int
-    """How many of the command's paths are not there."""
-
-    def status(self, failed: int) -> int:
-        """The exit status if so many of the files failed."""
-        return exit_status(len(self.paths) + self.missing, failed + self.missing)
 
 
 @dataclass(frozen=True)
@@ -57,6 +44,12 @@ class PreparedCommand:
     @cached_property
     def model(self) -> LoadedModel:
         return loaded(self.options)
+
+    @property
+    def reads(self) -> list[Path]:
+        """The files that the command names to be read, beside pictures: weights, a start, a baseline, ..."""
+        named = [*self.arguments, *self.settings.values(), *(self.options.get(name) for name in FILE_OPTIONS)]
+        return [Path(name) for name in named if name and is_file(name)]
 
     def read(self, path: Path) -> Tensor:
         """The picture as an input (C, *spatial) of the network."""
@@ -120,28 +113,6 @@ def offered_renderers(name: str | None) -> list[RendererMethod]:
         except PluginError:
             continue  # cnnviz doctor reports it; nobody asked for this one
     return loadable
-
-
-def picture_files(paths: Sequence[str]) -> PictureFiles:
-    """The files that paths and folders stand for. Several paths may lack some: each is reported and counted.
-
-    Raises OSError or ValueError for a single path that is not there, and ends the command where none of several is.
-    """
-    files: dict[Path, None] = {}
-    missing = 0
-    for path in paths:
-        try:
-            files |= dict.fromkeys(find_pictures(path))
-        except (OSError, ValueError) as error:
-            if len(paths) == 1:
-                raise
-            print_failure(reason(error))
-            missing += 1
-    if not paths:
-        raise ValueError("no pictures given; name at least one file or folder")
-    if not files:
-        raise typer.Exit(FAILED)
-    return PictureFiles(list(files), missing)
 
 
 def loaded(options: Mapping[str, Any]) -> LoadedModel:

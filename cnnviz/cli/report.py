@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from urllib.parse import quote
 
+MADE_BY = "Made by cnnviz"
 STYLE = """
 :root { color-scheme: light dark; --quiet: light-dark(#5a6068, #a0a8b0); --tile: light-dark(#f1f3f5, #22262b); }
 body { font: 1rem/1.55 system-ui, sans-serif; max-width: 66rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
@@ -56,7 +57,7 @@ def page(title: str, introduction: str, figures: Sequence[Figure], small: Sequen
 <div class="small">
 {"".join(map(_small, small))}
 </div>
-<footer>Made by cnnviz {escape(version("cnnviz"))}.</footer>
+<footer>{MADE_BY} {escape(version("cnnviz"))}.</footer>
 </body>
 </html>
 """

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cnnviz.cli.batch_explain import Explainer, Unreadable, batches
+from cnnviz.cli.batch_explain import Explainer, batches
+from cnnviz.cli.failures import Unreadable
 from cnnviz.cli.scores import Score
 from cnnviz.explanations.evaluate import evaluate
 from cnnviz.explanations.explanation import Explanation

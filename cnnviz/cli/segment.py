@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +28,9 @@ from cnnviz.cli.options import (
 from cnnviz.registry.registry import renderers
 
 if TYPE_CHECKING:
+    from cnnviz.cli.batch_explain import Beside
     from cnnviz.cli.outputs import RequestedRenderer
+    from cnnviz.cli.picture_files import PictureFiles
     from cnnviz.explanations.explanation import Explanation
 
 RENDERER = "segmentation"
@@ -57,38 +60,38 @@ def segment(
     of the renderer segmentation are options too: --foreground 97, --background 50, --iterations 5, --color red.
     """
     names = value_parsing.names(method, "grad_cam")
-    sources: dict[Path, Path] = {}
 
-    def segment_batch(
-        paths: Sequence[Path], explanations: Mapping[str, Explanation], renderer: RequestedRenderer
+    def beside(files: PictureFiles) -> Beside:
+        from cnnviz.cli.batch_explain import Beside
+
+        places: dict[tuple[Path, str], Path] = {}
+        for picture in files.paths if masks is not None else ():
+            for name in names:
+                folder = masks / name if masks is not None and len(names) > 1 else masks or Path()
+                places[picture, f"mask of {name}"] = folder / files.below[picture] / f"{picture.stem}.png"
+        return Beside(places, partial(cut_out, places=places))
+
+    def cut_out(
+        picture: Path,
+        explanations: Mapping[str, Explanation],
+        renderer: RequestedRenderer,
+        there: Collection[Path],
+        places: Mapping[tuple[Path, str], Path],
     ) -> None:
         from cnnviz.tasks.object_segmentation import segment as cut
 
         settings = converted(renderers[RENDERER], renderer.settings)
         known = inspect.signature(cut).parameters
         for name, explanation in explanations.items():
-            segmentation = cut(explanation, **{key: value for key, value in settings.items() if key in known})
-            placed = [segmentation[item] for item in range(len(paths))]
-            placed = placed if options["at"] == "input" else segmentation.at_original()
-            for picture, part in zip(paths, placed, strict=True):
-                if masks is not None:
-                    place = (masks / name if len(names) > 1 else masks) / f"{picture.stem}.png"
-                    _check_place(place, picture, sources)
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    part.save(place)
-                if not options["quiet"]:
-                    box, share = part.boxes[0].tolist(), part.masks[0].float().mean()
-                    area = f"box {','.join(map(str, box))}, {share:.1%} of the picture"
-                    print_line(f"{picture}: {name}: {area if box[2] else 'nothing stands out'}")
+            found = cut(explanation, **{key: value for key, value in settings.items() if key in known})
+            part = found if options["at"] == "input" else found.at_original()[0]
+            place = places.get((picture, f"mask of {name}"))
+            if place is not None and place not in there:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                part.save(place)
+            if not options["quiet"] and options["output"] != "-":
+                box, share = part.boxes[0].tolist(), part.masks[0].float().mean()
+                area = f"box {','.join(map(str, box))}, {share:.1%} of the picture"
+                print_line(f"{picture}: {name}: {area if box[2] else 'nothing stands out'}")
 
-    return explain_pictures(context, pictures, names, {"layer": layer}, target, RENDERER, options, segment_batch)
-
-
-def _check_place(place: Path, picture: Path, sources: dict[Path, Path]) -> None:
-    """Raises ValueError where a mask would replace a picture, or the mask of another one in ``sources``."""
-    if place.resolve() == picture.resolve():
-        raise ValueError(
-            f"{place} is the picture itself, and its mask would replace it; name another --write-masks folder"
-        )
-    if sources.setdefault(place.resolve(), picture) != picture:
-        raise ValueError(f"{place} is the mask of {sources[place.resolve()]} already; segment {picture} apart from it")
+    return explain_pictures(context, pictures, names, {"layer": layer}, target, RENDERER, options, beside)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from cnnviz.cli.errors import INTERRUPTED, print_line
-from cnnviz.cli.outputs import VALUES, Destination, open_in_viewer
+from cnnviz.cli.errors import print_line
+from cnnviz.cli.outputs import STDOUT, VALUES, Destination, open_in_viewer
+from cnnviz.cli.places import settle, shortened
 from cnnviz.cli.progress import progress
 from cnnviz.drawing.input_images import draw_inputs
 from cnnviz.drawing.montage import Cell, sheet
 from cnnviz.feature_visualization.result import Synthesized
-from cnnviz.images.writing import encoded, write
+from cnnviz.images.writing import encoded
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,41 @@ class Job:
     """Of the sheet: jobs of one name are in one row."""
     original: Tensor | None = None
     """What the row begins with, (1, C, *spatial)."""
+
+
+def settle_jobs(
+    names: Sequence[str], place: Destination, options: Mapping[str, Any], reads: Sequence[Path], count: int = 1
+) -> set[str]:
+    """Settle where jobs of these names write, each ``count`` inputs; the names whose answers are there and stay."""
+    if place.path == STDOUT:
+        return set()
+    single = not place.folder
+    files = {name: _files(place.path if single else place.path / file_name(name), count) for name in names}
+    if single:
+        files = dict.fromkeys(names, _files(place.path, count if place.path.suffix == VALUES else 1))
+    writes = {path: None for paths in files.values() for path in paths}
+    earlier = [path for name in names for path in _snapshots(place.path / file_name(name))] if place.folder else []
+    there = settle([*writes, *(path for path in earlier if path not in writes)], reads, options)
+    return {name for name, paths in files.items() if there.issuperset(paths)}
+
+
+def plain(name: str) -> str:
+    """The name with a dash for all that is awkward in the name of a file."""
+    return re.sub(r"[^\w.,-]+", "-", name)
+
+
+def file_name(name: str) -> Path:
+    """The file of a job, in the folder for all."""
+    return Path(name).parent / shortened(Path(name).name, ".png")
+
+
+def _snapshots(path: Path) -> list[Path]:
+    """Snapshots that are there already; after which steps there will be some is not known before the work."""
+    return sorted(path.parent.glob(f"{escape(path.stem)}_step*.png"))
+
+
+def _files(path: Path, count: int) -> list[Path]:
+    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{number}") for number in range(count)]
 
 
 def run_jobs(jobs: Sequence[Job], place: Destination, options: Mapping[str, Any]) -> int:
@@ -51,7 +88,9 @@ def run_jobs(jobs: Sequence[Job], place: Destination, options: Mapping[str, Any]
                 break
     if results:
         _write(results, place, options)
-    return INTERRUPTED if interrupted else 0
+    if interrupted:
+        raise KeyboardInterrupt("what was finished is written" if results else "nothing was written")
+    return 0
 
 
 def _write(results: Sequence[tuple[Job, Synthesized]], place: Destination, options: Mapping[str, Any]) -> None:
@@ -68,16 +107,19 @@ def _write(results: Sequence[tuple[Job, Synthesized]], place: Destination, optio
     if place.folder:
         place.path.mkdir(parents=True, exist_ok=True)
         for (job, result), summary in zip(results, summaries, strict=True):
-            name = re.sub(r"[^\w.,-]+", "-", job.name)
-            report(result.save(place.path / f"{name}.png"), summary)
+            path = place.path / file_name(job.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            report(result.save(path), summary)
             for step, inputs in result.snapshots.items():
                 earlier = replace(result, inputs=inputs, history=result.history[:step], snapshots={})
-                report(earlier.save(place.path / f"{name}_step{step}.png"), f"after {step} steps")
+                report(earlier.save(path.with_stem(f"{path.stem}_step{step}")), f"after {step} steps")
+    elif place.path == STDOUT and alone and job.original is None:
+        place.write(encoded(result.pictures()[0], ".png"))
     elif place.path.suffix.lower() == VALUES or (alone and job.original is None):
         report(result.save(place.path), summaries[0])
     else:
-        write(place.path, encoded(sheet(_rows(results)), place.path.suffix))
-        report([place.path], "; ".join(summaries))
+        place.write(encoded(sheet(_rows(results)), place.path.suffix or ".png"))
+        report([place.path] if place.path != STDOUT else [], "; ".join(summaries))
     if options["show"]:
         open_in_viewer(written)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from cnnviz.cli import value_parsing
 from cnnviz.cli.method_options import converted
 from cnnviz.cli.options import (
     FileOptions,
+    FindOptions,
     ModelOptions,
     Pictures,
     SynthesisWorkOptions,
@@ -22,8 +24,6 @@ from cnnviz.cli.options import (
 from cnnviz.registry.registry import syntheses
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
 INVERSION = "inversion"
@@ -54,7 +54,7 @@ def synthesize(
     """
     from cnnviz.cli.outputs import destination
     from cnnviz.cli.prepared import prepared
-    from cnnviz.cli.synthesis_jobs import Job, run_jobs
+    from cnnviz.cli.synthesis_jobs import Job, plain, run_jobs, settle_jobs
     from cnnviz.cli.targets import read_target
     from cnnviz.feature_visualization.synthesize import synthesize as make_input
     from cnnviz.images.reading import read_input
@@ -71,7 +71,11 @@ def synthesize(
     channels = list(dict.fromkeys(numbers or ()))
     if channels:
         method.bind(channel=None)  # raises where it has none
-    place = destination(options["output"], [], [name] * max(1, len(channels)), options["show"])
+    made = max(1, len(channels)) * count
+    place = destination("synthesize", options, made, max(1, len(channels)))
+    labels = [name, *(command.settings[setting] for setting in ("layer", "target") if setting in command.settings)]
+    names = [plain("_".join([*labels, str(number)])) for number in channels] or [plain("_".join(labels))]
+    there = settle_jobs(names, place, options, command.reads, count)
     model = command.model
 
     def read(path: Path) -> Tensor:
@@ -85,16 +89,16 @@ def synthesize(
         method.bind(objective=None)  # raises where it has none
         settings = {setting: value for setting, value in settings.items() if setting != "target"} | {"objective": goal}
     run = partial(make_input, model, name, **how, **settings)
-    labels = [name, *(command.settings[setting] for setting in ("layer", "target") if setting in command.settings)]
     jobs = []
-    for number in channels:
+    for number, file in zip(channels, names, strict=False):
         title = f"channel {number}"
         row = title if count > 1 and len(channels) > 1 else ""
-        jobs.append(Job(partial(run, channel=number), title, "_".join([*labels, str(number)]), row))
-    return run_jobs(jobs or [Job(run, " ".join(labels), "_".join(labels))], place, options)
+        jobs.append(Job(partial(run, channel=number), title, file, row))
+    jobs = jobs or [Job(run, " ".join(labels), names[0])]
+    return run_jobs([job for job in jobs if job.name not in there], place, options)
 
 
-@sharing(FileOptions, ModelOptions, SynthesisWorkOptions)
+@sharing(FileOptions, FindOptions, ModelOptions, SynthesisWorkOptions)
 def invert(
     context: typer.Context,
     pictures: Pictures,
@@ -109,29 +113,44 @@ def invert(
     A row for each picture, itself first, and then a picture for each layer with the relative error of its features.
     Settings are options too: --steps 100, --canvas pixels; [bold]cnnviz methods inversion[/bold] lists them.
     """
+    from cnnviz.cli.failures import Unreadable
     from cnnviz.cli.outputs import destination
+    from cnnviz.cli.picture_files import picture_files
+    from cnnviz.cli.places import file_names
     from cnnviz.cli.prepared import prepared
-    from cnnviz.cli.synthesis_jobs import Job, run_jobs
+    from cnnviz.cli.synthesis_jobs import Job, plain, run_jobs, settle_jobs
     from cnnviz.feature_visualization.synthesize import synthesize as make_input
-    from cnnviz.images.finding import find_pictures
     from cnnviz.tasks.layer_selection import evenly_spaced_layers
 
     command = prepared(context, pictures, [syntheses[INVERSION]], options)
     if layer is not None and depth is not None:
         raise ValueError("--layer names layers and --depth chooses them; say one of them")
-    files = find_pictures(command.arguments)
-    place = destination(options["output"], files, [INVERSION] * len(files), options["show"])
+    files = picture_files(command.arguments, options)
+    place = destination("invert", options, len(files.paths), len(files.paths))
     model = command.model
     settings = converted(syntheses[INVERSION], command.settings) | {"seed": options["seed"]}
-    inputs = [command.read(path) for path in files]
-    names: list[str | None] = [None] if layer is None else [*layer.split(",")]
+    unreadable = Unreadable(raising=len(files.paths) == 1)
+    inputs: dict[Path, Tensor] = {}
+    for path in files.paths:
+        try:
+            inputs[path] = command.read(path)
+        except (OSError, ValueError) as error:
+            unreadable(path, error)
+    if not inputs:
+        return files.status(unreadable.count)
+    layers: list[str | None] = [None] if layer is None else [*layer.split(",")]
     if depth is not None:
         weight = next(model.module.parameters())
-        names = [*evenly_spaced_layers(model.module, inputs[0][None].to(weight), depth)]
+        layers = [*evenly_spaced_layers(model.module, next(iter(inputs.values()))[None].to(weight), depth)]
+    kinds = [plain(INVERSION + (f"_{name}" if name else "")) for name in layers]
+    written = file_names(Path(), list(inputs), kinds, files.below)
+    names = {asked: str(path.with_suffix("")) for asked, path in written.items()}
+    there = settle_jobs(list(names.values()), place, options, [*files.paths, *command.reads])
     jobs = []
-    for path, original in zip(files, inputs, strict=True):
-        for name in names:
-            make = partial(make_input, model, INVERSION, of=original, layer=name, **settings)
-            file = f"{path.stem}_{INVERSION}" + (f"_{name}" if name else "")
-            jobs.append(Job(make, name or "the last layer", file, path.name, original[None]))
-    return run_jobs(jobs, place, options)
+    for path, original in inputs.items():
+        for name, kind in zip(layers, kinds, strict=True):
+            if names[path, kind] not in there:
+                make = partial(make_input, model, INVERSION, of=original, layer=name, **settings)
+                jobs.append(Job(make, name or "the last layer", names[path, kind], path.name, original[None]))
+    status = run_jobs(jobs, place, options)
+    return status or files.status(unreadable.count)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+SOFTWARE = "cnnviz"  # the mark of answers
+SOFTWARE_TAG = 0x0131  # of EXIF
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put a whole file in place, or leave what was there."""
+    """Put a whole file in place, or leave what was there.
+
+    A symbolic link is followed: the file that it leads to is written. A file that is replaced keeps its permissions.
+    Raises PermissionError for one that is read-only.
+    """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
+    place = path.resolve() if path.is_symlink() else path
+    mode = stat.S_IMODE(place.stat().st_mode) if place.exists() else None
+    if mode is not None and not mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{path} can't be written: it is read-only; choose another place")
     # a short name of its own: with the name of the file in it, it could be longer than the file system takes
-    temporary = path.parent / f".{secrets.token_hex(8)}.cnnviz"
+    temporary = place.parent / f".{secrets.token_hex(8)}.cnnviz"
     made = False
     try:
         # the kernel applies the umask, which belongs to the whole process and is never set here
@@ -31,12 +44,16 @@ def write(path: Path, content: bytes) -> None:
         made = True
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        os.replace(temporary, path)
+        if mode is not None:
+            temporary.chmod(mode)
+        os.replace(temporary, place)
     except BaseException as error:
         if made:
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise type(error)(f"{path} can't be written: {error.strerror}; choose another place") from error
+            told = type(error)(f"{path} can't be written: {error.strerror}; choose another place")
+            told.errno = error.errno
+            raise told from error
         raise
 
 
@@ -48,11 +65,40 @@ def picture_suffix(path: str | Path) -> str:
     return suffix
 
 
-def encoded(picture: NDArray[np.uint8], suffix: str) -> bytes:
-    """A picture, uint8 (H, W, 3) or gray (H, W), in the file format of that suffix."""
+def encoded(picture: NDArray[np.uint8], suffix: str, source: str | None = None, marked: bool = True) -> bytes:
+    """A picture, uint8 (H, W, 3) or gray (H, W), in the file format of that suffix, marked as an answer of cnnviz.
+
+    ``source`` tells of which picture, see :func:`source_of`. By the mark answers are left out of folders of pictures;
+    a picture that is to be explained is not ``marked``.
+    """
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, Image.registered_extensions()[suffix.lower()])
+    kind = Image.registered_extensions()[suffix.lower()]
+    mark = SOFTWARE if source is None else f"{SOFTWARE} {source}"
+    settings: dict[str, Any] = {}
+    if marked and kind == "PNG":
+        settings["pnginfo"] = PngInfo()
+        settings["pnginfo"].add_text("Software", mark)
+    elif marked:
+        settings["exif"] = Image.Exif()
+        settings["exif"][SOFTWARE_TAG] = mark
+    Image.fromarray(picture).save(stream, kind, **settings)
     return stream.getvalue()
+
+
+def mark_of(path: Path) -> str | None:
+    """The mark of an answer, :data:`SOFTWARE` and maybe its source; None for any other file."""
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP", "TIFF")) as picture:
+            mark = picture.info.get("Software") if picture.format == "PNG" else picture.getexif().get(SOFTWARE_TAG)
+    except Exception:  # whatever it is, it is no answer; who reads it tells what is wrong with it
+        return None
+    return mark if isinstance(mark, str) and mark.split(" ")[0] == SOFTWARE else None
+
+
+def source_of(path: Path) -> str:
+    """Sixteen digits that tell the content of a file from that of others."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def packed(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
@@ -63,15 +109,15 @@ def packed(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> byt
     return save(arrays, {"cnnviz": json.dumps(description)})
 
 
-def write_pictures(path: str | Path, pictures: Sequence[NDArray[np.uint8]]) -> list[Path]:
+def write_pictures(path: str | Path, pictures: Sequence[NDArray[np.uint8]], source: str | None = None) -> list[Path]:
     """Write pictures, uint8 (H, W, 3) or gray (H, W); several become ``name-0.png``, ``name-1.png``, ...
 
-    Returns the files written.
+    ``source`` is as for :func:`encoded`. Returns the files written.
     """
     path = Path(path)
     paths = [path] if len(pictures) == 1 else [path.with_stem(f"{path.stem}-{n}") for n in range(len(pictures))]
     for file, picture in zip(paths, pictures, strict=True):
-        write(file, encoded(picture, file.suffix))
+        write(file, encoded(picture, file.suffix, source))
     return paths
 
 

@@ -185,7 +185,7 @@ def test_a_picture_that_cannot_be_read_costs_only_itself(here: Path, capsys: pyt
         (["--stile", "minmax"], "there is no option --stile for gradient and guided_backprop and grad_cam and "),
         (["--sheet", "sheet.gif"], "sheet.gif has no suffix of a picture; use .png"),
         (["--sheet", "no/sheet.png"], "the folder no does not exist; make it first"),
-        (["--sheet", "star.png"], "star.png is the picture to explain, and would be replaced; choose another name"),
+        (["--sheet", "star.png"], "star.png is read, and would be replaced; choose another name"),
         (["-o", "x.safetensors"], "x.safetensors keeps the values of one method, and 11 were asked for"),
     ],
 )

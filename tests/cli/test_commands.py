@@ -85,14 +85,15 @@ def works(capsys: pytest.CaptureFixture[str], *args: str | Path) -> list[str]:
 # What is written where
 
 
-def test_by_default_a_picture_for_each_picture_and_method_is_written_here(
+def test_by_default_a_picture_for_each_picture_and_method_is_written_into_a_new_folder(
     pictures: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = works(capsys, "explain", pictures, "--method", "grad_cam,gradient", "-m", "grad_cam")
-    expected = [f"{shape}_{method}.png" for shape in demo.CATEGORIES[:3] for method in ("grad_cam", "gradient")]
-    assert names(here) == sorted(expected)
+    methods = ("grad_cam", "gradient")
+    expected = [f"cnnviz-explain/{shape}_{method}.png" for shape in demo.CATEGORIES[:3] for method in methods]
+    assert names(here) == sorted(["cnnviz-explain", *expected])
     assert [line.partition(":")[0] for line in lines] == expected
-    assert all(re.fullmatch(r"(\w+)_\w+\.png: \1 \d+\.\d\d", line) for line in lines)
+    assert all(re.fullmatch(r"cnnviz-explain/(\w+)_\w+\.png: \1 \d+\.\d\d", line) for line in lines)
 
 
 def test_the_written_picture_is_the_one_that_python_draws(
@@ -109,7 +110,7 @@ def test_several_results_and_one_file_make_a_grid(
     options = ("--batch", "2", "-m", "grad_cam,gradient", "-o", "all.png")
     assert works(capsys, "explain", pictures, *options)[0].startswith("all.png: circle")
     whole = opened("all.png").size
-    works(capsys, "explain", pictures / "circle.png", *options)
+    works(capsys, "explain", pictures / "circle.png", *options, "--overwrite")
     row = opened("all.png").size
     assert names(here) == ["all.png"]
     assert row[0] == whole[0] > 3 * 96
@@ -123,17 +124,19 @@ def test_a_folder_is_made_and_its_names_stay_apart(
         (here / folder).mkdir()
         opened(pictures / "circle.png").save(here / folder / "x.png")
     works(capsys, "explain", "a/x.png", "b/x.png", "-o", "new/maps", "-q")
-    assert names(here / "new") == ["maps", "maps/x_grad_cam-2.png", "maps/x_grad_cam.png"]
+    assert names(here / "new") == ["maps", "maps/a-x_grad_cam.png", "maps/b-x_grad_cam.png"]
 
 
 def test_a_picture_to_explain_is_never_replaced(pictures: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("x.png", "x_grad_cam.png"):
         opened(pictures / "circle.png").save(name)
     before = Path("x_grad_cam.png").read_bytes()
-    works(capsys, "explain", "x.png", "x_grad_cam.png")
+    told = fails(capsys, "explain", "x.png", "x_grad_cam.png", "-o", "./", "--overwrite")
+    assert told == "x_grad_cam.png is read, and would be replaced; choose another name"
+    told = fails(capsys, "explain", "x.png", "-o", "../here/x.png", "--overwrite")
+    assert told == "../here/x.png is read, and would be replaced; choose another name"
     assert Path("x_grad_cam.png").read_bytes() == before
-    assert "x_grad_cam-2.png" in names(here)
-    assert "would be replaced" in fails(capsys, "explain", "x.png", "-o", "../here/x.png")
+    assert names(here) == ["x.png", "x_grad_cam.png"]
 
 
 def test_values_are_kept_and_read_back(pictures: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,7 +213,17 @@ def test_settings_may_be_of_some_of_several_methods(
 def test_a_baseline_is_a_number_a_name_or_a_file(
     pictures: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ask = ("explain", pictures / "circle.png", "-m", "integrated_gradients", "--steps", "3", "-o", "x.safetensors")
+    ask = (
+        "explain",
+        pictures / "circle.png",
+        "-m",
+        "integrated_gradients",
+        "--steps",
+        "3",
+        "-o",
+        "x.safetensors",
+        "--overwrite",
+    )
     model, circle = load_model("demo"), pictures / "circle.png"
     square = demo.as_inputs(demo.pictures().pictures[1:2])
     np.save("square.npy", square[0].numpy())
@@ -428,9 +441,9 @@ def test_interrupted_work_keeps_what_is_finished(
 
     monkeypatch.setattr(batch_explain.Explainer, "__call__", interrupted)
     told = fails(capsys, "explain", pictures, "--batch", "1", status=130)
-    assert told == "interrupted; the files written so far are whole"
-    assert names(here) == ["circle_grad_cam.png"]
-    assert opened("circle_grad_cam.png").size == (96, 96)
+    assert told == "interrupted; 1 of 3 pictures are answered, and --skip-existing goes on with the others"
+    assert names(here) == ["cnnviz-explain", "cnnviz-explain/circle_grad_cam.png"]
+    assert opened("cnnviz-explain/circle_grad_cam.png").size == (96, 96)
 
 
 def test_the_traceback_is_shown_on_request_only(
@@ -465,7 +478,7 @@ def test_warnings_of_libraries_stay_silent_unless_asked_for(
 def test_names_do_not_steer_the_terminal(pictures: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "names.txt").write_text("\n".join(f"\x1b[31mclass {index}" for index in range(8)), encoding="utf-8")
     lines = works(capsys, "explain", pictures / "square.png", "--categories", "names.txt")
-    assert lines[0].startswith("square_grad_cam.png: ?[31mclass 1 ")
+    assert lines[0].startswith("cnnviz-explain/square_grad_cam.png: ?[31mclass 1 ")
 
 
 # The other commands
@@ -479,7 +492,7 @@ def test_confusion_splits_any_method(pictures: Path, here: Path, capsys: pytest.
     torch.testing.assert_close(kept.values[:, 1] - kept.values[:, 0], expected)
     assert kept.notes["prediction"].tolist() == [0]
     works(capsys, "confusion", circle, "--target", "6", "--of", "gradient", "--opacity", "0.5")
-    assert names(here) == ["circle_saliency_confusion.png", "x.safetensors"]
+    assert names(here) == ["cnnviz-confusion", "cnnviz-confusion/circle_saliency_confusion.png", "x.safetensors"]
 
 
 def test_methods_are_listed_and_have_their_pages(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -605,7 +618,7 @@ def test_help_and_version_need_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", check, *commands], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(f" cnnviz {command} " in done.stdout for command in commands)
-    assert "Files that are there are replaced" in " ".join(done.stdout.replace("│", " ").split())
+    assert "Default: a new folder, cnnviz-COMMAND" in " ".join(done.stdout.replace("│", " ").split())
 
 
 # With real networks and photographs
@@ -627,5 +640,5 @@ def test_guided_grad_cam_of_a_snake(assets: Path, here: Path, capsys: pytest.Cap
 def test_a_class_of_imagenet_by_name(assets: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ask = ("explain", assets / "images/seed/cat_dog.png", "--model", "squeezenet1_0",
            "--weights", assets / "models/squeezenet1_0-imagenet.pth")  # fmt: skip
-    assert works(capsys, *ask, "--target", "tiger cat")[0].startswith("cat_dog_grad_cam.png: tiger cat ")
+    assert works(capsys, *ask, "--target", "tiger cat")[0].startswith("cnnviz-explain/cat_dog_grad_cam.png: tiger cat ")
     assert "there is no class 'tiger cta'; did you mean 'tiger cat'" in fails(capsys, *ask, "--target", "tiger cta")

@@ -92,7 +92,7 @@ def test_a_folder_takes_a_file_for_each(here: Path, capsys: pytest.CaptureFixtur
     )
     assert len(lines) == len(names)
     works(capsys, "synthesize", "class_image", "--target", "star", "--steps", "1", "--size", "16")
-    assert (here / "class_image_star.png").is_file()
+    assert (here / "cnnviz-synthesize" / "class_image_star.png").is_file()
 
 
 def test_values_are_kept(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +134,7 @@ def test_signals_and_volumes_are_made(
     )
     assert size(here / "v.png") == (17, 13)
     assert "the size of Sequential's input is not known; give it, such as size=224" in fails(
-        capsys, "synthesize", "feature_image", *how, "--model", "nets_of_ranks:signals", "-o", "s.png"
+        capsys, "synthesize", "feature_image", *how, "--model", "nets_of_ranks:signals", "-o", "s.png", "--overwrite"
     )
 
 
@@ -153,7 +153,7 @@ def test_an_interruption_writes_what_there_is(
     monkeypatch.setattr(Ascent, "ascend", partialmethod(ascend, after=impatient))
     assert main([*FEATURE, "--channel", "5,7,9", "-o", "made.png"]) == 130
     said = capsys.readouterr()
-    assert said.err == "cnnviz: interrupted; the files written so far are whole\n"
+    assert said.err == "cnnviz: interrupted; what was finished is written\n"
     assert said.out.count("feature_image(") == 2
     assert said.out.endswith(" in 1 steps, interrupted\n")
     assert size(here / "made.png")[0] == 350

@@ -1,0 +1,94 @@
+"""The files that a command's paths stand for: files, folders, standard input."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import typer
+
+from cnnviz.cli.errors import FAILED, exit_status, print_failure, reason
+from cnnviz.images.finding import look_up
+
+STDIN = ("-", "/dev/stdin")
+LARGEST = 512 * 2**20  # bytes that are taken from standard input
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """The files that a command's paths stand for."""
+
+    paths: Sequence[Path]
+    missing: int
+    """How many of the command's paths are not there."""
+    below: Mapping[Path, Path] = field(default_factory=dict)
+    """The folder of a picture within the folder that was named."""
+    temporary: TemporaryDirectory[str] | None = None
+    """Holds what came on standard input, as long as this is needed."""
+
+    def status(self, failed: int) -> int:
+        """The exit status if so many of the files failed."""
+        return exit_status(len(self.paths) + self.missing, failed + self.missing)
+
+
+def picture_files(paths: Sequence[str], options: Mapping[str, Any]) -> PictureFiles:
+    """The files that paths and folders stand for. Several paths may lack some: each is reported and counted.
+
+    What is left out of folders is told. Raises OSError or ValueError for a single path that is not there, and ends the
+    command where none of several is.
+    """
+    files: dict[Path, Path] = {}
+    missing, temporary = 0, None
+    if not paths:
+        raise ValueError("no pictures given; name at least one file or folder")
+    for text in paths:
+        try:
+            if not text.strip():
+                raise ValueError("a name is empty; name a file or folder (of a shell's variable that is not set?)")
+            if text in STDIN:
+                temporary = temporary or TemporaryDirectory(prefix="cnnviz-")
+                found: Sequence[Path] = [_from_stdin(Path(temporary.name))]
+                left_out = ""
+            else:
+                found, left_out = look_up(Path(text), options.get("recursive", False))
+        except (OSError, ValueError) as error:
+            if len(paths) == 1:
+                raise
+            print_failure(reason(error))
+            missing += 1
+            continue
+        if left_out and not options.get("quiet"):
+            deeper = "; -r searches folders" if "folder" in left_out and "recursive" in options else ""
+            print_failure(f"{text}: left out {left_out}{deeper}")
+        for path in found:
+            files.setdefault(path, path.parent.relative_to(text) if Path(text).is_dir() else Path())
+    if not files:
+        raise typer.Exit(FAILED)
+    return PictureFiles(list(files), missing, files, temporary)
+
+
+def is_file(name: object) -> bool:
+    """True for the name of a file that is there; a name may be too long to be one, or have a zero in it."""
+    try:
+        return isinstance(name, str | os.PathLike) and Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _from_stdin(folder: Path) -> Path:
+    """A file with what comes on standard input."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ValueError("- is standard input, and nothing is sent there; send a picture: cnnviz ... - < photo.jpg")
+    content = sys.stdin.buffer.read(LARGEST + 1)
+    if not content:
+        raise ValueError("- is standard input, and nothing came from there; send a picture: cnnviz ... - < photo.jpg")
+    if len(content) > LARGEST:
+        raise ValueError(f"more than {LARGEST // 2**20} MiB came on standard input; name a file")
+    path = folder / ("stdin.npy" if content.startswith(b"\x93NUMPY") else "stdin")
+    path.write_bytes(content)
+    return path
