@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from cnnviz.cli.errors import print_failure, print_line, reason
+from cnnviz.cli.errors import Interrupted, print_failure, print_line, reason
 from cnnviz.cli.failures import Failures, Unreadable
 from cnnviz.cli.outputs import STDOUT, Destination, RequestedRenderer, open_in_viewer, write_together
 from cnnviz.cli.picture_files import PictureFiles
@@ -172,7 +172,7 @@ def explain_files(
             if any(together.values()):
                 report(place.path, write_together(place, together, renderer, options.get("at")))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(_progress(done, len(wanted), place)) from None
+            raise Interrupted(_progress(done, len(wanted), place)) from None
         except OSError as error:
             if error.errno not in FULL or not done or not place.folder:
                 raise

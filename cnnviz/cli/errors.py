@@ -18,6 +18,10 @@ PARTLY, FAILED, INTERRUPTED = 1, 2, 130
 EXPECTED = (ValueError, LookupError, TypeError, OSError, ImportError, PluginError)
 
 
+class Interrupted(Exception):
+    """Ctrl-C, with what of the work is done."""
+
+
 def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
     """Run the command. Whatever goes wrong becomes one line and an exit status; CNNVIZ_TRACEBACK=1 shows where."""
     for stream in (sys.stdout, sys.stderr):
@@ -29,8 +33,8 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")  # of libraries, for programmers; python -W default shows them
             status = typer.main.get_command(app).main(args, prog_name="cnnviz", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        status, told = INTERRUPTED, str(error) or str(error.__cause__ or "")  # click hides what it caught
+    except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
+        status, told = INTERRUPTED, str(error)
     except Exception as error:
         if os.environ.get("CNNVIZ_TRACEBACK", "0") not in ("", "0"):
             traceback.print_exception(error)
@@ -62,6 +66,11 @@ def print_line(text: str) -> None:
 
 def print_failure(text: str) -> None:
     """Print a line about what went wrong, on stderr."""
+    _write(f"cnnviz: {text}", sys.stderr)
+
+
+def print_note(text: str) -> None:
+    """Print a line about what was decided, on stderr, so that results stay alone on stdout."""
     _write(f"cnnviz: {text}", sys.stderr)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cnnviz.cli import value_parsing
-from cnnviz.cli.errors import FAILED
+from cnnviz.cli.errors import FAILED, Interrupted
 from cnnviz.cli.method_options import converted, named_methods
 from cnnviz.cli.options import EXPLAIN, Layer, Methods, OverwriteOptions, Pictures, Target, answer_option, sharing
 from cnnviz.registry.registry import metrics
@@ -87,7 +87,7 @@ def evaluate(
         failures.settled()
     if not scores.pictures:
         if interrupted:
-            raise KeyboardInterrupt("nothing was measured")
+            raise Interrupted("nothing was measured")
         return FAILED
     rows = scores.rows()
     if output is not None:
@@ -97,5 +97,5 @@ def evaluate(
     if not options["quiet"]:
         print_rows(rows)
     if interrupted:
-        raise KeyboardInterrupt(f"the table holds the {len(scores.pictures)} of {len(files.paths)} pictures measured")
+        raise Interrupted(f"the table holds the {len(scores.pictures)} of {len(files.paths)} pictures measured")
     return files.status(len(files.paths) - len(scores.pictures))

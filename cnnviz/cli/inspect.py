@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnviz.cli import value_parsing
-from cnnviz.cli.errors import PARTLY, print_line, printable, reason
-from cnnviz.cli.options import TrustModel, Weights
+from cnnviz.cli.errors import PARTLY, print_line, print_note, printable, reason
+from cnnviz.cli.options import Key, NumClasses, Prefix, TrustModel, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,6 +51,9 @@ def methods(
 def layers(
     model: Annotated[str, typer.Argument(help="As for cnnviz explain --model.", show_default=False)],
     weights: Weights = None,
+    num_classes: NumClasses = None,
+    key: Key = None,
+    prefix: Prefix = None,
     trust_model: TrustModel = False,
     size: Annotated[
         str | None, typer.Option(help="Of the input, without channels: 224, 224x320, or of any rank.")
@@ -66,7 +69,17 @@ def layers(
     lengths = value_parsing.lengths(size)
     # names and shapes need no weights, so none are downloaded
     picture_size = value_parsing.size(size) if lengths and len(lengths) < 3 else None
-    loaded = load_model(model, weights=weights or "random", trust_model=trust_model, size=picture_size)
+    loaded = load_model(
+        model,
+        weights=weights or "random",
+        num_classes=num_classes,
+        key=key,
+        prefix=prefix,
+        trust_model=trust_model,
+        size=picture_size,
+    )
+    for note in loaded.notes:
+        print_note(note)
     preprocessing = loaded.preprocessing
     inputs = torch.zeros(_input_shape(loaded.module, lengths, preprocessing.input_size, len(preprocessing.mean)))
     shapes = _output_shapes(loaded.module, inputs)

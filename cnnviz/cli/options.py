@@ -34,7 +34,19 @@ Pictures = Annotated[
         show_default=False,
     ),
 ]
-Weights = Annotated[str | None, model_option("A file of weights, or torchvision's by name.")]
+Weights = Annotated[
+    str | None, model_option("A file of weights, a folder or an index of several, or torchvision's by name.")
+]
+NumClasses = Annotated[
+    int | None, model_option("How many outputs the network has. Default: as many as the weights.", min=1)
+]
+Key = Annotated[
+    str | None,
+    model_option("The entry of the file that holds the weights: state_dict_ema. Default: the one that fits."),
+]
+Prefix = Annotated[
+    str | None, model_option("What stands before the weights' names: backbone. Default: the one that fits.")
+]
 TrustModel = Annotated[bool, model_option("Open a file that can run code.", "--trust-model")]
 Methods = Annotated[
     list[str] | None, answer_option("Repeatable, or with commas between. Default: grad_cam.", "--method", "-m")
@@ -128,6 +140,9 @@ class ModelOptions:
         "demo"
     )
     weights: Weights = None
+    num_classes: NumClasses = None
+    key: Key = None
+    prefix: Prefix = None
     trust_model: TrustModel = False
     mean: Annotated[str | None, model_option("For each channel, on values in 0..1: 0.5,0.5,0.5.")] = None
     std: Annotated[str | None, model_option("For each channel: 0.2,0.2,0.2.")] = None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cnnviz.cli import value_parsing
 from cnnviz.cli.batch_explain import Explainer
+from cnnviz.cli.errors import print_note
 from cnnviz.cli.method_options import formula, separated
 from cnnviz.cli.options import DTYPES
 from cnnviz.cli.outputs import RequestedRenderer
@@ -125,9 +126,15 @@ def loaded(options: Mapping[str, Any]) -> LoadedModel:
         std=value_parsing.numbers(options["std"], "--std"),
         size=value_parsing.size(options["size"]),
         categories=options["categories"],
+        num_classes=options["num_classes"],
+        key=options["key"],
+        prefix=options["prefix"],
     )
     if options["preprocess"] == "whole":
         model = replace(model, preprocessing=model.preprocessing.whole())
+    if not options.get("quiet"):
+        for note in model.notes:
+            print_note(note)
     if options["dtype"] not in DTYPES:
         raise ValueError(f"there is no --dtype {options['dtype']}; there are {', '.join(DTYPES)}")
     model.module.to(_device(options["device"]), getattr(torch, options["dtype"]))

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnviz.cli.errors import print_line
+from cnnviz.cli.errors import Interrupted, print_line
 from cnnviz.cli.outputs import STDOUT, VALUES, Destination, open_in_viewer
 from cnnviz.cli.places import settle, shortened
 from cnnviz.cli.progress import progress
@@ -89,7 +89,7 @@ def run_jobs(jobs: Sequence[Job], place: Destination, options: Mapping[str, Any]
     if results:
         _write(results, place, options)
     if interrupted:
-        raise KeyboardInterrupt("what was finished is written" if results else "nothing was written")
+        raise Interrupted("what was finished is written" if results else "nothing was written")
     return 0
 
 

@@ -43,7 +43,7 @@ def network(name: str) -> nn.Module:
         raise LookupError(f"there is no bundled network {name!r}; choose one of {', '.join(known)}")
     from safetensors.torch import load
 
-    module = _untrained(name)
+    module = untrained(name)
     weights = load((files("cnnviz.demo") / f"{name}.safetensors").read_bytes())
     module.load_state_dict({key: tensor.float() for key, tensor in weights.items()})
     return module.eval()
@@ -69,12 +69,13 @@ def as_inputs(pictures: NDArray[np.uint8]) -> Tensor:
     return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
-def _untrained(name: str) -> nn.Module:
+def untrained(name: str, classes: int | None = None) -> nn.Module:
+    """The network of that name with random weights, for so many classes; None: as many as it knows."""
     if name == SEGMENTATION:
         from cnnviz.demo.plain import plain_trunk
         from cnnviz.models.segmentation_net import SegmentationNet
 
-        return SegmentationNet(plain_trunk(), len(SEGMENTS))
+        return SegmentationNet(plain_trunk(), classes or len(SEGMENTS))
     from cnnviz.demo.residual import DemoNet
 
-    return DemoNet(len(CATEGORIES))
+    return DemoNet(classes or len(CATEGORIES))

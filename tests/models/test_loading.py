@@ -174,8 +174,12 @@ def test_a_number_of_classes_of_ones_own_is_told(tmp_path: Path) -> None:
     from torchvision import models
 
     torch.save(models.resnet18(weights=None, num_classes=7).state_dict(), tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"have 7 outputs where ResNet has 1000 \(fc.weight is 7x512, not 1000x512\)"):
-        load_model("resnet18", weights=tmp_path / "a.pth")
+    loaded = load_model("resnet18", weights=tmp_path / "a.pth")
+    assert (loaded.num_classes, loaded.categories, loaded.module.fc.weight.shape) == (7, None, (7, 512))
+    assert loaded.notes == (
+        f"weights '{tmp_path / 'a.pth'}' have 7 outputs where ResNet has 1000, so it is made with 7 classes "
+        "(--categories names them)",
+    )
 
 
 def test_what_the_user_says_overrides_what_the_model_brings(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cnnviz.models.weights import kind_of, load_weights, read_module
+from cnnviz.models.file_kinds import kind_of
+from cnnviz.models.weights import load_weights, read_module
 
 
 def network(classes: int = 4, seed: int = 0) -> nn.Sequential:
@@ -229,7 +230,7 @@ def test_a_pickled_network_is_opened_on_trust_alone(tmp_path: Path, trained: dic
         refused(path, r"holds code \(torch.nn.modules.container.Sequential\), .* pass --trust-model")
         assert_loaded(path, trained, trust_model=True)
     torch.save(network(seed=1), path)
-    assert isinstance(read_module(path, trust_model=True), nn.Sequential)
+    assert isinstance(read_module(path, trust_model=True)[0], nn.Sequential)
 
 
 def test_programs_are_opened_on_trust_alone(tmp_path: Path, trained: dict[str, Tensor]) -> None:
@@ -245,7 +246,7 @@ def test_programs_are_opened_on_trust_alone(tmp_path: Path, trained: dict[str, T
             rf"{name}' is a program \({kind}\), and opening it could do anything; .*--trust-model",
         )
         assert_loaded(tmp_path / name, trained, trust_model=True)
-        opened = read_module(tmp_path / name, trust_model=True)
+        opened, _ = read_module(tmp_path / name, trust_model=True)
         torch.testing.assert_close(opened(*example), module(*example))
 
 
