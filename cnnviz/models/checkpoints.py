@@ -222,7 +222,8 @@ def _items(state: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _weight_set(keys: tuple[str, ...], state: Mapping[Any, Any], items: Mapping[str, Any]) -> WeightSet:
     tensors = {
-        OF_OLD_DENSENETS.sub(r"\1", name): value
+        # a file may put other things in the place of a tensor's methods; another view of it has its own
+        OF_OLD_DENSENETS.sub(r"\1", name): Tensor.detach(value) if isinstance(value, Tensor) else value
         for name, value in items.items()
         # epochs, losses and the like stand beside weights; modules' own extra state is no tensor either
         if isinstance(value, Tensor) or "." in name or name == "_extra_state"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.by_name import Asked, check_num_classes, found
@@ -27,9 +27,8 @@ class LoadedModel:
 
     def __repr__(self) -> str:
         count = self.num_classes or (len(self.categories) if self.categories else None)
-        devices = dict.fromkeys(
-            str(tensor.device) for tensor in self.module.state_dict().values() if isinstance(tensor, Tensor)
-        )
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        devices = dict.fromkeys(str(tensor.device) for tensor in tensors)
         parts = (
             f"{self.name!r}: {type(self.module).__name__}",
             "number of classes unknown" if count is None else f"{count} classes",

@@ -201,16 +201,13 @@ def test_the_heads_size_is_read_off_the_file(path: Path) -> None:
         load_model("demo", weights=path, num_classes=6)
 
 
-def test_torchvisions_and_timms_networks_are_made_with_the_files_head(path: Path) -> None:
+def test_networks_of_every_kind_are_made_with_the_files_head(path: Path) -> None:
     from torchvision import models
 
     timm = pytest.importorskip("timm", reason="timm is not installed")
     for name, trained in (
         ("squeezenet1_1", models.squeezenet1_1(num_classes=7)),
-        (
-            "lraspp_mobilenet_v3_large",
-            models.get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=7),
-        ),
+        ("demo-segmentation", demo.untrained("demo-segmentation", 7)),
         ("timm:resnet10t", timm.create_model("resnet10t", num_classes=7)),
     ):
         torch.save(trained.state_dict(), path)

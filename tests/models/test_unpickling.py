@@ -180,6 +180,19 @@ def test_programs_written_by_hand_end_in_one_line(tmp_path: Path) -> None:
         assert not mark.exists(), name
 
 
+def test_methods_that_a_file_gives_to_a_tensor_are_not_called(tmp_path: Path) -> None:
+    odd = torch.ones(2, 2)
+    for name in ("float", "numel", "element_size", "is_floating_point", "detach", "clone"):
+        setattr(odd, name, argparse.Namespace)
+    torch.save({"weight": odd, "bias": torch.ones(2)}, tmp_path / "a.pth")
+    module = nn.Linear(2, 2)
+    load_weights(module, tmp_path / "a.pth")
+    assert torch.equal(module.weight, torch.ones(2, 2))
+    torch.save({"weight": odd, "bias": torch.ones(2, 2)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="do not fit Linear: 1 of another shape"):
+        load_weights(module, tmp_path / "a.pth")
+
+
 def test_what_others_allowed_stays_allowed(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save({"state_dict": weights(), "args": argparse.Namespace(a=1)}, path)
