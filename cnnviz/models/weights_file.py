@@ -21,6 +21,7 @@ IN_FOLDERS = (
     *("pytorch_model.bin.index.json", "pytorch_model.bin"),
 )
 """What the folders of Hugging Face call weights; the first that is there is read."""
+LONGEST_INDEX = 100_000_000  # bytes; those of the largest models have a few megabytes
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _located(path: Path) -> Path:
 def _read_index(path: Path, trust_model: bool) -> Content:
     """All weights that the index lists, out of the files beside it."""
     try:
-        listed = json.loads(path.read_bytes())
+        listed = json.loads(path.read_bytes()) if path.stat().st_size <= LONGEST_INDEX else None
     except (ValueError, RecursionError):
         listed = None
     places = listed.get("weight_map") if isinstance(listed, dict) else None

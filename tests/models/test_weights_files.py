@@ -123,6 +123,10 @@ def test_an_index_that_is_none_is_told(tmp_path: Path) -> None:
         refused(
             index, "neither safetensors nor a file of torch.save: the file is JSON; of JSON an index with a weight_map"
         )
+    with index.open("wb") as file:
+        file.write(b'{"weight_map": {')
+        file.truncate(10**9)  # on disk it is nothing
+    refused(index, "the file is JSON; of JSON an index with a weight_map is read")
     index.write_text(json.dumps({"weight_map": {"0.weight": index.name}}))
     refused(index, "which is an index itself")
 
