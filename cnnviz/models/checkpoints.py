@@ -249,14 +249,19 @@ def _compared(of: WeightSet, prefix: str, expected: Mapping[str, Any], spare: tu
     weights._metadata = {
         name[len(prefix) :]: value for name, value in of.versions.items() if f"{name}.".startswith(prefix)
     } or getattr(expected, "_metadata", {})
-    others = {
-        name: (tuple(weights[name].shape), tuple(tensor.shape))
+    shapes = {
+        name: (_shape(weights[name]), _shape(tensor))
         for name, tensor in expected.items()
-        if isinstance(tensor, Tensor) and isinstance(weights.get(name), Tensor) and weights[name].shape != tensor.shape
+        if isinstance(tensor, Tensor) and isinstance(weights.get(name), Tensor)
     }
+    others = {name: (there, here) for name, (there, here) in shapes.items() if there != here}
     missing = [name for name in expected if name not in weights and not _is_count(name)]
     unexpected = [name for name in weights if name not in expected and not name.startswith(spare)]
     return Fit(of, prefix, weights, missing, unexpected, others, spare)
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return () if tensor.is_nested else tuple(tensor.shape)  # torch's lists of tensors have none
 
 
 def _with(fit: Fit, rivals: Sequence[Fit]) -> Fit:

@@ -197,6 +197,10 @@ def test_numbers_that_cannot_be_weights_are_refused(tmp_path: Path, trained: dic
     for odd in (trained["4.weight"].to(torch.int8), trained["4.weight"].to(torch.complex64)):
         torch.save(trained | {"4.weight": odd}, path)
         refused(path, r"have 4.weight as torch.(int8|complex64) .* save them dense and unquantized")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nested tensors are a prototype of torch
+        torch.save(trained | {"4.weight": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, path)
+    refused(path, "1 of another shape")
     torch.save(trained | {"4.weight": trained["4.weight"].to_sparse()}, path)
     refused(path, r"have 4.weight as torch.float32 \(torch.sparse_coo\)")
 
