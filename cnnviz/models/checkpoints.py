@@ -82,15 +82,19 @@ class Fit:
         """Where in the file it is, in a few words; empty if it is all of the file."""
         return _place(self.of.keys, self.prefix)
 
+    @property
+    def named(self) -> str:
+        return self.place or "the outermost set"
+
     def note(self, source: object) -> str | None:
         """One line about what was chosen, None if there was nothing to choose."""
-        if not self.place:
+        if not self.place and not self.rivals:
             return None
-        parts = [f"{self.place} is taken"]
+        parts = [f"{self.named} is taken"]
         if self.beside:
             parts.append(f"left out beside it: {len(self.beside)} ({listed(self.beside)})")
         if self.rivals:
-            parts.append(f"{listed([rival.place for rival in self.rivals])} would fit too (--key and --prefix choose)")
+            parts.append(f"{listed([rival.named for rival in self.rivals])} would fit too (--key and --prefix choose)")
         return f"weights '{source}': {'; '.join(parts)}"
 
     def again(self, expected: Mapping[str, Any]) -> Fit:
@@ -142,7 +146,7 @@ def chosen(
     first, *rivals = fits
     same = [fit for fit in rivals if fit.rank == first.rank and fit.whole == first.whole]
     if same:
-        ways = listed([fit.place for fit in (first, *same)])
+        ways = listed([fit.named for fit in (first, *same)])
         raise ValueError(
             f"weights '{source}' fit in {len(same) + 1} ways ({ways}); say which: --key or --prefix "
             "(in Python key= or prefix=)"
@@ -274,7 +278,8 @@ def _place(keys: Sequence[str], prefix: str = "") -> str:
 
 
 def _rank(words: Sequence[str]) -> tuple[int, ...]:
-    return tuple(WORDS.index(word) if word in WORDS else len(WORDS) for word in words)
+    # weights that are not inside of anything are as plain as a state_dict
+    return tuple(WORDS.index(word) if word in WORDS else len(WORDS) for word in words or ("state_dict",))
 
 
 def _is_count(name: str) -> bool:

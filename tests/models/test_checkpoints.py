@@ -105,6 +105,15 @@ def test_averaged_weights_come_first_as_in_timm(path: Path, first: str, second: 
         assert taken(path, saved, 2, key=second) == (f"weights '{path}': key '{second}' is taken",)
 
 
+def test_weights_that_lie_open_are_as_any_others(path: Path) -> None:
+    (note,) = taken(path, weights(1) | {"last": weights(2), "epoch": 3}, 1)
+    assert note == (
+        f"weights '{path}': the outermost set is taken; key 'last' would fit too (--key and --prefix choose)"
+    )
+    (note,) = taken(path, weights(2) | {"ema": weights(1)}, 1)
+    assert "key 'ema' is taken" in note
+
+
 def test_timm_takes_the_same_of_two(path: Path) -> None:
     helpers = pytest.importorskip("timm.models", reason="timm is not installed")
     for first, second in (("state_dict_ema", "state_dict"), ("model_ema", "model")):
