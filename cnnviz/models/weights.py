@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.images.reading import one_line
-from cnnviz.models.checkpoints import Fit, chosen, chosen_network, listed
+from cnnviz.models.checkpoints import Fit, chosen, chosen_network
+from cnnviz.models.weight_sets import listed
 from cnnviz.models.weights_file import SAVE_PLAIN, Content, read_content, read_network
 
 PACKED = (torch.float4_e2m1fn_x2,)  # two numbers in a byte, which PyTorch converts to nothing else
