@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 import typer
@@ -28,8 +30,6 @@ class PictureFiles:
     """How many of the command's paths are not there."""
     below: Mapping[Path, Path] = field(default_factory=dict)
     """The folder of a picture within the folder that was named."""
-    temporary: TemporaryDirectory[str] | None = None
-    """Holds what came on standard input, as long as this is needed."""
 
     def status(self, failed: int) -> int:
         """The exit status if so many of the files failed."""
@@ -43,7 +43,7 @@ def picture_files(paths: Sequence[str], options: Mapping[str, Any]) -> PictureFi
     command where none of several is.
     """
     files: dict[Path, Path] = {}
-    missing, temporary = 0, None
+    missing = 0
     if not paths:
         raise ValueError("no pictures given; name at least one file or folder")
     for text in paths:
@@ -51,8 +51,7 @@ def picture_files(paths: Sequence[str], options: Mapping[str, Any]) -> PictureFi
             if not text.strip():
                 raise ValueError("a name is empty; name a file or folder (of a shell's variable that is not set?)")
             if text in STDIN:
-                temporary = temporary or TemporaryDirectory(prefix="cnnviz-")
-                found: Sequence[Path] = [_from_stdin(Path(temporary.name))]
+                found: Sequence[Path] = [_from_stdin()]
                 left_out = ""
             else:
                 found, left_out = look_up(Path(text), options.get("recursive", False))
@@ -69,7 +68,7 @@ def picture_files(paths: Sequence[str], options: Mapping[str, Any]) -> PictureFi
             files.setdefault(path, path.parent.relative_to(text) if Path(text).is_dir() else Path())
     if not files:
         raise typer.Exit(FAILED)
-    return PictureFiles(list(files), missing, files, temporary)
+    return PictureFiles(list(files), missing, files)
 
 
 def is_file(name: object) -> bool:
@@ -80,8 +79,8 @@ def is_file(name: object) -> bool:
         return False
 
 
-def _from_stdin(folder: Path) -> Path:
-    """A file with what comes on standard input."""
+def _from_stdin() -> Path:
+    """A file with what comes on standard input, for as long as the process lives."""
     if sys.stdin is None or sys.stdin.isatty():
         raise ValueError("- is standard input, and nothing is sent there; send a picture: cnnviz ... - < photo.jpg")
     content = sys.stdin.buffer.read(LARGEST + 1)
@@ -89,6 +88,8 @@ def _from_stdin(folder: Path) -> Path:
         raise ValueError("- is standard input, and nothing came from there; send a picture: cnnviz ... - < photo.jpg")
     if len(content) > LARGEST:
         raise ValueError(f"more than {LARGEST // 2**20} MiB came on standard input; name a file")
-    path = folder / ("stdin.npy" if content.startswith(b"\x93NUMPY") else "stdin")
+    folder = mkdtemp(prefix="cnnviz-")
+    atexit.register(rmtree, folder, ignore_errors=True)
+    path = Path(folder) / ("stdin.npy" if content.startswith(b"\x93NUMPY") else "stdin")
     path.write_bytes(content)
     return path

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnviz.cli.errors import Interrupted, print_line
+from cnnviz.cli.errors import Interrupted, exit_status, print_line
+from cnnviz.cli.failures import Failures
 from cnnviz.cli.outputs import STDOUT, VALUES, Destination, open_in_viewer
 from cnnviz.cli.places import settle, shortened
 from cnnviz.cli.progress import progress
@@ -73,6 +74,7 @@ def run_jobs(jobs: Sequence[Job], place: Destination, options: Mapping[str, Any]
     """Do them, write the files, print a line for each. Returns the exit status."""
     results: list[tuple[Job, Synthesized]] = []
     interrupted = False
+    failures = Failures(len(jobs))
     with progress("synthesizing", options["quiet"]) as step:
         for number, job in enumerate(jobs):
 
@@ -82,15 +84,19 @@ def run_jobs(jobs: Sequence[Job], place: Destination, options: Mapping[str, Any]
             try:
                 results.append((job, job.make(progress=advance)))
                 interrupted = not results[-1][1].finished
+                failures.settled()
             except KeyboardInterrupt:
                 interrupted = True
+            except Exception as error:
+                failures(job.name, error)
             if interrupted:
                 break
+    failures.settled()
     if results:
         _write(results, place, options)
     if interrupted:
         raise Interrupted("what was finished is written" if results else "nothing was written")
-    return 0
+    return exit_status(len(jobs), failures.count)
 
 
 def _write(results: Sequence[tuple[Job, Synthesized]], place: Destination, options: Mapping[str, Any]) -> None:
