@@ -160,10 +160,10 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], plain: bool) ->
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    from difflib import get_close_matches
+    from cnnviz.registry.peer_names import asked_back, near_methods
 
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "cnnviz methods lists what there is"
+    near, remark = near_methods(name, known)
+    hint = asked_back(near, remark) if near else "cnnviz methods lists what there is"
     return f"there is no method {name!r}; {hint}"
 
 

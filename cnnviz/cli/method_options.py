@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -25,6 +25,8 @@ PLAIN = {
     NoneType: (click.Choice(["none"], case_sensitive=False), "none"),
 }
 """Types that are read from text, in this order, each with its description for error texts."""
+_OPTIONS = re.compile(r"\b(\w+)=(?!\w)")
+"""Arguments in remarks that are written for Python."""
 
 
 def named_methods(names: Iterable[str], tokens: Sequence[str]) -> list[Method[ConfiguredAttribution]]:
@@ -70,7 +72,7 @@ def separated(
         elif name.startswith("no_") and name[3:] in switches and not equals:
             texts[name[3:]] = "false"
         elif name not in known or not written.startswith("--"):
-            raise TypeError(_no_option(written, [*known, *declared], methods))
+            raise TypeError(_no_option(written, [*known, *declared], methods, renderers))
         else:
             texts[name] = value if equals else next(rest, "--")
             if texts[name].startswith("--"):
@@ -200,9 +202,28 @@ def _peek(tokens: Sequence[str], setting: str) -> str | None:
     return None
 
 
-def _no_option(written: str, known: Sequence[str], methods: Sequence[Method[Any]]) -> str:
-    names = [name.lstrip("-").replace("_", "-") for name in known]
-    near = difflib.get_close_matches(written.lstrip("-"), names, n=1, cutoff=0.72)
-    taken = sorted({f"--{name.replace('_', '-')}" for method in methods for name in method.settings})
-    hint = f"did you mean --{near[0]}?" if near else f"it takes {', '.join(taken) or 'no settings'}"
+def _no_option(
+    written: str, known: Sequence[str], methods: Sequence[Method[Any]], renderers: Sequence[Method[Any]]
+) -> str:
+    from cnnviz.registry.peer_names import near_settings
+
+    names = [name.lstrip("-").replace("-", "_") for name in known]
+    near, remark = near_settings(written.lstrip("-").replace("-", "_"), names, cutoff=0.72)
+    if near:
+        hint = f"did you mean {_option(near[0])}?{f' {remark}' if remark else ''}"
+    elif remark:
+        hint = _OPTIONS.sub(lambda found: _option(found[1]), remark)
+    else:
+        hint = f"it takes {_listed(methods) or 'no settings'}"
+        if renderers:
+            drawn = _listed(renderers) or "no settings"
+            hint += f"; what draws it takes {drawn}" if len(renderers) == 1 else "; cnnviz methods overlay lists more"
     return f"there is no option {written} for {' and '.join(method.name for method in methods)}; {hint}"
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _listed(methods: Sequence[Method[Any]]) -> str:
+    return ", ".join(sorted({_option(name) for method in methods for name in method.settings}))

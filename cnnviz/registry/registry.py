@@ -5,7 +5,6 @@ Listing names reads package metadata and imports nothing; a plugin that does not
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import re
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
 import pluggy
 
 from cnnviz.registry.configured import Canvas, ConfiguredMethod, ConfiguredRenderer
+from cnnviz.registry.peer_names import asked_back, near_methods, near_settings
 from cnnviz.registry.setting_types import check_types
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Method(Generic[T]):
         """The settings by name, positional ones too. Raises TypeError for one that the method does not have."""
         for name in settings:
             if name not in self.settings:
-                raise TypeError(f"{self.name} has no setting {name!r}{_hint(name, self.settings, 'it takes')}")
+                raise TypeError(f"{self.name} has no setting {name!r}; {_way_out(name, self.settings)}")
         try:
             return dict(inspect.signature(self.build).bind(*args, **settings).arguments)
         except TypeError as error:
@@ -269,7 +269,12 @@ class Registry(Mapping[str, M]):
             return f" that is only one package's: say {' or '.join(map(repr, rivals))}"
         if self.plugins.is_blocked(name):
             return ": CNNVIZ_BLOCK hides it"
-        return _hint(name, self, "there are")
+        near, remark = near_methods(name, self)
+        if near:
+            return f"; {asked_back(near, remark)}"
+        kind = next((other.kind for other in registries if name in other), None)
+        elsewhere = f"{name!r} is a {kind}; " if kind else ""
+        return f"; {elsewhere}there are {', '.join(self) or 'none'}"
 
 
 @overload
@@ -322,9 +327,9 @@ def metric(build: Callable[..., Metric]) -> Method[ConfiguredMethod]:
     return Method(build)
 
 
-def _hint(name: str, known: Mapping[str, Any], introduction: str) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; {introduction} {', '.join(known) or 'none'}"
+def _way_out(setting: str, known: Mapping[str, Any]) -> str:
+    near, remark = near_settings(setting, known)
+    return asked_back(near, remark) if near else remark or f"it takes {', '.join(known) or 'none'}"
 
 
 def _same(value: Any, default: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cnnviz.registry.peer_names import asked_back, near_settings
 from cnnviz.registry.registry import Method, Registry
 
 
@@ -34,7 +35,9 @@ def resolve(
         if not any(setting in method.settings for method in built.values()):
             if len(built) == 1:
                 next(iter(built.values())).bind(**{setting: None})  # raises, and knows the nearest name
-            raise TypeError(f"there is no setting {setting!r} in {', '.join(built) or configured}")
+            near, remark = near_settings(setting, {name: None for method in built.values() for name in method.settings})
+            hint = f"; {asked_back(near, remark)}" if near else f"; {remark}" if remark else ""
+            raise TypeError(f"there is no setting {setting!r} in {', '.join(built) or configured}{hint}")
     callables: dict[str, Any] = {}
     for method in methods:
         if isinstance(method, str | Method):
