@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from cnnviz.engine.operations import Limits, Operation, canonical
 
@@ -90,6 +93,11 @@ class Rule:
     compares: bool = False
     """True if it reads ``call.reference``, the same call in a pass of reference inputs."""
 
+    def __post_init__(self) -> None:
+        for operation in self.backwards:
+            if isinstance(operation, nn.Module | type) or not callable(operation):
+                raise TypeError(f"a rule names operations, not modules: {_way_out(operation)}")
+
     def __repr__(self) -> str:
         return self.name
 
@@ -111,3 +119,12 @@ def rule(
         return Rule(name or backward.__name__, names, reads_input, otherwise)
 
     return make
+
+
+def _way_out(module: Any) -> str:
+    """Which operation is meant by a module, its class or a name."""
+    name = module if isinstance(module, str) else getattr(module, "__name__", type(module).__name__)
+    function = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    function = next((each for each in (function, name.lower()) if callable(getattr(F, each, None))), "relu")
+    kinds = ", or RECTIFIERS" if function == "relu" else ""
+    return f"for {name} say torch.nn.functional.{function}{kinds}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ class Seen:
     """What the model returned; None if the pass ended at the last requested layer."""
     layers: Mapping[Layer, Tensor]
     """Outputs of layers, each by the layer as it was requested: its name, number or module."""
+    names: Mapping[Layer, str] = field(default_factory=dict)
+    """The layers' dotted names, as far as they are known."""
 
     def layer(self, layer: Layer) -> Tensor:
         """A layer's output, (N, C, *spatial) or (N, F). Raises LookupError for a layer that did not run."""
@@ -74,7 +76,7 @@ class FeatureExtractor:
         if returned is not None:
             self._calls = {name: count for name, count in calls.items() if count}
         layers = {layer: outputs[name] for layer, name in self.names.items() if name in outputs}
-        return Seen(inputs, returned, layers)
+        return Seen(inputs, returned, layers, self.names)
 
 
 def gradients_of(total: Tensor, wrt: Sequence[Tensor]) -> list[Tensor]:

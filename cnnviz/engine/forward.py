@@ -62,6 +62,17 @@ class OutputRecorder(WatchingMode):
         return None
 
 
+class InputTooSmall(ValueError):
+    """The network's layers leave nothing of an input of this size."""
+
+
+_TOO_SMALL = re.compile(
+    r"Output size is too small|[Kk]ernel size can't be greater than actual input|[Pp]adding size should be less than|"
+    r"input image \(.*\) smaller than kernel"
+)
+"""What torch says where a layer meets a map that is smaller than what it looks at."""
+
+
 def forward(
     model: nn.Module,
     inputs: AnyInputs,
@@ -138,6 +149,11 @@ def forward(
             # beside a table, the first convolution is about another input
             another = len(inputs) > 1 and batch.ndim < 3
             reason = None if another or isinstance(error, torch.OutOfMemoryError) else misfit(model, batch)
+            if reason is None and not another and _TOO_SMALL.search(str(error)):
+                raise InputTooSmall(
+                    f"the input is {tuple(batch.shape)}, too small for {type(model).__name__}: its layers make maps "
+                    "smaller and smaller, and nothing is left for one of them; give a larger input"
+                ) from error
             if reason is None:
                 raise
             raise ValueError(reason) from error

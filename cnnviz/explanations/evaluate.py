@@ -21,7 +21,7 @@ from cnnviz.explanations.options import ExplainOptions
 from cnnviz.explanations.saved_explanations import check_explanation
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Metric
-from cnnviz.registry.registry import metrics
+from cnnviz.registry.registry import Method, metrics
 from cnnviz.registry.resolve import resolve
 from cnnviz.run.resolve_target import resolved_target
 from cnnviz.run.run import Run
@@ -113,7 +113,8 @@ def evaluate(
     def answer() -> dict[str, Tensor]:
         explained = explanation if options is None else replace(explanation, options=options)
         question = None if model is None else partial(_run, explained, model, target, others, arguments)
-        trial = Trial(explanation, annotation, question, attribution)
+        used = attribution() if isinstance(attribution, Method) else attribution
+        trial = Trial(explanation, annotation, question, used)
         return {name: _scored(name, scorer, trial) for name, scorer in scorers.items()}
 
     with torch.inference_mode(False), torch.no_grad():

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from cnnviz.images.writing import encoded, packed, write_result
 from cnnviz.registry.configured import name_of
 from cnnviz.registry.default_renderer import default_renderer
 from cnnviz.registry.registry import renderers
+from cnnviz.registry.resolve import renderer_of
 
 if TYPE_CHECKING:
     from cnnviz.registry.protocols import Attribution, Renderer
@@ -39,6 +40,8 @@ class Explanation:
 
     ``values`` keep the method's own resolution and sign; nothing is resized or normalized before a renderer does it.
     """
+
+    subject_of_methods: ClassVar = True
 
     values: Tensor
     """(N, C, *spatial), raw: positive speaks for the target, negative against it, unless the method says otherwise."""
@@ -175,7 +178,7 @@ class Explanation:
         check_at(at)
         if renderer is None:
             renderer = self.usual_renderer
-        draw: Renderer = renderers[renderer](**settings) if isinstance(renderer, str) else renderer
+        draw: Renderer = renderer_of(renderer, settings)
         if at == "original":
             from cnnviz.explanations.on_original import drawn_on_originals
 

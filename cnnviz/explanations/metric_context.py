@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ class Trial:
 
     One of ``len(trial)`` inputs is scored by one number.
     """
+
+    subject_of_methods: ClassVar = True
 
     explanation: Explanation
     annotation: Tensor | None = None

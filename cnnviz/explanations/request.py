@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.forward import misfit
+from cnnviz.engine.forward import InputTooSmall, misfit
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.validation import as_network, check_model
 from cnnviz.explanations.answers import answered_together
@@ -80,7 +80,12 @@ class Request:
 
     def answers(self, asked: Asked, network: nn.Module, run_options: RunOptions) -> Answers:
         """The explanations of these inputs."""
-        return answered_together(network, asked.call, asked.targets, self.methods, run_options, asked.count)
+        try:
+            return answered_together(network, asked.call, asked.targets, self.methods, run_options, asked.count)
+        except InputTooSmall as error:
+            size = self.preprocessing.input_size if self.preprocessing else None
+            usual = f"; its preprocessing gives {size[0]} x {size[1]}" if size else ""
+            raise ValueError(f"{error}{usual}") from error
 
     def result(self, answers: Answers, asked: Asked, target: Target | top | several) -> Any:
         """The answers as :func:`cnnviz.explain` returns them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -33,6 +33,8 @@ class Ascent:
 
     After every step there are inputs to show; an interruption keeps the last of them.
     """
+
+    subject_of_methods: ClassVar = True
 
     def __init__(
         self,

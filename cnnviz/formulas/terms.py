@@ -12,11 +12,12 @@ from torch import Tensor
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.deferred import reads_at_once
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, LayerAt, is_automatic
-from cnnviz.formulas.expr import Expr, frozen, plan
+from cnnviz.formulas.expr import Expr, frozen, plan, writer
 from cnnviz.images.resampling import resize
 from cnnviz.run.objectives import Objective
 from cnnviz.run.plan import Plan
 from cnnviz.run.run import Run
+from cnnviz.run.targets import class_index
 
 
 @dataclass(frozen=True, repr=False)
@@ -178,10 +179,10 @@ class at(Expr):
 
 @dataclass(frozen=True, repr=False)
 class toward(Expr):
-    """The formula's value for another class: a number, a formula (N,) such as ``prediction()``, or an objective."""
+    """The formula's value for another class, by number or name; for a formula (N,) such as ``prediction()``; for an objective."""
 
     of: Expr
-    target: int | Expr | Objective
+    target: int | str | Expr | Objective
 
     def compute(self, run: Run) -> Tensor:
         if isinstance(self.target, Objective):
@@ -189,7 +190,8 @@ class toward(Expr):
         if isinstance(self.target, Expr):
             indices = self.target(run)
         else:
-            indices = torch.full((len(run.inputs),), self.target, device=run.inputs.device)
+            number = class_index(self.target, run.options.categories)
+            indices = torch.full((len(run.inputs),), number, device=run.inputs.device)
         # where values are not read, the gradient of a class that is the same is taken once more
         if run.target is not None and reads_at_once() and torch.equal(indices, run.target):
             return self.of(run)
@@ -198,6 +200,13 @@ class toward(Expr):
     def plan(self) -> Plan:
         layers = self.target.layers if isinstance(self.target, Objective) else frozenset()
         return super().plan() | Plan(score_layers=layers, again=True)
+
+    def recipe(self, run: Run) -> str:
+        """The formula as code, with the class by its name where that is known and no other class has it."""
+        names, number = run.options.categories or (), self.target
+        if not isinstance(number, int) or not 0 <= number < len(names) or names.count(names[number]) > 1:
+            return super().recipe(run)
+        return replace(self, target=names[number]).text(writer(run))
 
 
 @dataclass(frozen=True, repr=False)

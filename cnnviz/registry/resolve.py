@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cnnviz.registry.configured import name_of
 from cnnviz.registry.peer_names import asked_back, near_settings
-from cnnviz.registry.registry import Method, Registry
+from cnnviz.registry.registry import Method, Registry, renderers
 
 
 def resolve(
@@ -54,3 +55,16 @@ def resolve(
     if not callables:
         raise ValueError(f"no {registry.kind} was asked for; name at least one")
     return callables
+
+
+def renderer_of(renderer: Any, settings: Mapping[str, Any]) -> Any:
+    """A renderer's name, a renderer or a callable, as a callable with these settings.
+
+    Raises LookupError for an unknown name, TypeError for settings of a callable, which has them in it.
+    """
+    found = renderers[renderer] if isinstance(renderer, str) else renderer
+    if isinstance(found, Method):
+        return found(**settings)
+    if settings:
+        raise TypeError(f"{name_of(found)} takes no setting {next(iter(settings))!r}: only renderers given by name do")
+    return found

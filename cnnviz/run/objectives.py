@@ -322,8 +322,9 @@ def channel_units(seen: Seen, layer: Layer, index: int) -> Tensor:
             "choose a layer that gives (N, C, *spatial)"
         )
     if not 0 <= index < activation.shape[1]:
+        name = seen.names.get(layer, layer)
         raise ValueError(
-            f"there is no channel {index} in layer {layer!r}; it has {activation.shape[1]}, numbered 0 to "
+            f"there is no channel {index} in layer {name!r}; it has {activation.shape[1]}, numbered 0 to "
             f"{activation.shape[1] - 1}"
         )
     return activation[:, index].reshape(len(activation), -1)

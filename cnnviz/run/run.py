@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ class Run:
         plan: what the forward pass must serve.
         options: shared by all runs derived from this one.
     """
+
+    subject_of_methods: ClassVar = True
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -118,9 +118,8 @@ def class_scores(output: Any, items: int, objective: bool = False) -> Tensor:
             "output_of(lambda output: ...) with "
         )
     if not isinstance(output, Tensor):
-        fields = f" with {', '.join(map(repr, output))}" if isinstance(output, dict) else ""
-        example = f"output[{next(iter(output), 'out')!r}][:, 0]" if isinstance(output, dict) else "output[0][:, 0]"
-        raise TypeError(f"the model gives a {type(output).__name__}{fields}, not scores (N, K); {way_out}{example}")
+        way_out = f"{_detector(output)}{way_out}{_path(output)}"
+        raise TypeError(f"the model gives {_form(output)}, not scores (N, K); {way_out}")
     check_dense(output, "the model's output")
     scores = output
     if scores.ndim == 1 and items == len(scores):
@@ -140,6 +139,35 @@ def class_scores(output: Any, items: int, objective: bool = False) -> Tensor:
     if scores.dtype not in COMPUTABLE:
         raise TypeError(f"the model gives {scores.dtype}; scores are floating point, such as output.float()")
     return scores
+
+
+def _form(output: Any) -> str:
+    """What the model gave, in words."""
+    fields = f" with {', '.join(map(repr, output))}" if isinstance(output, Mapping) else ""
+    inside = ""
+    if isinstance(output, list | tuple) and output and isinstance(output[0], Mapping):
+        inside = f" of dicts with {', '.join(map(repr, output[0]))}"
+    return f"a {type(output).__name__}{fields}{inside}"
+
+
+def _detector(output: Any) -> str:
+    """The way out for what a detector found."""
+    first = output[0] if isinstance(output, list | tuple) and output else output
+    boxes = isinstance(first, Mapping) and any(str(name).endswith("boxes") for name in first)
+    return "explain a detection by target=cnnviz.targets.box(0), or " if boxes else ""
+
+
+def _path(output: Any) -> str:
+    """Code that takes one score for each input out of an output, as far as its form tells."""
+    if isinstance(output, list | tuple) and output and isinstance(output[0], Mapping):
+        name = next((name for name in output[0] if "score" in str(name)), next(iter(output[0]), "scores"))
+        return f"torch.stack([each[{name!r}].sum() for each in output])"
+    if isinstance(output, Mapping):
+        named = [name for name, value in output.items() if isinstance(value, Tensor) and value.ndim > 1]
+        return f"output[{next(iter(named or output), 'out')!r}][:, 0]"
+    if isinstance(output, list | tuple):
+        return f"output[{next((place for place, each in enumerate(output) if isinstance(each, Tensor)), 0)}][:, 0]"
+    return "output.logits[:, 0]" if hasattr(output, "logits") else "output[0][:, 0]"
 
 
 def check_classes(indices: Tensor, items: int, classes: int, categories: tuple[str, ...] | None) -> None:
