@@ -179,7 +179,7 @@ class at(Expr):
 
 @dataclass(frozen=True, repr=False)
 class toward(Expr):
-    """The formula's value for another class, by number or name; for a formula (N,) such as ``prediction()``; for an objective."""
+    """The formula's value for another class: a number, name or formula (N,), as ``prediction()``; or an objective."""
 
     of: Expr
     target: int | str | Expr | Objective

@@ -172,3 +172,15 @@ def asked_back(near: Iterable[str], remark: str = "") -> str:
     """``did you mean 'gradient'? captum calls it Saliency``."""
     question = f"did you mean {' or '.join(map(repr, near))}?"
     return f"{question} {remark}" if remark else question
+
+
+def of_methods(name: str, known: Iterable[str]) -> str:
+    """The way out from a method's name that is not there: what may have been meant, else what there is."""
+    near, remark = near_methods(name, known := list(known))
+    return asked_back(near, remark) if near else f"there are {', '.join(known) or 'none'}"
+
+
+def of_settings(name: str, known: Iterable[str]) -> str:
+    """The same for a setting."""
+    near, remark = near_settings(name, known := list(known))
+    return asked_back(near, remark) if near else remark or f"it takes {', '.join(known) or 'none'}"

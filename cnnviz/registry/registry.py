@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
 import pluggy
 
 from cnnviz.registry.configured import Canvas, ConfiguredMethod, ConfiguredRenderer
-from cnnviz.registry.peer_names import asked_back, near_methods, near_settings
+from cnnviz.registry.origins import dist_of, origin_of
+from cnnviz.registry.peer_names import of_methods, of_settings
 from cnnviz.registry.setting_types import check_types
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Method(Generic[T]):
         """The settings by name, positional ones too. Raises TypeError for one that the method does not have."""
         for name in settings:
             if name not in self.settings:
-                raise TypeError(f"{self.name} has no setting {name!r}; {_way_out(name, self.settings)}")
+                raise TypeError(f"{self.name} has no setting {name!r}; {of_settings(name, self.settings)}")
         try:
             return dict(inspect.signature(self.build).bind(*args, **settings).arguments)
         except TypeError as error:
@@ -176,7 +177,7 @@ class Registry(Mapping[str, M]):
             raise TypeError(f"{name!r} is {method!r}, not a method; decorate it with @cnnviz.{self.kind}")
         if not NAME.fullmatch(name.rpartition(":")[2]):
             raise ValueError(f"{name!r} is no name for a method; use lower-case letters, digits and underscores")
-        offered = _origin(self._offers()[name]) if name in self._offers() else None
+        offered = origin_of(self._offers()[name]) if name in self._offers() else None
         taken = self._origins.get(name) or (offered if offered != origin else None)
         if taken is not None:
             raise ValueError(f"{name!r} is taken by {taken}; register it under another name")
@@ -192,7 +193,7 @@ class Registry(Mapping[str, M]):
                 if offer is None:
                     raise LookupError(f"there is no {self.kind} {name!r}{self._absence(name)}")
                 try:
-                    self._enlist(offer.load(), name, _origin(offer))
+                    self._enlist(offer.load(), name, origin_of(offer))
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:  # a module may call sys.exit() while it is imported
@@ -200,7 +201,7 @@ class Registry(Mapping[str, M]):
                     if isinstance(error, Exception):
                         why = " ".join(str(error).split())
                     raise PluginError(
-                        f"{name!r} from {_origin(offer)} does not load: {why}. Set CNNVIZ_BLOCK={name} to hide it."
+                        f"{name!r} from {origin_of(offer)} does not load: {why}. Set CNNVIZ_BLOCK={name} to hide it."
                     ) from error
             return self._methods[name]
 
@@ -213,9 +214,12 @@ class Registry(Mapping[str, M]):
     def __len__(self) -> int:
         return len(self._methods.keys() | self._offers().keys())
 
+    def __repr__(self) -> str:
+        return f"<{len(self)} {self.group.rpartition('.')[2]}: {', '.join(self) or 'none'}>"
+
     def origin(self, name: str) -> str:
         """The distribution that offers the name, with its version: ``cnnviz 0.4.0``."""
-        return self._origins.get(name) or _origin(self._offers()[name])
+        return self._origins.get(name) or origin_of(self._offers()[name])
 
     def faults(self) -> dict[str, PluginError]:
         """Load every method; the errors of those that do not load, by name."""
@@ -239,9 +243,9 @@ class Registry(Mapping[str, M]):
                 rivals.setdefault(entry.name, []).append(entry)
             offers: dict[str, EntryPoint] = {}
             for name, entries in rivals.items():
-                owners = [entry for entry in entries if _dist(entry) == HOME] or entries
+                owners = [entry for entry in entries if dist_of(entry) == HOME] or entries
                 for entry in entries:
-                    offers[name if [entry] == owners else f"{_dist(entry)}:{name}"] = entry
+                    offers[name if [entry] == owners else f"{dist_of(entry)}:{name}"] = entry
             self._entries = {name: entry for name, entry in offers.items() if not self.plugins.is_blocked(name)}
         return self._entries
 
@@ -274,12 +278,8 @@ class Registry(Mapping[str, M]):
             return f" that is only one package's: say {' or '.join(map(repr, rivals))}"
         if self.plugins.is_blocked(name):
             return ": CNNVIZ_BLOCK hides it"
-        near, remark = near_methods(name, self)
-        if near:
-            return f"; {asked_back(near, remark)}"
         kind = next((other.kind for other in registries if name in other), None)
-        elsewhere = f"{name!r} is a {kind}; " if kind else ""
-        return f"; {elsewhere}there are {', '.join(self) or 'none'}"
+        return f"; {f'{name!r} is a {kind}; ' if kind else ''}{of_methods(name, self)}"
 
 
 @overload
@@ -332,22 +332,9 @@ def metric(build: Callable[..., Metric]) -> Method[ConfiguredMethod]:
     return Method(build)
 
 
-def _way_out(setting: str, known: Mapping[str, Any]) -> str:
-    near, remark = near_settings(setting, known)
-    return asked_back(near, remark) if near else remark or f"it takes {', '.join(known) or 'none'}"
-
-
 def _same(value: Any, default: Any) -> bool:
     plain = isinstance(value, bool | int | float | str) and type(value) is type(default)
     return value is default or (plain and bool(value == default))
-
-
-def _dist(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else "unknown"
-
-
-def _origin(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "unknown"
 
 
 attributions: Registry[Method[ConfiguredAttribution]] = Registry("cnnviz.attributions")
