@@ -18,6 +18,7 @@ from cnnviz.cli.picture_files import PictureFiles
 from cnnviz.cli.places import file_names, settle
 from cnnviz.cli.progress import progress
 from cnnviz.engine.deferred import uploaded
+from cnnviz.engine.meter import metered
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.prepare import Prepared, prepare
 from cnnviz.formulas.attribution import ConfiguredAttribution
@@ -155,7 +156,9 @@ def explain_files(
                 write(path, content)
                 report(path, explanation)
 
-    with progress("explaining", options["quiet"] or len(wanted) == 1, len(wanted)) as step:
+    alone = len(wanted) == 1  # the bar of a single picture counts its passes
+    bar = progress("explaining", options["quiet"] or not wanted, None if alone else len(wanted), alone)
+    with bar as step, metered(step if alone else None):
         try:
             for paths, inputs, originals in batches(wanted, explainer.model, options["batch"], failures):
                 for picture, answer in _answers(explainer, renderer, paths, inputs, originals):
@@ -167,7 +170,8 @@ def explain_files(
                         raise error
                     else:
                         failures(picture, error)
-                    step(done + failures.count, len(wanted))
+                    if not alone:
+                        step(done + failures.count, len(wanted))
             failures.settled()
             if any(together.values()):
                 report(place.path, write_together(place, together, renderer, options.get("at")))

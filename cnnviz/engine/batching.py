@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from cnnviz.engine.meter import stage
+
 
 class OneByOne(Exception):
     """Raised by a step whose elements must not be taken together."""
@@ -20,13 +22,26 @@ def even(count: int, fitting: int) -> int:
     return max(1, -(-count // passes))
 
 
-def in_chunks(count: int, step: Callable[[int, int], None], fitting: int) -> None:
+def in_chunks(count: int, step: Callable[[int, int], None], fitting: int, inputs: int = 1) -> None:
     """Call ``step(start, stop)`` until ``count`` is reached, with at most ``fitting`` elements at once.
+
+    ``inputs`` are passed for each element, of which a listener of :mod:`cnnviz.engine.meter` is told.
 
     Where memory runs out, the chunk is halved and taken again: a step must not have changed anything before it is
     through. After ``OneByOne`` the elements are taken again one by one.
     """
-    start, size = 0, even(count, fitting)
+    with stage(count * inputs) as part:
+
+        def counted(start: int, stop: int) -> None:
+            step(start, stop)
+            if part is not None:
+                part.advance((stop - start) * inputs)
+
+        _in_chunks(count, step if part is None else counted, even(count, fitting))
+
+
+def _in_chunks(count: int, step: Callable[[int, int], None], size: int) -> None:
+    start = 0
     while start < count:
         stop = min(start + size, count)
         try:

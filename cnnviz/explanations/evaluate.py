@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from cnnviz.engine.deferred import require, settled
 from cnnviz.engine.device_policy import kind_of
 from cnnviz.engine.loans import borrows
+from cnnviz.engine.meter import metered
 from cnnviz.engine.validation import as_network, check_finite, check_model
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.inputs import Arguments, called_with
 from cnnviz.explanations.metric_context import Trial, checked_masks
 from cnnviz.explanations.options import ExplainOptions
+from cnnviz.explanations.progress_bar import Progress, listening
 from cnnviz.explanations.saved_explanations import check_explanation
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Metric
@@ -43,6 +45,7 @@ def evaluate(
     others: Sequence[Tensor] | Mapping[str, Tensor] = ...,
     arguments: Arguments = ...,
     options: ExplainOptions | None = ...,
+    progress: Progress = ...,
     **settings: Any,
 ) -> Tensor: ...
 
@@ -59,6 +62,7 @@ def evaluate(
     others: Sequence[Tensor] | Mapping[str, Tensor] = ...,
     arguments: Arguments = ...,
     options: ExplainOptions | None = ...,
+    progress: Progress = ...,
     **settings: Any,
 ) -> dict[str, Tensor]: ...
 
@@ -75,6 +79,7 @@ def evaluate(
     others: Sequence[Tensor] | Mapping[str, Tensor] = (),
     arguments: Arguments = (),
     options: ExplainOptions | None = None,
+    progress: Progress = False,
     **settings: Any,
 ) -> Tensor | dict[str, Tensor]:
     """How good is an explanation?
@@ -90,6 +95,7 @@ def evaluate(
             function of the output.
         others: with a model, its inputs without the one explained, in their order or by name.
         options: how the model is asked; None: as the explanation was computed.
+        progress: True shows a bar, or a function of (done, total), as for :func:`cnnviz.explain`.
         settings: for metrics given by name. With several names each takes those it knows.
 
     Returns:
@@ -115,9 +121,10 @@ def evaluate(
         question = None if model is None else partial(_run, explained, model, target, others, arguments)
         used = attribution() if isinstance(attribution, Method) else attribution
         trial = Trial(explanation, annotation, question, used)
-        return {name: _scored(name, scorer, trial) for name, scorer in scorers.items()}
+        with metered(listener):
+            return {name: _scored(name, scorer, trial) for name, scorer in scorers.items()}
 
-    with torch.inference_mode(False), torch.no_grad():
+    with listening(progress, "evaluating") as listener, torch.inference_mode(False), torch.no_grad():
         scores = settled(answer, defers=kind_of(explanation.values.device).defers)
     return next(iter(scores.values())) if single else scores
 

@@ -12,11 +12,13 @@ from torch.utils.data import DataLoader
 from cnnviz.engine.deferred import settled
 from cnnviz.engine.device_policy import kind_of
 from cnnviz.engine.loans import borrows
+from cnnviz.engine.meter import metered
 from cnnviz.engine.speed.autocast import Precision
 from cnnviz.explanations.explanation import Explanation, JointExplanation
 from cnnviz.explanations.inputs import Arguments, Explained, InputKey
 from cnnviz.explanations.joining import explained_in_batches
 from cnnviz.explanations.options import ExplainOptions
+from cnnviz.explanations.progress_bar import Progress, listening
 from cnnviz.explanations.request import device_of, requested
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
@@ -51,6 +53,7 @@ def explain(
     precision: Precision | None = ...,
     fold: bool = ...,
     compile: bool | str = ...,
+    progress: Progress = ...,
     **settings: Any,
 ) -> Explanation: ...
 
@@ -74,6 +77,7 @@ def explain(
     precision: Precision | None = ...,
     fold: bool = ...,
     compile: bool | str = ...,
+    progress: Progress = ...,
     **settings: Any,
 ) -> dict[str, Explanation]: ...
 
@@ -108,6 +112,7 @@ def explain(
     precision: Precision | None = ...,
     fold: bool = ...,
     compile: bool | str = ...,
+    progress: Progress = ...,
     **settings: Any,
 ) -> JointExplanation: ...
 
@@ -142,6 +147,7 @@ def explain(
     precision: Precision | None = ...,
     fold: bool = ...,
     compile: bool | str = ...,
+    progress: Progress = ...,
     **settings: Any,
 ) -> dict[str, JointExplanation]: ...
 
@@ -165,6 +171,7 @@ def explain(
     precision: Precision | None = None,
     fold: bool = False,
     compile: bool | str = False,
+    progress: Progress = False,
     **settings: Any,
 ) -> (
     Explanation
@@ -226,6 +233,9 @@ def explain(
             one question is many passes.
         compile: hand passes that need no gradient (of occlusion, RISE, Score-CAM) to ``torch.compile``; True, or the
             name of a backend. Pays for many questions about one network.
+        progress: True shows a bar on the error stream, in notebooks too; or a function that is called with how many
+            inputs were passed through the model and how many there will be, as far as that is known by then. Methods of
+            one pass tell nothing but their end.
         settings: for methods given by name. With several names each takes those it knows.
 
     Returns:
@@ -259,7 +269,9 @@ def explain(
 
         return settled(answer, defers=kind_of(device_of(request, inputs)).defers)
 
-    if not isinstance(inputs, DataLoader):
-        found: Any = answered(inputs, target)
-        return found  # type: ignore[no-any-return]  # of which type, the overloads tell
-    return explained_in_batches(answered, inputs, target)  # type: ignore[no-any-return]  # as above
+    with listening(progress, "explaining") as listener, metered(listener):
+        several_batches = isinstance(inputs, DataLoader)
+        found: Any = (
+            explained_in_batches(answered, inputs, target) if several_batches else answered(inputs, target)
+        )
+    return found  # type: ignore[no-any-return]  # of which type, the overloads tell

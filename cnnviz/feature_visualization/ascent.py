@@ -45,7 +45,7 @@ class Ascent:
         seed: int = 0,
         preprocessing: Preprocessing | None = None,
         categories: tuple[str, ...] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int], object] | None = None,
         snapshots: int = 0,
     ):
         weight = next((weight for weight in model.parameters() if weight.is_floating_point()), torch.zeros(()))

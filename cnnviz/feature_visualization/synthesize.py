@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.thread_state import let_go
 from cnnviz.engine.validation import check_finite, check_model, unwrap
+from cnnviz.explanations.progress_bar import Progress, listening
 from cnnviz.feature_visualization.ascent import Ascent
 from cnnviz.feature_visualization.result import Synthesized
 from cnnviz.images.preprocessing import Preprocessing
@@ -29,7 +30,7 @@ def synthesize(
     size: int | Sequence[int] | None = None,
     count: int = 1,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     snapshots: int = 0,
     preprocessing: Preprocessing | None = None,
     categories: Sequence[str] | None = None,
@@ -45,7 +46,8 @@ def synthesize(
             preprocessing crops to, or one that the synthesis chooses.
         count: how many are made at once.
         seed: of all randomness; the same seed gives the same draws on every device.
-        progress: called after every step with how many are done and how many there will be.
+        progress: True shows a bar; or a function that is called after every step with how many are done and how many
+            there will be.
         snapshots: inputs are kept after every so many steps; 0 for none.
         preprocessing: tells which values pictures have; without one they are from -2 to 2.
         categories: class names by index.
@@ -69,7 +71,8 @@ def synthesize(
         raise ValueError(f"count={count} and snapshots={snapshots} can't be; use 1 or more, and 0 or more")
     forms, configured = "a name, or a callable of an ascent", f"{synthesis!r}, which has its settings in it"
     (make,) = resolve(syntheses, [synthesis], settings, forms=forms, configured=configured).values()
-    with torch.inference_mode(False), torch.enable_grad():  # a graph cannot keep tensors made in it
+    # a graph cannot keep tensors made in inference mode
+    with listening(progress, "synthesizing") as listener, torch.inference_mode(False), torch.enable_grad():
         ascent = Ascent(
             network,
             count=count,
@@ -77,7 +80,7 @@ def synthesize(
             seed=seed,
             preprocessing=preprocessing,
             categories=tuple(categories) if categories is not None else None,
-            progress=progress,
+            progress=listener,
             snapshots=snapshots,
         )
         try:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.engine.feature_extraction import gradients_of
+from cnnviz.engine.meter import stage
 from cnnviz.run.run import Run
 
 
@@ -44,13 +45,16 @@ def learned_mask(
     with torch.inference_mode(False):
         mask = mask.detach().clone().requires_grad_()
         descent = optimizer([mask])
-        for step in range(steps):
-            with torch.enable_grad():
-                inputs = masked(mask, step)
-                slope = run.at(inputs.detach().to(run.inputs.dtype)).gradient()
-                loss = cost(mask, step) - worth * (inputs * slope).flatten(1).sum(1)
-                (mask.grad,) = gradients_of(loss.sum(), [mask])
-            descent.step()
-            with torch.no_grad():
-                mask.clamp_(0, 1)
+        with stage(steps * len(run.inputs)) as part:
+            for step in range(steps):
+                with torch.enable_grad():
+                    inputs = masked(mask, step)
+                    slope = run.at(inputs.detach().to(run.inputs.dtype)).gradient()
+                    loss = cost(mask, step) - worth * (inputs * slope).flatten(1).sum(1)
+                    (mask.grad,) = gradients_of(loss.sum(), [mask])
+                descent.step()
+                with torch.no_grad():
+                    mask.clamp_(0, 1)
+                if part is not None:
+                    part.advance(len(run.inputs))
     return mask.detach()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cnnviz.engine.forward import ForwardHook, forward, layer_tensor, never_ran
 from cnnviz.engine.layers import InputPlace, Site
+from cnnviz.engine.meter import stage
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.nested import mapped
 from cnnviz.incremental.change import Change, Query
@@ -50,7 +51,13 @@ class WholePasses:
 
     def scores(self, numbers: Sequence[int]) -> Tensor:
         """The scores of these variants, (K,), each of a pass of its own."""
-        return torch.cat([self._scores([number]) for number in numbers])
+        scores = []
+        with stage(len(numbers)) as part:
+            for number in numbers:
+                scores.append(self._scores([number]))
+                if part is not None:
+                    part.advance(1)
+        return torch.cat(scores)
 
     def verified(self, number: int) -> Tensor:
         """The score of one variant, (1,), computed once."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.by_name import Asked, check_num_classes, found
+from cnnviz.models.prediction import Prediction
+
+ASKING = "cnnviz.explanations.predictions"
+"""Imported by its name: what asks a model stands above what loads it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +42,23 @@ class LoadedModel:
             f"on {' and '.join(devices)}" if devices else "",
         )
         return f"LoadedModel({'; '.join(filter(None, parts))})"
+
+    def predict(self, pictures: Any, top: int = 5) -> list[list[Prediction]]:
+        """What the network sees: for each picture the ``top`` classes, the highest score first.
+
+        Args:
+            pictures: what :func:`cnnviz.explain` takes as inputs: a path, a PIL image, a list of them, or a tensor
+                (N, C, *spatial).
+            top: how many classes; of a network with fewer classes, all.
+
+        Raises:
+            ValueError, TypeError: for a ``top`` below 1, and what ``explain`` raises.
+        """
+        asking = importlib.import_module(ASKING)
+        found: list[list[Prediction]] = asking.predictions(
+            self.module, pictures, top, self.preprocessing, self.categories
+        )
+        return found
 
 
 def load_model(

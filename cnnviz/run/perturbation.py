@@ -14,6 +14,7 @@ from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.costs import Costs
 from cnnviz.engine.device_policy import DevicePolicy
 from cnnviz.engine.layers import INPUT, InputPlace, Site
+from cnnviz.engine.meter import stage
 from cnnviz.engine.pass_size import PassSize, size_of
 from cnnviz.engine.validation import check_finite
 from cnnviz.incremental.boxes import Boxes, grouped
@@ -45,7 +46,7 @@ def scores_of_inputs(passes: Passes, count: int, draw: Callable[[int, int], Tens
         passed = [in_chunk(batch, variants[:, part]) for batch, part in zip(batches, parts, strict=True)]
         scores.append(torch.cat([run.score().detach().view(stop - start, -1) for run in passed], 1))
 
-    batching.in_chunks(count, step, max(1, at_once // items))
+    batching.in_chunks(count, step, max(1, at_once // items), items)
     return torch.cat(scores)
 
 
@@ -98,28 +99,33 @@ def scores_of_changes(
         return by_whole_passes()
     evaluator = Evaluator(policy, choice)
     scores = score.new_empty(count, len(first))
-    for item in range(len(first)):
-        one = passes.of(slice(item, item + 1))
-        change = Change(
-            site,
-            count,
-            partial(_of_item, values, item),
-            where,
-            None if made_of is None else made_of[item : item + 1],
-            alone=alone,
-            coarse=options.precision is not None,
-        )
-        # inputs were found to be independent; where they mix, the score in the batch is not that of one input alone
-        known = score[item : item + 1] if at_input or change.coarse else None
-        # with less precision, rounding of a large score would be in each difference to it
-        together = at_input and not change.coarse
-        of_item = (evaluator.replayed_scores if together else evaluator.scores)(_query(one), change, known)
-        if of_item is None and not evaluator.pays:
-            return by_whole_passes()
-        if of_item is None:  # several variants may be passed together
-            one_item = partial(_of_item_alone, values, item)
-            of_item = scores_of_inputs(one, count, partial(_changed, one.inputs[0], count, one_item, where))[:, 0]
-        scores[:, item] = of_item
+    with stage(count * len(first), shared=True) as part:
+        for item in range(len(first)):
+            if part is not None:
+                part.turn(item * count, (item + 1) * count)
+            one = passes.of(slice(item, item + 1))
+            change = Change(
+                site,
+                count,
+                partial(_of_item, values, item),
+                where,
+                None if made_of is None else made_of[item : item + 1],
+                alone=alone,
+                coarse=options.precision is not None,
+            )
+            # inputs were found to be independent; where they mix, the score in the batch is not that of one input alone
+            known = score[item : item + 1] if at_input or change.coarse else None
+            # with less precision, rounding of a large score would be in each difference to it
+            together = at_input and not change.coarse
+            of_item = (evaluator.replayed_scores if together else evaluator.scores)(_query(one), change, known)
+            if of_item is None and not evaluator.pays:
+                if part is not None:
+                    part.turn(0, count * len(first))
+                return by_whole_passes()
+            if of_item is None:  # several variants may be passed together
+                one_item = partial(_of_item_alone, values, item)
+                of_item = scores_of_inputs(one, count, partial(_changed, one.inputs[0], count, one_item, where))[:, 0]
+            scores[:, item] = of_item
     check_finite(scores, f"the model's score of a changed {'input' if at_input else 'layer'}")
     return scores
 

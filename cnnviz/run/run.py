@@ -269,7 +269,8 @@ class Run:
         scores, smaller chunks are taken again: a step must not have changed anything before it is through. ``graphs``
         is how many passes with a graph one step holds.
         """
-        batching.in_chunks(count, step, perturbation.variants_at_once(self._passes, graphs) if count > 1 else 1)
+        at_once = perturbation.variants_at_once(self._passes, graphs) if count > 1 else 1
+        batching.in_chunks(count, step, at_once, len(self.inputs))
 
     def in_chunk(self, variants: Tensor, plan: Plan | None = None, *, at_least: int = 1) -> Run:
         """The same question about variants of the batch, (K, N, C, *spatial), in one pass; for a step of chunks.
