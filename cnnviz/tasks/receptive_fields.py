@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,9 @@ from cnnviz.engine.draws import RandomNumbers
 from cnnviz.engine.feature_extraction import FeatureExtractor
 from cnnviz.engine.layers import Layer
 from cnnviz.engine.loans import borrows
-from cnnviz.engine.validation import check_inputs, check_model, unwrap
+from cnnviz.engine.validation import check_model, unwrap
+from cnnviz.explanations.inputs import called_with
+from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.objectives import neuron
 
@@ -37,27 +40,39 @@ class Unit:
 
 
 def receptive_field(
-    model: nn.Module | LoadedModel, inputs: Tensor, layer: Layer, at: Sequence[int], channel: int | None = None
+    model: nn.Module | LoadedModel,
+    inputs: Any,
+    layer: Layer,
+    at: Sequence[int],
+    channel: int | None = None,
+    *,
+    preprocessing: Preprocessing | None = None,
 ) -> tuple[slice, ...]:
     """The part of the input that a unit can depend on: a slice for each spatial dimension.
 
     It is the smallest box within the input that holds all those places; it does not reach beyond the border. Weights of
-    zero count. ``inputs`` (N, C, *spatial) say the size, ``at`` is the unit's place in
+    zero count. ``inputs`` say the size: (N, C, *spatial), or a picture where the ``preprocessing`` is known. ``at`` is the unit's place in
     the layer, (*spatial), or () where the layer has no spatial extent; ``channel`` None is all channels together.
     Costs 2 * rank * log2(size) evaluations up to the layer. Raises ValueError for a unit there is not, or one that
     reads nothing of the input, or only through operations that turn NaN into numbers.
     """
-    return receptive_fields(model, inputs, layer, [Unit(tuple(at), channel)])[0]
+    return receptive_fields(model, inputs, layer, [Unit(tuple(at), channel)], preprocessing)[0]
 
 
 @borrows
 def receptive_fields(
-    model: nn.Module | LoadedModel, inputs: Tensor, layer: Layer, units: Sequence[Unit]
+    model: nn.Module | LoadedModel,
+    inputs: Any,
+    layer: Layer,
+    units: Sequence[Unit],
+    preprocessing: Preprocessing | None = None,
 ) -> list[tuple[slice, ...]]:
     """The receptive fields of several units of one layer, faster than one by one; see :func:`receptive_field`."""
-    network = unwrap(model.module if isinstance(model, LoadedModel) else model)
+    if isinstance(model, LoadedModel):
+        preprocessing, model = preprocessing or model.preprocessing, model.module
+    network = unwrap(model)
     check_model(network)
-    check_inputs(network, (inputs,))
+    inputs = called_with(network, inputs, preprocessing=preprocessing)[0].first
     extractor = FeatureExtractor(network, [layer], output=False, graph=False)
     with _direct_kernels(inputs.device):
         return _Probe(extractor, layer, inputs[0].detach(), units).fields()

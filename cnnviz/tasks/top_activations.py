@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,9 @@ from torch import Tensor, nn
 from cnnviz.engine.feature_extraction import FeatureExtractor
 from cnnviz.engine.layers import Layer
 from cnnviz.engine.loans import borrows
-from cnnviz.engine.validation import check_finite, check_inputs, check_model, unwrap
+from cnnviz.engine.validation import check_finite, check_model, unwrap
+from cnnviz.explanations.inputs import called_with
+from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.objectives import channel_units
 
@@ -32,24 +36,35 @@ class TopActivation:
 
 @borrows
 def top_activations(
-    model: nn.Module | LoadedModel, batches: Iterable[Tensor], layer: Layer, channels: Sequence[int], count: int = 9
+    model: nn.Module | LoadedModel,
+    batches: Iterable[Any],
+    layer: Layer,
+    channels: Sequence[int],
+    count: int = 9,
+    *,
+    preprocessing: Preprocessing | None = None,
 ) -> dict[int, list[TopActivation]]:
     """For each channel the inputs in which one of its units is most active, the most active first.
 
-    The top image patches of Zeiler & Fergus (2014, arXiv:1311.2901, figure 2). ``batches`` of inputs (N, C, *spatial),
-    each of any size, are read one after the other; at most ``count`` inputs of each channel are kept. Inputs that leave
+    The top image patches of Zeiler & Fergus (2014, arXiv:1311.2901, figure 2). ``batches`` are read one after the other.
+    Each is what :func:`cnnviz.explain` takes as inputs: (N, C, *spatial) of any size, or pictures where the
+    ``preprocessing`` is known; at most ``count`` inputs of each channel are kept. Inputs that leave
     the channel at zero or below are left out, so there may be fewer. Passes end at the layer. Raises ValueError for a
     channel there is not, for no channels, or a count below one.
     """
     if count < 1 or not channels:
         raise ValueError(f"{count} inputs of {len(channels)} channels are asked for; ask for one or more of each")
-    network = unwrap(model.module if isinstance(model, LoadedModel) else model)
+    if isinstance(model, LoadedModel):
+        preprocessing, model = preprocessing or model.preprocessing, model.module
+    if isinstance(batches, Tensor | str | Path):
+        batches = [batches]  # one batch
+    network = unwrap(model)
     check_model(network)
     extractor = FeatureExtractor(network, [layer], output=False, graph=False)
     best: dict[int, list[TopActivation]] = {channel: [] for channel in channels}
     passed = 0
-    for inputs in batches:
-        check_inputs(network, (inputs,))
+    for batch in batches:
+        inputs = called_with(network, batch, preprocessing=preprocessing)[0].first
         seen = extractor(inputs.detach())
         size = seen.layer(layer).shape[2:]
         for channel, top in best.items():
