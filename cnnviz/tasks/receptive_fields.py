@@ -51,8 +51,9 @@ def receptive_field(
     """The part of the input that a unit can depend on: a slice for each spatial dimension.
 
     It is the smallest box within the input that holds all those places; it does not reach beyond the border. Weights of
-    zero count. ``inputs`` say the size: (N, C, *spatial), or a picture where the ``preprocessing`` is known. ``at`` is the unit's place in
-    the layer, (*spatial), or () where the layer has no spatial extent; ``channel`` None is all channels together.
+    zero count. ``inputs`` say the size: (N, C, *spatial), or a picture where the ``preprocessing`` is known. ``at`` is
+    the unit's place in the layer, (*spatial), or () where the layer has no spatial extent; ``channel`` None is all
+    channels together.
     Costs 2 * rank * log2(size) evaluations up to the layer. Raises ValueError for a unit there is not, or one that
     reads nothing of the input, or only through operations that turn NaN into numbers.
     """

@@ -46,11 +46,11 @@ def top_activations(
 ) -> dict[int, list[TopActivation]]:
     """For each channel the inputs in which one of its units is most active, the most active first.
 
-    The top image patches of Zeiler & Fergus (2014, arXiv:1311.2901, figure 2). ``batches`` are read one after the other.
-    Each is what :func:`cnnviz.explain` takes as inputs: (N, C, *spatial) of any size, or pictures where the
-    ``preprocessing`` is known; at most ``count`` inputs of each channel are kept. Inputs that leave
-    the channel at zero or below are left out, so there may be fewer. Passes end at the layer. Raises ValueError for a
-    channel there is not, for no channels, or a count below one.
+    The top image patches of Zeiler & Fergus (2014, arXiv:1311.2901, figure 2). ``batches`` are read one after the
+    other. Each is what :func:`cnnviz.explain` takes as inputs: (N, C, *spatial) of any size, or pictures where the
+    ``preprocessing`` is known. At most ``count`` inputs of each channel are kept. Inputs that leave the channel at zero
+    or below are left out, so there may be fewer. Passes end at the layer. Raises ValueError for a channel there is not,
+    for no channels, or a count below one.
     """
     if count < 1 or not channels:
         raise ValueError(f"{count} inputs of {len(channels)} channels are asked for; ask for one or more of each")

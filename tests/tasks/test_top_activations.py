@@ -309,9 +309,9 @@ def test_pictures_are_prepared_as_explain_prepares_them(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{number}.png")
         Image.fromarray(picture).save(paths[-1])
     inputs = torch.stack([model.preprocessing(Image.open(path)) for path in paths])
-    expected = cnnviz.top_activations(model, [inputs], "layer2", [3])[3]
+    expected = top_activations(model, [inputs], "layer2", [3])[3]
     for batches in ([[*map(str, paths)]], paths, inputs):  # one batch of three, a batch of each, the tensor itself
-        found = cnnviz.top_activations(model, batches, "layer2", [3])[3]
+        found = top_activations(model, batches, "layer2", [3])[3]
         assert [(top.number, top.at) for top in found] == [(top.number, top.at) for top in expected]
     field = receptive_field(model, paths[0], "layer2", expected[0].at)
     assert field == receptive_field(model, inputs, "layer2", expected[0].at)
@@ -319,4 +319,4 @@ def test_pictures_are_prepared_as_explain_prepares_them(tmp_path: Path) -> None:
 
 def test_a_wrong_channel_of_the_automatic_layer_names_the_layer() -> None:
     with pytest.raises(ValueError, match="there is no channel 999 in layer 'layer3'; it has 96"):
-        cnnviz.top_activations(load_model("demo"), [torch.rand(1, 3, 48, 48)], None, [999])
+        top_activations(load_model("demo"), [torch.rand(1, 3, 48, 48)], None, [999])
