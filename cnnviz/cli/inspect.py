@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,7 +40,7 @@ def methods(
         rows = []
         for method in registry:
             try:
-                summary = registry[method].summary.replace("``", "")
+                summary = _plain_text(registry[method].summary)
             except PluginError as error:  # its neighbours work all the same
                 cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
                 summary = f"does not load: {reason(cause)}"
@@ -123,20 +124,27 @@ def doctor() -> int:
 
 def _page(method: Method[Any], registry: Registry[Any], name: str, plain: bool) -> None:
     from cnnviz.cli.method_options import annotation
+    from cnnviz.registry.setting_meanings import meaning_of
 
     print_line(f"{name}: {registry.kind} from {registry.origin(name)}")
     print_line("")
     for line in (inspect.getdoc(method.build) or "No page.").splitlines():
-        print_line(line.replace("``", ""))
+        print_line(_plain_text(line))
     print_line("")
     rows = []
     for setting, parameter in method.settings.items():
         default = "" if parameter.default is inspect.Parameter.empty else str(parameter.default)
-        rows.append((f"--{setting.replace('_', '-')}", annotation(method, setting), default))
+        name = f"--{setting.replace('_', '-')}"
+        rows.append((name, annotation(method, setting), default, _plain_text(meaning_of(method, setting))))
     if rows:
-        _table(("setting", "type", "default"), rows, plain)
+        _table(("setting", "type", "default", "what it is"), rows, plain)
     else:
         print_line("It has no settings.")
+
+
+def _plain_text(text: str) -> str:
+    """A line of a docstring without the marks of the documentation: ``code`` and roles such as :func:`name`."""
+    return re.sub(r":\w+(?::\w+)*:`~?([^`]*)`", r"\1", text).replace("``", "").replace("`", "")
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], plain: bool) -> None:

@@ -116,14 +116,41 @@ def formula_settings(method: Method[Any]) -> dict[str, Any]:
 
 
 def annotation(method: Method[Any], setting: str) -> str:
-    """A setting's type as text."""
-    parameter = method.settings[setting]
+    """A setting's type as text: one wording for all methods, with the values of a setting that has only some."""
+    from cnnviz.engine.layers import Layer
+
     if setting in formula_settings(method):
         return "Formula"
+    parameter = method.settings[setting]
+    # the alias is a text, which only its own file can resolve
+    kind = Layer if parameter.annotation == Layer else method.types.get(setting)
+    if kind is not None:
+        return _written(kind)
     written = parameter.annotation
     if written is inspect.Parameter.empty:
         return "" if parameter.default in (None, inspect.Parameter.empty) else type(parameter.default).__name__
     return written if isinstance(written, str) else inspect.formatannotation(written)
+
+
+def _written(kind: Any) -> str:
+    from cnnviz.engine.layers import Layer
+    from cnnviz.formulas.baselines import Baseline, Baselines
+
+    kind, arguments = getattr(kind, "__value__", kind), get_args(kind)
+    members = set(_members(kind)) - {NoneType}
+    for name, alias in {"Baseline": Baseline, "Baselines": Baselines, "Layer": Layer}.items():
+        if members == set(_members(alias)) - {NoneType}:
+            return f"{name} | None" if NoneType in arguments and name != "Layer" else name
+    if get_origin(kind) is Annotated:
+        return _written(arguments[0])
+    if get_origin(kind) in (Union, UnionType):
+        return " | ".join(dict.fromkeys(map(_written, arguments)))
+    if get_origin(kind) is Literal:
+        return " | ".join(map(str, arguments))
+    if arguments:
+        inner = ", ".join(_written(each) for each in arguments if each is not Ellipsis and not isinstance(each, list))
+        return f"{kind.__name__}[{inner}]"
+    return "None" if kind is NoneType else str(getattr(kind, "__name__", kind))
 
 
 def _types(method: Method[Any], setting: str) -> list[Any]:

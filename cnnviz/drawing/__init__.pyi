@@ -27,6 +27,7 @@ from .input_images import draw_inputs as draw_inputs
 from .input_images import pictures_of as pictures_of
 from .intensity import ROUNDING as ROUNDING
 from .intensity import Floats as Floats
+from .intensity import Normalization as Normalization
 from .intensity import Scale as Scale
 from .intensity import fraction_of_peak as fraction_of_peak
 from .montage import Cell as Cell

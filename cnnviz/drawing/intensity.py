@@ -10,13 +10,16 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-POLICIES = ("image", "shared", "percentile", "signed")
+Normalization: TypeAlias = Literal["image", "shared", "percentile", "signed"] | float
+"""Where the magnitude that is drawn at full strength comes from; a number is that magnitude."""
+POLICIES: tuple[str, ...] = get_args(get_args(Normalization)[0])
 ROUNDING = 1e-6  # of the peak: a few float32 roundings
 
 
@@ -30,7 +33,7 @@ class Scale:
     any two pictures. Raises ValueError for anything else.
     """
 
-    policy: str | float = "image"
+    policy: Normalization = "image"
     percentile: float = 99.5
 
     def __post_init__(self) -> None:

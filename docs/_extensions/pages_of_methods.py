@@ -24,6 +24,7 @@ from sphinx.util.nodes import nested_parse_with_titles
 import cnnviz
 from cnnviz.cli.method_options import annotation
 from cnnviz.registry.registry import Method
+from cnnviz.registry.setting_meanings import meaning_of
 
 FOR_PLUGINS = ("cnnviz.testing",)
 PACKAGES = (
@@ -105,11 +106,14 @@ def _page(name: str, method: Method[Any]) -> Iterator[str]:
         yield from ("It has no settings.", "")
         return
     yield from (".. list-table::", "   :header-rows: 1", "")
-    rows = [("setting", "type", "default")]
-    rows += [(name, annotation(method, name), _default(setting)) for name, setting in method.settings.items()]
+    rows = [("setting", "type", "default", "what it is")]
+    rows += [
+        (name, annotation(method, name), _default(setting), meaning_of(method, name))
+        for name, setting in method.settings.items()
+    ]
     for number, row in enumerate(rows):
         for place, cell in enumerate(row):
-            written = f"``{cell}``" if number and cell else cell
+            written = f"``{cell}``" if number and cell and place < 3 else cell
             yield f"   {'*' if place == 0 else ' '} - {written}"
     yield ""
 

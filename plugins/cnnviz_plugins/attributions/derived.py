@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from cnnviz import Expr, Formula, attribution, lift, noted, prediction, score, toward, upsample
+from cnnviz import Expr, Formula, Layer, attribution, lift, noted, prediction, score, toward, upsample
 from cnnviz.formulas import MapWarning, tell_if
 from cnnviz_plugins.attributions.backprop import guided_backprop
 from cnnviz_plugins.attributions.cam import grad_cam
@@ -16,7 +16,7 @@ from cnnviz_plugins.attributions.cam import grad_cam
 
 @attribution(renderer="color")
 def guided_grad_cam(
-    layer: Any = None,
+    layer: Layer = None,
     smooth: bool = False,
     interpolation: Literal["linear", "nearest"] = "linear",
     call: int | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,11 @@ from cnnviz_plugins.metrics._settings import check_choice
 
 
 @metric
-def roc_auc(per: Literal["pixel", "section", "interval"] = "pixel", sign: Sign = "auto", count: int = 6) -> Metric:
+def roc_auc(
+    per: Literal["pixel", "section", "interval"] = "pixel",
+    sign: Sign = "auto",
+    count: Annotated[int, "how many intervals"] = 6,
+) -> Metric:
     """Area under the ROC curve of evidence (Hanley & McNeil, 1982, doi:10.1148/radiology.143.1.7063747).
 
     One number for each input, (N,), 0.5 by chance and for a blank map, 1 at best: the share of pairs of an annotated

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ def infidelity(
     window: int | None = None,
     baseline: Baseline = 0.0,
     values: Literal["rates", "shares"] = "rates",
-    normalize: bool = True,
+    normalize: Annotated[bool, "scale the map so that it fits best, for its unit says nothing"] = True,
 ) -> Metric:
     """Mean squared error between perturbation times attribution and score change (Yeh et al., 2019, arXiv:1901.09392).
 

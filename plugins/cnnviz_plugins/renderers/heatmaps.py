@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from cnnviz.drawing import (
     LINE_HEIGHT,
     Floats,
     Legend,
+    Normalization,
     PixelFigure,
     Scale,
     as_uint8,
@@ -32,13 +34,14 @@ from cnnviz.drawing import (
     values_of,
 )
 
-BLENDS = ("heat", "alpha", "sum")
+Blend = Literal["heat", "alpha", "sum"]
+Background = Literal["color", "gray"]
 
 
 @renderer(canvas="map")
 def heatmap(
     colormap: str = "turbo",
-    normalize: str | float = "percentile",
+    normalize: Normalization = "percentile",
     percentile: float = 99.5,
     absolute: bool = False,
     bar: bool = False,
@@ -62,9 +65,9 @@ def heatmap(
 def overlay(
     colormap: str = "turbo",
     opacity: float = 0.7,
-    blend: str = "heat",
-    background: str = "color",
-    normalize: str | float = "percentile",
+    blend: Blend = "heat",
+    background: Background = "color",
+    normalize: Normalization = "percentile",
     percentile: float = 99.5,
     absolute: bool = False,
     bar: bool = False,
@@ -74,8 +77,8 @@ def overlay(
     ``blend="alpha"`` lays it evenly, ``"sum"`` adds both and divides by the brightest; ``background="gray"`` takes
     the picture's colours away; ``bar`` puts a colour bar with the values beside it.
     """
-    if blend not in BLENDS:
-        raise ValueError(f"there is no blend {blend!r}; use {', '.join(BLENDS)}")
+    if blend not in get_args(Blend):
+        raise ValueError(f"there is no blend {blend!r}; use {', '.join(get_args(Blend))}")
     if background not in ("color", "gray"):
         raise ValueError(f"there is no background {background!r}; use 'color' or 'gray'")
     check_share("opacity", opacity)
@@ -101,7 +104,7 @@ def overlay(
 def diverging(
     colormap: str = "RdBu_r",
     fade: float = 0.6,
-    normalize: str | float = "percentile",
+    normalize: Normalization = "percentile",
     percentile: float = 99.5,
 ) -> Renderer:
     """Both signs, as far from the middle colour as they are from zero, over the gray picture.

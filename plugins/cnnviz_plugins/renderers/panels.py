@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 from matplotlib.colors import Colormap, ListedColormap
@@ -42,8 +43,8 @@ NARROWEST = 150  # pixels, so that a title has room
 def panels(
     contrast: float = 2.0,
     clip: float = 1.0,
-    channels: str = "sum",
-    background: str = "faded",
+    channels: Annotated[Literal["sum", "max"], "how the channels of a place are joined"] = "sum",
+    background: Literal["faded", "pale"] = "faded",
     colormap: str | None = None,
 ) -> Renderer:
     """The picture, what matters in it, and both together, with the values' colour bars.

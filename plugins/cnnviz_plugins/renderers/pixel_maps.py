@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cnnviz import Explanation, Renderer, renderer
-from cnnviz.drawing import Floats, Scale, as_uint8, check_rank, magnitudes, resized, values_of
+from cnnviz.drawing import Floats, Normalization, Scale, as_uint8, check_rank, magnitudes, resized, values_of
 
-STYLES = ("zero", "minmax", "std")
+Style = Literal["zero", "minmax", "std"]
+STYLES = get_args(Style)
 
 
 @renderer(default_for="fine", canvas="map")
-def grayscale(normalize: str | float = "percentile", percentile: float = 99.0) -> Renderer:
+def grayscale(normalize: Normalization = "percentile", percentile: float = 99.0) -> Renderer:
     """How much each pixel matters: magnitudes summed over channels, from black at the lowest to white at the peak."""
     scale = Scale(normalize, percentile)
 
@@ -25,7 +28,7 @@ def grayscale(normalize: str | float = "percentile", percentile: float = 99.0) -
 
 
 @renderer(canvas="map")
-def color(style: str = "zero", normalize: str | float = "percentile", percentile: float = 99.5) -> Renderer:
+def color(style: Style = "zero", normalize: Normalization = "percentile", percentile: float = 99.5) -> Renderer:
     """The values of red, green and blue as a picture.
 
     ``style="zero"``: zero is mid gray, the peak of either sign black or white. ``"minmax"``: the lowest value is black
@@ -52,13 +55,13 @@ def color(style: str = "zero", normalize: str | float = "percentile", percentile
 
 
 @renderer(canvas="map")
-def positive(normalize: str | float = "percentile", percentile: float = 99.5) -> Renderer:
+def positive(normalize: Normalization = "percentile", percentile: float = 99.5) -> Renderer:
     """What speaks for the target, in the colours of the input's channels; zero is black."""
     return _one_sign("positive", 1, Scale(normalize, percentile))
 
 
 @renderer(canvas="map")
-def negative(normalize: str | float = "percentile", percentile: float = 99.5) -> Renderer:
+def negative(normalize: Normalization = "percentile", percentile: float = 99.5) -> Renderer:
     """What speaks against the target, in the colours of the input's channels; zero is black."""
     return _one_sign("negative", -1, Scale(normalize, percentile))
 

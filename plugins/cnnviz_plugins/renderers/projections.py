@@ -21,7 +21,7 @@ from cnnviz.drawing import (
     tiled,
     values_of,
 )
-from cnnviz_plugins.renderers.pixel_maps import color
+from cnnviz_plugins.renderers.pixel_maps import Style, color
 
 COLUMNS = {1: 1, 2: 6, 3: 2}  # by rank: pictures of signals and volumes are wide
 SMALLEST = 128  # pixels: of a tile's longer side
@@ -31,7 +31,7 @@ LAYOUT = Layout(gap=8, column=SMALLEST, letters=13, line=LABEL, below=0)
 
 @renderer(ranks=(1, 2, 3), canvas="figure")
 def by_channel(
-    columns: int | None = None, style: str = "zero", percentile: float = 99.5, contrast: float = 1.0
+    columns: int | None = None, style: Style = "zero", percentile: float = 99.5, contrast: float = 1.0
 ) -> Renderer:
     """What ``projections`` gives: each channel's under its number and activation, images beside the picture itself.
 
@@ -91,7 +91,7 @@ def _parts(explanation: Explanation) -> list[Explanation]:
     ]  # fmt: skip
 
 
-def _colored(part: Explanation, style: str, percentile: float) -> Pixels:
+def _colored(part: Explanation, style: Style, percentile: float) -> Pixels:
     """Each projection on a scale of its own, (N, H, W, 3)."""
     pictures = []
     for values, projection in zip(np.abs(values_of(part)), part, strict=True):

@@ -15,6 +15,7 @@ from cnnviz.drawing import (
     LINE_HEIGHT,
     Floats,
     Legend,
+    Normalization,
     PixelFigure,
     Scale,
     check_rank,
@@ -39,7 +40,7 @@ CURVE, CURVES = 400, 200  # pixels: how wide a signal is, and how high all its c
 
 @renderer(ranks=(1, 2, 3), canvas="figure")
 def confusion_matrix(
-    colormap: str = "turbo", opacity: float = 0.7, normalize: str | float = "percentile", percentile: float = 99.5
+    colormap: str = "turbo", opacity: float = 0.7, normalize: Normalization = "percentile", percentile: float = 99.5
 ) -> Renderer:
     """What speaks against and for the true class, and the predicted one: four maps on one scale, over the input.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from matplotlib.colors import is_color_like, to_rgb
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from cnnviz.explanations import Sign
 @renderer(canvas="map")
 def segmentation(
     foreground: float = 95.0,
-    background: float = 30.0,
+    background: Annotated[float, "percentile of the map up to which places are of the rest"] = 30.0,
     iterations: int = 1,
     sign: Sign = "auto",
     color: str = "yellow",

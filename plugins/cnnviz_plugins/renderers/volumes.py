@@ -16,6 +16,7 @@ from cnnviz.drawing import (
     SMALL_TEXT,
     Floats,
     Legend,
+    Normalization,
     PixelFigure,
     Scale,
     check_rank,
@@ -42,7 +43,7 @@ def slices(
     axis: int = 0,
     colormap: str = "turbo",
     opacity: float = 0.7,
-    normalize: str | float = "percentile",
+    normalize: Normalization = "percentile",
     percentile: float = 99.9,
     absolute: bool = False,
 ) -> Renderer:
@@ -78,7 +79,7 @@ def slices(
 def projection(
     colormap: str = "turbo",
     opacity: float = 0.7,
-    normalize: str | float = "percentile",
+    normalize: Normalization = "percentile",
     percentile: float = 99.9,
     absolute: bool = False,
 ) -> Renderer:

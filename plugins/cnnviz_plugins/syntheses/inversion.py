@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ EVERY, LESS = 40, 0.1  # with momentum, steps get shorter after so many by this 
 
 @synthesis
 def inversion(
-    of: Tensor | str,
+    of: Annotated[Tensor | str, "the picture whose features are inverted"],
     layer: Layer = None,
     steps: int = 256,
     lr: float | None = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,7 +26,7 @@ def multiscale_ascent(
     blur: int | None = None,
     scales: int = 12,
     factor: float = 1.2,
-    start: int = 56,
+    start: Annotated[int, "pixels of the first size"] = 56,
 ) -> Synthesis:
     """An image that maximizes a channel's mean, begun small from gray noise and enlarged (Graetz, 2019).
 
