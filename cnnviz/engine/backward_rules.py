@@ -124,7 +124,8 @@ def rule(
 def _way_out(module: Any) -> str:
     """Which operation is meant by a module, its class or a name."""
     name = module if isinstance(module, str) else getattr(module, "__name__", type(module).__name__)
-    function = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    function = next((each for each in (function, name.lower()) if callable(getattr(F, each, None))), "relu")
+    known = {function.replace("_", ""): function for function in dir(F) if function.strip("_") == function}
+    spelled = name.lower()
+    function = known.get(spelled) or known.get(re.sub(r"[123]d$", "", spelled)) or "relu"
     kinds = ", or RECTIFIERS" if function == "relu" else ""
     return f"for {name} say torch.nn.functional.{function}{kinds}"
