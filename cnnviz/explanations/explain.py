@@ -270,8 +270,8 @@ def explain(
         return settled(answer, defers=kind_of(device_of(request, inputs)).defers)
 
     with listening(progress, "explaining") as listener, metered(listener):
-        several_batches = isinstance(inputs, DataLoader)
-        found: Any = (
-            explained_in_batches(answered, inputs, target) if several_batches else answered(inputs, target)
-        )
+        if isinstance(inputs, DataLoader):
+            found: Any = explained_in_batches(answered, inputs, target)
+        else:
+            found = answered(inputs, target)
     return found  # type: ignore[no-any-return]  # of which type, the overloads tell

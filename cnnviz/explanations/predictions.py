@@ -10,6 +10,7 @@ from torch import nn
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import as_network, check_model
 from cnnviz.explanations.inputs import called_with
+from cnnviz.explanations.read_inputs import read_inputs
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.prediction import Prediction
 from cnnviz.run.options import RunOptions
@@ -35,7 +36,7 @@ def predictions(
         raise ValueError(f"the top {top!r} classes can't be; ask for 1 or more")
     network = as_network(network)
     check_model(network)
-    call, _ = called_with(network, inputs, preprocessing=preprocessing)
+    call, _ = called_with(network, read_inputs(network, inputs, preprocessing)[0])
     with torch.inference_mode(False), torch.no_grad():
         run = Run(network, call, plan=Plan(again=True), options=RunOptions(preprocessing, categories))
         run.score  # noqa: B018  # what is wrong with the model or its input shows here

@@ -21,6 +21,7 @@ from cnnviz.engine.layers import Layer
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import check_model, unwrap
 from cnnviz.explanations.inputs import called_with
+from cnnviz.explanations.read_inputs import read_inputs
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.objectives import neuron
@@ -73,7 +74,7 @@ def receptive_fields(
         preprocessing, model = preprocessing or model.preprocessing, model.module
     network = unwrap(model)
     check_model(network)
-    inputs = called_with(network, inputs, preprocessing=preprocessing)[0].first
+    inputs = called_with(network, read_inputs(network, inputs, preprocessing)[0])[0].first
     extractor = FeatureExtractor(network, [layer], output=False, graph=False)
     with _direct_kernels(inputs.device):
         return _Probe(extractor, layer, inputs[0].detach(), units).fields()

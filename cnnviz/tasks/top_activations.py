@@ -15,6 +15,7 @@ from cnnviz.engine.layers import Layer
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import check_finite, check_model, unwrap
 from cnnviz.explanations.inputs import called_with
+from cnnviz.explanations.read_inputs import read_inputs
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.objectives import channel_units
@@ -64,7 +65,7 @@ def top_activations(
     best: dict[int, list[TopActivation]] = {channel: [] for channel in channels}
     passed = 0
     for batch in batches:
-        inputs = called_with(network, batch, preprocessing=preprocessing)[0].first
+        inputs = called_with(network, read_inputs(network, batch, preprocessing)[0])[0].first
         seen = extractor(inputs.detach())
         size = seen.layer(layer).shape[2:]
         for channel, top in best.items():
