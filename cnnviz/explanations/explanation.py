@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class Explanation:
     ``values`` keep the method's own resolution and sign; nothing is resized or normalized before a renderer does it.
     """
 
-    subject_of_methods: ClassVar = True
+    subject_of_methods = True  # of what methods are asked
 
     values: Tensor
     """(N, C, *spatial), raw: positive speaks for the target, negative against it, unless the method says otherwise."""

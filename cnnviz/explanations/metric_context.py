@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class Trial:
     One of ``len(trial)`` inputs is scored by one number.
     """
 
-    subject_of_methods: ClassVar = True
+    subject_of_methods = True  # of what methods are asked
 
     explanation: Explanation
     annotation: Tensor | None = None

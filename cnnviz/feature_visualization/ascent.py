@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from PIL import Image
@@ -34,7 +34,7 @@ class Ascent:
     After every step there are inputs to show; an interruption keeps the last of them.
     """
 
-    subject_of_methods: ClassVar = True
+    subject_of_methods = True  # of what methods are asked
 
     def __init__(
         self,

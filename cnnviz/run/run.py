@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class Run:
         options: shared by all runs derived from this one.
     """
 
-    subject_of_methods: ClassVar = True
+    subject_of_methods = True  # of what methods are asked
 
     def __init__(
         self,
