@@ -13,8 +13,15 @@ from cnnviz.drawing.intensity import Floats
 LUMA = (0.2989, 0.5870, 0.1140)
 
 
-def colormap_named(name: str) -> Colormap:
-    """matplotlib's colour map of that name. Raises ValueError with the nearest name if there is none."""
+def colormap_named(name: str | Colormap) -> Colormap:
+    """matplotlib's colour map of that name, or one as it is. Raises ValueError with the nearest name if there is none.
+
+    TypeError for what is neither.
+    """
+    if isinstance(name, Colormap):
+        return name
+    if not isinstance(name, str):
+        raise TypeError(f"a colour map is a name or a matplotlib Colormap, not a {type(name).__name__}")
     if name not in matplotlib.colormaps:
         near = difflib.get_close_matches(name, list(matplotlib.colormaps), n=1)
         way_out = f"did you mean {near[0]!r}?" if near else "use one of matplotlib's, such as 'turbo', 'jet', 'magma'"

@@ -3,6 +3,9 @@
 from .evidence_maps import Sign as Sign
 from .evidence_maps import evidence as evidence
 from .evidence_maps import input_pictures as input_pictures
-from .explanation import JointExplanation as JointExplanation
+from .explanation_set import ExplanationList as ExplanationList
+from .explanation_set import Explanations as Explanations
 from .inputs import shared as shared
+from .joining import joined as joined
+from .joint import JointExplanation as JointExplanation
 from .prepare import Prepared as Prepared

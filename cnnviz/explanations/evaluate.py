@@ -20,7 +20,7 @@ from cnnviz.explanations.inputs import Arguments, called_with
 from cnnviz.explanations.metric_context import Trial, checked_masks
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.explanations.progress_bar import Progress, listening
-from cnnviz.explanations.saved_explanations import check_explanation
+from cnnviz.explanations.saved_explanations import check_explanation, check_inputs_kept
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Metric
 from cnnviz.registry.registry import Method, metrics
@@ -175,6 +175,7 @@ def _refuse_scores() -> None:
 
 def _all_inputs(explanation: Explanation, others: Sequence[Tensor] | Mapping[str, Tensor]) -> Any:
     """The inputs as :func:`cnnviz.explain` was given them. Raises ValueError where some are missing."""
+    check_inputs_kept(explanation)
     of = explanation.of
     if isinstance(of, str):
         if not isinstance(others, Mapping):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cnnviz.engine.validation import check_finite
 from cnnviz.explanations.explanation import Explanation
+from cnnviz.explanations.saved_explanations import check_inputs_kept
 from cnnviz.images.resampling import resize
 
 Sign = Literal["auto", "positive", "magnitude", "signed"]
@@ -53,12 +56,22 @@ def evidence(explanation: Explanation, sign: Sign = "auto") -> Tensor:
     return resize(single, inputs.shape[2:])[:, 0]
 
 
+def shares_of_peak(maps: NDArray[Any]) -> NDArray[np.float32]:
+    """Maps (N, *spatial) divided each by its highest magnitude, float32; a map of zeros stays zero."""
+    wide = maps.astype(np.float64)
+    peaks = np.abs(wide).max(tuple(range(1, maps.ndim)), keepdims=True)
+    shares: NDArray[np.float32] = np.divide(wide, peaks, out=np.zeros_like(wide), where=peaks > 0).astype(np.float32)
+    return shares
+
+
 def input_pictures(explanation: Explanation) -> Tensor:
     """The inputs as pictures in colour, (N, 3, *spatial) float32 within 0 and 1, whatever their channels.
 
     One channel is gray, three are RGB, four are RGBA before white; of any other number the mean is gray.
-    Without a preprocessing, an input that leaves 0..1 is stretched to it.
+    Without a preprocessing, an input that leaves 0..1 is stretched to it. Raises ValueError for inputs that were not
+    kept.
     """
+    check_inputs_kept(explanation)
     inputs, known = explanation.inputs.detach().float(), explanation.preprocessing
     pictures = _stretched(inputs) if known is None else known.inverse(inputs)
     if pictures.shape[1] == 4:

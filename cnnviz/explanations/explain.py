@@ -14,9 +14,11 @@ from cnnviz.engine.device_policy import kind_of
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.meter import metered
 from cnnviz.engine.speed.autocast import Precision
-from cnnviz.explanations.explanation import Explanation, JointExplanation
+from cnnviz.explanations.explanation import Explanation
+from cnnviz.explanations.explanation_set import ExplanationList, Explanations
 from cnnviz.explanations.inputs import Arguments, Explained, InputKey
 from cnnviz.explanations.joining import explained_in_batches
+from cnnviz.explanations.joint import JointExplanation
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.explanations.progress_bar import Progress, listening
 from cnnviz.explanations.request import device_of, requested
@@ -79,7 +81,7 @@ def explain(
     compile: bool | str = ...,
     progress: Progress = ...,
     **settings: Any,
-) -> dict[str, Explanation]: ...
+) -> Explanations[Explanation]: ...
 
 
 @overload
@@ -90,7 +92,7 @@ def explain(
     *,
     target: top | several,
     **more: Any,
-) -> list[Explanation]: ...
+) -> ExplanationList: ...
 
 
 @overload
@@ -125,7 +127,7 @@ def explain(
     *,
     target: top | several,
     **more: Any,
-) -> dict[str, list[Explanation]]: ...
+) -> Explanations[ExplanationList]: ...
 
 
 @overload
@@ -149,7 +151,7 @@ def explain(
     compile: bool | str = ...,
     progress: Progress = ...,
     **settings: Any,
-) -> dict[str, JointExplanation]: ...
+) -> Explanations[JointExplanation]: ...
 
 
 @borrows
@@ -176,10 +178,10 @@ def explain(
 ) -> (
     Explanation
     | JointExplanation
-    | list[Explanation]
-    | dict[str, Explanation]
-    | dict[str, JointExplanation]
-    | dict[str, list[Explanation]]
+    | ExplanationList
+    | Explanations[Explanation]
+    | Explanations[JointExplanation]
+    | Explanations[ExplanationList]
 ):
     """Why does the model give these inputs their scores?
 
@@ -239,8 +241,9 @@ def explain(
         settings: for methods given by name. With several names each takes those it knows.
 
     Returns:
-        An :class:`~cnnviz.Explanation`; for a sequence a dict of them, by the names given (the recipe, for formulas).
-        With ``top`` or ``several`` as target, a list of them in place of each.
+        An :class:`~cnnviz.Explanation`; for a sequence a :class:`~cnnviz.explanations.Explanations`, a dict of them by
+        the names given (the recipe, for formulas). With ``top`` or ``several`` as target, a list of them in place of
+        each, an :class:`~cnnviz.explanations.ExplanationList`.
         Where several inputs are explained together, a :class:`~cnnviz.explanations.JointExplanation`, a tuple with one
         for each.
 

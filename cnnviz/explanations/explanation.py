@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cnnviz.explanations.drawn_above import drawing_function
 from cnnviz.explanations.options import ExplainOptions
-from cnnviz.explanations.saved_explanations import (
-    check_explanation,
-    check_values_finite,
-    read_description,
-    saved_options,
-)
-from cnnviz.images.originals import At, Original, check_at, original_pixels, read_originals
+from cnnviz.explanations.saved_explanations import check_inputs_kept
+from cnnviz.images.originals import At, Original, check_at
 from cnnviz.images.preprocessing import Preprocessing
-from cnnviz.images.reading import check_file, one_line
-from cnnviz.images.writing import encoded, packed, write_result
+from cnnviz.images.writing import encoded
 from cnnviz.registry.configured import name_of
 from cnnviz.registry.default_renderer import default_renderer
 from cnnviz.registry.registry import renderers
 from cnnviz.registry.resolve import renderer_of
 
 if TYPE_CHECKING:
+    from cnnviz.explanations.evidence_maps import Sign
     from cnnviz.registry.protocols import Attribution, Renderer
-
-NOTE = "note."
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,16 +113,22 @@ class Explanation:
     def titles(self) -> list[str]:
         """For each input the class explained and its score, such as ``king snake 17.31``.
 
-        Where what goes into a softmax or sigmoid is explained, also its probability: ``king snake 17.31 (98 %)``.
+        Of a class that has a name, or where what goes into a softmax or sigmoid is explained, also its probability if
+        that is known and not the score itself: ``king snake 17.31 (98 %)``.
         """
         scores = [f"{value:.2f}" for value in self.score.tolist()]
-        if self.probability is not None and (self.options.before_softmax or self.options.before_sigmoid):
-            shares = [f"{100 * share:.0f} %" for share in self.probability.tolist()]
+        # K numbers without names may be no scores of classes at all, and their softmax would tell nothing
+        classes = self.categories is not None or self.options.before_softmax or self.options.before_sigmoid
+        if classes and self.probability is not None and not torch.equal(self.probability, self.score):
+            shares = map(percent, self.probability.tolist())
             scores = [f"{value} ({share})" for value, share in zip(scores, shares, strict=True)]
-        if self.target is None:
-            named = self.objective if isinstance(self.objective, tuple) else [self.objective or "score"] * len(self)
-            return [f"{name} {value}" for name, value in zip(named, scores, strict=True)]
-        return [f"{self.name_of(index)} {value}" for index, value in zip(self.target.tolist(), scores, strict=True)]
+        return [f"{name} {value}" for name, value in zip(self.names(), scores, strict=True)]
+
+    def names(self) -> list[str]:
+        """For each input what is explained: its class, or the objective; ``score`` of other functions."""
+        if self.target is not None:
+            return [self.name_of(index) for index in self.target.tolist()]
+        return list(self.objective) if isinstance(self.objective, tuple) else [self.objective or "score"] * len(self)
 
     def name_of(self, index: int) -> str:
         """The class's name, or ``class 7`` where names are not known; of -1, what speaks against a single class."""
@@ -190,149 +190,122 @@ class Explanation:
         _side_by_side(self.render(renderer, **settings)).show()
 
     def save(
-        self, path: str | Path, renderer: str | Renderer | None = None, at: At = "input", **settings: Any
+        self,
+        path: str | Path,
+        renderer: str | Renderer | None = None,
+        at: At = "input",
+        inputs: bool = True,
+        **settings: Any,
     ) -> list[Path]:
-        """Write pictures, or with the suffix ``.safetensors`` the values with all that belongs to them.
+        """Write pictures, values or a figure, as the suffix says. Returns the files written.
 
-        Several inputs become ``name-0.png``, ``name-1.png``, ...; a file appears whole or not at all. ``at`` is as for
-        :meth:`render`. Returns the files written. Raises ValueError for a suffix that is neither.
+        ``.png``, ``.jpg``, ``.webp``, ``.tif``: the pictures of :meth:`render`; several inputs become ``name-0.png``,
+        ``name-1.png``, ... ``.safetensors``: the values with all that belongs to them, for :meth:`load`;
+        ``inputs=False`` leaves the inputs out. ``.npy``: the raw values (N, C, *spatial). ``.npz``: values, inputs,
+        target, score, probability and class names, by name. ``.pdf``, ``.svg``: the :meth:`figure`. A file appears
+        whole or not at all. Raises ValueError for another suffix.
         """
-        return write_result(path, self._packed, lambda: list(self.render(renderer, at, **settings)))
+        from cnnviz.explanations.saving import write_one
+
+        return write_one(self, Path(path), renderer, at, inputs, settings)
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
-        """Read back what ``save("….safetensors")`` kept. Raises ValueError for a file that is no explanation."""
-        import safetensors
+        """Read back what ``save("….safetensors")`` kept. Raises ValueError for a file that is no explanation.
 
-        check_file(Path(path), "an explanation")
-        try:
-            tensors, about = _read(path)
-            if "explanations" not in about:
-                return cls._unpacked(tensors, about)
-        except KeyError as error:
-            raise ValueError(f"{path} is not an explanation that cnnviz saved: it has no {error}") from error
-        except (safetensors.SafetensorError, NotImplementedError, TypeError, ValueError, OSError) as error:
-            raise ValueError(f"{path} is not an explanation that cnnviz saved: {one_line(error)}") from error
-        raise ValueError(
-            f"{path} holds explanations of {len(about['explanations'])} inputs; "
-            "read it by cnnviz.explanations.JointExplanation.load"
-        )
+        Without the inputs (``save(..., inputs=False)``), their size is known, and their values are not.
+        """
+        from cnnviz.explanations.saving import read_one
 
-    @classmethod
-    def _unpacked(cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Explanation:
-        explanation = cls(
-            values=tensors["values"],
-            inputs=tensors["inputs"],
-            target=tensors.get("target"),
-            score=tensors["score"],
-            recipe=about["recipe"],
-            preprocessing=Preprocessing.from_dict(about["preprocessing"]) if about["preprocessing"] else None,
-            categories=tuple(about["categories"]) if about["categories"] else None,
-            notes={name.removeprefix(NOTE): tensor for name, tensor in tensors.items() if name.startswith(NOTE)},
-            renderer=about["renderer"],
-            objective=tuple(told) if isinstance(told := about.get("objective"), list) else told,
-            probability=tensors.get("probability"),
-            boxes=tensors.get("boxes"),
-            originals=read_originals(about.get("originals"), tensors),
-            options=ExplainOptions(**saved_options(about)),
-            computed_in=about.get("computed_in"),
-            of=about.get("of", 0),
-            together=about.get("together", 1),
-        )
-        check_explanation(explanation)
-        check_values_finite(explanation)
-        return explanation
+        return read_one(path)
 
-    def _packed(self) -> bytes:
-        return packed(*self._contents())
+    def heatmap(self, sign: Sign = "auto", at: At = "input") -> Any:
+        """How much each place speaks for the target, as NumPy float32 (N, *spatial), each map divided by its own peak.
 
-    def _contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The tensors and the description that a file holds."""
-        tensors = {"values": self.values, "inputs": self.inputs, "score": self.score}
-        more = {"target": self.target, "probability": self.probability, "boxes": self.boxes}
-        tensors |= {name: tensor for name, tensor in more.items() if tensor is not None}
-        tensors |= {NOTE + name: note for name, note in self.notes.items()}
-        tensors |= original_pixels(self.originals)
-        about = {
-            "recipe": self.recipe,
-            "preprocessing": self.preprocessing.as_dict() if self.preprocessing else None,
-            "categories": self.categories,
-            "renderer": self.renderer,
-            "objective": self.objective,
-            "options": asdict(self.options),
-            "computed_in": self.computed_in,
-            "of": self.of,
-            "together": self.together,
-            "originals": None if self.originals is None else [each and each.described() for each in self.originals],
-            "versions": {name: version(name) for name in ("cnnviz", "torch")},
+        It is :func:`cnnviz.explanations.evidence`, whose ``sign`` it takes, within 0 and 1; with ``sign="signed"``
+        within -1 and 1, where zero stays zero. A blank map is zero. ``at="original"`` gives a list with one map (H, W)
+        for each input, of the size of its whole picture, zero where the input shows nothing of it.
+        """
+        from cnnviz.explanations.evidence_maps import evidence, shares_of_peak
+        from cnnviz.explanations.on_original import evidence_on_originals
+
+        check_at(at)
+        if at == "original":
+            return [shares_of_peak(each[None])[0] for each in evidence_on_originals(self, sign)]
+        return shares_of_peak(evidence(self, sign).cpu().numpy())
+
+    def plot(self, ax: Any = None, renderer: str | Renderer | None = None, at: At = "input", **style: Any) -> Any:
+        """Draw the explanation of one input into matplotlib's Axes ``ax``, and return it; None makes a figure.
+
+        Without a ``renderer`` the heat map lies over the picture, more opaque where there is more evidence, in units of
+        the values: from 0 to the peak in viridis; with ``sign="signed"`` from minus to plus the peak in RdBu_r. With a
+        renderer its picture is drawn, with its settings. pyplot is not used: nothing but ``ax`` changes.
+
+        Args:
+            ax, renderer, at: where, and what; ``at`` as for :meth:`render`.
+            style: ``sign`` as of :meth:`heatmap`; ``colormap``, a name or a matplotlib Colormap; ``opacity`` of the
+                map, 0 to 1; ``bar=True`` for a colour bar; ``title=False`` for none. Others are the renderer's.
+
+        Raises:
+            ValueError: for more than one input.
+        """
+        return drawing_function("plotting", "plotted")(self, ax, renderer=renderer, at=at, **style)
+
+    def figure(
+        self, renderer: str | Renderer | None = None, at: At = "input", *, columns: int | None = None, **style: Any
+    ) -> Any:
+        """A matplotlib Figure with each input under its class and score, and colour bars. ``style`` as of :meth:`plot`.
+
+        ``columns`` is how many stand side by side; None makes it nearly a square.
+        """
+        return drawing_function("plotting", "figure_of")(self, columns, renderer=renderer, at=at, **style)
+
+    def numpy(self) -> NDArray[Any]:
+        """The raw values (N, C, *spatial); bfloat16, which NumPy lacks, as float32."""
+        values = self.values.detach().cpu()
+        array: NDArray[Any] = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+        return array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.numpy(), dtype, copy=copy)
+
+    def to(self, place: str | torch.device | torch.dtype, /) -> Explanation:
+        """On another device; or with its values in another floating point dtype, and all else as it is."""
+        if isinstance(place, torch.dtype):
+            if not place.is_floating_point:
+                raise ValueError(f"values in {place} would be rounded to whole numbers; use a floating point dtype")
+            return replace(self, values=self.values.to(place))
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor if tensor.is_meta else tensor.to(place)
+
+        tensors: dict[str, Any] = {
+            name: moved(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return tensors, about
+        return replace(self, notes={name: moved(note) for name, note in self.notes.items()}, **tensors)
 
     def _repr_png_(self) -> bytes:
-        return encoded(np.asarray(_side_by_side(self.render())), ".png")
-
-
-class JointExplanation(tuple[Explanation, ...]):
-    """Explanations of several inputs of one model, one for each, computed together.
-
-    Where a method has a path or subsets, all inputs move along it together; values of all inputs add up.
-    """
-
-    def save(self, path: str | Path, renderer: str | Renderer | None = None, **settings: Any) -> list[Path]:
-        """As :meth:`Explanation.save`; pictures are those of the first input, then of the second, and so on."""
-
-        def pictures() -> list[NDArray[np.uint8]]:
-            return [picture for each in self for picture in each.render(renderer, **settings)]
-
-        return write_result(path, self._packed, pictures)
-
-    @classmethod
-    def load(cls, path: str | Path) -> JointExplanation:
-        """Read back what ``save("….safetensors")`` kept. Raises ValueError for a file that holds something else."""
-        import safetensors
-
-        try:
-            tensors, about = _read(path)
-            parts = []
-            for number, each in enumerate(about["explanations"]):
-                own = f"{number}."
-                chosen = {name.removeprefix(own): value for name, value in tensors.items() if name.startswith(own)}
-                parts.append(Explanation._unpacked(chosen, each))
-            return cls(parts)
-        except KeyError as error:
-            reason = f"it has no {error}"
-            raise ValueError(f"{path} holds no explanations of several inputs that cnnviz saved: {reason}") from error
-        except (safetensors.SafetensorError, NotImplementedError, TypeError, ValueError, OSError) as error:
-            reason = one_line(error)
-            raise ValueError(f"{path} holds no explanations of several inputs that cnnviz saved: {reason}") from error
-
-    def _packed(self) -> bytes:
-        contents = [each._contents() for each in self]
-        # copies: a file can't hold one tensor under two names
-        tensors = {
-            f"{number}.{name}": value.clone()
-            for number, (part, _) in enumerate(contents)
-            for name, value in part.items()
-        }
-        return packed(tensors, {"explanations": [about for _, about in contents]})
-
-
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file, and what is said about them."""
-    import safetensors
-
-    with safetensors.safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
-        return tensors, read_description((file.metadata() or {})["cnnviz"])
+        return encoded(drawing_function("comparison", "grid")({self.recipe: self}), ".png")
 
 
 def drawn_by(draw: Renderer, explanation: Explanation) -> NDArray[np.uint8]:
     """The pictures (N, H, W, 3) that a renderer draws. Raises TypeError for a renderer that returns something else."""
-    pictures = draw(explanation)
+    try:
+        pictures = draw(explanation)
+    except NotImplementedError:  # what torch says of tensors without values
+        check_inputs_kept(explanation)
+        raise
     wanted = f"a renderer returns uint8 ({len(explanation)}, H, W, 3)"
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3 or len(pictures) != len(explanation):
         raise TypeError(f"renderer {name_of(draw)!r} gave {pictures.dtype} {pictures.shape}; {wanted}")
     return pictures
+
+
+def percent(share: float) -> str:
+    """A probability as it is read: ``98 %``, ``1.2 %``, ``< 0.1 %``."""
+    if share < 0.001:
+        return "< 0.1 %" if share > 0 else "0 %"
+    return f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"
 
 
 def _side_by_side(pictures: NDArray[np.uint8]) -> Any:

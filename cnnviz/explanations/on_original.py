@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from cnnviz.explanations.evidence_maps import Sign, evidence
 from cnnviz.explanations.explanation import Explanation, drawn_by
 from cnnviz.images.modes import in_mode
 from cnnviz.images.originals import Original
@@ -99,6 +100,12 @@ def drawn_on_originals(explanation: Explanation, draw: Renderer) -> list[NDArray
     return pictures
 
 
+def evidence_on_originals(explanation: Explanation, sign: Sign = "auto") -> list[NDArray[Any]]:
+    """:func:`cnnviz.explanations.evidence` of each input, (H, W) of its original's size; zero beyond the input."""
+    parts = [evidence(on_original(explanation, item), sign)[0].cpu().numpy() for item in range(len(explanation))]
+    return placed(parts, explanation)
+
+
 def _without_map(part: OnOriginal, whole: Image.Image) -> Explanation:
     """A map that is zero over the whole original."""
     zero = torch.zeros_like(part.values[..., :1, :1])
@@ -110,7 +117,7 @@ def _as_inputs(picture: Image.Image, explanation: Explanation) -> Tensor:
     """A picture as an input (1, C, H, W), by the mean and std of the preprocessing alone."""
     assert explanation.preprocessing is not None
     inputs = replace(explanation.preprocessing, resize=None, crop=None)(picture)[None]
-    return inputs.to(explanation.inputs.device)
+    return inputs.to(explanation.values.device)
 
 
 def pasted(canvas: NDArray[Any], part: NDArray[Any], original: Original) -> NDArray[Any]:

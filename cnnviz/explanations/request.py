@@ -14,8 +14,10 @@ from cnnviz.engine.forward import InputTooSmall, misfit
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.validation import as_network, check_model
 from cnnviz.explanations.answers import answered_together
-from cnnviz.explanations.explanation import Explanation, JointExplanation
+from cnnviz.explanations.explanation import Explanation
+from cnnviz.explanations.explanation_set import ExplanationList, Explanations
 from cnnviz.explanations.inputs import Arguments, Explained, InputKey, called_with, chooses_input
+from cnnviz.explanations.joint import JointExplanation
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.explanations.read_inputs import Originals, read_inputs
 from cnnviz.formulas.scores_only import check_seen
@@ -100,9 +102,9 @@ class Request:
 
         by_target: list[dict[str, Any]] = [{name: told(parts) for name, parts in each.items()} for each in answers]
         if isinstance(target, top | several):
-            lists = {name: [each[name] for each in by_target] for name in self.methods}
-            return next(iter(lists.values())) if self.single else lists
-        return next(iter(by_target[0].values())) if self.single else by_target[0]
+            lists = {name: ExplanationList(each[name] for each in by_target) for name in self.methods}
+            return next(iter(lists.values())) if self.single else Explanations(lists)
+        return next(iter(by_target[0].values())) if self.single else Explanations(by_target[0])
 
     def _resolved(self, first: Tensor, target: Target) -> Any:
         try:

@@ -104,6 +104,15 @@ def check_explanation(explanation: Explanation) -> None:
             )
 
 
+def check_inputs_kept(explanation: Explanation) -> None:
+    """Raises ValueError for an explanation that was saved without its inputs."""
+    if explanation.inputs.is_meta:
+        raise ValueError(
+            f"the inputs of {explanation.recipe} were not saved (inputs=False), and are needed here; use heatmap(), or "
+            "explain again"
+        )
+
+
 def check_values_finite(explanation: Explanation) -> None:
     """Raises ValueError for values, inputs or scores that are NaN or infinite."""
     tensors: dict[str, Tensor] = {
@@ -112,7 +121,8 @@ def check_values_finite(explanation: Explanation) -> None:
         "its score": explanation.score,
     }
     for what, tensor in tensors.items():
-        check_finite(tensor, what)
+        if not tensor.is_meta:
+            check_finite(tensor, what)
 
 
 def _check_types(settings: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], what: str) -> None:

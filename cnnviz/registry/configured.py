@@ -18,6 +18,8 @@ def code(value: Any, layer: Callable[[Any], str] = lambda module: f"<{type(modul
         return f"[{', '.join(code(item, layer) for item in value)}]"
     if hasattr(value, "requires_grad"):
         return f"tensor{tuple(value.shape)}"
+    if hasattr(value, "is_gray"):  # a colour map prints with its address
+        return repr(value.name)
     return str(value) if hasattr(value, "getbands") else repr(value)
 
 

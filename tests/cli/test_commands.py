@@ -93,7 +93,7 @@ def test_by_default_a_picture_for_each_picture_and_method_is_written_into_a_new_
     expected = [f"cnnviz-explain/{shape}_{method}.png" for shape in demo.CATEGORIES[:3] for method in methods]
     assert names(here) == sorted(["cnnviz-explain", *expected])
     assert [line.partition(":")[0] for line in lines] == expected
-    assert all(re.fullmatch(r"cnnviz-explain/(\w+)_\w+\.png: \1 \d+\.\d\d", line) for line in lines)
+    assert all(re.fullmatch(r"cnnviz-explain/(\w+)_\w+\.png: \1 \d+\.\d\d \(\d+ %\)", line) for line in lines)
 
 
 def test_the_written_picture_is_the_one_that_python_draws(
@@ -630,7 +630,7 @@ def test_guided_grad_cam_of_a_snake(assets: Path, here: Path, capsys: pytest.Cap
         "--weights", assets / "models/squeezenet1_0-imagenet.pth",
         "--method", "guided_grad_cam", "--target", "56", "-o", "snake.png",
     )  # fmt: skip
-    assert re.fullmatch(r"snake\.png: king snake 58\.\d\d", lines[0])
+    assert re.fullmatch(r"snake\.png: king snake 58\.\d\d \(100 %\)", lines[0])
     assert opened("snake.png").size == (224, 224)
     picture = np.asarray(opened("snake.png")).astype(float)
     # gray where nothing speaks for the snake: the gravel in the upper right corner, and not the snake's body

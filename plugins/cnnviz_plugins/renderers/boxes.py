@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.colors import to_rgb
+from matplotlib.colors import Colormap, to_rgb
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -15,7 +15,7 @@ COLORS = ("#ffffff", "#ff3db8", "#3dff6e", "#ffb53d", "#3db8ff", "#c9ff3d")
 
 
 @renderer
-def boxes(colormap: str = "turbo", opacity: float = 0.7, width: int | None = None) -> Renderer:
+def boxes(colormap: str | Colormap = "turbo", opacity: float = 0.7, width: int | None = None) -> Renderer:
     """The map over its picture, and around each detection that is explained its box, in a colour of its own.
 
     ``width`` is that of the lines in pixels; None suits the picture's size. Of other targets the map is alone.

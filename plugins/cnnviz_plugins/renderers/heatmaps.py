@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
+from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
 from cnnviz import Explanation, Renderer, renderer
@@ -40,7 +41,7 @@ Background = Literal["color", "gray"]
 
 @renderer(canvas="map")
 def heatmap(
-    colormap: str = "turbo",
+    colormap: str | Colormap = "turbo",
     normalize: Normalization = "percentile",
     percentile: float = 99.5,
     absolute: bool = False,
@@ -63,7 +64,7 @@ def heatmap(
 
 @renderer(default_for="coarse")
 def overlay(
-    colormap: str = "turbo",
+    colormap: str | Colormap = "turbo",
     opacity: float = 0.7,
     blend: Blend = "heat",
     background: Background = "color",
@@ -102,7 +103,7 @@ def overlay(
 
 @renderer(canvas="map")
 def diverging(
-    colormap: str = "RdBu_r",
+    colormap: str | Colormap = "RdBu_r",
     fade: float = 0.6,
     normalize: Normalization = "percentile",
     percentile: float = 99.5,

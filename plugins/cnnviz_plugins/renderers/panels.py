@@ -45,7 +45,7 @@ def panels(
     clip: float = 1.0,
     channels: Annotated[Literal["sum", "max"], "how the channels of a place are joined"] = "sum",
     background: Literal["faded", "pale"] = "faded",
-    colormap: str | None = None,
+    colormap: str | Colormap | None = None,
 ) -> Renderer:
     """The picture, what matters in it, and both together, with the values' colour bars.
 

@@ -40,7 +40,10 @@ CURVE, CURVES = 400, 200  # pixels: how wide a signal is, and how high all its c
 
 @renderer(ranks=(1, 2, 3), canvas="figure")
 def confusion_matrix(
-    colormap: str = "turbo", opacity: float = 0.7, normalize: Normalization = "percentile", percentile: float = 99.5
+    colormap: str | Colormap = "turbo",
+    opacity: float = 0.7,
+    normalize: Normalization = "percentile",
+    percentile: float = 99.5,
 ) -> Renderer:
     """What speaks against and for the true class, and the predicted one: four maps on one scale, over the input.
 

@@ -42,7 +42,10 @@ FAINT_GRAY = 0.8
 
 @renderer(ranks=(0, 1), default_for="all", canvas="figure")
 def line(
-    contrast: float = 1.0, clip: float = 1.0, colormap: str | None = None, marks: str | Sequence[float] | None = None
+    contrast: float = 1.0,
+    clip: float = 1.0,
+    colormap: str | Colormap | None = None,
+    marks: str | Sequence[float] | None = None,
 ) -> Renderer:
     """Signals in the colours of each point's importance, a row for each channel; of vectors the values as bars.
 

@@ -41,7 +41,7 @@ AXES = ("depth", "height", "width")
 def slices(
     count: int = 9,
     axis: int = 0,
-    colormap: str = "turbo",
+    colormap: str | Colormap = "turbo",
     opacity: float = 0.7,
     normalize: Normalization = "percentile",
     percentile: float = 99.9,
@@ -77,7 +77,7 @@ def slices(
 
 @renderer(ranks=(3,), canvas="figure")
 def projection(
-    colormap: str = "turbo",
+    colormap: str | Colormap = "turbo",
     opacity: float = 0.7,
     normalize: Normalization = "percentile",
     percentile: float = 99.9,
