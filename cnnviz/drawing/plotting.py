@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cnnviz.drawing.colors import colormap_named
 from cnnviz.drawing.input_images import as_uint8, pictures_of
+from cnnviz.explanations.curves import Curve
 from cnnviz.explanations.evidence_maps import Sign, evidence
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.on_original import evidence_on_originals
@@ -100,6 +101,16 @@ def figure_of(explanation: Explanation, columns: int | None, **given: Any) -> Fi
     for number, each in enumerate(explanation):
         _plotted(each, figure.add_subplot(down, across, number + 1), style)
     return figure
+
+
+def plotted_curve(curve: Curve, ax: Axes | None, line: Mapping[str, Any]) -> Axes:
+    """As :meth:`cnnviz.explanations.Curve.plot`."""
+    axes = LabelledFigure(layout="constrained").add_subplot() if ax is None else ax
+    for title, scores in zip(curve.titles, curve.scores, strict=True):
+        axes.plot(curve.shares.numpy(), scores.numpy(), **{"label": title.replace("$", r"\$")} | dict(line))
+    axes.set_xlabel("share of the places")
+    axes.set_ylabel(curve.metric, parse_math=False)
+    return axes
 
 
 def _style(given: Mapping[str, Any]) -> Style:

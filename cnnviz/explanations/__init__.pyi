@@ -1,5 +1,8 @@
 """The public names of this room, in one list."""
 
+from .curves import Curve as Curve
+from .curves import curves as curves
+from .evaluation import Evaluation as Evaluation
 from .evidence_maps import Sign as Sign
 from .evidence_maps import evidence as evidence
 from .evidence_maps import input_pictures as input_pictures

@@ -15,6 +15,7 @@ from cnnviz.engine.device_policy import kind_of
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.meter import metered
 from cnnviz.engine.validation import as_network, check_finite, check_model
+from cnnviz.explanations.evaluation import Evaluation
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.inputs import Arguments, called_with
 from cnnviz.explanations.metric_context import Trial, checked_masks
@@ -67,9 +68,17 @@ def evaluate(
 ) -> dict[str, Tensor]: ...
 
 
+@overload
+def evaluate(
+    explanation: Mapping[str, Explanation],
+    metric: str | Metric | Sequence[str | Metric] = ...,
+    **asked: Any,
+) -> Evaluation: ...
+
+
 @borrows
 def evaluate(
-    explanation: Explanation,
+    explanation: Explanation | Mapping[str, Explanation],
     metric: str | Metric | Sequence[str | Metric] = "roc_auc",
     *,
     masks: Any = None,
@@ -81,11 +90,11 @@ def evaluate(
     options: ExplainOptions | None = None,
     progress: Progress = False,
     **settings: Any,
-) -> Tensor | dict[str, Tensor]:
+) -> Tensor | dict[str, Tensor] | Evaluation:
     """How good is an explanation?
 
     Args:
-        explanation: what :func:`cnnviz.explain` gave, or :meth:`cnnviz.Explanation.load`.
+        explanation: what :func:`cnnviz.explain` gave, for one method or for several, or what was read from a file.
         metric: a metric's name, or any callable of a :class:`~cnnviz.Trial`; or a sequence of them.
         masks: (N, *spatial) of the inputs' size, True or 1 where the annotated evidence is; a tensor or an array.
         model: for metrics that ask it again: the one that was explained.
@@ -99,7 +108,8 @@ def evaluate(
         settings: for metrics given by name. With several names each takes those it knows.
 
     Returns:
-        One number for each input, (N,); for a sequence of metrics a dict of them by name.
+        One number for each input, (N,); for a sequence of metrics a dict of them by name. For several methods an
+        :class:`~cnnviz.explanations.Evaluation`: a dict of such dicts, with a ``table()`` of means and standard errors.
 
     Raises:
         ValueError: for masks of another shape, for what a metric needs and nobody gave, for what it can't score.
@@ -113,6 +123,27 @@ def evaluate(
         forms="a metric's name, or a callable of a trial",
         configured="a callable of a trial",
     )
+    if isinstance(explanation, Mapping):
+        measures: list[str | Metric] = [metric] if single else list(metric)  # type: ignore[list-item, arg-type]  # either
+        found = {
+            name: evaluate(
+                each,
+                measures,
+                masks=masks,
+                model=model,
+                attribution=attribution,
+                target=target,
+                others=others,
+                arguments=arguments,
+                options=options,
+                **settings,
+            )
+            for name, each in explanation.items()
+        }
+        return Evaluation(found, {name: ~each.values.flatten(1).any(1).cpu() for name, each in explanation.items()})
+    if not isinstance(explanation, Explanation):
+        kind = type(explanation).__name__
+        raise TypeError(f"evaluate takes an explanation, or several by name, not a {kind}; give each of them a name")
     check_explanation(explanation)
     annotation = None if masks is None else checked_masks(masks, explanation)
 

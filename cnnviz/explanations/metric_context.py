@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from cnnviz.run.run import Run
 
 if TYPE_CHECKING:
     from cnnviz.registry.protocols import Attribution
+
+CurvePoints: TypeAlias = tuple[Tensor, Tensor]
+"""Shares of places (K,), and scores (K, N)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,8 @@ class Trial:
     """Puts the question to the model that was given, once a metric asks :attr:`run`."""
     attribution: Attribution | None = None
     """What computed the explanation, where that does not know it; a metric asks :meth:`again`."""
+    told: list[CurvePoints] | None = None
+    """Where curves go that a metric tells by :meth:`draws`; None where nobody asks for them."""
 
     def __len__(self) -> int:
         return len(self.explanation)
@@ -50,6 +55,14 @@ class Trial:
         See :func:`cnnviz.explanations.evidence`.
         """
         return evidence(self.explanation)
+
+    def draws(self, shares: Tensor, scores: Tensor) -> None:
+        """Tell the curve that the metric is the area or mean of, for :func:`cnnviz.explanations.curves`.
+
+        ``shares`` (K,) of the places came or went, and the inputs had ``scores`` (K, N) then.
+        """
+        if self.told is not None:
+            self.told.append((shares, scores))
 
     @property
     def masks(self) -> Tensor:

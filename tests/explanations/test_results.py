@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 
 import cnnviz
 from cnnviz import Explanation, LoadedModel, Preprocessing, demo, explain, load_model
-from cnnviz.explanations import ExplanationList, Explanations, JointExplanation, evidence, joined
+from cnnviz.explanations import ExplanationList, Explanations, JointExplanation, curves, evidence, joined
 from cnnviz.targets import several, top
 
 PLAIN = Preprocessing((0.0,) * 3, (1.0,) * 3)
@@ -108,9 +109,10 @@ def test_a_plot_shows_the_heat_in_units_of_the_values() -> None:
     assert axes[1].get_title() == ""
 
 
-@pytest.mark.parametrize("renderer", ["heatmap", "overlay", "diverging", "boxes", "panels", "saliency_confusion"])
+@pytest.mark.parametrize("renderer", ["heatmap", "overlay", "diverging", "boxes", "panels", "confusion_matrix"])
 def test_renderers_take_colour_maps_as_objects(renderer: str) -> None:
-    answer = made([[[[0.0, 1.0], [2.0, 3.0]]]], boxes=torch.tensor([[[1.0, 1.0, 3.0, 3.0]]]))
+    maps = 4 if renderer == "confusion_matrix" else 1
+    answer = made(torch.arange(4.0 * maps).view(1, maps, 2, 2), boxes=torch.tensor([[[1.0, 1.0, 3.0, 3.0]]]))
     cividis = matplotlib.colormaps["cividis"]
     np.testing.assert_array_equal(
         answer.render(renderer, colormap=cividis), answer.render(renderer, colormap="cividis")
@@ -303,3 +305,65 @@ def test_inputs_explained_together_are_saved_among_others(tmp_path: Path) -> Non
     read = Explanations.load(answers.save(tmp_path / "joint.safetensors")[0])
     assert type(read["cam"]) is JointExplanation
     assert len(read["cam"]) == 2
+
+
+def test_several_methods_are_evaluated_in_one_table(model: LoadedModel, pictures: torch.Tensor) -> None:
+    answers = explain(model, pictures, ["grad_cam", "gradient"], target=1)
+    found = cnnviz.evaluate(answers, ["insertion"], model=model, step=0.25)
+    for name, each in answers.items():
+        torch.testing.assert_close(found[name]["insertion"], cnnviz.evaluate(each, "insertion", model=model, step=0.25))
+    first, second = found["gradient"]["insertion"].tolist()
+    row = found.table()[1]
+    assert (row["method"], row["pictures"], row["blank"]) == ("gradient", 2, 0)
+    assert row["insertion"] == pytest.approx((first + second) / 2)
+    assert row["insertion_error"] == pytest.approx(abs(first - second) / 2), "of two numbers"
+    assert [(row["input"], row["method"]) for row in found.each()][:2] == [(0, "grad_cam"), (0, "gradient")]
+    assert " ± " in repr(found)
+    assert pickle.loads(pickle.dumps(found)).table() == found.table()
+    with pytest.raises(TypeError, match="evaluate takes an explanation, or several by name, not a ExplanationList"):
+        cnnviz.evaluate(explain(model, pictures, "gradient", target=top(1)), "insertion", model=model)  # type: ignore[call-overload]
+
+
+def test_blank_maps_are_counted_and_can_be_left_out() -> None:
+    half = made([[[[0.0, 1.0]]], [[[0.0, 0.0]]]], (1.0, 2.0))
+    masks = torch.zeros(2, 4, 6, dtype=torch.bool)
+    masks[:, :, 3:] = True
+    found = cnnviz.evaluate({"cam": half}, "pointing_game", masks=masks)
+    assert found.blank["cam"].tolist() == [False, True]
+    assert found.table() == [
+        {"method": "cam", "pictures": 2, "blank": 1, "pointing_game": 0.5, "pointing_game_error": 0.5}
+    ]
+    assert found.table(drop_blank=True)[0]["pointing_game"] == 1
+    assert found.table(drop_blank=True)[0]["pointing_game_error"] is None
+
+
+@pytest.mark.parametrize("metric", ["insertion", "deletion"])
+def test_the_area_under_a_curve_is_the_metric(model: LoadedModel, pictures: torch.Tensor, metric: str) -> None:
+    answer = explain(model, pictures, "grad_cam", target=1)
+    curve = curves(answer, metric, model=model, step=0.25)
+    number = cnnviz.evaluate(answer, metric, model=model, step=0.25)
+    assert curve.shares.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    for each, area in zip(curve.scores.tolist(), number.tolist(), strict=True):
+        trapezoids = [0.25 * (left + right) / 2 for left, right in itertools.pairwise(each)]
+        assert sum(trapezoids) == pytest.approx(area)
+    assert answer.probability is not None
+    whole = curve.scores[:, -1 if metric == "insertion" else 0]
+    torch.testing.assert_close(whole.float(), answer.probability, msg="the input as it is")
+    axes = curve.plot()
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), curve.scores[1])
+    assert [line.get_label() for line in axes.lines] == answer.titles()
+
+
+@pytest.mark.parametrize("order", ["difference", "most"])
+def test_the_mean_of_a_curve_is_road(model: LoadedModel, pictures: torch.Tensor, order: str) -> None:
+    answers = explain(model, pictures[:1], ["grad_cam"], target=1)
+    curve = curves(answers, "road", model=model, step=0.4, order=order)["grad_cam"]
+    torch.testing.assert_close(curve.shares, torch.tensor([0.4, 0.8], dtype=torch.float64), atol=1e-3, rtol=0)
+    number = cnnviz.evaluate(answers["grad_cam"], "road", model=model, step=0.4, order=order)
+    torch.testing.assert_close(curve.scores.mean(1), number)
+    torch.testing.assert_close(curve.number, number)
+
+
+def test_a_metric_without_a_curve_says_so() -> None:
+    with pytest.raises(ValueError, match="sparseness has no curve; insertion, deletion and road have one"):
+        curves(made([[[[0.0, 1.0]]]]), "sparseness")

@@ -55,6 +55,8 @@ def _area(baseline: Baseline, step: float, scale: Scale, sign: Sign, insert: boo
             return torch.where(first if insert else ~first, inputs, replacement)
 
         scores = run.scores_of(len(counts), draw).double()
-        return torch.trapezoid(scores, (counts.double() / places).to(scores.device), dim=0)
+        shares = (counts.double() / places).to(scores.device)
+        trial.draws(shares, scores)
+        return torch.trapezoid(scores, shares, dim=0)
 
     return score

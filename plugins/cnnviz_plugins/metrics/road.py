@@ -58,8 +58,10 @@ def road(
 
         total = len(rankings) * len(counts)
         scores = run.scores_of(total, lambda a, b: torch.stack([removed(number) for number in range(a, b)])).double()
-        means = scores.view(len(rankings), len(counts), len(inputs)).mean(1)
-        return means[1] - means[0] if order == "difference" else means[0]
+        by_order = scores.view(len(rankings), len(counts), len(inputs))
+        curve = by_order[1] - by_order[0] if order == "difference" else by_order[0]
+        trial.draws(counts.double() / places, curve)
+        return curve.mean(0)
 
     return score
 
