@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.layers import Layer
 from cnnviz.run.plain_pass import PlainPass
 from cnnviz.run.targets import class_scores
+
+
+def written(value: Any) -> str:
+    """A part of a target as titles have it: a tensor is told by its shape alone, a function by its name."""
+    if isinstance(value, Tensor):
+        return f"tensor{tuple(value.shape)}"
+    if isinstance(value, Module):
+        return f"<{type(value).__name__}>"
+    if callable(value):
+        return str(getattr(value, "__name__", type(value).__name__))
+    return f"<{type(value).__name__}>" if hasattr(value, "getbands") else repr(value)
 
 
 class Objective:
@@ -46,6 +58,12 @@ class Objective:
     def reads_output(self) -> bool:
         """True if it needs the model's output."""
         return False
+
+    def __repr__(self) -> str:
+        """As a call; a tensor is told by its shape alone, and a function by its name."""
+        parts: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
+        told = (f"{part.name}={written(getattr(self, part.name))}" for part in parts)
+        return f"{type(self).__name__}({', '.join(told)})"
 
     def __add__(self, other: Objective | float) -> Objective:
         return Combined("+", self, other)
@@ -173,7 +191,7 @@ class feature_map(Objective):
         return channel_units(seen, self.layer, self.index).square().sum(1) / 2
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class direction(Objective):
     """A layer's mean over space along a direction (C,); ``power`` > 0 prefers small angles to large activations.
 
@@ -257,7 +275,7 @@ class closeness(Objective):
         return True
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class output_of(Objective):
     """Any function of the model's output, to one number for each input, (N,)."""
 
@@ -291,7 +309,7 @@ class diversity(Objective):
         return -((grams @ grams.T).sum(1) - grams.square().sum(1)) / others
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class feature_distance(Objective):
     """How far a layer is from given features: the squared distance over the features' squared norm.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.nested import mapped, tensors
-from cnnviz.run.objectives import Objective, output_of
+from cnnviz.run.objectives import Objective, output_of, written
 from cnnviz.run.plain_pass import PlainPass
 from cnnviz.run.targets import class_index, class_scores, short
 
@@ -55,8 +55,8 @@ class OutputTarget(Objective):
         for place, part in enumerate(fields(self)):  # type: ignore[arg-type]  # every target is a dataclass
             value = getattr(self, part.name)
             if part.default is MISSING or value is not part.default:
-                written = _written(value)
-                arguments.append(written if place == len(arguments) else f"{part.name}={written}")
+                told = written(value)
+                arguments.append(told if place == len(arguments) else f"{part.name}={told}")
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
@@ -297,11 +297,3 @@ def _picture(picture: Any, plain: PlainPass) -> Tensor:
     if isinstance(picture, str | Path):
         return read_input(picture, plain.preprocessing)
     return plain.preprocessing(picture)
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"tensor{tuple(value.shape)}"
-    if callable(value):
-        return str(getattr(value, "__name__", type(value).__name__))
-    return f"<{type(value).__name__}>" if hasattr(value, "getbands") else repr(value)

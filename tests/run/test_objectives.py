@@ -397,3 +397,12 @@ def test_every_attribution_by_its_rule_starts_at_the_channel(steps: Steps, batch
     middle = back(start.clamp(min=0), steps.second.weight, padding=1)
     expected = back(middle.clamp(min=0), steps.first.weight, padding=1)
     torch.testing.assert_close(found, expected.detach())
+
+
+def test_an_objective_with_a_tensor_has_a_short_title() -> None:
+    vector = torch.randn(512)
+    assert repr(direction("features", vector)) == "direction(layer='features', vector=tensor(512,), power=0.0)"
+    assert repr(2 * direction("features", vector)).count("tensor(512,)") == 1
+    distance = feature_distance("features", torch.randn(1, 64, 7, 7))
+    assert repr(distance) == "feature_distance(layer='features', features=tensor(1, 64, 7, 7))"
+    assert repr(channel("features", 5)) == "channel(layer='features', index=5)"
