@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from cnnviz.drawing.colors import colormap_named
 from cnnviz.drawing.input_images import as_uint8, pictures_of
-from cnnviz.explanations.curves import Curve
 from cnnviz.explanations.evidence_maps import Sign, evidence
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.on_original import evidence_on_originals
+from cnnviz.explanations.score_curves import Curve
 from cnnviz.images.originals import At, check_at
 
 if TYPE_CHECKING:

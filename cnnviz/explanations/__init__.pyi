@@ -1,7 +1,5 @@
 """The public names of this room, in one list."""
 
-from .curves import Curve as Curve
-from .curves import curves as curves
 from .evaluation import Evaluation as Evaluation
 from .evidence_maps import Sign as Sign
 from .evidence_maps import evidence as evidence
@@ -12,3 +10,5 @@ from .inputs import shared as shared
 from .joining import joined as joined
 from .joint import JointExplanation as JointExplanation
 from .prepare import Prepared as Prepared
+from .score_curves import Curve as Curve
+from .score_curves import curves as curves

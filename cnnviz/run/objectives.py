@@ -12,23 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
 
 from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.layers import Layer
 from cnnviz.run.plain_pass import PlainPass
 from cnnviz.run.targets import class_scores
-
-
-def written(value: Any) -> str:
-    """A part of a target as titles have it: a tensor is told by its shape alone, a function by its name."""
-    if isinstance(value, Tensor):
-        return f"tensor{tuple(value.shape)}"
-    if isinstance(value, Module):
-        return f"<{type(value).__name__}>"
-    if callable(value):
-        return str(getattr(value, "__name__", type(value).__name__))
-    return f"<{type(value).__name__}>" if hasattr(value, "getbands") else repr(value)
+from cnnviz.run.written import written
 
 
 class Objective:

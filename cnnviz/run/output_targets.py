@@ -16,9 +16,10 @@ from torch import Tensor
 
 from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.nested import mapped, tensors
-from cnnviz.run.objectives import Objective, output_of, written
+from cnnviz.run.objectives import Objective, output_of
 from cnnviz.run.plain_pass import PlainPass
 from cnnviz.run.targets import class_index, class_scores, short
+from cnnviz.run.written import written
 
 Class = int | str
 """A class by number or name."""

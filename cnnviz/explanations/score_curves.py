@@ -74,7 +74,7 @@ def curves(
         settings: of the metric, given by name.
 
     Returns:
-        A :class:`Curve`; for several explanations a dict of them by name.
+        A :class:`Curve` with shares of places (K,) and scores (N, K); for several explanations a dict of them by name.
 
     Raises:
         ValueError: for a metric that has no curve; and what :func:`cnnviz.evaluate` raises.
