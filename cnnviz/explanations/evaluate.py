@@ -136,6 +136,7 @@ def evaluate(
                 others=others,
                 arguments=arguments,
                 options=options,
+                progress=progress,
                 **settings,
             )
             for name, each in explanation.items()
