@@ -12,6 +12,7 @@ from typing import TextIO
 
 import typer
 
+from cnnviz.images.told import InputWarning
 from cnnviz.registry.registry import PluginError
 
 PARTLY, FAILED, INTERRUPTED = 1, 2, 130
@@ -32,6 +33,8 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
         with warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")  # of libraries, for programmers; python -W default shows them
+                warnings.simplefilter("always", InputWarning)
+                warnings.showwarning = _told
             status = typer.main.get_command(app).main(args, prog_name="cnnviz", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
         status, told = INTERRUPTED, str(error)
@@ -112,3 +115,6 @@ def _drop(stream: TextIO | None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):
         return  # it has no number, or is closed
+def _told(message: Warning | str, *where: object, **more: object) -> None:
+    """What is hardly meant, in a line; the place in the code says nothing to a user."""
+    print_failure(str(message))

@@ -14,6 +14,7 @@ from cnnviz.cli.method_options import converted, named_methods
 from cnnviz.cli.options import EXPLAIN, Layer, Methods, OverwriteOptions, Pictures, Target, answer_option, sharing
 from cnnviz.registry.registry import metrics
 
+LEVELS = "whole numbers with commas between, such as 1,15, or nonzero"
 
 @sharing(*EXPLAIN, OverwriteOptions)
 def evaluate(
@@ -28,6 +29,10 @@ def evaluate(
             "--annotations",
             metavar="FOLDER|FILE.csv",
         ),
+    ] = None,
+    inside: Annotated[
+        str | None,
+        answer_option("Of index masks: the levels that are inside, as 1,15, or nonzero.", metavar="LEVELS"),
     ] = None,
     method: Methods = None,
     metric: Annotated[
@@ -56,6 +61,7 @@ def evaluate(
     from cnnviz.cli.scores import Scores, check_table, print_rows, write_table
     from cnnviz.cli.scoring import Scorer
     from cnnviz.images.annotations import read_annotations
+    from cnnviz.images.mask_levels import Inside
 
     names, metric_names = value_parsing.names(method, "grad_cam"), value_parsing.names(metric, "roc_auc,mass_inside")
     words = with_settings(pictures, layer=layer)
@@ -63,10 +69,13 @@ def evaluate(
     command = prepared(context, words, [*methods, *measures], options)
     for place in filter(None, (output, each)):
         check_table(place)
-    annotations = None if masks is None else read_annotations(masks)
     files = picture_files(command.arguments, options)
     tables = [*filter(None, (output, each))]
     settle(tables, [*files.paths, *command.reads, *([Path(masks)] if masks is not None else [])], options)
+    levels: Inside = "nonzero" if inside == "nonzero" else value_parsing.numbers(inside, "--inside", int, LEVELS)
+    if levels is not None and masks is None:
+        raise ValueError("--inside says what is inside of masks, and there are none; give --annotations FOLDER")
+    annotations = None if masks is None else read_annotations(masks, inside=levels, pictures=files.paths)
     explainer = command.explainer(command.attributions(names), target)
     configured = {name: metrics[name](**converted(metrics[name], command.settings)) for name in metric_names}
     scorer = Scorer(explainer, configured, annotations)

@@ -76,6 +76,26 @@ Layers = Annotated[
 Render = Annotated[str | None, answer_option("How it is drawn. Default: as suits the method.")]
 Show = Annotated[bool, answer_option("Open what was written.", "--show")]
 Seed = Annotated[int, work_option("Of all randomness.")]
+
+
+def _limited(context: typer.Context, text: str | None) -> str | None:
+    """Hold the limit while the command runs."""
+    if text is not None and not context.resilient_parsing:
+        from cnnviz.cli.value_parsing import count
+        from cnnviz.images.limits import pixel_limit
+
+        context.with_resource(pixel_limit(count(text, "--limit")))
+    return text
+
+
+Limit = Annotated[
+    str | None,
+    work_option(
+        "The most pixels of a picture that is read, or places of an array: 200M. Default: 64M.",
+        callback=_limited,
+        metavar="PIXELS",
+    ),
+]
 Quiet = Annotated[bool, work_option("Print nothing but failures.", "--quiet", "-q")]
 
 
@@ -151,7 +171,12 @@ class ModelOptions:
         Literal["crop", "whole"],
         model_option("whole: pictures are not cropped, for networks that take inputs of any size."),
     ] = "crop"
-    categories: Annotated[str | None, model_option("A text file with a class name in each line.")] = None
+    categories: Annotated[
+        str | None,
+        model_option(
+            "A file of class names: one in each line, or .json, .csv or .yaml (a list, or numbers and names)."
+        ),
+    ] = None
     device: Annotated[str, work_option("cpu, cuda, or auto: cuda where there is one.")] = "auto"
     dtype: Annotated[str, work_option(", ".join(DTYPES) + ".")] = "float32"
 
@@ -160,6 +185,7 @@ class SynthesisWorkOptions:
     """How inputs are made."""
 
     seed: Seed = 0
+    limit: Limit = None
     quiet: Quiet = False
 
 
@@ -169,6 +195,7 @@ class WorkOptions:
     seed: Seed = 0
     memory: Annotated[str | None, work_option("For inputs evaluated together: 512MB.", metavar="SIZE")] = None
     batch: Annotated[int, work_option("How many pictures are explained at once.", min=1)] = 8
+    limit: Limit = None
     quiet: Quiet = False
 
 

@@ -48,6 +48,14 @@ def size(text: str | None) -> int | tuple[int, int] | None:
     raise ValueError(f"--size of pictures is 224 or 224x320, not {text!r}")
 
 
+def count(text: str, option: str) -> int:
+    """``200M`` or ``1000000`` as a number."""
+    parts = re.fullmatch(r"([0-9][0-9_,]{0,17}(?:\.[0-9]+)?)\s*([kmg]?)", text.strip().lower())
+    if parts is None:
+        raise ValueError(f"{option} is a number such as 200M, not {text!r}")
+    return int(float(re.sub("[_,]", "", parts[1])) * 1000 ** "_kmg".index(parts[2] or "_"))
+
+
 def byte_count(text: str | None) -> int | None:
     """``512MB`` or ``2GiB`` as bytes. None for no text."""
     if text is None:

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cnnviz.images.arrays import ARRAYS
+from cnnviz.images.places import file_and_place, not_there
 from cnnviz.images.reading import SUFFIXES
 from cnnviz.images.writing import PICTURES, mark_of
 
-READ = (*SUFFIXES, ".npy")
+READ = (*SUFFIXES, *ARRAYS)
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Found:
 
 
 def look_into(folder: Path, recursive: bool = False) -> Found:
-    """The pictures and .npy files in a folder, sorted by name; with ``recursive`` also in the folders below.
+    """The pictures and arrays in a folder, sorted by name; with ``recursive`` also in the folders below.
 
     Hidden files and folders are left out, and so are pictures that cnnviz made.
     """
@@ -82,8 +84,8 @@ def look_up(path: Path, recursive: bool = False) -> tuple[Sequence[Path], str]:
     Raises FileNotFoundError for what is not there, and for a folder without pictures.
     """
     if not path.is_dir():
-        if not path.exists():
-            raise FileNotFoundError(f"no file or folder '{path}'")
+        if not file_and_place(path)[0].exists():
+            raise not_there(path, "file or folder")
         return [path], ""
     found = look_into(path, recursive)
     left_out = found.left_out()

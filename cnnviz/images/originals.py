@@ -15,9 +15,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from cnnviz.images.geometry import Box
-from cnnviz.images.modes import in_mode
+from cnnviz.images.modes import in_mode, tell_few_values
+from cnnviz.images.places import file_and_place
 from cnnviz.images.preprocessing import MODES, Preprocessing
-from cnnviz.images.reading import read_input, read_picture
+from cnnviz.images.reading import is_array, picture_for, read_input, read_picture
 
 At: TypeAlias = Literal["input", "original"]
 """The size at which something is drawn: that of the input, or of the picture that the input was cut out of."""
@@ -53,7 +54,7 @@ class Original:
             array = self.pixels.cpu().numpy()
             return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
         path = Path(self.path or "")
-        if not path.is_file():
+        if not file_and_place(path)[0].is_file():
             raise FileNotFoundError(
                 f"the picture '{path}' that was explained is not there any more; put it back, or draw at='input'"
             )
@@ -124,16 +125,18 @@ def opened(
     """
     if isinstance(picture, str | Path):
         path = Path(picture)
-        if path.suffix.lower() == ".npy":
+        if is_array(path):
             return read_input(path, preprocessing), None
-        image = read_picture(path, mode="RGBA" if len(preprocessing.mean) == 4 else "RGB")
+        image = picture_for(path, preprocessing)
         try:
             return preprocessing(image), _of(image, preprocessing, path=str(path.absolute()), sha256=_digest(path))
         except ValueError as reason:
             raise ValueError(f"picture '{path}': {reason}") from reason
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(_checked(picture))
-    image = in_mode(ImageOps.exif_transpose(image), MODES.get(len(preprocessing.mean), "RGB"))
-    pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, -1)
+    image = ImageOps.exif_transpose(image)
+    tell_few_values(image, "the picture")
+    shown = in_mode(image, MODES.get(len(preprocessing.mean), "RGB"))
+    pixels = torch.from_numpy(np.array(shown)).reshape(image.height, image.width, -1)
     return preprocessing(image), _of(image, preprocessing, pixels=pixels)
 
 
@@ -151,5 +154,5 @@ def _checked(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with file_and_place(path)[0].open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -202,6 +202,9 @@ class Preprocessing:
 
     def picture(self, picture: Image.Image) -> Image.Image:
         """What the network sees of the picture, still a picture of 8 bits: resized and cropped."""
+        return self._placed(picture, deep=False)
+
+    def _placed(self, picture: Image.Image, deep: bool) -> Image.Image:
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.v2 import functional as F
 
@@ -210,7 +213,7 @@ class Preprocessing:
                 f"a picture becomes 1, 3 or 4 channels, and mean and std are of {len(self.mean)}; "
                 "give the array the network takes as .npy"
             )
-        picture = in_mode(picture, MODES[len(self.mean)])
+        picture = in_mode(picture, MODES[len(self.mean)], deep)
         size = picture.height, picture.width
         resized = resized_size(size, self.resize, self._fit)
         if max(resized) > 2**16:
@@ -226,7 +229,8 @@ class Preprocessing:
         top, left = (crop_start(length, part) for length, part in zip(resized, kept, strict=True))
         if min(top, left) >= 0 or self.fill is None:  # Pillow fills up with black
             return picture.crop((left, top, left + kept[1], top + kept[0]))
-        colors = tuple(round(255 * value) for value in self.fill)
+        white = 65535 if picture.mode == "I;16" else 255
+        colors = tuple(round(white * value) for value in self.fill)
         canvas = Image.new(picture.mode, (kept[1], kept[0]), colors if len(colors) > 1 else colors[0])
         canvas.paste(picture, (-left, -top))
         return canvas
@@ -237,7 +241,7 @@ class Preprocessing:
 
         if max(self.mean) > 1:
             raise ValueError(f"mean {self.mean} is not of pictures in 0..1; divide mean and std by 255")
-        pixels = F.to_dtype(F.pil_to_tensor(self.picture(picture)), torch.float32, scale=True)
+        pixels = F.to_dtype(F.pil_to_tensor(self._placed(picture, deep=True)), torch.float32, scale=True)
         normalized: Tensor = F.normalize(pixels, list(self.mean), list(self.std))
         return normalized
 

@@ -59,7 +59,7 @@ def test_content_decides_and_not_the_suffix(tmp_path: Path, photo: Image.Image) 
 def test_other_formats_are_not_opened_at_all(tmp_path: Path, photo: Image.Image) -> None:
     photo.save(tmp_path / "a.png", "PPM")
     with pytest.raises(
-        ValueError, match=r"a.png' is not a picture that can be read \(JPEG, PNG, WEBP, TIFF, BMP, GIF\)"
+        ValueError, match=r"a.png' is not a picture that can be read \(JPEG, PNG, WEBP, TIFF, BMP, GIF(, AVIF)?\)"
     ):
         read_picture(tmp_path / "a.png")
 
@@ -90,10 +90,13 @@ def test_transparency_lies_over_white(tmp_path: Path) -> None:
 
 
 def test_16_bit_and_cmyk_pictures_have_their_colours(tmp_path: Path, photo: Image.Image) -> None:
-    values = np.array([[0, 32768, 65535]], np.uint16)
+    values = np.array([[0, 1, 32768, 65535]], np.uint16)
     for name in ("a.png", "a.tiff"):
         Image.fromarray(values).save(tmp_path / name)
-        assert read_input(tmp_path / name, GREY)[0, 0].tolist() == pytest.approx([0, 128 / 255, 1])
+        # all 16 bits where the network takes gray, and 8 where it takes colours
+        assert read_input(tmp_path / name, GREY)[0, 0].tolist() == pytest.approx([0, 1 / 65535, 32768 / 65535, 1])
+        assert read_input(tmp_path / name, PLAIN)[1, 0].tolist() == pytest.approx([0, 0, 128 / 255, 1])
+        assert read_picture(tmp_path / name).mode == "RGB"
     photo.convert("CMYK").save(tmp_path / "b.tiff")
     np.testing.assert_allclose(read_picture(tmp_path / "b.tiff").getpixel((0, 0)), (250, 20, 30), atol=2)
 
@@ -118,6 +121,8 @@ def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path) -> None:
                 read_picture(path)
     with pytest.raises(ValueError, match="8001 x 8000 = 64,008,000 pixels, more than the limit of 64,000,000; make it"):
         read_picture(tmp_path / "8001.png")
+    with pytest.raises(ValueError, match="96,000,000 pixels, more than the limit of 64,000,000; make it smaller, or"):
+        read_picture(tmp_path / "12000.png")
 
 
 def test_a_limit_beyond_what_pillow_finds_safe_is_not_reached(tmp_path: Path) -> None:
