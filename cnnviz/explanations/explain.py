@@ -216,7 +216,7 @@ def explain(
             processor of transformers.
         preprocess: "whole" prepares pictures without the crop, so that all of each is explained, at the scale that the
             network knows. For networks that take inputs of any size.
-        categories: class names by index.
+        categories: class names by index, or a file of them (see :func:`cnnviz.load_model`).
         seed: of all randomness; the same seed gives the same draws on every device.
         memory: bytes that inputs evaluated together may take; None for a share of what is free. The batch itself passes
             through the model as a whole, whatever the budget: to bound that, give fewer inputs.
@@ -268,6 +268,7 @@ def explain(
     def answered(inputs: Any, target: Any) -> Any:
         def answer() -> Any:
             asked = request.asked(inputs, target)
+            request.tell_odd_values(asked)
             return request.result(request.answers(asked, *request.prepared_for(asked)), asked, target)
 
         return settled(answer, defers=kind_of(device_of(request, inputs)).defers)

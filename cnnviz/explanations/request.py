@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cnnviz.engine.deferred import tell_if
 from cnnviz.engine.forward import InputTooSmall, misfit
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.validation import as_network, check_model
@@ -21,7 +23,10 @@ from cnnviz.explanations.joint import JointExplanation
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.explanations.read_inputs import Originals, read_inputs
 from cnnviz.formulas.scores_only import check_seen
+from cnnviz.images.input_values import oddities
 from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.images.told import InputWarning
+from cnnviz.models.class_names import class_names
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Attribution
 from cnnviz.registry.registry import attributions
@@ -75,6 +80,12 @@ class Request:
             each = target.targets if isinstance(target, several) else [None if isinstance(target, top) else target]
             targets = [self._resolved(call.first, one) for one in each]
         return Asked(call, explained, originals, targets, target.count if isinstance(target, top) else None)
+
+    def tell_odd_values(self, asked: Asked) -> None:
+        """Warn of tensors that the preprocessing hardly made; files were told of by their names."""
+        if self.preprocessing is not None and not asked.originals:
+            for flag, text in oddities(asked.call.first, self.preprocessing):
+                tell_if(flag, partial("the input {}".format, text), InputWarning)
 
     def prepared_for(self, asked: Asked) -> tuple[nn.Module, RunOptions]:
         """The network that is asked, and the options of runs on it."""
@@ -154,7 +165,7 @@ def requested(
     )
     check_seen(network, methods)
     single = isinstance(attribution, str) or callable(attribution)
-    names = tuple(categories) if categories is not None else None
+    names = class_names(categories) if categories is not None else None
     return Request(network, methods, single, options, preprocessing, names, of, arguments)
 
 

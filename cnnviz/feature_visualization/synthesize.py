@@ -15,6 +15,7 @@ from cnnviz.explanations.progress_bar import Progress, listening
 from cnnviz.feature_visualization.ascent import Ascent
 from cnnviz.feature_visualization.result import Synthesized
 from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.models.class_names import class_names
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.configured import ConfiguredMethod, code, name_of
 from cnnviz.registry.protocols import Synthesis
@@ -50,7 +51,7 @@ def synthesize(
             there will be.
         snapshots: inputs are kept after every so many steps; 0 for none.
         preprocessing: tells which values pictures have; without one they are from -2 to 2.
-        categories: class names by index.
+        categories: class names by index, or a file of them.
         settings: of a synthesis given by name.
 
     Returns:
@@ -79,7 +80,7 @@ def synthesize(
             size=size,
             seed=seed,
             preprocessing=preprocessing,
-            categories=tuple(categories) if categories is not None else None,
+            categories=class_names(categories) if categories is not None else None,
             progress=listener,
             snapshots=snapshots,
         )

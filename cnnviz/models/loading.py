@@ -12,6 +12,7 @@ from torch import nn
 
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.by_name import Asked, check_num_classes, found
+from cnnviz.models.class_names import class_names
 from cnnviz.models.prediction import Prediction
 
 ASKING = "cnnviz.explanations.predictions"
@@ -85,7 +86,7 @@ def load_model(
     ``key`` and ``prefix``: the entry of the file that holds the weights, 'state_dict_ema', and what stands before
     their names, 'backbone.'; by default those with which all weights fit. ``notes`` of the model tell what was taken.
     ``mean`` and ``std`` (on values in 0..1), ``size`` (pixels) and ``categories`` (names in the order of the outputs,
-    or a text file with one per line) override what comes with the model.
+    or a file: one per line, or JSON, CSV or YAML) override what comes with the model.
 
     Raises LookupError for an unknown name, ConnectionError for weights that cannot be downloaded, and what
     ``load_weights`` raises.
@@ -102,20 +103,6 @@ def load_model(
     except NotImplementedError:  # an exported program is what it was exported as; the flag only says so
         for part in model.module.modules():
             part.training = False
-    names = model.categories if categories is None else _names(categories)
+    names = model.categories if categories is None else class_names(categories)
     count = len(names) if names is not None and model.num_classes is None else model.num_classes
     return LoadedModel(name, model.module, model.preprocessing.changed(mean, std, size), names, count, model.notes)
-
-
-def _names(categories: str | Path | Sequence[str]) -> tuple[str, ...]:
-    if not isinstance(categories, (str, Path)):
-        return tuple(map(str, categories))
-    try:
-        lines = Path(categories).read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except UnicodeDecodeError as reason:
-        raise ValueError(f"categories '{categories}' are not text in UTF-8") from reason
-    except FileNotFoundError as reason:
-        raise FileNotFoundError(f"no file '{categories}' of categories; write one name per line") from reason
-    if not lines:
-        raise ValueError(f"categories '{categories}' are empty; write one name per line, in the order of the outputs")
-    return tuple(line.strip() for line in lines)

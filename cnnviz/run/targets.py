@@ -59,7 +59,10 @@ def class_indices(target: Target, items: int, categories: tuple[str, ...] | None
 
 
 def class_index(target: Any, categories: tuple[str, ...] | None) -> int:
-    """A class's number, of itself, its name, or any one word group in it such as ``tabby`` of ``tabby, tabby cat``."""
+    """A class's number, of itself, its name, or any one word group in it such as ``tabby`` of ``tabby, tabby cat``.
+
+    Raises LookupError for a name that no class has, or several.
+    """
     if isinstance(target, bool) or not isinstance(target, int | str):
         whole = getattr(target, "__index__", None)  # NumPy's whole numbers
         if whole is None or isinstance(target, bool):
@@ -72,17 +75,34 @@ def class_index(target: Any, categories: tuple[str, ...] | None) -> int:
         if number is not None:
             return number
         raise LookupError(f"no class names are known, so {target!r} can't be found; give the class by number")
-    names = {name.lower(): index for index, name in reversed(list(enumerate(categories)))}
-    parts = {part.strip(): index for name, index in names.items() for part in name.split(",")}
-    lowered = target.lower()
-    if lowered in names or lowered in parts:
-        return names.get(lowered, parts.get(lowered, -1))
+    named = classes_named(target, categories)
+    if len(named) > 1:
+        raise LookupError(f"the classes {', '.join(map(str, named))} are all named {target!r}; give the number of one")
+    if named:
+        return named[0]
     if number is not None:
         return number
+    lowered, names = target.lower(), [name.lower() for name in categories]
     within = [name for name in names if lowered in name.replace("-", " ").split()][:3]
-    near = within or difflib.get_close_matches(lowered, {**names, **parts}, n=3, cutoff=0.5)
+    parts = dict.fromkeys(part for name in names for part in (name, *_parts(name)))
+    near = within or difflib.get_close_matches(lowered, parts, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {_listed(categories)}"
     raise LookupError(f"there is no class {target!r}{hint}")
+
+
+def classes_named(name: str, categories: Sequence[str]) -> list[int]:
+    """The classes that have the name: as it is spelled, or else of any case; as a whole, or else as one word group."""
+    for spelled in (str, str.lower):
+        wanted = spelled(name)
+        for groups in (lambda text: [text], _parts):
+            found = [index for index, each in enumerate(categories) if wanted in groups(spelled(each))]
+            if found:
+                return found
+    return []
+
+
+def _parts(name: str) -> list[str]:
+    return [part.strip() for part in name.split(",")]
 
 
 def _listed(categories: tuple[str, ...]) -> str:

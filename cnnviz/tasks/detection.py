@@ -16,6 +16,7 @@ from cnnviz.explanations.inputs import called_with
 from cnnviz.explanations.read_inputs import read_inputs
 from cnnviz.images.originals import At, Original, check_at
 from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.models.class_names import class_names
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.detector_outputs import BoxesOf, proposals_of
 
@@ -75,7 +76,7 @@ def detect(
     read, originals = read_inputs(network, images, preprocessing)
     inputs, _ = called_with(network, read)
     output = forward(network, inputs)
-    names = tuple(categories or ())
+    names = class_names(categories or ())
     with torch.no_grad():
         found = []
         for image in proposals_of(output, inputs[0], boxes):

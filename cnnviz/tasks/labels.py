@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnnviz.images.finding import find_pictures
-from cnnviz.run.targets import class_index
+from cnnviz.models.class_names import class_names
+from cnnviz.run.targets import class_index, classes_named
 
-FILE, LABEL = ("file", "filename", "path", "picture"), ("label", "class", "class_index", "class_name")
+FILE = ("file", "filename", "file_name", "path", "filepath", "file_path", "picture", "image", "image_path", "img")
+LABEL = ("label", "class", "class_name", "class_index", "class_id", "category", "target")
 
 
 def labelled_pictures(
@@ -28,7 +30,7 @@ def labelled_pictures(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder '{folder}'")
-    names = tuple(categories) if categories is not None else None
+    names = class_names(categories) if categories is not None else None
     if table is not None:
         return [(folder / file, _number(label, names, where)) for file, label, where in _rows(Path(table))]
     inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -54,6 +56,8 @@ def _rows(table: Path) -> list[tuple[str, str, str]]:
         raise FileNotFoundError(f"no table '{table}'; write a line such as cat.jpg,tabby for each picture") from None
     head = [cell.strip().lower() for cell in lines[0]] if lines else []
     named = any(name in head for name in FILE)
+    if not named and len(head) == 2 and head[1] in LABEL and not Path(head[0]).suffix:
+        raise ValueError(f"table '{table}' has no column 'file'; its first line names {', '.join(head)}")
     file, label = (_column(head, names, table) for names in (FILE, LABEL)) if named else (0, 1)
     rows = []
     for number, cells in enumerate(lines[named:], 1 + named):
@@ -76,9 +80,9 @@ def _column(head: Sequence[str], names: Sequence[str], table: Path) -> int:
 
 def _number(label: str, categories: tuple[str, ...] | None, where: str) -> int:
     spaced = label.replace("_", " ")
-    known = categories is not None and spaced.lower() in (name.lower() for name in categories)
+    as_spaced = categories is not None and not classes_named(label, categories) and classes_named(spaced, categories)
     try:
-        number = class_index(spaced if known else label, categories)
+        number = class_index(spaced if as_spaced else label, categories)
     except LookupError as error:
         raise LookupError(f"{where}: {error}") from None
     if categories is not None and not 0 <= number < len(categories):

@@ -184,10 +184,10 @@ def test_a_number_of_classes_of_ones_own_is_told(tmp_path: Path) -> None:
 
 def test_what_the_user_says_overrides_what_the_model_brings(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
-    names.write_text("cat\n\N{LATIN SMALL LETTER E WITH ACUTE}toile \n\ndog\n\n", encoding="utf-8-sig")
+    names.write_text("cat\n\N{LATIN SMALL LETTER E WITH ACUTE}toile \ndog\n\n", encoding="utf-8-sig")
     loaded = load_model("squeezenet1_1", weights="random", mean=[0.5] * 3, std=[0.25] * 3, size=112, categories=names)
     assert loaded.preprocessing == Preprocessing((0.5,) * 3, (0.25,) * 3, 128, (112, 112))
-    assert loaded.categories == ("cat", "\N{LATIN SMALL LETTER E WITH ACUTE}toile", "", "dog")
+    assert loaded.categories == ("cat", "\N{LATIN SMALL LETTER E WITH ACUTE}toile", "dog")
     assert load_model("squeezenet1_1", weights="random", categories=["a", "b"]).categories == ("a", "b")
     with pytest.raises(ValueError, match="mean has 1 values and std has 3"):
         load_model("squeezenet1_1", weights="random", mean=[0.5])
@@ -196,6 +196,7 @@ def test_what_the_user_says_overrides_what_the_model_brings(tmp_path: Path) -> N
     for content, message in (
         (b" \n", "are empty; write one name per line"),
         (b"\xff\xfe\x00", "are not text in UTF-8"),
+        (b"cat\n\ndog\n", "line 2 is blank; write one name per line, in the order of the outputs"),
     ):
         names.write_bytes(content)
         with pytest.raises(ValueError, match=message):

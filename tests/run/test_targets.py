@@ -114,8 +114,30 @@ def test_a_name_needs_names() -> None:
         ask(SmallNet(), "tabby")
 
 
-def test_the_first_of_equal_names_is_meant() -> None:
-    assert ask(SmallNet(), "crane", categories=("a", "crane", "b", "crane", "c")).target.tolist() == [1, 1, 1]
+def test_a_name_of_several_classes_is_asked_by_number() -> None:
+    names = ("a", "crane", "b", "crane", "C")
+    with pytest.raises(LookupError, match=r"^the classes 1, 3 are all named 'crane'; give the number of one$"):
+        ask(SmallNet(), "crane", categories=names)
+    with pytest.raises(LookupError, match="the classes 1, 3 are all named 'CRANE'"):
+        ask(SmallNet(), "CRANE", categories=names)
+    assert ask(SmallNet(), 3, categories=names).target.tolist() == [3, 3, 3]
+    assert ask(SmallNet(), "c", categories=names).target.tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("cardigan", 3),  # as it is spelled, though the other comes first
+        ("Cardigan", 1),
+        ("bull", 2),  # the whole name before a word group of an earlier one
+        ("Ox", 0),
+        ("OX", 0),
+        ("jersey", 4),
+    ],
+)
+def test_the_nearest_spelling_of_a_name_is_meant(name: str, number: int) -> None:
+    names = ("Ox, bull", "Cardigan", "bull", "cardigan", "knitwear, jersey")
+    assert ask(SmallNet(), name, categories=names).target.tolist() == [number] * 3
 
 
 # Outputs that are not scores

@@ -236,6 +236,22 @@ def test_folders_name_their_classes(tmp_path: Path) -> None:
         labelled_pictures(tmp_path, categories=categories)
 
 
+def test_a_folder_whose_name_several_classes_have_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "crane").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "crane" / "x.png")
+    with pytest.raises(LookupError, match=r"folder '.*crane': the classes 1, 2 are all named 'crane'; give the number"):
+        labelled_pictures(tmp_path, categories=["a", "crane", "crane"])
+    # the exact name first, with underscores as they are and as spaces
+    for name, categories, number in (
+        ("crane", ["Crane", "crane"], 1),
+        ("hot_dog", ["hot dog", "hot_dog"], 1),
+        ("hot_dog", ["Hot Dog", "hot dog"], 1),
+    ):
+        (tmp_path / "crane").rename(tmp_path / name)
+        assert labelled_pictures(tmp_path, categories=categories)[0][1] == number
+        (tmp_path / name).rename(tmp_path / "crane")
+
+
 def test_a_table_names_files_and_labels(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     expected = [(tmp_path / "a.png", 1), (tmp_path / "in" / "b.png", 0)]
@@ -244,6 +260,8 @@ def test_a_table_names_files_and_labels(tmp_path: Path) -> None:
         "\ufefffile,label\na.png,dog\n\nin/b.png,0\n",
         "number,class,path,\n1,dog,a.png,\n2,cat,in/b.png,more\n",
         'file,label\r\n"a.png","dog"\r\nin/b.png, cat',
+        "image,class\na.png,dog\nin/b.png,cat\n",
+        "filepath,category\na.png,dog\nin/b.png,cat\n",
     ):
         table.write_text(text)
         assert labelled_pictures(tmp_path, table, ["cat", "dog"]) == expected
@@ -255,6 +273,7 @@ def test_a_table_names_files_and_labels(tmp_path: Path) -> None:
         ("", ValueError, "labels.csv' has no rows; write a line such as cat.jpg,tabby for each picture"),
         ("file,label\n", ValueError, "labels.csv' has no rows"),
         ("file,kind\na.png,cat\n", ValueError, "has no column 'label'; its first line names file, kind"),
+        ("photo,class\na.png,cat\n", ValueError, "has no column 'file'; its first line names photo, class"),
         ("a.png\n", ValueError, "line 1: it needs a file and a label, such as cat.jpg,tabby"),
         ("file,label\na.png,cat\nb.png,\n", ValueError, "line 3: it needs a file and a label"),
         ("a.png,horse\n", LookupError, "labels.csv', line 1: there is no class 'horse'"),
