@@ -115,6 +115,8 @@ def _drop(stream: TextIO | None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):
         return  # it has no number, or is closed
+
+
 def _told(message: Warning | str, *where: object, **more: object) -> None:
     """What is hardly meant, in a line; the place in the code says nothing to a user."""
     print_failure(str(message))

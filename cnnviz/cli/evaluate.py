@@ -16,6 +16,7 @@ from cnnviz.registry.registry import metrics
 
 LEVELS = "whole numbers with commas between, such as 1,15, or nonzero"
 
+
 @sharing(*EXPLAIN, OverwriteOptions)
 def evaluate(
     context: typer.Context,

@@ -15,7 +15,8 @@ from cnnviz.explanations.joint import JointExplanation
 from cnnviz.explanations.saving import UNREADABLE, described, read_tensors, restored
 from cnnviz.explanations.tables import Table
 from cnnviz.images.originals import At
-from cnnviz.images.reading import check_file, one_line
+from cnnviz.images.places import check_file
+from cnnviz.images.reading import one_line
 from cnnviz.images.writing import PICTURES, encoded, packed, write
 
 if TYPE_CHECKING:
