@@ -8,6 +8,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
+from cnnviz.images.places import file_and_place
 from cnnviz.images.writing import mark_of, source_of
 
 LONGEST = 255  # bytes of a file's name
@@ -32,7 +33,7 @@ def settle(
         if key in seen:
             raise ValueError(f"two answers would go to {path}; name different files")
         seen.add(key)
-    read = {identity(path) for path in reads}
+    read = {identity(file_and_place(path)[0]) for path in reads}
     for path in writes:
         if identity(path) in read:
             raise ValueError(f"{path} is read, and would be replaced; choose another name")

@@ -18,6 +18,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from cnnviz.images.places import file_and_place
+
 SOFTWARE = "cnnviz"  # the mark of answers
 SOFTWARE_TAG = 0x0131  # of EXIF
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
@@ -96,9 +98,12 @@ def mark_of(path: Path) -> str | None:
 
 
 def source_of(path: Path) -> str:
-    """Sixteen digits that tell the content of a file from that of others."""
+    """Sixteen digits that tell the content of a file from that of others, and a frame from other frames."""
+    path, place = file_and_place(path)
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update((place or "").encode())
+    return digest.hexdigest()[:16]
 
 
 def packed(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:

@@ -60,18 +60,30 @@ def test_arrays_that_are_not_prepared_are_told_and_explained(told: Told) -> None
 def test_the_limit_is_an_option(told: Told) -> None:
     np.save("large.npy", np.zeros((3, 96, 96), np.float32))
     for name, what in (("circle.png", "96 x 96 = 9,216 pixels"), ("large.npy", "9,216 places")):
-        status, _, err = told("explain", name, "--limit", "9k", "-o", "a.png")
+        status, _, err = told("explain", name, "--limit", "9k", "-o", "a.png", "--overwrite")
         assert (status, err.count("\n")) == (2, 1)
         assert f"'{name}' has {what}, more than the limit of 9,000; make it smaller, or raise the limit (--limit" in err
-        assert told("explain", name, "--method", "gradient", "--limit", "9.3k", "-o", "a.png")[0] == 0
+        assert told("explain", name, "--method", "gradient", "--limit", "9.3k", "-o", "a.png", "--overwrite")[0] == 0
     assert (
         told("explain", "circle.png", "--limit", "many")[2] == "cnnviz: --limit is a number such as 200M, not 'many'\n"
     )
-    assert told("explain", "circle.png", "--method", "gradient", "-o", "a.png")[0] == 0  # it held for its command alone
+    assert (
+        told("explain", "circle.png", "--method", "gradient", "-o", "a.png", "--overwrite")[0] == 0
+    )  # it held for its command alone
 
 
 def test_index_masks_are_measured_inside_of_the_levels_that_are_asked_for(told: Told) -> None:
-    measure = ("evaluate", "circle.png", "--annotations", "masks", "--metric", "mass_inside", "-o", "scores.json")
+    measure = (
+        "evaluate",
+        "circle.png",
+        "--annotations",
+        "masks",
+        "--metric",
+        "mass_inside",
+        "-o",
+        "scores.json",
+        "--overwrite",
+    )
 
     def mass(*more: str) -> float:
         status, _, err = told(*measure, *more)
@@ -116,7 +128,17 @@ def test_a_mask_that_fits_two_pictures_costs_both(told: Told) -> None:
 
 def test_names_of_several_classes_are_refused_and_read_from_json(told: Told) -> None:
     Path("names.json").write_text(json.dumps({"names": ["crane", "Bull", "crane", "bull", *"abcd"]}))
-    explained = ("explain", "circle.png", "--method", "gradient", "--categories", "names.json", "-o", "a.png")
+    explained = (
+        "explain",
+        "circle.png",
+        "--method",
+        "gradient",
+        "--categories",
+        "names.json",
+        "-o",
+        "a.png",
+        "--overwrite",
+    )
     status, _, err = told(*explained, "--target", "crane")
     assert (status, err) == (2, "cnnviz: the classes 0, 2 are all named 'crane'; give the number of one\n")
     assert told(*explained, "--target", "bull")[1].startswith("a.png: bull")
@@ -132,9 +154,15 @@ def test_urls_and_frames(told: Told) -> None:
     )
     first = Image.new("RGB", (96, 96))
     first.save("a.tiff", save_all=True, append_images=[Image.open("circle.png")])
-    status, out, err = told("explain", "a.tiff#1", "--method", "gradient", "-o", "a.png")
+    status, out, err = told("explain", "a.tiff#1", "--method", "gradient", "-o", "a.png", "--overwrite")
     assert (status, err) == (0, "")
-    assert out == told("explain", "circle.png", "--method", "gradient", "-o", "a.png")[1]
+    assert out == told("explain", "circle.png", "--method", "gradient", "-o", "b.png", "--overwrite")[1].replace(
+        "b.png", "a.png"
+    )
+    status, _, err = told("explain", "a.tiff#1", "-o", "a.tiff", "--overwrite")
+    assert (status, err) == (2, "cnnviz: a.tiff is read, and would be replaced; choose another name\n")
+    status, out, _ = told("explain", "a.tiff#0", "a.tiff#1", "--method", "gradient", "-o", "frames/")
+    assert (status, len(list(Path("frames").iterdir()))) == (0, 2)
 
 
 def test_tensors_that_are_not_prepared_are_told_once() -> None:
