@@ -23,8 +23,8 @@ from cnnviz.explanations.saved_explanations import (
     saved_options,
 )
 from cnnviz.images.originals import At, original_pixels, read_originals
-from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.images.places import check_file
+from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.images.reading import one_line
 from cnnviz.images.writing import PICTURES, packed, write, write_pictures
 
