@@ -7,11 +7,12 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 import typer
 
+from cnnviz.drawing.fonts import FontWarning
 from cnnviz.images.told import InputWarning
 from cnnviz.registry.registry import PluginError
 
@@ -34,10 +35,13 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")  # of libraries, for programmers; python -W default shows them
                 warnings.simplefilter("always", InputWarning)
-                warnings.showwarning = _told
+                warnings.simplefilter("always", FontWarning)
+                warnings.showwarning = _told_once()
             status = typer.main.get_command(app).main(args, prog_name="cnnviz", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
         status, told = INTERRUPTED, str(error)
+    except SystemExit as done:  # what typer does once it has completed a word
+        status = FAILED if done.code else 0
     except Exception as error:
         if os.environ.get("CNNVIZ_TRACEBACK", "0") not in ("", "0"):
             traceback.print_exception(error)
@@ -55,6 +59,18 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
         print_failure(f"standard output can't be written: {error.strerror}")
         return FAILED
     return status if isinstance(status, int) else 0
+
+
+def _told_once() -> Callable[..., None]:
+    """Prints what warnings say, each text once."""
+    told: set[str] = set()
+
+    def tell(message: Warning | str, *place: object, **more: object) -> None:
+        if (text := str(message)) not in told:
+            told.add(text)
+            print_failure(text)
+
+    return tell
 
 
 def exit_status(total: int, failed: int) -> int:
@@ -117,6 +133,3 @@ def _drop(stream: TextIO | None) -> None:
         return  # it has no number, or is closed
 
 
-def _told(message: Warning | str, *where: object, **more: object) -> None:
-    """What is hardly meant, in a line; the place in the code says nothing to a user."""
-    print_failure(str(message))

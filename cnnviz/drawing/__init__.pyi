@@ -22,6 +22,9 @@ from .figure import display_size as display_size
 from .figure import legends as legends
 from .figure import wrapped as wrapped
 from .figure import wrapped_titles as wrapped_titles
+from .fonts import FontWarning as FontWarning
+from .fonts import drawable_names as drawable_names
+from .fonts import drawable_titles as drawable_titles
 from .input_images import as_uint8 as as_uint8
 from .input_images import draw_inputs as draw_inputs
 from .input_images import pictures_of as pictures_of
@@ -39,5 +42,6 @@ from .montage import in_rows as in_rows
 from .montage import laid_out as laid_out
 from .montage import sheet as sheet
 from .montage import tiled as tiled
+from .text import draw_text as draw_text
 from .text import font as font
 from .text import lines as lines

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from cnnviz.drawing.fonts import drawable_names
 from cnnviz.drawing.input_images import LUMA
 from cnnviz.drawing.montage import Cell, Pixels
-from cnnviz.drawing.text import LINE, font, lines
+from cnnviz.drawing.text import LINE, draw_text, lines
 
 GOLDEN = 0.618034  # of a turn: hues of few classes lie far apart, and another class changes none of them
 COVER, CONTRAST = 0.7, 0.5  # the opacity of colours, and the contrast of the picture under them
@@ -55,7 +56,8 @@ def overlay_classes(picture: Pixels, classes: NDArray[np.int64], names: Sequence
 def class_legend(classes: NDArray[np.int64], names: Sequence[str]) -> Pixels:
     """The colour, the name and the share of the pixels of each class, the largest share first; (H, ``WIDTH``, 3)."""
     shares = [(number, share) for number, share in class_shares(classes).items() if share >= LEAST]
-    entries = [(number, lines([f"{names[number]} {share:.1%}"], WIDTH - 2 * SWATCH)) for number, share in shares[:ROWS]]
+    seen = drawable_names({number: names[number] for number, _ in shares[:ROWS]})
+    entries = [(number, lines([f"{seen[number]} {share:.1%}"], WIDTH - 2 * SWATCH)) for number, share in shares[:ROWS]]
     more = [f"and {len(shares) - ROWS} more"] if len(shares) > ROWS else []
     canvas = Image.new("RGB", (WIDTH, LINE * (sum(len(text) for _, text in entries) + len(more))), "white")
     pen, table, top = ImageDraw.Draw(canvas), class_colors(names), 0
@@ -63,7 +65,7 @@ def class_legend(classes: NDArray[np.int64], names: Sequence[str]) -> Pixels:
         if number is not None:
             pen.rectangle((0, top + 2, SWATCH, top + 2 + SWATCH), tuple(table[number].tolist()), "dimgray")
         for line in text:
-            pen.text((SWATCH + 8, top + LINE / 2), line, fill="black", font=font(), anchor="lm")
+            draw_text(pen, (SWATCH + 8, top + LINE / 2), line, anchor="lm")
             top += LINE
     return np.asarray(canvas).copy()
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from cnnviz.drawing.fonts import drawable_titles
 from cnnviz.drawing.input_images import as_uint8, pictures_of
 from cnnviz.drawing.montage import Cell, Pixels, fitted, in_rows, sheet
 from cnnviz.explanations.explanation import Explanation
@@ -78,7 +79,7 @@ def _rows(
 ) -> list[list[Cell]]:
     """The cells of each input."""
     first = named[0][1]
-    titles = first.titles()
+    titles = drawable_titles(first)
     images = first.inputs.ndim == 4
     differ = len({name[0] if name else "" for name, _ in named}) < len(named)
     rows: list[list[Cell]] = [[] for _ in titles]
@@ -87,7 +88,7 @@ def _rows(
         rows = [[(caption, picture)] for caption, picture in zip(own, _shown(first, at), strict=True)]
     for name, explanation in named:
         pictures = _reduced(explanation.render(renderer, at, **settings), at)
-        for row, usual, title, picture in zip(rows, titles, explanation.titles(), pictures, strict=True):
+        for row, usual, title, picture in zip(rows, titles, drawable_titles(explanation), pictures, strict=True):
             # figures of signals and volumes have their titles in the picture
             row.append(([*name, title] if images and (differ or title != usual) else name, picture))
     return rows

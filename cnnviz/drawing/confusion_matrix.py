@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from cnnviz.drawing.fonts import drawable_names
 from cnnviz.drawing.montage import Pixels, fitted
-from cnnviz.drawing.text import LINE, font, lines
+from cnnviz.drawing.text import LINE, draw_text, font, lines, text_width
 
 Place = tuple[int, int]  # true class, predicted class
 WIDEST = 1500  # pixels: of all columns together
@@ -33,7 +34,7 @@ def draw_confusion_matrix(
         totals: the number of pictures of each true class, which shares refer to; a class without any has no row.
         heading: lines above the matrix.
     """
-    classes = list(names)
+    names, classes = drawable_names(names), list(names)
     side = int(np.clip(WIDEST // len(classes) - GAP - 2 * PAD, SMALLEST, LARGEST))
     tiles = {place: Image.fromarray(fitted(picture, side)) for place, picture in pictures.items()}
     width = max([SMALLEST, *(tile.width for tile in tiles.values())]) + 2 * PAD
@@ -44,7 +45,7 @@ def draw_confusion_matrix(
         for number, name in names.items()
         if totals.get(number)
     }
-    label = max(int(font().getlength(line)) + 1 for row in rows.values() for line in row)
+    label = max(int(text_width(line)) + 1 for row in rows.values() for line in row)
     left = GAP + LINE + 2 * GAP + label + 2 * GAP
     whole = left + len(classes) * (width + GAP) + GAP
     above = lines(heading, whole - 4 * GAP)
@@ -53,20 +54,20 @@ def draw_confusion_matrix(
     canvas = Image.new("RGB", (whole, top + len(rows) * (row_height + GAP) + GAP), "white")
     pen = ImageDraw.Draw(canvas)
     for number, line in enumerate(above):
-        pen.text((2 * GAP, 2 * GAP + LINE * number), line, fill="black", font=font())
+        draw_text(pen, (2 * GAP, 2 * GAP + LINE * number), line)
     middle = left + (whole - left) / 2
     pen.text((middle, 4 * GAP + LINE * (len(above) + 0.5)), "taken for", fill="dimgray", font=font(), anchor="mm")
     _sideways(canvas, "true class", GAP, top + (canvas.height - top) // 2)
     for column, predicted in enumerate(classes):
         for number, line in enumerate(reversed(heads[predicted])):
             place = left + column * (width + GAP) + width / 2, top - GAP - LINE * (number + 0.5)
-            pen.text(place, line, fill="black", font=font(), anchor="mm")
+            draw_text(pen, place, line, anchor="mm")
     for row, truth in enumerate(rows):
         upper = top + row * (row_height + GAP)
         for number, line in enumerate(rows[truth]):
             place = left - 2 * GAP, upper + row_height / 2 + LINE * (number + 0.5 - len(rows[truth]) / 2)
             last = number == len(rows[truth]) - 1
-            pen.text(place, line, fill="dimgray" if last else "black", font=font(), anchor="rm")
+            draw_text(pen, place, line, "dimgray" if last else "black", anchor="rm")
         for column, predicted in enumerate(classes):
             count, corner = counts.get((truth, predicted), 0), (left + column * (width + GAP), upper)
             share = count / totals[truth]

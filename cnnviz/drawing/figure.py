@@ -18,13 +18,13 @@ from matplotlib.font_manager import FontProperties
 from numpy.typing import NDArray
 
 from cnnviz.drawing.colors import colors_of
+from cnnviz.drawing.fonts import FAMILY, drawable_titles, families
 from cnnviz.drawing.input_images import as_uint8
 from cnnviz.drawing.intensity import Floats
 from cnnviz.drawing.text import wrapped_to
 from cnnviz.explanations.explanation import Explanation
 
 DPI = 100
-FONT = "DejaVu Sans"  # comes with matplotlib
 TEXT, SMALL_TEXT = 10.0, 8.0  # points
 LINE_HEIGHT = 18  # pixels from line to line of TEXT
 GAP = 12  # pixels
@@ -65,7 +65,9 @@ class PixelFigure:
         axes.grid(False)
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.tick_params(labelsize=SMALL_TEXT, labelfontfamily=FONT, labelcolor="black", color="black", direction="out")
+        axes.tick_params(
+            labelsize=SMALL_TEXT, labelfontfamily=FAMILY, labelcolor="black", color="black", direction="out"
+        )
         return axes
 
     def picture(self, picture: Floats, left: float, top: float, size: tuple[int, int]) -> None:
@@ -89,7 +91,7 @@ class PixelFigure:
                 va="center_baseline",
                 color="black",
                 fontsize=size,
-                family=FONT,
+                family=families(line),
                 parse_math=False,  # a class may be named "$5"
                 usetex=False,
             )
@@ -118,13 +120,13 @@ def wrapped(text: str, width: float, size: float = TEXT) -> list[str]:
     """The text in lines of at most ``width`` pixels, as :meth:`PixelFigure.text` draws them at that size in points."""
     canvas = FigureCanvasAgg(Figure((1, 1), dpi=DPI))
     measure = canvas.get_renderer()  # type: ignore[no-untyped-call]  # matplotlib does not type its canvas
-    font = FontProperties(family=FONT, size=size)
+    font = FontProperties(family=families(text), size=size)
     return wrapped_to(width, [text], lambda line: float(measure.get_text_width_height_descent(line, font, False)[0]))
 
 
 def wrapped_titles(explanation: Explanation, width: float) -> list[list[str]]:
     """The title of each input, wrapped, with empty lines before it so that all titles have the same number of lines."""
-    titles = [wrapped(title, width) for title in explanation.titles()]
+    titles = [wrapped(title, width) for title in drawable_titles(explanation)]
     most = max(map(len, titles))
     return [[""] * (most - len(title)) + title for title in titles]
 

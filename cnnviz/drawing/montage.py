@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from cnnviz.drawing.text import LETTERS, LINE, font, lines
+from cnnviz.drawing.text import LETTERS, LINE, draw_text, lines
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), or of a batch (N, H, W, 3)
 Cell = tuple[list[str], Pixels]  # the caption above, and the picture
@@ -51,14 +51,14 @@ def laid_out(rows: Sequence[Sequence[Cell]], layout: Layout = SHEET) -> Pixels:
     heights = [max(picture.shape[0] for _, picture in row) for row in rows]
     height = sum(above) + sum(heights) + layout.gap * (len(rows) + 1)
     canvas = Image.new("RGB", (sum(widths) + layout.gap * (len(widths) + 1), height), "white")
-    pen, letters = ImageDraw.Draw(canvas), font(layout.letters)
+    pen = ImageDraw.Draw(canvas)
     top = layout.gap
     for row, caption, room, tallest in zip(rows, captions, above, heights, strict=True):
         left = layout.gap
         for (_, picture), text, width in zip(row, caption, widths, strict=False):
             for number, line in enumerate(text):
                 middle = top + room - layout.below - layout.line * (len(text) - number) + layout.line // 2
-                pen.text((left + width / 2, middle), line, fill="black", font=letters, anchor="mm")
+                draw_text(pen, (left + width / 2, middle), line, letters=layout.letters, anchor="mm")
             canvas.paste(Image.fromarray(picture), (left + (width - picture.shape[1]) // 2, top + room))
             left += width + layout.gap
         top += room + tallest + layout.gap

@@ -19,8 +19,8 @@ from cnnviz.drawing import (
     Pixels,
     as_uint8,
     check_rank,
+    draw_text,
     fitted,
-    font,
     in_rows,
     laid_out,
     lines,
@@ -91,7 +91,7 @@ def _sheet(strengths: Floats, numbers: list[int], heading: str, columns: int) ->
     pen = ImageDraw.Draw(canvas)
     for number, line in enumerate(text):
         middle = LAYOUT.gap + HEADING * (number + 0.4)
-        pen.text((LAYOUT.gap, middle), line, fill="black", font=font(LARGE), anchor="lm")
+        draw_text(pen, (LAYOUT.gap, middle), line, letters=LARGE, anchor="lm")
     canvas.paste(Image.fromarray(tiles), (0, HEADING * len(text)))
     return np.asarray(canvas).copy()
 

@@ -23,6 +23,8 @@ from cnnviz.drawing import (
     colormap_named,
     colors_of,
     display_size,
+    drawable_names,
+    drawable_titles,
     legends,
     mixed,
     pictures_of,
@@ -116,9 +118,10 @@ def _curves(explanation: Explanation, strengths: Floats, colors: Colormap) -> tu
 def _row_labels(explanation: Explanation) -> Iterator[tuple[list[str], list[str]]]:
     """For each input the labels of the two rows of its matrix, in lines."""
     predictions, scores = explanation.notes.get("prediction"), explanation.notes.get("prediction_score")
-    for number, title in enumerate(explanation.titles()):
+    for number, title in enumerate(drawable_titles(explanation)):
         truth = "" if explanation.target is None else title
-        guess = "" if predictions is None else explanation.name_of(int(predictions[number]))
+        predicted = None if predictions is None else int(predictions[number])
+        guess = "" if predicted is None else drawable_names({predicted: explanation.name_of(predicted)})[predicted]
         guess += f" {float(scores[number]):.2f}" if guess and scores is not None else ""
         yield ["Ground truth:", *wrapped(truth, LABEL)], ["Prediction:", *wrapped(guess, LABEL)]
 

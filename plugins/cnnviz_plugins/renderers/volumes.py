@@ -24,6 +24,7 @@ from cnnviz.drawing import (
     colormap_named,
     colors_of,
     display_size,
+    drawable_titles,
     fraction_of_peak,
     heat,
     heat_and_peaks,
@@ -70,7 +71,7 @@ def slices(
         under = np.concatenate([volumes[:, places], volumes.max(1, keepdims=True)], 1)
         strengths = np.concatenate([maps[:, places], maps.max(1, keepdims=True)], 1)
         cells = mixed(under, colors_of(colors, strengths), opacity * strengths)
-        return _grids(cells, labels, explanation.titles())
+        return _grids(cells, labels, drawable_titles(explanation))
 
     return draw
 
@@ -96,7 +97,7 @@ def projection(
         inputs = zip(pictures_of(explanation), fraction_of_peak(maps, peaks), strict=True)
         pairs = [_maximum_projections(volume, strengths, colors, opacity) for volume, strengths in inputs]
         whole = sum(_sides(explanation.inputs.shape[2:])[1]) + 4 * GAP
-        titles = [wrapped(title, whole) for title in explanation.titles()]
+        titles = [wrapped(title, whole) for title in drawable_titles(explanation)]
         tallest = LINE_HEIGHT * max(map(len, titles))
         figures = zip(pairs, titles, legends(colors, maps, peaks), strict=True)
         return np.stack([_projections(*figure, tallest) for figure in figures])
