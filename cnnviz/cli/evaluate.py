@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cnnviz.cli import value_parsing
+from cnnviz.cli.completion import metric_names
 from cnnviz.cli.errors import FAILED, Interrupted
 from cnnviz.cli.method_options import converted, named_methods
 from cnnviz.cli.options import EXPLAIN, Layer, Methods, OverwriteOptions, Pictures, Target, answer_option, sharing
@@ -37,7 +38,12 @@ def evaluate(
     ] = None,
     method: Methods = None,
     metric: Annotated[
-        list[str] | None, answer_option("Repeatable, or with commas between. Default: roc_auc,mass_inside.")
+        list[str] | None,
+        answer_option(
+            "What measures; cnnviz methods lists them. Repeatable, or with commas between."
+            " Default: roc_auc,mass_inside.",
+            autocompletion=metric_names,
+        ),
     ] = None,
     target: Target = None,
     layer: Layer = None,

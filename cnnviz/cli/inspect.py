@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnviz.cli import value_parsing
+from cnnviz.cli.completion import MODELS, all_names, among
 from cnnviz.cli.errors import PARTLY, print_line, print_note, printable, reason
 from cnnviz.cli.options import Key, NumClasses, Prefix, TrustModel, Weights
 
@@ -23,7 +24,10 @@ Plain = Annotated[bool, typer.Option("--plain", help="Tabs between columns, for 
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="One of them, with its settings.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One of them, with its settings.", show_default=False, autocompletion=all_names),
+    ] = None,
     plain: Plain = False,
 ) -> None:
     """List what explains, draws, makes inputs and measures; with NAME its page and its settings."""
@@ -50,7 +54,9 @@ def methods(
 
 
 def layers(
-    model: Annotated[str, typer.Argument(help="As for cnnviz explain --model.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(help="As for cnnviz explain --model.", show_default=False, autocompletion=among(MODELS))
+    ],
     weights: Weights = None,
     num_classes: NumClasses = None,
     key: Key = None,

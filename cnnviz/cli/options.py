@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from cnnviz.cli.completion import MODELS, among, attribution_names, renderer_names
+
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
@@ -49,7 +51,13 @@ Prefix = Annotated[
 ]
 TrustModel = Annotated[bool, model_option("Open a file that can run code.", "--trust-model")]
 Methods = Annotated[
-    list[str] | None, answer_option("Repeatable, or with commas between. Default: grad_cam.", "--method", "-m")
+    list[str] | None,
+    answer_option(
+        "What explains; cnnviz methods lists them. Repeatable, or with commas between. Default: grad_cam.",
+        "--method",
+        "-m",
+        autocompletion=attribution_names,
+    ),
 ]
 Target = Annotated[
     str | None,
@@ -73,7 +81,13 @@ Layers = Annotated[
         "--layer",
     ),
 ]
-Render = Annotated[str | None, answer_option("How it is drawn. Default: as suits the method.")]
+Render = Annotated[
+    str | None,
+    answer_option(
+        "The renderer that draws; cnnviz methods lists them. Default: the one that suits the method.",
+        autocompletion=renderer_names,
+    ),
+]
 Show = Annotated[bool, answer_option("Open what was written.", "--show")]
 Seed = Annotated[int, work_option("Of all randomness.")]
 
@@ -156,9 +170,12 @@ class PlaceOptions:
 class ModelOptions:
     """Which network, and where it runs; :func:`cnnviz.cli.prepared.loaded` reads them."""
 
-    model: Annotated[str, model_option("demo, a name of torchvision or timm, package.module:factory, or a file.")] = (
-        "demo"
-    )
+    model: Annotated[
+        str,
+        model_option(
+            "demo, a name of torchvision or timm, package.module:factory, or a file.", autocompletion=among(MODELS)
+        ),
+    ] = "demo"
     weights: Weights = None
     num_classes: NumClasses = None
     key: Key = None
@@ -177,8 +194,16 @@ class ModelOptions:
             "A file of class names: one in each line, or .json, .csv or .yaml (a list, or numbers and names)."
         ),
     ] = None
-    device: Annotated[str, work_option("cpu, cuda, or auto: cuda where there is one.")] = "auto"
-    dtype: Annotated[str, work_option(", ".join(DTYPES) + ".")] = "float32"
+    device: Annotated[
+        str,
+        work_option(
+            "Where the network runs: cpu, cuda, cuda:1, mps, or auto, the fastest that is there.",
+            autocompletion=among(("auto", "cpu", "cuda", "mps")),
+        ),
+    ] = "auto"
+    dtype: Annotated[str, work_option(f"Type of the numbers: {', '.join(DTYPES)}.", autocompletion=among(DTYPES))] = (
+        "float32"
+    )
 
 
 class SynthesisWorkOptions:
@@ -196,7 +221,12 @@ class WorkOptions:
     memory: Annotated[str | None, work_option("For inputs evaluated together: 512MB.", metavar="SIZE")] = None
     batch: Annotated[int, work_option("How many pictures are explained at once.", min=1)] = 8
     limit: Limit = None
+    jobs: Annotated[int, work_option("How many threads read pictures while the network works.", min=1)] = 4
     quiet: Quiet = False
+    verbose: Annotated[
+        bool,
+        work_option("Tell on standard error what is computed: layer, size, device, passes, time.", "--verbose", "-v"),
+    ] = False
 
 
 class SpeedOptions:

@@ -142,12 +142,13 @@ def loaded(options: Mapping[str, Any]) -> LoadedModel:
 
 
 def _device(name: str) -> torch.device:
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(next(kind for kind, count in counts.items() if count))
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"there is no device {name!r}; say cpu, cuda, cuda:1 or auto") from None
-    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
-        raise ValueError(f"there is no {name}: {torch.cuda.device_count()} CUDA devices are found; say --device cpu")
+        raise ValueError(f"there is no device {name!r}; say cpu, cuda, cuda:1, mps or auto") from None
+    if not (device.index or 0) < (count := counts.get(device.type, 0)):
+        raise ValueError(f"there is no {name}: {count} {device.type.upper()} devices are found; say --device cpu")
     return device

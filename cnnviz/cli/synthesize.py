@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnviz.cli import value_parsing
+from cnnviz.cli.completion import synthesis_names
 from cnnviz.cli.method_options import converted
 from cnnviz.cli.options import (
     FileOptions,
@@ -39,7 +40,13 @@ class SizedModelOptions(ModelOptions):
 def synthesize(
     context: typer.Context,
     synthesis: Annotated[
-        list[str], typer.Argument(metavar="NAME", help="Such as feature_image; see cnnviz methods.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="NAME",
+            help="Such as feature_image; see cnnviz methods.",
+            show_default=False,
+            autocompletion=synthesis_names,
+        ),
     ],
     options: Mapping[str, Any],
     channel: Annotated[str | None, answer_option("Of a layer, by number; several: 1,5,9.")] = None,

@@ -22,7 +22,7 @@ Picture: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
 Read: TypeAlias = tuple[Tensor, Original | None]
 """An input (C, *spatial), and the picture it was made of."""
 T = TypeVar("T")
-READERS = 4  # threads that decode; Pillow and torch let others run meanwhile
+READERS = 4  # threads that decode, if not said otherwise; Pillow and torch let others run meanwhile
 
 
 def in_batches(
@@ -31,18 +31,20 @@ def in_batches(
     most: int,
     unreadable: Callable[[Picture, Exception], None] | None = None,
     like: Tensor | None = None,
+    readers: int = READERS,
 ) -> Iterator[tuple[list[T], Tensor, tuple[Original | None, ...]]]:
     """Batches of inputs (N, C, *spatial) of one spatial size, N at most ``most``, each with the tags of its pictures.
 
     The originals of the inputs come last. Inputs have the device and type of ``like``; None leaves them as they are.
-    Threads read the next pictures while a batch is worked on. A picture that cannot be read is left out, and
+    So many threads read the next pictures while a batch is worked on: as many pictures as a batch has, or one for each
+    thread. A picture that cannot be read is left out, and
     ``unreadable`` is called with it and its error. Raises OSError or ValueError instead where that is None; TypeError
     for pictures without a preprocessing.
     """
     tags: list[T] = []
     inputs: list[Tensor] = []
     originals: list[Original | None] = []
-    for tag, picture, read in _read_ahead(pictures, partial(_prepared, preprocessing=preprocessing), most):
+    for tag, picture, read in _read_ahead(pictures, partial(_prepared, preprocessing=preprocessing), most, readers):
         try:
             tensor, original = read()
         except (OSError, ValueError) as error:
@@ -61,11 +63,11 @@ def in_batches(
 
 
 def _read_ahead(
-    pictures: Iterable[tuple[T, Picture]], read: Callable[[Picture], Read], most: int
+    pictures: Iterable[tuple[T, Picture]], read: Callable[[Picture], Read], most: int, readers: int
 ) -> Iterator[tuple[T, Picture, Callable[[], Read]]]:
-    """Tags and pictures in their order, each with what waits for it to be read; ``most`` are read in advance."""
+    """Tags and pictures in their order, each with what waits for it to be read; ``most`` are read in advance, or one for each thread."""
     waiting: deque[tuple[T, Picture, Callable[[], Read]]] = deque()
-    threads = ThreadPoolExecutor(READERS, "cnnviz-reader")
+    threads = ThreadPoolExecutor(readers, "cnnviz-reader")
     try:
         for tag, picture in pictures:
             # of a tensor nothing is left to read, and the next one would take memory; a picture that is open may be
@@ -73,7 +75,7 @@ def _read_ahead(
             there = not isinstance(picture, str | Path)
             result = partial(read, picture) if there else threads.submit(read, picture).result
             waiting.append((tag, picture, result))
-            while waiting and (there or len(waiting) > most):
+            while waiting and (there or len(waiting) > max(most, readers)):
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
