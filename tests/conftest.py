@@ -33,6 +33,7 @@ def _without_devices() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setattr(torch.cuda, "device_count", lambda: 0)
+        patch.setattr(torch.backends.mps, "is_available", lambda: False)
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -30,7 +31,9 @@ _open = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def _add(command: Callable[..., Any], example: str, settings: dict[str, bool] | None = None) -> None:
-    app.command(context_settings=settings, epilog=f"[bold]Example:[/bold] cnnviz {example}")(command)
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)  # else lines end where they end here
+    app.command(context_settings=settings, help=help, epilog=f"[bold]Example:[/bold] cnnviz {example}")(command)
 
 
 _add(explain, "explain photos/ --model resnet50 --method grad_cam,gradient -o maps/", _open)
@@ -42,7 +45,7 @@ _add(excite, "excite photos/ --model resnet50 --layer layer2 --channels 3,7 -o e
 _add(synthesize, "synthesize feature_image --model resnet50 --target goldfish -o goldfish.png", _open)
 _add(invert, "invert cat.jpg --model resnet50 --layer layer1,layer3 -o inverted.png", _open)
 _add(segment, "segment photos/ --model resnet50 -o cut/ --write-masks masks/", _open)
-_add(evaluate, "evaluate photos/ --masks masks/ --method grad_cam,gradient --metric roc_auc", _open)
+_add(evaluate, "evaluate photos/ --annotations masks/ --method grad_cam,gradient --metric roc_auc", _open)
 _add(deconv_segment, "deconv-segment demo/pictures -o segmented.png")
 _add(methods, "methods integrated_gradients")
 _add(layers, "layers resnet50")

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from cnnviz.cli.answers import Answers
 from cnnviz.cli.errors import Interrupted, print_failure, print_line, reason
 from cnnviz.cli.failures import Failures, Unreadable
+from cnnviz.cli.map_files import by_file, map_names, write_maps
 from cnnviz.cli.outputs import STDOUT, Destination, RequestedRenderer, open_in_viewer, write_together
 from cnnviz.cli.picture_files import PictureFiles
-from cnnviz.cli.places import file_names, settle
+from cnnviz.cli.places import settle
 from cnnviz.cli.progress import progress
+from cnnviz.cli.verbose import Watch
 from cnnviz.engine.deferred import uploaded
 from cnnviz.engine.meter import metered
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.prepare import Prepared, prepare
 from cnnviz.formulas.attribution import ConfiguredAttribution
-from cnnviz.images.batches import in_batches
+from cnnviz.images.batches import READERS, in_batches
 from cnnviz.images.originals import Original
-from cnnviz.images.writing import encoded, source_of, write
 from cnnviz.models.loading import LoadedModel
-from cnnviz.run.resolve_target import top as top_classes
+from cnnviz.run.resolve_target import several, top
 from cnnviz.run.targets import Target
 
 Originals: TypeAlias = tuple[Original | None, ...] | None
@@ -45,45 +48,55 @@ class Explainer:
     """Further options of :func:`cnnviz.explain`: seed, memory, before_softmax."""
     renderers: Mapping[str, str] = field(default_factory=dict)
     """Which renderer the explanation of a name asks for, if not its method's."""
-    top: int | None = None
-    """Explain so many of the classes with the highest scores, instead of the target."""
+    all_of: top | several | None = None
+    """Several targets that are explained for every picture, instead of the one."""
+    labels: tuple[str, ...] = ()
+    """Of each of several targets what stands behind the names of its explanations."""
+    targets: Mapping[Path, int] | None = None
+    """A class for each picture, instead of the target."""
+    watch: Watch | None = None
+    """Tells what each batch was asked and what it took."""
     prepared: dict[torch.Size, Prepared] = field(default_factory=dict, repr=False)
     """The question as it was settled for the shape of the last inputs."""
 
     @property
     def names(self) -> list[str]:
-        """The names of the explanations; those of ranks have their number behind them."""
-        if self.top is None:
+        """The names of the explanations; those of several targets have the target's label behind them."""
+        if not self.labels:
             return list(self.attributions)
-        return [ranked(name, rank) for rank in range(self.top) for name in self.attributions]
+        return [f"{name}_{label}" for label in self.labels for name in self.attributions]
 
-    def __call__(self, inputs: Tensor, originals: Originals = None) -> dict[str, Explanation]:
-        """The explanations of inputs (N, C, *spatial), by name; ``originals`` are the pictures they were made of."""
-        return {name: replace(each, originals=originals) for name, each in self._explanations(inputs).items()}
+    def method_of(self, name: str) -> str:
+        """The method of the explanation of that name."""
+        return [*self.attributions][self.names.index(name) % len(self.attributions)]
 
-    def _explanations(self, inputs: Tensor) -> dict[str, Explanation]:
+    def __call__(
+        self, inputs: Tensor, originals: Originals = None, paths: Sequence[Path] = ()
+    ) -> dict[str, Explanation]:
+        """The explanations of inputs (N, C, *spatial), by name.
+
+        ``originals`` are the pictures they were made of, and ``paths`` their files, if each has a target of its own.
+        """
+        target = self.all_of or (self.target if self.targets is None else [self.targets[path] for path in paths])
+        ask = partial(self._explanations, target=target)
+        explanations = ask(inputs) if self.watch is None else self.watch(ask, inputs)
+        return {name: replace(each, originals=originals) for name, each in explanations.items()}
+
+    def _explanations(self, inputs: Tensor, target: Target | top | several) -> dict[str, Explanation]:
         inputs = like_weights(inputs, self.model.module)
         methods = {attribution.method.name: attribution for attribution in self.attributions.values()}
-        target = self.target if self.top is None else top_classes(self.top)
         if inputs.shape not in self.prepared:
             self.prepared.clear()
             asked = prepare(self.model, list(methods.values()), like=inputs, target=target, **self.options)
             self.prepared[inputs.shape] = asked
-        results = self.prepared[inputs.shape](inputs)
+        results = self.prepared[inputs.shape](inputs, target)
         by_method = dict(zip(methods, results.values(), strict=True))
-        if self.top is not None:
-            return self._by_rank(by_method, self.top)
+        if self.labels:
+            pairs = [by_method[attribution.method.name] for attribution in self.attributions.values()]
+            each = [answers[place] for place in range(len(self.labels)) for answers in pairs]
+            return dict(zip(self.names, each, strict=True))
         explanations = {name: by_method[attribution.method.name] for name, attribution in self.attributions.items()}
         return explanations | {name: replace(explanations[name], renderer=own) for name, own in self.renderers.items()}
-
-    def _by_rank(self, by_method: Mapping[str, list[Explanation]], count: int) -> dict[str, Explanation]:
-        pairs = [(name, by_method[attribution.method.name]) for name, attribution in self.attributions.items()]
-        return {ranked(name, rank): each[rank] for rank in range(count) for name, each in pairs}
-
-
-def ranked(name: str, rank: int) -> str:
-    """The name of a method's explanation of the class of this rank, counted from 0."""
-    return f"{name}_{rank + 1}"
 
 
 def like_weights(inputs: Tensor, model: nn.Module) -> Tensor:
@@ -103,10 +116,13 @@ class Beside:
 
 
 def batches(
-    pictures: Sequence[Path], model: LoadedModel, size: int, unreadable: Failures | Unreadable
+    pictures: Sequence[Path], model: LoadedModel, size: int, unreadable: Failures | Unreadable, jobs: int = READERS
 ) -> Iterator[tuple[list[Path], Tensor, tuple[Original | None, ...]]]:
-    """Inputs (N, C, *spatial) of one size, N at most ``size``, with their files, and with their originals."""
-    return in_batches(((path, path) for path in pictures), model.preprocessing, size, unreadable)
+    """Inputs (N, C, *spatial) of one size, N at most ``size``, with their files, and with their originals.
+
+    So many ``jobs`` read pictures ahead.
+    """
+    return in_batches(((path, path) for path in pictures), model.preprocessing, size, unreadable, readers=jobs)
 
 
 def explain_files(
@@ -117,50 +133,65 @@ def explain_files(
     options: Mapping[str, Any],
     reads: Sequence[Path] = (),
     beside: Beside | None = None,
+    suffix: str = ".png",
+    rows: Answers | None = None,
 ) -> int:
     """Explain them all, write the files, print a line for each. Returns how many pictures failed.
 
     ``reads`` are files that the command reads beside the pictures. What is written ``beside`` the answers is made
-    from each picture's explanations. Raises the error of a single picture, and one that all of the first have.
+    from each picture's explanations. Files in a folder have the ``suffix``. With ``rows`` these are added to, and no
+    lines are printed. Raises the error of a single picture, and one that all of the first have.
     """
-    names = file_names(place.path, files.paths, explainer.names, files.below) if place.folder else {}
+    names = map_names(place.path, files.paths, explainer.names, files.below, suffix) if place.folder else {}
     answers = {**names, **(beside.places if beside is not None else {})}
-    writes = [*answers.values(), *([] if place.folder or place.path == STDOUT else [place.path])]
+    places = dict.fromkeys(names.values())  # one may take several answers of a picture
+    writes = [*places, *(beside.places.values() if beside is not None else ())]
+    writes += [] if place.folder or place.path == STDOUT else [place.path]
     sources = {path: picture for (picture, _), path in answers.items()}
     there = settle(writes, [*files.paths, *reads], options, sources)
     wanted = _without(files.paths, answers, there) if answers else files.paths
     wanted = [] if place.path in there else wanted
-    if len(wanted) < len(files.paths) and not options["quiet"]:
+    quiet, told = options["quiet"] or rows is not None, Answers() if rows is None else rows
+    for picture in files.paths:
+        if picture not in wanted:
+            kept = dict.fromkeys(names[picture, name] for name in explainer.names) if names else [place.path]
+            told.skip(picture, list(kept))
+    if len(wanted) < len(files.paths) and not quiet:
         print_line(f"{len(files.paths) - len(wanted)} of {len(files.paths)} pictures have their answers already")
     together: dict[str, list[Explanation]] = {name: [] for name in explainer.names}
+    shown: list[Path] = []
     written: list[Path] = []
     done = 0
     failures = Failures(len(wanted))
 
-    def report(path: Path, explanation: Explanation) -> None:
+    def report(path: Path, titles: Iterable[str]) -> None:
         if place.path != STDOUT:
             written.append(path)
-            if not options["quiet"]:
-                print_line(f"{path}: {', '.join(explanation.titles())}")
+            if not quiet:
+                print_line(f"{path}: {', '.join(titles)}")
 
     def keep(picture: Path, explanations: Mapping[str, Explanation]) -> None:
         if beside is not None:
             beside.make(picture, explanations, renderer, there)
-        for name, explanation in explanations.items():
-            if not place.folder:
+        if not place.folder:
+            shown.append(picture)
+            for name, explanation in explanations.items():
                 together[name].append(explanation)
-            elif names[picture, name] not in there:
-                path, drawn = names[picture, name], renderer.pictures(explanation, options.get("at"))[0]
-                content = encoded(drawn, path.suffix, source_of(picture))
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write(path, content)
-                report(path, explanation)
+            return
+        for path, part in by_file(names, picture, explanations).items():
+            if path not in there:
+                write_maps(path, part, renderer, options.get("at"), picture)
+                report(path, dict.fromkeys(title for each in part.values() for title in each.titles()))
+            for name, explanation in part.items():
+                told.add(picture, name, explainer.method_of(name), explanation, [path])
 
     alone = len(wanted) == 1  # the bar of a single picture counts its passes
     bar = progress("explaining", options["quiet"] or not wanted, None if alone else len(wanted), alone)
     with bar as step, metered(step if alone else None):
         try:
-            for paths, inputs, originals in batches(wanted, explainer.model, options["batch"], failures):
+            for paths, inputs, originals in batches(
+                wanted, explainer.model, options["batch"], failures, options["jobs"]
+            ):
                 for picture, answer in _answers(explainer, renderer, paths, inputs, originals):
                     error = answer if isinstance(answer, Exception) else _error_of(keep, picture, answer)
                     if error is None:
@@ -174,14 +205,23 @@ def explain_files(
                         step(done + failures.count, len(wanted))
             failures.settled()
             if any(together.values()):
-                report(place.path, write_together(place, together, renderer, options.get("at")))
+                files_of = write_together(place, together, shown, renderer, options, [*files.paths, *reads])
+                for path, explanation in files_of.items():
+                    report(path, explanation.titles())
+                for name, parts in together.items():
+                    for picture, explanation in zip(shown, parts, strict=True):
+                        told.add(picture, name, explainer.method_of(name), explanation, list(files_of))
         except KeyboardInterrupt:
             raise Interrupted(_progress(done, len(wanted), place)) from None
         except OSError as error:
             if error.errno not in FULL or not done or not place.folder:
                 raise
             print_failure(f"{reason(error)}; {_progress(done, len(wanted), place)}")
+            told.fail_all(failures.reasons)
+            told.fail_rest(wanted, reason(error))
             failures.count += len(wanted) - done - failures.count
+        finally:
+            told.fail_all(failures.reasons)
     if options["show"]:
         open_in_viewer(written)
     return failures.count
@@ -202,7 +242,7 @@ def _answers(
 ) -> Iterator[tuple[Path, dict[str, Explanation] | Exception]]:
     """Each picture's explanations by name, or why there are none; those of a batch that fails are asked one by one."""
     try:
-        explanations = explainer(inputs, originals)
+        explanations = explainer(inputs, originals, paths)
     except Exception as error:
         if len(paths) == 1:
             yield paths[0], error

@@ -67,11 +67,10 @@ def classic(
     and renderers are options too, such as --smooth or --colormap hsv.
     """
     from cnnviz.cli.batch_explain import Beside, explain_files
-    from cnnviz.cli.outputs import destination
+    from cnnviz.cli.outputs import Destination, destination, write_pages
     from cnnviz.cli.picture_files import picture_files
     from cnnviz.cli.prepared import prepared, with_settings
     from cnnviz.explanations.joining import joined
-    from cnnviz.images.writing import encoded, picture_suffix, write
 
     words = with_settings(pictures, layer=layer)
     methods = named_methods(dict.fromkeys(kind.method for kind in KINDS.values()), words)
@@ -87,10 +86,12 @@ def classic(
     reads = [*files.paths, *command.reads]
     drawn = sheet is not None and sheet not in settled_sheet(sheet, place, reads, options)
     for_sheet: dict[str, list[Explanation]] = {name: [] for name in KINDS}
+    shown: list[Path] = []
 
     def keep(
         picture: Path, explanations: Mapping[str, Explanation], renderer: RequestedRenderer, there: Collection[Path]
     ) -> None:
+        shown.append(picture)
         for name, explanation in explanations.items():
             for_sheet[name].append(explanation)
 
@@ -98,7 +99,8 @@ def classic(
     failed = explain_files(explainer, files, renderer, place, options, command.reads, beside)
     if sheet is not None and any(for_sheet.values()):
         explanations = {name: joined(batches) for name, batches in for_sheet.items()}
-        write(sheet, encoded(renderer.grid(explanations, options["at"], COLUMNS), picture_suffix(sheet)))
+        pages = renderer.pages(explanations, [path.name for path in shown], options["at"], COLUMNS)
+        write_pages(Destination(sheet, folder=False), pages, options, reads)
     return files.status(failed)
 
 

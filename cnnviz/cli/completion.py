@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cnnviz.demo import NETWORKS, SEGMENTATION
 from cnnviz.registry.registry import Registry, attributions, metrics, registries, renderers, syntheses
 
-MODELS = (*NETWORKS, SEGMENTATION)
+MODELS = ("demo", "demo-shortcut", "demo-segmentation")
 Complete = Callable[[str], list[str]]
 
 
@@ -24,7 +23,7 @@ def among(names: Callable[[], Iterable[str]] | Iterable[str]) -> Complete:
 
 
 def _names(*chosen: Registry[Any]) -> Complete:
-    return among(lambda: [name for registry in chosen for name in registry])
+    return among(lambda: dict.fromkeys(name for registry in chosen for name in registry))
 
 
 attribution_names, renderer_names, metric_names, synthesis_names = map(

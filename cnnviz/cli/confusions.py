@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from cnnviz.cli.method_options import named_methods
-from cnnviz.cli.options import EXPLAIN, Layer, OverwriteOptions, Render, Show, answer_option, sharing
+from cnnviz.cli.options import LOOK, Layer, OverwriteOptions, Render, Show, answer_option, sharing
 
 
-@sharing(*EXPLAIN, OverwriteOptions)
+@sharing(*LOOK, OverwriteOptions)
 def confusions(
     context: typer.Context,
     folder: Annotated[
@@ -20,11 +20,14 @@ def confusions(
     ],
     options: Mapping[str, Any],
     labels: Annotated[Path | None, answer_option("A table of the pictures: file,label.", metavar="FILE.csv")] = None,
-    method: Annotated[str, answer_option("What explains.", "--method", "-m")] = "grad_cam",
+    method: Annotated[str, answer_option("The method that explains.", "--method", "-m", metavar="NAME")] = "grad_cam",
     cell: Annotated[str, answer_option("What a cell shows: its typical picture, the surest, or the mean.")] = "typical",
     toward: Annotated[str, answer_option("The class explained: prediction or truth.")] = "prediction",
     most: Annotated[
-        int, answer_option("Of more classes than so many, the most confused are drawn.", "--most-classes", min=2)
+        int,
+        answer_option(
+            "How many classes are drawn at most: of more, the most confused.", "--most-classes", min=2, metavar="NUMBER"
+        ),
     ] = 12,
     layer: Layer = None,
     render: Render = None,
@@ -74,6 +77,7 @@ def confusions(
             toward=toward,  # type: ignore[arg-type]
             most=most,
             batch=options["batch"],
+            readers=options["jobs"],
             **command.explain_options,
             unreadable=unreadable,
             progress=step,

@@ -28,7 +28,11 @@ class PixelModelOptions(ModelOptions):
     """Which network scores pixels, and where it runs."""
 
     model: Annotated[
-        str, model_option("demo-segmentation, or any that scores every pixel: package.module:factory.")
+        str,
+        model_option(
+            "The network: demo-segmentation, or any that scores every pixel, as package.module:factory.",
+            metavar="NETWORK",
+        ),
     ] = "demo-segmentation"
 
 

@@ -10,7 +10,8 @@ import typer
 
 from cnnviz.cli import value_parsing
 from cnnviz.cli.completion import metric_names
-from cnnviz.cli.errors import FAILED, Interrupted
+from cnnviz.cli.documents import AnswersJson, print_document
+from cnnviz.cli.errors import FAILED, Interrupted, print_failure, reason
 from cnnviz.cli.method_options import converted, named_methods
 from cnnviz.cli.options import EXPLAIN, Layer, Methods, OverwriteOptions, Pictures, Target, answer_option, sharing
 from cnnviz.registry.registry import metrics
@@ -54,13 +55,14 @@ def evaluate(
     each: Annotated[
         Path | None, answer_option("Also write a row for each picture: .csv, .md or .json.", metavar="FILE")
     ] = None,
+    json: AnswersJson = False,
 ) -> int:
     """Measure how good maps are: a row for each method, with the mean of each metric over the pictures.
 
     The settings of methods and metrics are options too: --per section, --tolerance 15. [bold]cnnviz methods[/bold]
     lists metrics.
     """
-    from cnnviz.cli.failures import Failures
+    from cnnviz.cli.failures import Failures, Unreadable
     from cnnviz.cli.picture_files import picture_files
     from cnnviz.cli.places import settle
     from cnnviz.cli.prepared import prepared, with_settings
@@ -70,9 +72,9 @@ def evaluate(
     from cnnviz.images.annotations import read_annotations
     from cnnviz.images.mask_levels import Inside
 
-    names, metric_names = value_parsing.names(method, "grad_cam"), value_parsing.names(metric, "roc_auc,mass_inside")
+    names, measured = value_parsing.names(method, "grad_cam"), value_parsing.names(metric, "roc_auc,mass_inside")
     words = with_settings(pictures, layer=layer)
-    methods, measures = named_methods(names, words), [metrics[name] for name in metric_names]
+    methods, measures = named_methods(names, words), [metrics[name] for name in measured]
     command = prepared(context, words, [*methods, *measures], options)
     for place in filter(None, (output, each)):
         check_table(place)
@@ -84,14 +86,14 @@ def evaluate(
         raise ValueError("--inside says what is inside of masks, and there are none; give --annotations FOLDER")
     annotations = None if masks is None else read_annotations(masks, inside=levels, pictures=files.paths)
     explainer = command.explainer(command.attributions(names), target)
-    configured = {name: metrics[name](**converted(metrics[name], command.settings)) for name in metric_names}
+    configured = {name: metrics[name](**converted(metrics[name], command.settings)) for name in measured}
     scorer = Scorer(explainer, configured, annotations)
-    scores = Scores(names, metric_names, drop_blank)
+    scores, left_out = Scores(names, measured, drop_blank), Unreadable(raising=len(files.paths) == 1)
     interrupted = False
     with progress("measuring", options["quiet"]) as step:
         failures = Failures(len(files.paths))
         try:
-            for path, result in scorer(files.paths, options["batch"]):
+            for path, result in scorer(files.paths, options["batch"], options["jobs"], left_out):
                 if isinstance(result, Exception):
                     failures(path, result)
                 else:
@@ -100,7 +102,17 @@ def evaluate(
                 step(len(scores.pictures), len(files.paths))
         except KeyboardInterrupt:
             interrupted = True
+        except Exception as error:
+            if not json:
+                raise
+            print_failure(reason(error))
+            failures.reasons |= {str(path): reason(error) for path in files.paths if path not in scores.pictures}
         failures.settled()
+    if json:
+        reasons = {**files.absent, **left_out.reasons, **failures.reasons}
+        failed = [{"file": file, "error": why} for file, why in reasons.items()]
+        rows = scores.rows() if scores.pictures else []
+        print_document({"methods": rows, "pictures": scores.rows_of_pictures(), "failures": failed})
     if not scores.pictures:
         if interrupted:
             raise Interrupted("nothing was measured")
@@ -110,7 +122,7 @@ def evaluate(
         write_table(output, rows)
     if each is not None:
         write_table(each, scores.rows_of_pictures())
-    if not options["quiet"]:
+    if not (json or options["quiet"]):
         print_rows(rows)
     if interrupted:
         raise Interrupted(f"the table holds the {len(scores.pictures)} of {len(files.paths)} pictures measured")

@@ -11,8 +11,8 @@ import typer
 from cnnviz.cli import value_parsing
 from cnnviz.cli.method_options import named_methods
 from cnnviz.cli.options import (
+    ChannelLayer,
     FindOptions,
-    Layer,
     ModelOptions,
     OverwriteOptions,
     Pictures,
@@ -32,12 +32,18 @@ def excite(
     context: typer.Context,
     pictures: Pictures,
     options: Mapping[str, Any],
-    channels: Annotated[str, answer_option("Their numbers: 5,9.", "--channels", "--channel")],
-    layer: Layer = None,
-    count: Annotated[int, answer_option("How many pictures of each channel.", min=1)] = 9,
-    method: Annotated[str, answer_option("What carries the unit back to the picture.", "--method", "-m")] = "deconvnet",
+    channels: Annotated[
+        str, answer_option("The channels, by number: 5,9.", "--channels", "--channel", metavar="NUMBERS")
+    ],
+    layer: ChannelLayer = None,
+    count: Annotated[int, answer_option("How many pictures of each channel.", min=1, metavar="NUMBER")] = 9,
+    method: Annotated[
+        str, answer_option("The method that carries the unit back to the picture.", "--method", "-m", metavar="NAME")
+    ] = "deconvnet",
     render: Render = None,
-    output: Annotated[Path, answer_option(None, "--output", "-o", metavar="FILE")] = Path("excited.png"),
+    output: Annotated[Path, answer_option("The picture that is written.", "--output", "-o", metavar="FILE")] = Path(
+        "excited.png"
+    ),
     show: Show = False,
 ) -> int:
     """Find the pictures that excite a layer's channels most, cropped to what the strongest unit sees of them.
@@ -69,7 +75,7 @@ def excite(
 
     def inputs() -> Iterator[Tensor]:
         with progress("looking", options["quiet"]) as step:
-            for paths, batch, _ in batches(files.paths, command.model, options["batch"], unreadable):
+            for paths, batch, _ in batches(files.paths, command.model, options["batch"], unreadable, options["jobs"]):
                 readable.extend(paths)
                 yield like_weights(batch, command.model.module)
                 step(len(readable) + unreadable.count, len(files.paths))

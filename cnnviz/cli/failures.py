@@ -9,17 +9,22 @@ ENOUGH = 3  # first pictures that fail alike: the others would fail, too
 
 
 class Unreadable:
-    """Prints why pictures cannot be read, and counts them; or raises the error, as for a command's only picture."""
+    """Prints why pictures cannot be read, and keeps it; or raises the error, as for a command's only picture."""
 
     def __init__(self, raising: bool) -> None:
-        self.count = 0
+        self.reasons: dict[str, str] = {}
+        """By picture."""
         self._raising = raising
+
+    @property
+    def count(self) -> int:
+        return len(self.reasons)
 
     def __call__(self, picture: Picture, error: Exception) -> None:
         if self._raising:
             raise error
         print_failure(reason(error))
-        self.count += 1
+        self.reasons[str(picture)] = reason(error)
 
 
 class Failures:
@@ -31,6 +36,8 @@ class Failures:
 
     def __init__(self, pictures: int) -> None:
         self.count = 0
+        self.reasons: dict[str, str] = {}
+        """By picture."""
         self._pictures = pictures
         self._kept: list[tuple[Picture, str]] | None = []
 
@@ -38,6 +45,7 @@ class Failures:
         if self._pictures == 1:
             raise error
         self.count += 1
+        self.reasons[str(picture)] = reason(error)
         if self._kept is None:
             _tell(picture, reason(error))
             return

@@ -6,12 +6,14 @@ import inspect
 import re
 from collections.abc import Sequence
 from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cnnviz.cli import value_parsing
 from cnnviz.cli.completion import MODELS, all_names, among
+from cnnviz.cli.documents import Json, print_document
 from cnnviz.cli.errors import PARTLY, print_line, print_note, printable, reason
 from cnnviz.cli.options import Key, NumClasses, Prefix, TrustModel, Weights
 
@@ -20,42 +22,45 @@ if TYPE_CHECKING:
 
     from cnnviz.registry.registry import Method, Registry
 
-Plain = Annotated[bool, typer.Option("--plain", help="Tabs between columns, for scripts.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Put tabs between columns, for scripts.")]
 
 
 def methods(
     name: Annotated[
         str | None,
-        typer.Argument(help="One of them, with its settings.", show_default=False, autocompletion=all_names),
+        typer.Argument(
+            help="One of them, whose page and settings are printed.", show_default=False, autocompletion=all_names
+        ),
     ] = None,
     plain: Plain = False,
+    json: Json = False,
 ) -> None:
     """List what explains, draws, makes inputs and measures; with NAME its page and its settings."""
-    from cnnviz.registry.registry import PluginError, registries
+    from cnnviz.registry.registry import registries
 
-    if name is not None:
-        holders = [registry for registry in registries if name in registry]
-        if not holders:
-            raise LookupError(_unknown(name, [known for registry in registries for known in registry]))
+    holders = [registry for registry in registries if name is None or name in registry]
+    if name is not None and not holders:
+        raise LookupError(_unknown(name, [known for registry in registries for known in registry]))
+    if json:
+        chosen = [(registry, each) for registry in holders for each in registry if name in (None, each)]
+        print_document([_described(registry, each) for registry, each in chosen])
+    elif name is not None:
         for registry in holders:
             _page(registry[name], registry, name, plain)
-        return
-    for registry in registries:
-        rows = []
-        for method in registry:
-            try:
-                summary = _plain_text(registry[method].summary)
-            except PluginError as error:  # its neighbours work all the same
-                cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-                summary = f"does not load: {reason(cause)}"
+    else:
+        for registry in registries:
+            entries = [_described(registry, method) for method in registry]
             kind = [registry.kind] if plain else []
-            rows.append([*kind, method, summary, registry.origin(method)])
-        _table((registry.kind, "what it is", "from"), rows, plain)
+            rows = [[*kind, each["name"], each["error"] or each["summary"], each["origin"]] for each in entries]
+            _table((registry.kind, "what it is", "from"), rows, plain)
 
 
 def layers(
     model: Annotated[
-        str, typer.Argument(help="As for cnnviz explain --model.", show_default=False, autocompletion=among(MODELS))
+        str,
+        typer.Argument(
+            help="The network, as cnnviz explain --model takes it.", show_default=False, autocompletion=among(MODELS)
+        ),
     ],
     weights: Weights = None,
     num_classes: NumClasses = None,
@@ -63,9 +68,11 @@ def layers(
     prefix: Prefix = None,
     trust_model: TrustModel = False,
     size: Annotated[
-        str | None, typer.Option(help="Of the input, without channels: 224, 224x320, or of any rank.")
+        str | None,
+        typer.Option(help="The size of the input, without channels: 224, 224x320, or of any rank.", metavar="SIZE"),
     ] = None,
     plain: Plain = False,
+    json: Json = False,
 ) -> None:
     """List a network's layers as --layer takes them: by name or, of convolutions, by number."""
     import torch
@@ -89,22 +96,36 @@ def layers(
         print_note(note)
     preprocessing = loaded.preprocessing
     inputs = torch.zeros(_input_shape(loaded.module, lengths, preprocessing.input_size, len(preprocessing.mean)))
-    shapes = _output_shapes(loaded.module, inputs)
+    outputs = _outputs(loaded.module, inputs)
     try:
         automatic = automatic_layer(loaded.module, (inputs,))
     except LookupError:
         automatic = ""  # class activation maps find none; gradients need none
     numbers = {name: str(number) for number, name in enumerate(convolutions(loaded.module), 1)}
+    named = [(name, module) for name, module in loaded.module.named_modules() if name]
+    if json:
+        entries = [
+            {
+                "name": name,
+                "type": type(module).__name__,
+                "shape": list(each.shape[1:]) if isinstance(each := outputs.get(name), torch.Tensor) else None,
+                "number": int(numbers[name]) if name in numbers else None,
+                "automatic": name == automatic,
+            }
+            for name, module in named
+        ]
+        print_document({"model": loaded.name, "input_shape": list(inputs.shape[1:]), "layers": entries})
+        return
+    shapes = {name: _written(output) for name, output in outputs.items()}
     marks = {automatic: "automatic"}
     rows = [
         (name, type(module).__name__, shapes.get(name, "does not run"), numbers.get(name, ""), marks.get(name, ""))
-        for name, module in loaded.module.named_modules()
-        if name
+        for name, module in named
     ]
     _table(("layer", "type", f"of {_shape(inputs)}", "number", ""), rows, plain)
 
 
-def doctor() -> int:
+def doctor(json: Json = False) -> int:
     """Load everything that is installed, and tell what does not work."""
     import platform
     from importlib.metadata import version
@@ -113,19 +134,68 @@ def doctor() -> int:
 
     from cnnviz.registry.registry import registries
 
-    for package in ("cnnviz", "torch", "torchvision"):
-        print_line(f"{package} {version(package)}")
-    print_line(f"Python {platform.python_version()}")
+    versions = {package: version(package) for package in ("cnnviz", "torch", "torchvision")}
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    apple = torch.backends.mps.is_available()
+    faults = {registry.group.rpartition(".")[2]: registry.faults() for registry in registries}
+    loaded = {kind: len(registry) - len(faults[kind]) for kind, registry in zip(faults, registries, strict=True)}
+    told = [
+        {"kind": kind, "name": name, "error": reason(error)} for kind in faults for name, error in faults[kind].items()
+    ]
+    if json:
+        about = {"versions": versions | {"python": platform.python_version()}, "cuda": devices, "mps": apple}
+        print_document(about | {"loaded": loaded, "faults": told})
+        return PARTLY if told else 0
+    for package, number in versions.items():
+        print_line(f"{package} {number}")
+    print_line(f"Python {platform.python_version()}")
     print_line(f"CUDA: {', '.join(devices) or 'none'}")
-    faults = 0
-    for registry in registries:
-        errors = registry.faults().values()
-        faults += len(errors)
-        print_line(f"{len(registry) - len(errors)} {registry.group.rpartition('.')[2]} load")
-        for error in errors:
-            print_line(f"fault: {reason(error)}")
-    return PARTLY if faults else 0
+    print_line(f"MPS: {'there' if apple else 'none'}")
+    for kind, count in loaded.items():
+        print_line(f"{count} {kind} load")
+        for fault in told:
+            if fault["kind"] == kind:
+                print_line(f"fault: {fault['error']}")
+    return PARTLY if told else 0
+
+
+def _described(registry: Registry[Any], name: str) -> dict[str, Any]:
+    """A method in words: what it is, where it is from, its settings; or why it does not load."""
+    from cnnviz.cli.method_options import annotation
+    from cnnviz.registry.registry import PluginError
+    from cnnviz.registry.setting_meanings import meaning_of
+
+    entry: dict[str, Any] = {"kind": registry.kind, "name": name, "origin": registry.origin(name)}
+    try:
+        method = registry[name]
+    except PluginError as error:  # its neighbours work all the same
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        return entry | {"summary": None, "page": None, "settings": [], "error": f"does not load: {reason(cause)}"}
+    settings = [
+        {
+            "name": setting,
+            "option": _option(setting),
+            "type": annotation(method, setting),
+            "required": parameter.default is inspect.Parameter.empty,
+            "default": _default(parameter),
+            "meaning": _plain_text(meaning_of(method, setting)),
+        }
+        for setting, parameter in method.settings.items()
+    ]
+    page = _plain_text(inspect.getdoc(method.build) or "")
+    return entry | {"summary": _plain_text(method.summary), "page": page, "settings": settings, "error": None}
+
+
+def _option(setting: str) -> str:
+    return f"--{setting.replace('_', '-')}"
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    """As JSON has it: numbers, text, and lists of them; anything else in its Python form."""
+    if parameter.default is inspect.Parameter.empty:
+        return None
+    plain = isinstance(parameter.default, bool | int | float | str | NoneType)
+    return parameter.default if plain else repr(parameter.default)
 
 
 def _page(method: Method[Any], registry: Registry[Any], name: str, plain: bool) -> None:
@@ -140,8 +210,7 @@ def _page(method: Method[Any], registry: Registry[Any], name: str, plain: bool) 
     rows = []
     for setting, parameter in method.settings.items():
         default = "" if parameter.default is inspect.Parameter.empty else str(parameter.default)
-        name = f"--{setting.replace('_', '-')}"
-        rows.append((name, annotation(method, setting), default, _plain_text(meaning_of(method, setting))))
+        rows.append((_option(setting), annotation(method, setting), default, _plain_text(meaning_of(method, setting))))
     if rows:
         _table(("setting", "type", "default", "what it is"), rows, plain)
     else:
@@ -199,20 +268,25 @@ def _input_shape(
     return (1, channels, *(size * rank if len(size) == 1 else size))
 
 
-def _output_shapes(model: nn.Module, inputs: Tensor) -> dict[str, str]:
-    """For each layer the shape of the output of its last call, or the output's type if it is no tensor."""
+def _outputs(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
+    """For each layer the output of its last call; of a tensor one that holds no numbers."""
     import torch
 
     from cnnviz.engine.forward import forward
 
-    shapes: dict[str, str] = {}
+    outputs: dict[str, Any] = {}
 
     def observe(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        shapes[name] = _shape(output) if isinstance(output, torch.Tensor) else type(output).__name__
+        outputs[name] = output.to("meta") if isinstance(output, torch.Tensor) else type(output)
 
     hooks = [(name, partial(observe, name)) for name, _ in model.named_modules()]
     forward(model, [inputs], hooks=hooks, survey=True)
-    return shapes
+    return outputs
+
+
+def _written(output: Any) -> str:
+    """The shape of a layer's output, or the output's type if it is no tensor."""
+    return output.__name__ if isinstance(output, type) else _shape(output)
 
 
 def _shape(tensor: Tensor) -> str:

@@ -24,6 +24,10 @@ def _of_panel(title: str) -> Callable[..., Any]:
     return option
 
 
+_FORMS = (
+    "Other targets: higher, lower or near:0.5, of a network that predicts a number; against:cat,dog, why the first and"
+    " not the second; region:cat, of segmentation; box:3 or box:person, of detection; channel:LAYER:5, inside."
+)
 answer_option = _of_panel("Question and answer")
 model_option = _of_panel("Model")
 work_option = _of_panel("Work")
@@ -37,59 +41,88 @@ Pictures = Annotated[
     ),
 ]
 Weights = Annotated[
-    str | None, model_option("A file of weights, a folder or an index of several, or torchvision's by name.")
+    str | None,
+    model_option(
+        "A file of weights, a folder or an index of several, or the name of torchvision's, such as IMAGENET1K_V2.",
+        metavar="FILE|FOLDER|NAME",
+    ),
 ]
 NumClasses = Annotated[
-    int | None, model_option("How many outputs the network has. Default: as many as the weights.", min=1)
+    int | None,
+    model_option("How many outputs the network has. Default: as many as the weights.", min=1, metavar="NUMBER"),
 ]
 Key = Annotated[
     str | None,
-    model_option("The entry of the file that holds the weights: state_dict_ema. Default: the one that fits."),
+    model_option(
+        "The entry of the file that holds the weights: state_dict_ema. Default: the one that fits.", metavar="NAME"
+    ),
 ]
 Prefix = Annotated[
-    str | None, model_option("What stands before the weights' names: backbone. Default: the one that fits.")
+    str | None,
+    model_option("What stands before the weights' names: backbone. Default: the one that fits.", metavar="NAME"),
 ]
-TrustModel = Annotated[bool, model_option("Open a file that can run code.", "--trust-model")]
+TrustModel = Annotated[
+    bool,
+    model_option("Open a file of --model or --weights that may run code: only of people you trust.", "--trust-model"),
+]
 Methods = Annotated[
     list[str] | None,
     answer_option(
-        "What explains; cnnviz methods lists them. Repeatable, or with commas between. Default: grad_cam.",
+        "The method that explains; cnnviz methods lists them. Repeatable, or with commas between. Default: grad_cam.",
         "--method",
         "-m",
+        metavar="NAME",
         autocompletion=attribution_names,
     ),
 ]
 Target = Annotated[
     str | None,
+    answer_option(f"The class to explain, by number or name. Default: the predicted class. {_FORMS}", metavar="CLASS"),
+]
+TargetList = Annotated[
+    list[str] | None,
     answer_option(
-        "A class, by number or name. Default: the predicted one. Of regression: higher, lower, near:0.5."
-        " Inside the network: channel:LAYER:5. Also against:cat,dog; of segmentation region:cat; of detectors box:3 or"
-        " box:person."
+        "The class to explain, by number or name; repeatable, or with commas between. Default: the predicted class."
+        f" {_FORMS}",
+        "--target",
+        metavar="CLASS",
     ),
 ]
 Layer = Annotated[
     str | None,
     answer_option(
-        "By name or by number; see cnnviz layers. Several, as layer2,layer3, are fused. Default: the last one."
+        "The layer of the maps, by name or number; cnnviz layers lists them. The maps of several, layer2,layer3, become"
+        " one. Default: the last layer that has maps.",
+        metavar="NAME",
+    ),
+]
+ChannelLayer = Annotated[
+    str | None,
+    answer_option(
+        "The layer of the channels, by name or number; cnnviz layers lists them. Default: the last one that has maps.",
+        "--layer",
+        metavar="NAME",
     ),
 ]
 Layers = Annotated[
     list[str] | None,
     answer_option(
-        "By name or by number; see cnnviz layers. Repeatable, or with commas between; --fuse says how maps of several"
-        " become one. Default: the last one that is a place for a map.",
+        "The layer of the maps, by name or number; cnnviz layers lists them. Repeatable, or with commas between; --fuse"
+        " says how the maps of several layers become one. Default: the last layer that has maps.",
         "--layer",
+        metavar="NAME",
     ),
 ]
 Render = Annotated[
     str | None,
     answer_option(
         "The renderer that draws; cnnviz methods lists them. Default: the one that suits the method.",
+        metavar="NAME",
         autocompletion=renderer_names,
     ),
 ]
-Show = Annotated[bool, answer_option("Open what was written.", "--show")]
-Seed = Annotated[int, work_option("Of all randomness.")]
+Show = Annotated[bool, answer_option("Open what was written, in the viewer of the desktop.", "--show")]
+Seed = Annotated[int, work_option("The seed of all random numbers.", metavar="NUMBER")]
 
 
 def _limited(context: typer.Context, text: str | None) -> str | None:
@@ -119,7 +152,9 @@ class QuestionOptions:
     before_softmax: Annotated[
         bool, answer_option("Explain what goes into the network's softmax.", "--before-softmax")
     ] = False
-    before_sigmoid: Annotated[bool, answer_option("The same, of a sigmoid.", "--before-sigmoid")] = False
+    before_sigmoid: Annotated[
+        bool, answer_option("Explain what goes into the network's sigmoid.", "--before-sigmoid")
+    ] = False
 
 
 class FindOptions:
@@ -173,7 +208,9 @@ class ModelOptions:
     model: Annotated[
         str,
         model_option(
-            "demo, a name of torchvision or timm, package.module:factory, or a file.", autocompletion=among(MODELS)
+            "The network: demo, a name of torchvision or timm, package.module:factory, or a file.",
+            metavar="NETWORK",
+            autocompletion=among(MODELS),
         ),
     ] = "demo"
     weights: Weights = None
@@ -181,9 +218,19 @@ class ModelOptions:
     key: Key = None
     prefix: Prefix = None
     trust_model: TrustModel = False
-    mean: Annotated[str | None, model_option("For each channel, on values in 0..1: 0.5,0.5,0.5.")] = None
-    std: Annotated[str | None, model_option("For each channel: 0.2,0.2,0.2.")] = None
-    size: Annotated[str | None, model_option("Of the network's input: 224, or 224x320 (height x width).")] = None
+    mean: Annotated[
+        str | None,
+        model_option(
+            "What is subtracted from each channel of a picture, whose values are 0 to 1: 0.5,0.5,0.5.",
+            metavar="NUMBERS",
+        ),
+    ] = None
+    std: Annotated[
+        str | None, model_option("What each channel is divided by then: 0.2,0.2,0.2.", metavar="NUMBERS")
+    ] = None
+    size: Annotated[
+        str | None, model_option("The size of the network's input: 224, or 224x320 (height x width).", metavar="SIZE")
+    ] = None
     preprocess: Annotated[
         Literal["crop", "whole"],
         model_option("whole: pictures are not cropped, for networks that take inputs of any size."),
@@ -198,12 +245,16 @@ class ModelOptions:
         str,
         work_option(
             "Where the network runs: cpu, cuda, cuda:1, mps, or auto, the fastest that is there.",
+            metavar="DEVICE",
             autocompletion=among(("auto", "cpu", "cuda", "mps")),
         ),
     ] = "auto"
-    dtype: Annotated[str, work_option(f"Type of the numbers: {', '.join(DTYPES)}.", autocompletion=among(DTYPES))] = (
-        "float32"
-    )
+    dtype: Annotated[
+        str,
+        work_option(
+            f"The type of the network's numbers: {', '.join(DTYPES)}.", metavar="TYPE", autocompletion=among(DTYPES)
+        ),
+    ] = "float32"
 
 
 class SynthesisWorkOptions:
@@ -218,11 +269,24 @@ class WorkOptions:
     """How pictures are worked through."""
 
     seed: Seed = 0
-    memory: Annotated[str | None, work_option("For inputs evaluated together: 512MB.", metavar="SIZE")] = None
-    batch: Annotated[int, work_option("How many pictures are explained at once.", min=1)] = 8
+    memory: Annotated[
+        str | None,
+        work_option(
+            "What inputs that are computed together may take, such as 512MB. Default: a share of what is free.",
+            metavar="SIZE",
+        ),
+    ] = None
+    batch: Annotated[int, work_option("How many pictures are explained at once.", min=1, metavar="NUMBER")] = 8
     limit: Limit = None
-    jobs: Annotated[int, work_option("How many threads read pictures while the network works.", min=1)] = 4
+    jobs: Annotated[
+        int, work_option("How many threads read pictures while the network works.", min=1, metavar="NUMBER")
+    ] = 4
     quiet: Quiet = False
+
+
+class VerboseOptions:
+    """What is told beside the answers; :class:`cnnviz.cli.verbose.Watch` tells it."""
+
     verbose: Annotated[
         bool,
         work_option("Tell on standard error what is computed: layer, size, device, passes, time.", "--verbose", "-v"),
@@ -240,8 +304,10 @@ class SpeedOptions:
     compile: Annotated[bool, work_option("Compile passes that need no gradient.", "--compile")] = False
 
 
-EXPLAIN = (QuestionOptions, ModelOptions, WorkOptions, FindOptions)
-"""What every command has that explains pictures."""
+LOOK = (QuestionOptions, ModelOptions, WorkOptions, FindOptions)
+"""What every command has that asks a network about many pictures."""
+EXPLAIN = (*LOOK, VerboseOptions)
+"""What every command has that explains pictures batch by batch."""
 
 
 def sharing(*groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -15,9 +15,9 @@ from PIL import Image
 
 from cnnviz.cli.errors import print_failure
 from cnnviz.cli.method_options import converted
-from cnnviz.cli.places import own_folder
-from cnnviz.drawing.comparison import grid
-from cnnviz.drawing.montage import Pixels
+from cnnviz.cli.places import own_folder, settle
+from cnnviz.drawing.comparison import grid, grid_pages
+from cnnviz.drawing.montage import Page
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.joining import joined
 from cnnviz.explanations.on_original import FigureError
@@ -79,14 +79,22 @@ class RequestedRenderer:
                 raise
             return list(explanation.render(self.of(explanation)))
 
-    def grid(self, explanations: Mapping[str, Explanation], at: At | None, columns: int | None = None) -> Pixels:
-        """All of them in one picture (H, W, 3), at the size that :meth:`pictures` says."""
+    def pages(
+        self, explanations: Mapping[str, Explanation], files: Sequence[str], at: At | None, columns: int | None = None
+    ) -> list[Page]:
+        """All of them in a picture, or in several if they are many; at the size that :meth:`pictures` says."""
+
+        def drawn(size: At) -> list[Page]:
+            if len(files) == 1:
+                return [Page(grid(explanations, self, columns, size), slice(None))]
+            return grid_pages(explanations, files, self, columns, size)
+
         try:
-            return grid(explanations, self, columns, at or "original")
+            return drawn(at or "original")
         except FigureError:
             if at is not None:
                 raise
-            return grid(explanations, self, columns)
+            return drawn("input")
 
     def checked(self, explanation: Explanation) -> NDArray[np.uint8]:
         """The pictures of the only explanation there is. Raises TypeError as :meth:`check` does."""
@@ -149,27 +157,51 @@ def check_folder(path: Path) -> None:
 def write_together(
     place: Destination,
     batches: Mapping[str, Sequence[Explanation]],
+    files: Sequence[Path],
     renderer: RequestedRenderer,
-    at: At | None = None,
-) -> Explanation:
+    options: Mapping[str, Any],
+    reads: Sequence[Path],
+) -> dict[Path, Explanation]:
     """All explanations, by method and in batches, in one file: a picture, a grid of pictures, or values.
 
-    Returns that of the first method. Raises ValueError for inputs of different sizes.
+    ``files`` are the pictures; ``reads`` may not be replaced. A grid that is large becomes several files. Returns the
+    files, each with the explanations of the first method in it. Raises ValueError for inputs of different sizes, and as
+    :func:`~cnnviz.cli.places.settle` does for the files of a large grid.
     """
     try:
         explanations = {name: joined(parts) for name, parts in batches.items()}
     except ValueError:
         advice = "give --size, or a folder, such as -o maps/"
         raise ValueError(f"the pictures reach the model in different sizes; {advice}") from None
-    first = next(iter(explanations.values()))
+    first, at = next(iter(explanations.values())), options.get("at")
     renderer.check(explanations.values())
     if place.path.suffix.lower() == VALUES:
         first.save(place.path)
     elif len(first) == 1 and len(explanations) == 1:
         place.write(encoded(renderer.pictures(first, at)[0], place.path.suffix or ".png"))
     else:
-        place.write(encoded(renderer.grid(explanations, at), place.path.suffix or ".png"))
-    return first
+        pages = renderer.pages(explanations, [each.name for each in files], at)
+        return {path: first[items] for path, items in write_pages(place, pages, options, reads).items()}
+    return {place.path: first}
+
+
+def write_pages(
+    place: Destination, pages: Sequence[Page], options: Mapping[str, Any], reads: Sequence[Path]
+) -> dict[Path, slice]:
+    """Write one page under its name, several as ``name-1.png`` and so on. Returns what pictures each file shows.
+
+    Raises as :func:`~cnnviz.cli.places.settle` does.
+    """
+    suffix = place.path.suffix or ".png"
+    if len(pages) == 1:
+        place.write(encoded(pages[0].picture, suffix))
+        return {place.path: pages[0].items}
+    numbered = {place.path.with_stem(f"{place.path.stem}-{number}"): page for number, page in enumerate(pages, 1)}
+    there = settle(numbered, reads, options)
+    for path, page in numbered.items():
+        if path not in there:
+            write(path, encoded(page.picture, suffix))
+    return {path: page.items for path, page in numbered.items()}
 
 
 def open_in_viewer(paths: Sequence[Path]) -> None:

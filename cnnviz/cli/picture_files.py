@@ -26,14 +26,14 @@ class PictureFiles:
     """The files that a command's paths stand for."""
 
     paths: Sequence[Path]
-    missing: int
-    """How many of the command's paths are not there."""
+    absent: Mapping[str, str]
+    """Those of the command's paths that are not there, each with the reason."""
     below: Mapping[Path, Path] = field(default_factory=dict)
     """The folder of a picture within the folder that was named."""
 
     def status(self, failed: int) -> int:
         """The exit status if so many of the files failed."""
-        return exit_status(len(self.paths) + self.missing, failed + self.missing)
+        return exit_status(len(self.paths) + len(self.absent), failed + len(self.absent))
 
 
 def picture_files(paths: Sequence[str], options: Mapping[str, Any]) -> PictureFiles:
@@ -43,7 +43,7 @@ def picture_files(paths: Sequence[str], options: Mapping[str, Any]) -> PictureFi
     command where none of several is.
     """
     files: dict[Path, Path] = {}
-    missing = 0
+    absent: dict[str, str] = {}
     if not paths:
         raise ValueError("no pictures given; name at least one file or folder")
     for text in paths:
@@ -59,7 +59,7 @@ def picture_files(paths: Sequence[str], options: Mapping[str, Any]) -> PictureFi
             if len(paths) == 1:
                 raise
             print_failure(reason(error))
-            missing += 1
+            absent[text] = reason(error)
             continue
         if left_out and not options.get("quiet"):
             deeper = "; -r searches folders" if "folder" in left_out and "recursive" in options else ""
@@ -68,7 +68,7 @@ def picture_files(paths: Sequence[str], options: Mapping[str, Any]) -> PictureFi
             files.setdefault(path, path.parent.relative_to(text) if Path(text).is_dir() else Path())
     if not files:
         raise typer.Exit(FAILED)
-    return PictureFiles(list(files), missing, files)
+    return PictureFiles(list(files), absent, files)
 
 
 def is_file(name: object) -> bool:

@@ -19,11 +19,15 @@ from cnnviz.cli.method_options import formula, separated
 from cnnviz.cli.options import DTYPES
 from cnnviz.cli.outputs import RequestedRenderer
 from cnnviz.cli.picture_files import is_file
-from cnnviz.cli.targets import read_target
+from cnnviz.cli.question import Question
+from cnnviz.cli.target_table import read_targets
+from cnnviz.cli.targets import label_of, read_target, separate_targets
+from cnnviz.cli.verbose import Watch
 from cnnviz.formulas.attribution import ConfiguredAttribution
 from cnnviz.images.reading import read_input
 from cnnviz.models.loading import LoadedModel, load_model
 from cnnviz.registry.registry import Method, PluginError, RendererMethod, renderers
+from cnnviz.run.resolve_target import several, top
 
 FILE_OPTIONS = ("model", "weights", "categories")
 PASSED_ON = ("seed", "memory", "before_softmax", "before_sigmoid", "precision", "fold", "compile")
@@ -66,14 +70,26 @@ class PreparedCommand:
         options = {name: self.options[name] for name in PASSED_ON if name in self.options}
         return options | {"memory": value_parsing.byte_count(options["memory"])}
 
-    def explainer(
-        self, attributions: Mapping[str, ConfiguredAttribution], target: str | None, top: int | None = None
-    ) -> Explainer:
+    def explainer(self, attributions: Mapping[str, ConfiguredAttribution], target: str | None) -> Explainer:
         """Explains batches of inputs by these methods, as the options say."""
-        if target is not None and top is not None:
-            raise ValueError("--target names what is explained and --top-classes chooses classes; say one of them")
         options = self.explain_options  # first, so that a wrong one is reported before the network loads
-        return Explainer(self.model, attributions, read_target(target), options, top=top)
+        watched = self.options.get("verbose")
+        as_it_is = not (self.options.get("fold") or self.options.get("compile"))
+        watch = Watch(self.model, counting=as_it_is) if watched else None
+        return Explainer(self.model, attributions, read_target(target), options, watch=watch)
+
+    def asking(self, explainer: Explainer, question: Question, pictures: Sequence[Path]) -> Explainer:
+        """The explainer with the targets of the question."""
+        categories = self.model.categories
+        if question.table is not None:
+            return replace(explainer, targets=read_targets(question.table, pictures, categories))
+        if question.top is not None:
+            labels = tuple(str(rank) for rank in range(1, question.top + 1))
+            return replace(explainer, all_of=top(question.top), labels=labels)
+        texts = separate_targets(question.targets, categories)
+        if len(texts) < 2:
+            return replace(explainer, target=read_target(next(iter(texts), None)))
+        return replace(explainer, all_of=several(*map(read_target, texts)), labels=tuple(map(label_of, texts)))
 
     def renderer(self, name: str | None) -> RequestedRenderer:
         """The renderer of that name, or each explanation's own, with its settings."""

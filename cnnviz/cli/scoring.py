@@ -28,10 +28,12 @@ class Scorer:
     metrics: Mapping[str, Metric]
     annotations: Annotations | None
 
-    def __call__(self, pictures: Sequence[Path], batch: int) -> Iterator[tuple[Path, Result]]:
-        """Each picture with its result; what can't be read or is not annotated is reported and left out."""
-        model, left_out = self.explainer.model, Unreadable(raising=len(pictures) == 1)
-        for paths, inputs, _ in batches(pictures, model, batch, left_out):
+    def __call__(
+        self, pictures: Sequence[Path], batch: int, jobs: int, left_out: Unreadable
+    ) -> Iterator[tuple[Path, Result]]:
+        """Each picture with its result; ``left_out`` is told what can't be read or is not annotated."""
+        model = self.explainer.model
+        for paths, inputs, _ in batches(pictures, model, batch, left_out, jobs):
             masks: dict[int, Tensor | None] = {}
             for item, path in enumerate(paths):
                 try:

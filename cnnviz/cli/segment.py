@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnviz.cli import value_parsing
+from cnnviz.cli.documents import AnswersJson
 from cnnviz.cli.errors import print_line
 from cnnviz.cli.explain import explain_pictures
 from cnnviz.cli.method_options import converted
@@ -25,6 +26,7 @@ from cnnviz.cli.options import (
     answer_option,
     sharing,
 )
+from cnnviz.cli.question import Question
 from cnnviz.registry.registry import renderers
 
 if TYPE_CHECKING:
@@ -53,13 +55,16 @@ def segment(
             metavar="FOLDER",
         ),
     ] = None,
+    json: AnswersJson = False,
 ) -> int:
     """Cut out the object a map points at: by examples of its colours and a graph cut (Simonyan et al., 2014).
 
     Prints each picture's box: left, top, right, bottom, in pixels of the picture. Settings of the methods and
     of the renderer segmentation are options too: --foreground 97, --background 50, --iterations 5, --color red.
     """
-    names = value_parsing.names(method, "grad_cam")
+    from cnnviz.cli.answers import Answers
+
+    names, answers = value_parsing.names(method, "grad_cam"), Answers() if json else None
 
     def beside(files: PictureFiles) -> Beside:
         from cnnviz.cli.batch_explain import Beside
@@ -89,9 +94,13 @@ def segment(
             if place is not None and place not in there:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 part.save(place)
-            if not options["quiet"] and options["output"] != "-":
-                box, share = part.boxes[0].tolist(), part.masks[0].float().mean()
+            box, share = part.boxes[0].tolist(), part.masks[0].float().mean().item()
+            if answers is not None:
+                mask = None if place is None else str(place)
+                answers.more[picture, name] = {"box": box if box[2] else None, "share": share, "mask": mask}
+            elif not options["quiet"] and options["output"] != "-":
                 area = f"box {','.join(map(str, box))}, {share:.1%} of the picture"
                 print_line(f"{picture}: {name}: {area if box[2] else 'nothing stands out'}")
 
-    return explain_pictures(context, pictures, names, {"layer": layer}, target, RENDERER, options, beside)
+    settings, question = {"layer": layer}, Question() if target is None else Question([target])
+    return explain_pictures(context, pictures, names, settings, question, RENDERER, options, beside, answers=answers)

@@ -33,7 +33,9 @@ INVERSION = "inversion"
 class SizedModelOptions(ModelOptions):
     """Which network, and where it runs; the size is that of the synthesized inputs, of any rank."""
 
-    size: Annotated[str | None, model_option("Of what is made: 224, 224x320, any rank.")] = None
+    size: Annotated[
+        str | None, model_option("The size of what is made: 224, 224x320, or of any rank.", metavar="SIZE")
+    ] = None
 
 
 @sharing(FileOptions, SizedModelOptions, SynthesisWorkOptions)
@@ -43,15 +45,24 @@ def synthesize(
         list[str],
         typer.Argument(
             metavar="NAME",
-            help="Such as feature_image; see cnnviz methods.",
+            help="What is made, such as feature_image; cnnviz methods lists what there is.",
             show_default=False,
             autocompletion=synthesis_names,
         ),
     ],
     options: Mapping[str, Any],
-    channel: Annotated[str | None, answer_option("Of a layer, by number; several: 1,5,9.")] = None,
-    count: Annotated[int, answer_option("How many are made for each.", min=1)] = 1,
-    snapshots: Annotated[int, answer_option("Shown too after every so many steps.", min=0)] = 0,
+    channel: Annotated[
+        str | None, answer_option("A channel of the layer, by number; several: 1,5,9.", metavar="NUMBERS")
+    ] = None,
+    count: Annotated[
+        int, answer_option("How many inputs are made for each channel or class.", min=1, metavar="NUMBER")
+    ] = 1,
+    snapshots: Annotated[
+        int,
+        answer_option(
+            "Show the input after every so many steps, too; 0 shows the last alone.", min=0, metavar="NUMBER"
+        ),
+    ] = 0,
 ) -> int:
     """Make inputs for a network: what does a channel, a class or a layer look for?
 
@@ -111,9 +122,18 @@ def invert(
     pictures: Pictures,
     options: Mapping[str, Any],
     layer: Annotated[
-        str | None, answer_option("By name or number; several: 1,features.3.", "--layer", "--layers")
+        str | None,
+        answer_option(
+            "The layer that is inverted, by name or number; several: 1,features.3.",
+            "--layer",
+            "--layers",
+            metavar="NAME",
+        ),
     ] = None,
-    depth: Annotated[int | None, answer_option("Instead: so many layers, evenly through the network.", min=1)] = None,
+    depth: Annotated[
+        int | None,
+        answer_option("Instead of --layer: so many layers, evenly through the network.", min=1, metavar="NUMBER"),
+    ] = None,
 ) -> int:
     """Make pictures that a layer answers like the ones given: what did it keep of them?
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from cnnviz.engine.validation import whole_number
@@ -21,7 +22,23 @@ _CHANNEL = re.compile(r"(channel|strongest|neuron|feature_map):(.+):([^:]*)")
 
 
 _AGAINST = re.compile(r"against:([^,]+),([^,]+)")
+_BEGUN = re.compile(r"(channel|strongest|neuron|feature_map|near|higher|lower|against|region|box):")
 _OUTPUT = re.compile(r"(region|box):(.+)")
+
+
+def separate_targets(texts: Sequence[str], categories: Sequence[str] | None) -> list[str]:
+    """The targets in ``a,b`` and in repeated options, each once. Commas in a class's name, or in a form, stay."""
+    names = {name.lower() for name in categories or ()}
+    targets: list[str] = []
+    for text in texts:
+        whole = text.lower() in names or _BEGUN.match(text)
+        targets += [text] if whole else [part.strip() for part in text.split(",")]
+    return list(dict.fromkeys(targets))
+
+
+def label_of(text: str) -> str:
+    """What stands for a target in the name of a file."""
+    return re.sub(r"[^\w.=-]+", "-", text).strip("-") or "target"
 
 
 def read_target(text: str | None) -> Any:
@@ -44,7 +61,7 @@ def read_target(text: str | None) -> Any:
         return against(_class(match[1]), _class(match[2]))
     if match := _OUTPUT.fullmatch(text):
         return {"region": region, "box": box}[match[1]](_class(match[2]))
-    if re.match(r"(channel|strongest|neuron|feature_map|near|higher|lower|against|region|box):", text):
+    if _BEGUN.match(text):
         raise ValueError(f"--target {text} is not whole; it is a class, or {FORMS}")
     return text
 

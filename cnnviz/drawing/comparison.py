@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnviz.drawing.fonts import drawable_titles
 from cnnviz.drawing.input_images import as_uint8, pictures_of
-from cnnviz.drawing.montage import Cell, Pixels, fitted, in_rows, sheet
+from cnnviz.drawing.montage import PAGE, SHEET, Cell, Page, Pixels, fitted, in_rows, paged, sheet
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.originals import At
 
@@ -72,6 +72,23 @@ def _entries(name: str, answer: Any) -> list[tuple[list[str], Explanation]]:
     if isinstance(answer, Explanation):
         return [([name], answer)]
     return [([name] if name else [], each) for each in answer]
+
+
+def grid_pages(
+    results: Mapping[str, Explanation],
+    files: Sequence[str],
+    renderer: str | Renderer | None = None,
+    columns: int | None = None,
+    at: At = "input",
+) -> list[Page]:
+    """What :func:`grid` draws of many inputs, each titled with the name of its file, in one picture or in several.
+
+    Inputs stand side by side too, so that a page is almost square; see :func:`~cnnviz.drawing.montage.paged`.
+    """
+    rows = _rows([([name], each) for name, each in results.items()], renderer, at, {})
+    titled = [[([file, *first[0]], first[1]), *others] for file, (first, *others) in zip(files, rows, strict=True)]
+    most = columns or max(1, PAGE // max(picture.shape[1] + SHEET.gap for row in titled for _, picture in row) - 1)
+    return paged([in_rows(row, most) for row in titled])
 
 
 def _rows(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from PIL import Image, ImageDraw
 from cnnviz.drawing.text import LETTERS, LINE, draw_text, lines
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), or of a batch (N, H, W, 3)
+T = TypeVar("T")
 Cell = tuple[list[str], Pixels]  # the caption above, and the picture
 
 
@@ -32,6 +35,15 @@ class Layout:
 
 
 SHEET = Layout()
+PAGE = 8000  # pixels: the longest side of a page; viewers open it, and every format takes it
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of many pictures in one, and which of them these are."""
+
+    picture: Pixels
+    items: slice
 
 
 def sheet(rows: Sequence[Sequence[Cell]]) -> Pixels:
@@ -65,7 +77,49 @@ def laid_out(rows: Sequence[Sequence[Cell]], layout: Layout = SHEET) -> Pixels:
     return np.asarray(canvas).copy()
 
 
-def in_rows(cells: Sequence[Cell], columns: int) -> list[Sequence[Cell]]:
+def paged(items: Sequence[Sequence[Sequence[Cell]]], longest: int = PAGE) -> list[Page]:
+    """Sheets of many items, each some rows of cells: beside and below each other, so that a sheet is almost square.
+
+    A page has at most ``longest`` pixels on a side, unless a single item is larger.
+    """
+    small = [
+        [[(caption, enlarged(picture, SHEET.column)) for caption, picture in row] for row in item] for item in items
+    ]
+    width = max(_width(row) for item in small for row in item)
+    height = max(sum(map(_height, item)) for item in small)
+    across, down = (max(1, (longest - SHEET.gap) // length) for length in (width, height))
+    pages = []
+    for start in range(0, len(small), across * down):
+        part = small[start : start + across * down]
+        columns = min(across, max(round((len(part) * height / width) ** 0.5), -(-len(part) // down), 1))
+        rows = [row for line in in_rows(part, columns) for row in _beside(line)]
+        pages.append(Page(laid_out(rows), slice(start, start + len(part))))
+    return pages
+
+
+def _beside(items: Sequence[Sequence[Sequence[Cell]]]) -> list[list[Cell]]:
+    """Items side by side: rows of as many cells for each of them as its longest row has."""
+    blank: Cell = ([], np.full((1, 1, 3), 255, np.uint8))
+    longest = max(len(row) for item in items for row in item)
+    return [
+        [cell for row in rows for cell in (*row, *[blank] * (longest - len(row)))]
+        for rows in zip_longest(*items, fillvalue=())
+    ]
+
+
+def _width(row: Sequence[Cell]) -> int:
+    """Of the row and the gaps behind its cells."""
+    return sum(max(SHEET.column, picture.shape[1]) + SHEET.gap for _, picture in row)
+
+
+def _height(row: Sequence[Cell]) -> int:
+    """Of the row with its captions and the gap below it."""
+    captions = [lines(caption, max(SHEET.column, picture.shape[1]), SHEET.letters) for caption, picture in row]
+    above = SHEET.line * max(map(len, captions)) + SHEET.below
+    return above + max(len(picture) for _, picture in row) + SHEET.gap
+
+
+def in_rows(cells: Sequence[T], columns: int) -> list[Sequence[T]]:
     """The cells in rows of so many."""
     return [cells[start : start + columns] for start in range(0, len(cells), columns)]
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cnnviz.drawing.colors import colormap_named
+from cnnviz.drawing.fonts import drawable_titles, families
 from cnnviz.drawing.input_images import as_uint8, pictures_of
 from cnnviz.explanations.evidence_maps import Sign, evidence
 from cnnviz.explanations.explanation import Explanation
@@ -85,7 +87,10 @@ def _plotted(explanation: Explanation, ax: Axes | None, style: Style) -> Axes:
         axes.imshow(explanation.render(style.renderer, style.at, **style.drawn_with)[0])
     axes.set_axis_off()
     if style.title:
-        axes.set_title(explanation.titles()[0], parse_math=False, wrap=True)  # a class may be named "$5"
+        title = drawable_titles(explanation)[0]
+        lacking = families(title)[1:]  # fonts for letters that the user's own may lack
+        font = {"family": [*rcParams["font.family"], *lacking]} if lacking else {}
+        axes.set_title(title, parse_math=False, wrap=True, **font)  # a class may be named "$5"
     return axes
 
 

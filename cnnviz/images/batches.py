@@ -65,7 +65,10 @@ def in_batches(
 def _read_ahead(
     pictures: Iterable[tuple[T, Picture]], read: Callable[[Picture], Read], most: int, readers: int
 ) -> Iterator[tuple[T, Picture, Callable[[], Read]]]:
-    """Tags and pictures in their order, each with what waits for it to be read; ``most`` are read in advance, or one for each thread."""
+    """Tags and pictures in their order, each with what waits for it to be read.
+
+    As many are read in advance as ``most`` says, or one for each thread.
+    """
     waiting: deque[tuple[T, Picture, Callable[[], Read]]] = deque()
     threads = ThreadPoolExecutor(readers, "cnnviz-reader")
     try:

@@ -25,6 +25,9 @@ SOFTWARE_TAG = 0x0131  # of EXIF
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 
 
+LARGEST = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels on a side
+
+
 def write(path: Path, content: bytes) -> None:
     """Put a whole file in place, or leave what was there.
 
@@ -71,8 +74,16 @@ def encoded(picture: NDArray[np.uint8], suffix: str, source: str | None = None, 
     """A picture, uint8 (H, W, 3) or gray (H, W), in the file format of that suffix, marked as an answer of cnnviz.
 
     ``source`` tells of which picture, see :func:`source_of`. By the mark answers are left out of folders of pictures;
-    a picture that is to be explained is not ``marked``.
+    a picture that is to be explained is not ``marked``. Raises ValueError for a picture that is too large for the
+    format.
     """
+    height, width = picture.shape[:2]
+    most = LARGEST.get(suffix.lower())
+    if most is not None and max(height, width) > most:
+        raise ValueError(
+            f"a picture of {width} x {height} pixels can't be written as {suffix}, which takes {most} pixels on a "
+            "side; choose .png, or write fewer pictures into one file"
+        )
     stream = io.BytesIO()
     kind = Image.registered_extensions()[suffix.lower()]
     mark = SOFTWARE if source is None else f"{SOFTWARE} {source}"

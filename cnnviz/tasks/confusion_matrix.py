@@ -24,7 +24,7 @@ from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.joining import joined
 from cnnviz.formulas import terms
-from cnnviz.images.batches import Picture, in_batches
+from cnnviz.images.batches import READERS, Picture, in_batches
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.images.writing import picture_suffix, write_pictures
 from cnnviz.models.loading import LoadedModel
@@ -104,6 +104,7 @@ def confusion_matrix(
     preprocessing: Preprocessing | None = None,
     categories: Sequence[str] | None = None,
     batch: int = 8,
+    readers: int = READERS,
     seed: int = 0,
     memory: int | None = None,
     before_softmax: bool = False,
@@ -125,6 +126,7 @@ def confusion_matrix(
         most: how many classes are drawn, 2 or more. If more occur, those of the most frequent confusions.
         preprocessing, categories, seed, memory, before_softmax, before_sigmoid: as for :func:`cnnviz.explain`.
         batch: how many pictures are looked at together.
+        readers: how many threads read the next pictures meanwhile.
         unreadable: called with each picture that cannot be read, and the error; the picture is left out. None raises
             the error.
         progress: called with how many pictures were looked at, and how many looks there will be: one to predict, and
@@ -146,7 +148,8 @@ def confusion_matrix(
     options = {"seed": seed, "memory": memory, "before_softmax": before_softmax}
     options |= {"before_sigmoid": before_sigmoid}
     ask = partial(explain, model, preprocessing=preprocessing, categories=categories, **options)
-    batches = partial(in_batches, preprocessing=preprocessing, most=batch, like=next(model.parameters(), None))
+    like = next(model.parameters(), None)
+    batches = partial(in_batches, like=like, preprocessing=preprocessing, most=batch, readers=readers)
     tell = progress or (lambda done, of: None)
     # a data set may read a picture when it is asked for it, so it is asked once
     numbered = (((number, label), picture) for number, (picture, label) in enumerate(pictures))

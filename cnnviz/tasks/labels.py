@@ -32,11 +32,11 @@ def labelled_pictures(
         raise FileNotFoundError(f"no folder '{folder}'")
     names = class_names(categories) if categories is not None else None
     if table is not None:
-        return [(folder / file, _number(label, names, where)) for file, label, where in _rows(Path(table))]
+        return [(folder / file, class_number(label, names, where)) for file, label, where in table_rows(Path(table))]
     inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     pictures: list[tuple[Path, int]] = []
     for class_folder in inside:
-        number = _number(class_folder.name, names, f"folder '{class_folder}'")
+        number = class_number(class_folder.name, names, f"folder '{class_folder}'")
         try:
             pictures += [(picture, number) for picture in find_pictures(class_folder)]
         except FileNotFoundError:
@@ -46,7 +46,7 @@ def labelled_pictures(
     return pictures
 
 
-def _rows(table: Path) -> list[tuple[str, str, str]]:
+def table_rows(table: Path) -> list[tuple[str, str, str]]:
     """Each file with its label, and its place in the table for error texts."""
     try:
         lines = list(csv.reader(table.read_text(encoding="utf-8-sig").splitlines()))
@@ -78,7 +78,7 @@ def _column(head: Sequence[str], names: Sequence[str], table: Path) -> int:
     raise ValueError(f"table '{table}' has no column {names[0]!r}; its first line names {', '.join(head)}")
 
 
-def _number(label: str, categories: tuple[str, ...] | None, where: str) -> int:
+def class_number(label: str, categories: tuple[str, ...] | None, where: str) -> int:
     spaced = label.replace("_", " ")
     as_spaced = categories is not None and not classes_named(label, categories) and classes_named(spaced, categories)
     try:

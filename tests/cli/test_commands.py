@@ -23,6 +23,7 @@ from cnnviz import Formula as F  # noqa: F401  # cases name it as text
 from cnnviz import Layer as Layer
 from cnnviz.__main__ import main
 from cnnviz.cli import batch_explain, method_options, value_parsing
+from cnnviz.drawing.text import LINE
 from cnnviz.registry.registry import Method, registries
 
 Kind: TypeAlias = Literal["mean", "max"]
@@ -114,7 +115,7 @@ def test_several_results_and_one_file_make_a_grid(
     row = opened("all.png").size
     assert names(here) == ["all.png"]
     assert row[0] == whole[0] > 3 * 96
-    assert 2.5 * row[1] < whole[1] <= 3 * row[1]
+    assert 2.5 * row[1] < whole[1] <= 3 * (row[1] + LINE), "the titles of several pictures begin with their files"
 
 
 def test_a_folder_is_made_and_its_names_stay_apart(
@@ -613,12 +614,16 @@ def test_help_and_version_need_no_torch() -> None:
         "import sys; from cnnviz.__main__ import main\n"
         "for args in (['--help'], ['--version'], [], *([c, '--help'] for c in sys.argv[1:])):\n"
         "    assert main(args) == 0, args\n"
+        "import os\n"
+        "os.environ |= dict(_CNNVIZ_COMPLETE='complete_bash', COMP_WORDS='cnnviz methods inte', COMP_CWORD='2')\n"
+        "assert main([]) == 0\n"
         "slow = {'torch', 'torchvision', 'matplotlib', 'skimage', 'numpy'} & set(sys.modules)\n"
         "sys.exit(f'imported: {slow}' if slow else 0)"
     )
     commands = ["explain", "confusion", "methods", "layers", "demo", "doctor"]
     done = subprocess.run([sys.executable, "-c", check, *commands], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "integrated_gradients" in done.stdout
     assert all(f" cnnviz {command} " in done.stdout for command in commands)
     assert "Default: a new folder, cnnviz-COMMAND" in " ".join(done.stdout.replace("│", " ").split())
 

@@ -67,6 +67,29 @@ def test_files_of_the_next_batch_are_read_in_other_threads_and_no_further(pictur
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("cnnviz-reader")]
 
 
+@pytest.mark.parametrize("readers", [1, 3])
+def test_so_many_threads_read_as_are_asked_for(pictures: list[Path], readers: int) -> None:
+    asked: list[int] = []
+    meeting = threading.Barrier(readers)
+
+    class Meeting(Preprocessing):
+        def __call__(self, image: Image.Image) -> torch.Tensor:
+            meeting.wait(timeout=20)  # nobody reads on before so many read at once
+            return super().__call__(image)
+
+    def named() -> Iterator[tuple[int, Path]]:
+        for number, path in enumerate(pictures[4:] * 3):
+            asked.append(number)
+            yield number, path
+
+    prepare = Meeting((0.5,) * 3, (0.5,) * 3, resize=None, crop=None)
+    read = 0
+    for tags, *_ in in_batches(named(), prepare, 1, readers=readers):
+        read += len(tags)
+        assert len(asked) <= read + readers + 2, "as many are read in advance as there are threads"
+    assert read == 18
+
+
 def test_open_pictures_are_read_one_after_the_other(tmp_path: Path) -> None:
     frames = [Image.new("L", (5, 6), 60 * number) for number in range(4)]
     frames[0].save(tmp_path / "frames.gif", save_all=True, append_images=frames[1:])

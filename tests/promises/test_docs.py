@@ -180,7 +180,7 @@ def test_toml_is_toml(page: Path) -> None:
 
 
 def test_blocks_are_of_a_known_language() -> None:
-    known = {"python", "toml", "text", *SHELLS}
+    known = {"python", "toml", "text", "json", *SHELLS}
     for page in PAGES:
         for block in blocks(page):
             assert block.language in known or block.language.startswith("{"), f"{page.name}:{block.line}"
