@@ -89,7 +89,7 @@ def _plotted(explanation: Explanation, ax: Axes | None, style: Style) -> Axes:
     if style.title:
         title = drawable_titles(explanation)[0]
         lacking = families(title)[1:]  # fonts for letters that the user's own may lack
-        font = {"family": [*rcParams["font.family"], *lacking]} if lacking else {}
+        font: dict[str, Any] = {"family": [*rcParams["font.family"], *lacking]} if lacking else {}
         axes.set_title(title, parse_math=False, wrap=True, **font)  # a class may be named "$5"
     return axes
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from cnnviz import demo
 from cnnviz.__main__ import files_behind_dashes, main
-from cnnviz.cli import batch_explain, places
+from cnnviz.cli import batch_explain, map_files, places
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.finding import find_pictures, look_into
 
@@ -326,7 +326,7 @@ def test_a_full_disk_stops_the_work_and_says_how_far_it_got(
 ) -> None:
     _folder(5)
     asked: list[int] = []
-    answer, put = batch_explain.Explainer.__call__, batch_explain.write
+    answer, put = batch_explain.Explainer.__call__, map_files.write
 
     def counted(self: batch_explain.Explainer, *given: Any) -> dict[str, Explanation]:
         asked.append(len(given[0]))
@@ -340,7 +340,7 @@ def test_a_full_disk_stops_the_work_and_says_how_far_it_got(
         put(path, content)
 
     monkeypatch.setattr(batch_explain.Explainer, "__call__", counted)
-    monkeypatch.setattr(batch_explain, "write", full)
+    monkeypatch.setattr(map_files, "write", full)
     status, said, errors = run("explain", "d", "-o", "o/")
     assert status == 1
     assert [line.partition(":")[0] for line in said] == ["o/00_grad_cam.png", "o/01_grad_cam.png"]
@@ -348,7 +348,7 @@ def test_a_full_disk_stops_the_work_and_says_how_far_it_got(
     assert "No space left on device" in errors[0]
     assert errors[0].endswith("2 of 5 pictures are answered, and --skip-existing goes on with the others")
     assert asked == [5]  # what was written is not asked again
-    monkeypatch.setattr(batch_explain, "write", put)
+    monkeypatch.setattr(map_files, "write", put)
     status, said, errors = run("explain", "d", "-o", "o/", "--skip-existing")
     assert (status, errors) == (0, [])
     assert said[0] == "2 of 5 pictures have their answers already"
@@ -359,14 +359,14 @@ def test_one_answer_that_cannot_be_written_costs_only_itself(
     here: Path, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _folder(4)
-    put = batch_explain.write
+    put = map_files.write
 
     def refuse(path: Path, content: bytes) -> None:
         if path.name.startswith("01"):
             raise OSError(f"{path} can't be written: File name too long; choose another place")
         put(path, content)
 
-    monkeypatch.setattr(batch_explain, "write", refuse)
+    monkeypatch.setattr(map_files, "write", refuse)
     status, said, errors = run("classic", "d", "-o", "o/", "--sheet", "sheet.png")
     assert status == 1
     assert len(said) == len(set(said)) == 3 * 11

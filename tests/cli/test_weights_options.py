@@ -40,7 +40,7 @@ def test_what_was_taken_is_said_once(here: Path, capsys: pytest.CaptureFixture[s
         "cnnviz: weights 'tuned.pth' have 5 outputs where DemoNet has 8, so it is made with 5 classes "
         "(--categories names them)",
     ]
-    assert said(capsys, "explain", "a.png", "--weights", "tuned.pth", "-o", "x.png", "--quiet") == ("", [])
+    assert said(capsys, "explain", "a.png", "--weights", "tuned.pth", "-o", "y.png", "--quiet") == ("", [])
 
 
 def test_options_choose(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
