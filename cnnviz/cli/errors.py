@@ -131,5 +131,3 @@ def _drop(stream: TextIO | None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):
         return  # it has no number, or is closed
-
-

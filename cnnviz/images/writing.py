@@ -36,8 +36,11 @@ def write(path: Path, content: bytes) -> None:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
-    place = path.resolve() if path.is_symlink() else path
-    mode = stat.S_IMODE(place.stat().st_mode) if place.exists() else None
+    try:
+        place = path.resolve() if path.is_symlink() else path
+        mode = stat.S_IMODE(place.stat().st_mode) if place.exists() else None
+    except OSError as error:  # a name that is too long, for one
+        raise _told(error, path) from error
     if mode is not None and not mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(f"{path} can't be written: it is read-only; choose another place")
     # a short name of its own: with the name of the file in it, it could be longer than the file system takes
@@ -56,10 +59,15 @@ def write(path: Path, content: bytes) -> None:
         if made:
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            told = type(error)(f"{path} can't be written: {error.strerror}; choose another place")
-            told.errno = error.errno
-            raise told from error
+            raise _told(error, path) from error
         raise
+
+
+def _told(error: OSError, path: Path) -> OSError:
+    """The error with the file and the way out."""
+    told = type(error)(f"{path} can't be written: {error.strerror}; choose another place")
+    told.errno = error.errno
+    return told
 
 
 def picture_suffix(path: str | Path) -> str:

@@ -73,7 +73,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "a mean that is a number": {"preprocessing": {"mean": 0.5, "std": 0.5}},
     "a mean that is NaN": {"preprocessing": {"mean": [float("nan")], "std": [1]}},
     "a mean of objects": {"preprocessing": {"mean": [{}], "std": [1]}},
-    "a crop that is a number": {"preprocessing": {"mean": [0], "std": [1], "crop": 5}},
+    "a crop that is half a number": {"preprocessing": {"mean": [0], "std": [1], "crop": 5.5}},
     "a crop of text": {"preprocessing": {"mean": [0], "std": [1], "crop": ["a", "b"]}},
     "a resize that is text": {"preprocessing": {"mean": [0], "std": [1], "resize": "a"}},
     "an interpolation that is a list": {"preprocessing": {"mean": [0], "std": [1], "interpolation": []}},
