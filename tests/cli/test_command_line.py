@@ -305,7 +305,7 @@ def test_all_maps_of_a_picture_in_one_file(pictures: Path, capsys: pytest.Captur
     asked = ("-m", "grad_cam,gradient", "--format", "npz", "-o", "maps/")
     lines = said(capsys, "explain", pictures, *asked).splitlines()
     assert [line.partition(": ")[0] for line in lines] == [f"maps/{shape}_maps.npz" for shape in SHAPES]
-    assert re.fullmatch(r"maps/circle_maps\.npz: circle \d+\.\d\d", lines[0])
+    assert re.fullmatch(r"maps/circle_maps\.npz: circle \d+\.\d\d \(\d+ %\)", lines[0])
     results = explain(load_model("demo"), pictures / "square.png", ["grad_cam", "gradient"])
     with np.load("maps/square_maps.npz") as kept:
         assert sorted(kept) == sorted(
