@@ -27,6 +27,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=2000)
     count = parser.parse_args(args).pictures
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background may ignore it
     with tempfile.TemporaryDirectory() as folder:
         pictures, maps = Path(folder, "pictures"), Path(folder, "maps")
         _make(pictures, count)

@@ -20,6 +20,9 @@ PARTLY, FAILED, INTERRUPTED = 1, 2, 130
 EXPECTED = (ValueError, LookupError, TypeError, OSError, ImportError, PluginError)
 
 
+_lost: list[str] = []  # why lines of the results could not be printed
+
+
 class Interrupted(Exception):
     """Ctrl-C, with what of the work is done."""
 
@@ -30,6 +33,7 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a letter that the console can't show ends no work
             stream.reconfigure(errors="backslashreplace")
     told = ""
+    _lost.clear()
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions:
@@ -56,9 +60,12 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
         _drop(sys.stdout)
     except OSError as error:
         _drop(sys.stdout)
-        print_failure(f"standard output can't be written: {error.strerror}")
-        return FAILED
-    return status if isinstance(status, int) else 0
+        _lost.append(error.strerror or type(error).__name__)
+    status = status if isinstance(status, int) else 0
+    if _lost:
+        print_failure(f"standard output can't be written: {_lost[0]}; what went into files is whole")
+        return status or PARTLY
+    return status
 
 
 def _told_once() -> Callable[..., None]:
@@ -117,11 +124,15 @@ def printable(text: str) -> str:
 
 
 def _write(text: str, stream: TextIO | None) -> None:
-    """Print a line; whoever stopped reading, as ``head`` does, or closed the stream, does not end the work."""
+    """Print a line; a stream that nobody reads any more, as behind ``head``, or that is full does not end the work."""
     try:
         print(printable(text), file=stream)
     except (BrokenPipeError, ValueError):
         _drop(stream)
+    except OSError as error:
+        _drop(stream)
+        if stream is sys.stdout:
+            _lost.append(error.strerror or type(error).__name__)
 
 
 def _drop(stream: TextIO | None) -> None:

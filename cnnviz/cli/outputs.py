@@ -43,8 +43,11 @@ class Destination:
     def write(self, content: bytes) -> None:
         """Put the only answer in place."""
         if self.path == STDOUT:
-            sys.stdout.buffer.write(content)
-            sys.stdout.buffer.flush()
+            try:
+                sys.stdout.buffer.write(content)
+                sys.stdout.buffer.flush()
+            except OSError as error:
+                raise OSError(f"standard output can't be written: {error.strerror}; name a file with -o") from error
         else:
             write(self.path, content)
 

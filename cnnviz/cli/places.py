@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnviz.images.places import file_and_place
-from cnnviz.images.writing import mark_of, source_of
+from cnnviz.images.writing import check_replaceable, mark_of, source_of
 
 LONGEST = 255  # bytes of a file's name
 
@@ -53,6 +53,8 @@ def settle(
         more = f", and {len(there) - 1} more answers are too" if len(there) > 1 else ""
         keep = ", and --skip-existing keeps it" if "skip_existing" in options else ""
         raise FileExistsError(f"{there[0]} is there already{more}; --overwrite replaces it{keep}")
+    for path in there:
+        check_replaceable(path)
     return set()
 
 

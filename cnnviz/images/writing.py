@@ -41,8 +41,7 @@ def write(path: Path, content: bytes) -> None:
         mode = stat.S_IMODE(place.stat().st_mode) if place.exists() else None
     except OSError as error:  # a name that is too long, for one
         raise _told(error, path) from error
-    if mode is not None and not mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(f"{path} can't be written: it is read-only; choose another place")
+    check_replaceable(path)
     # a short name of its own: with the name of the file in it, it could be longer than the file system takes
     temporary = place.parent / f".{secrets.token_hex(8)}.cnnviz"
     made = False
@@ -61,6 +60,12 @@ def write(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             raise _told(error, path) from error
         raise
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises PermissionError for a file that is there and read-only."""
+    if path.exists() and not path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{path} can't be written: it is read-only; choose another place")
 
 
 def _told(error: OSError, path: Path) -> OSError:

@@ -312,7 +312,56 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(
     refused(run("explain", "star.png", "-o", "o/"), "o/star_grad_cam.png is a folder, and an answer would go there")
 
 
+def test_a_read_only_answer_is_found_before_the_work(here: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_explain.Explainer, "__call__", lambda *given: pytest.fail("work was done"))
+    Path("map.png").write_bytes(b"mine")
+    os.chmod("map.png", 0o444)
+    refused(run("explain", "star.png", "-o", "map.png", "--overwrite"), "map.png can't be written: it is read-only")
+
+
 # True statuses
+
+
+class _Full(io.RawIOBase):
+    """A disk without room, behind standard output."""
+
+    def writable(self) -> bool:
+        return True
+
+    full = True
+
+    def write(self, content: Any) -> int:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        return len(content)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_full_disk_behind_standard_output_fails_no_picture(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at_once: bool
+) -> None:
+    _folder(3)
+    raw = _Full()
+    console: Any = io.TextIOWrapper(raw if at_once else io.BufferedWriter(raw), write_through=at_once)  # type: ignore[type-var, arg-type]
+    monkeypatch.setattr(sys, "stdout", console)
+    assert main(["explain", "d", "-o", "o/"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "cnnviz: standard output can't be written: No space left on device; what went into files is whole"
+    assert len(files(Path("o"))) == 3
+    monkeypatch.undo()
+    raw.full = False  # what is left in the buffer is written when it is collected
+
+
+def test_a_picture_that_standard_output_does_not_take_is_an_error(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = _Full()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw)))  # type: ignore[arg-type]
+    assert main(["explain", "star.png", "-o", "-"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "cnnviz: standard output can't be written: No space left on device; name a file with -o"
+    monkeypatch.undo()
+    raw.full = False
 
 
 def _folder(count: int) -> None:
