@@ -18,7 +18,7 @@ from cnnviz.cli.failures import Failures, Unreadable
 from cnnviz.cli.map_files import by_file, map_names, write_maps
 from cnnviz.cli.outputs import STDOUT, Destination, RequestedRenderer, open_in_viewer, write_together
 from cnnviz.cli.picture_files import PictureFiles
-from cnnviz.cli.places import settle
+from cnnviz.cli.places import earlier_pages, settle
 from cnnviz.cli.progress import progress
 from cnnviz.cli.verbose import Watch
 from cnnviz.engine.deferred import uploaded
@@ -146,7 +146,8 @@ def explain_files(
     answers = {**names, **(beside.places if beside is not None else {})}
     places = dict.fromkeys(names.values())  # one may take several answers of a picture
     writes = [*places, *(beside.places.values() if beside is not None else ())]
-    writes += [] if place.folder or place.path == STDOUT else [place.path]
+    if not place.folder and place.path != STDOUT:
+        writes += [place.path, *earlier_pages(place.path, len(files.paths) * len(explainer.names))]
     sources = {path: picture for (picture, _), path in answers.items()}
     there = settle(writes, [*files.paths, *reads], options, sources)
     wanted = _without(files.paths, answers, there) if answers else files.paths

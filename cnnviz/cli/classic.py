@@ -84,7 +84,7 @@ def classic(
     presets = {name: (kind.renderer, kind.settings) for name, kind in KINDS.items()}
     renderer = replace(command.renderer(None), presets=presets)
     reads = [*files.paths, *command.reads]
-    drawn = sheet is not None and sheet not in settled_sheet(sheet, place, reads, options)
+    drawn = sheet is not None and sheet not in settled_sheet(sheet, 2 * len(files.paths), place, reads, options)
     for_sheet: dict[str, list[Explanation]] = {name: [] for name in KINDS}
     shown: list[Path] = []
 
@@ -105,14 +105,14 @@ def classic(
 
 
 def settled_sheet(
-    sheet: Path, place: Destination, reads: Sequence[Path], options: Mapping[str, Any]
+    sheet: Path, rows: int, place: Destination, reads: Sequence[Path], options: Mapping[str, Any]
 ) -> Collection[Path]:
-    """Settle where the sheet goes; it where it is there and stays."""
+    """Settle where the sheet of so many rows goes; it where it is there and stays."""
     from cnnviz.cli.outputs import check_folder
-    from cnnviz.cli.places import settle
+    from cnnviz.cli.places import earlier_pages, settle
     from cnnviz.images.writing import picture_suffix
 
     picture_suffix(sheet)
     check_folder(sheet)
     alone = [] if place.folder else [place.path]
-    return settle([sheet, *alone], reads, options)
+    return settle([sheet, *earlier_pages(sheet, rows), *alone], reads, options)

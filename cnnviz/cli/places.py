@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from glob import escape
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from cnnviz.images.places import file_and_place
 from cnnviz.images.writing import check_replaceable, mark_of, source_of
 
+ONE_PAGE = 12  # pictures that fit in one page, whatever their sizes
 LONGEST = 255  # bytes of a file's name
 
 
@@ -56,6 +58,17 @@ def settle(
     for path in there:
         check_replaceable(path)
     return set()
+
+
+def earlier_pages(path: Path, pictures: int) -> list[Path]:
+    """Files that are there under names of pages, ``name-1.png`` and so on, where so many pictures may need pages.
+
+    How many pages there will be is known after the work only; these are settled before it with the others.
+    """
+    if pictures <= ONE_PAGE:
+        return []
+    named = path.parent.glob(f"{escape(path.stem)}-*{escape(path.suffix)}")
+    return sorted(found for found in named if found.stem.removeprefix(f"{path.stem}-").isdecimal())
 
 
 def identity(path: Path) -> tuple[int, int] | str:

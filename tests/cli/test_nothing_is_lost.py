@@ -312,6 +312,16 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(
     refused(run("explain", "star.png", "-o", "o/"), "o/star_grad_cam.png is a folder, and an answer would go there")
 
 
+def test_pages_that_are_there_are_found_before_the_work(here: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_explain.Explainer, "__call__", lambda *given: pytest.fail("work was done"))
+    _folder(13)
+    Path("s-2.png").write_bytes(b"mine")
+    Path("s-x.png").write_bytes(b"mine")
+    refused(run("explain", "d", "-o", "s.png"), "s-2.png is there already; --overwrite replaces it")
+    refused(run("classic", "d", "-o", "o/", "--sheet", "s.png"), "s-2.png is there already; --overwrite replaces it")
+    assert places.earlier_pages(Path("s.png"), 12) == []
+
+
 def test_a_read_only_answer_is_found_before_the_work(here: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_explain.Explainer, "__call__", lambda *given: pytest.fail("work was done"))
     Path("map.png").write_bytes(b"mine")
