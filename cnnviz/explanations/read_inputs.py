@@ -51,10 +51,7 @@ def read_inputs(
         raise TypeError(f"the input is a {kind}, beside a {other}; give a list of pictures or a list of tensors")
     if preprocessing is None:
         kind = type(several[0]).__name__
-        raise TypeError(
-            f"the input is a {kind}; without a preprocessing only tensors (N, C, *spatial) are taken; give "
-            "preprocessing=..., or load the model by cnnviz.load_model"
-        )
+        raise TypeError(f"the input is a {kind}; without a preprocessing only tensors (N, C, *spatial) are taken")
     read_pictures = [opened(each, preprocessing) for each in _listed(several)]
     sizes = {tuple(tensor.shape) for tensor, _ in read_pictures}
     if len(sizes) > 1:

@@ -25,6 +25,7 @@ from cnnviz.explanations.read_inputs import Originals, read_inputs
 from cnnviz.formulas.scores_only import check_seen
 from cnnviz.images.input_values import oddities
 from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.images.reading import one_line
 from cnnviz.images.told import InputWarning
 from cnnviz.models.class_names import class_names
 from cnnviz.models.loading import LoadedModel
@@ -99,6 +100,15 @@ class Request:
             size = self.preprocessing.input_size if self.preprocessing else None
             usual = f"; its preprocessing gives {size[0]} x {size[1]}" if size else ""
             raise ValueError(f"{error}{usual}") from error
+        except (RuntimeError, AssertionError) as error:
+            known = self.preprocessing
+            if known is None or known.resize is None or known.input_size is not None:  # pictures are not kept whole
+                raise
+            shape, name = tuple(asked.call.first.shape), type(network).__name__
+            raise ValueError(
+                f"{name} can't compute inputs {shape} ({one_line(error)}); if it takes one size only, its pictures "
+                "have to be cropped: leave preprocess='whole' out"
+            ) from error
 
     def result(self, answers: Answers, asked: Asked, target: Target | top | several) -> Any:
         """The answers as :func:`cnnviz.explain` returns them."""

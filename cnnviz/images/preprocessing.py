@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -235,8 +236,16 @@ class Preprocessing:
         canvas.paste(picture, (-left, -top))
         return canvas
 
-    def __call__(self, picture: Image.Image) -> Tensor:
-        """The picture as the network takes it: (C, H, W), float32, normalized."""
+    def __call__(self, picture: Image.Image | str | Path | Sequence[Image.Image | str | Path]) -> Tensor:
+        """A picture or its file as the network takes it: (C, H, W), float32, normalized; of several (N, C, H, W)."""
+        if isinstance(picture, str | Path):
+            from cnnviz.images.reading import read_input
+
+            return read_input(picture, self)
+        if isinstance(picture, list | tuple):
+            return torch.stack([self(each) for each in picture])
+        if not isinstance(picture, Image.Image):
+            raise TypeError(f"a {type(picture).__name__} is no picture; give a PIL image, a path, or a list of them")
         from torchvision.transforms.v2 import functional as F
 
         if max(self.mean) > 1:

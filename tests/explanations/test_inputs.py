@@ -101,6 +101,13 @@ def test_a_list_whose_meaning_the_model_does_not_tell_is_refused() -> None:
     assert len(explain(net, [torch.ones(4), torch.zeros(4)], "gradient", target=0)) == 2
 
 
+def test_what_is_no_input_is_told() -> None:
+    with pytest.raises(
+        TypeError, match=r"the input is a generator; give a tensor \(N, C, \*spatial\), pictures or a DataLoader"
+    ):
+        explain(AveragingNet(), (each for each in tiny_inputs()), "gradient", target=0)
+
+
 def test_pictures_beside_tensors_in_a_list_are_refused() -> None:
     with pytest.raises(
         TypeError, match="the input is a str, beside a Tensor; give a list of pictures or a list of tensors"

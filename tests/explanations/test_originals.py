@@ -226,6 +226,11 @@ def test_the_whole_picture_is_explained(net: Net, photo: Path) -> None:
     assert whole.originals is not None
     assert whole.originals[0] is not None
     assert whole.originals[0].region == (0, 0, 100, 75)
+    fixed = torch.nn.Sequential(Net(), torch.nn.Flatten()).eval()
+    fixed[0] = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten(), torch.nn.Linear(2 * 30 * 30, 2))
+    assert cnnviz.explain(fixed, photo, "gradient", preprocessing=WIDE).inputs.shape == (1, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"have to be cropped: leave preprocess='whole' out"):
+        cnnviz.explain(fixed, photo, "gradient", preprocessing=WIDE, preprocess="whole")
     with pytest.raises(ValueError, match="preprocess='whole' needs to know how pictures are prepared"):
         cnnviz.explain(net, torch.rand(1, 3, 8, 8), preprocess="whole")
     with pytest.raises(ValueError, match="there is no preprocess='all'; use 'crop', or 'whole'"):

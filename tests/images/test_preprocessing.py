@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,6 +184,16 @@ def test_the_crop_lies_where_its_pixels_came_from(settings: dict[str, object], s
 def test_the_whole_picture_is_at_the_scale_of_before(photo: Image.Image) -> None:
     assert IMAGENET.whole().picture(photo).size == (357, 256)  # 401 x 287
     assert IMAGENET.whole().crop_box(287, 401) == (0, 0, 401, 287)
+
+
+def test_a_path_or_several_pictures_are_prepared_too(photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "photo.png")
+    expected = IMAGENET(photo)
+    torch.testing.assert_close(IMAGENET(tmp_path / "photo.png"), expected, rtol=0, atol=0)
+    batch = IMAGENET([photo, str(tmp_path / "photo.png")])
+    torch.testing.assert_close(batch, torch.stack([expected] * 2), rtol=0, atol=0)
+    with pytest.raises(TypeError, match="a int is no picture; give a PIL image, a path, or a list of them"):
+        IMAGENET(3)  # type: ignore[arg-type]
 
 
 def test_normalization_is_what_it_says_pixel_by_pixel() -> None:
