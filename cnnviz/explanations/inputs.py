@@ -133,9 +133,7 @@ def _batch(model: nn.Module, inputs: Any) -> Tensor:
         raise ValueError("there are no inputs; give at least one")
     if not all(isinstance(each, Tensor) for each in several):
         kind = next(type(each).__name__ for each in several if not isinstance(each, Tensor))
-        raise TypeError(
-            f"the input is a {kind}; give a tensor (N, C, *spatial), pictures, a list of them or a DataLoader"
-        )
+        raise TypeError(f"the input is a {kind}; give a tensor (N, C, *spatial), pictures or a DataLoader")
     return _stacked(model, [plain(each) for each in several])
 
 
