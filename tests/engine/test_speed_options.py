@@ -643,7 +643,7 @@ def test_the_command_line_hands_them_on(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("cnnviz.cli.batch_explain.prepare", preparing)
     picture = tmp_path / "gray.png"
     Image.new("RGB", (96, 96), "gray").save(picture)
-    asked = ["explain", str(picture), "-o", str(tmp_path / "map.png"), "--quiet"]
+    asked = ["explain", str(picture), "-o", str(tmp_path / "map.png"), "--quiet", "--overwrite"]
     assert main([*asked, "--precision", "bfloat16", "--fold", "--compile"]) == 0
     assert told == {"precision": "bfloat16", "fold": True, "compile": True}
     assert main(asked) == 0

@@ -458,5 +458,5 @@ def test_on_a_terminal_a_bar_tells_how_far_it_is(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert main(["confusions", str(folder)]) == 0
     assert "looking" in capsys.readouterr().err
-    assert main(["confusions", str(folder), "--quiet"]) == 0
+    assert main(["confusions", str(folder), "--quiet", "--overwrite"]) == 0
     assert capsys.readouterr().err == ""

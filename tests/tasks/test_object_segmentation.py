@@ -281,7 +281,7 @@ def test_masks_of_several_methods_have_folders(pictures: Path, capsys: pytest.Ca
     [
         (
             ["pictures", "--write-masks", "pictures"],
-            "pictures/circle.png is the picture itself, and its mask would replace",
+            "pictures/circle.png is read, and would be replaced; choose another name",
         ),
         (["pictures", "--foreground", "20"], "background=30 and foreground=20 are no percentiles of two sides"),
         (

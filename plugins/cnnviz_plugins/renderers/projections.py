@@ -76,7 +76,7 @@ def _parts(explanation: Explanation) -> list[Explanation]:
         fine = values.shape[1] % explanation.inputs.shape[1] == 0
         maps = torch.split(values, explanation.inputs.shape[1] if fine else 1, 1)
         return [
-            replace(explanation, values=part, target=None, objective=f"f:{place}", renderer=None)
+            replace(explanation, values=part, target=None, probability=None, objective=f"f:{place}", renderer=None)
             for place, part in enumerate(maps)
         ]
     numbers, strengths = notes["channel"], notes["activation"]
@@ -85,7 +85,7 @@ def _parts(explanation: Explanation) -> list[Explanation]:
     return [
         replace(
             explanation, values=maps[place], target=numbers[:, place], score=strengths[:, place], categories=names,
-            renderer=None,
+            probability=None, renderer=None,
         )
         for place in range(numbers.shape[1])
     ]  # fmt: skip
