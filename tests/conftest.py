@@ -133,7 +133,7 @@ CROSSED = (
     "tests/explanations/test_prepared_methods.py",
 )
 """Files that ask every method in every situation, of which one pair in so many is asked."""
-SHARE = 12
+SHARE = 16
 ASKED_OF_ALL = (
     *("tests/promises/test_ranks.py", "tests/promises/test_peers.py", "tests/run/test_one_logit.py"),
     *("tests/run/test_target_objects.py", "tests/run/test_targets.py", "tests/run/test_targets_of_batches.py"),

@@ -174,7 +174,7 @@ def test_an_input_that_is_too_small_is_told_so(size: int, method: str) -> None:
 def test_a_known_preprocessing_says_the_usual_size() -> None:
     preprocessing = cnnviz.Preprocessing((0.5,) * 3, (0.5,) * 3, resize=80, crop=(64, 72))
     with pytest.raises(ValueError, match=r"give a larger input; its preprocessing gives 64 x 72$"):
-        explain(small_net(), torch.randn(1, 3, 10, 10), preprocessing=preprocessing)
+        explain(small_net(), 2 * torch.rand(1, 3, 10, 10) - 1, preprocessing=preprocessing)
 
 
 def test_another_error_of_the_model_stays_as_it_is() -> None:
