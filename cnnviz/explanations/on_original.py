@@ -75,6 +75,8 @@ def drawn_on_originals(explanation: Explanation, draw: Renderer) -> list[NDArray
     The rest is the original, or what ``draw`` makes of it where a map is zero. Raises FigureError if the renderer does
     not draw pixel for pixel.
     """
+    chosen = getattr(draw, "of", None)  # of the command line, whose renderer chooses one for each explanation
+    draw = draw if chosen is None else chosen(explanation)
     canvas_kind, name = getattr(draw, "canvas", "picture"), getattr(draw, "name", None) or name_of(draw)
     if canvas_kind == "figure":
         raise FigureError(

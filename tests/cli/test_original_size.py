@@ -78,6 +78,14 @@ def test_several_in_one_file_show_whole_pictures_that_are_reduced(photo: Path) -
     assert 375 + 102 < sheet.height < 375 + 102 + 120
 
 
+def test_in_a_sheet_a_map_alone_fills_its_picture(photo: Path) -> None:
+    runs("explain", "photo.png", "-m", "grad_cam,gradient", "--size", "64", "-o", "both.png")
+    runs("explain", "photo.png", "-m", "gradient", "--size", "64", "-o", "alone.png")
+    alone, both = np.asarray(opened("alone.png")), np.asarray(opened("both.png"))
+    assert (alone[:, 0] == 0).all()  # beyond the crop a map of magnitudes is black, as it is where it is zero
+    assert (both[:, -40] == 0).all(1).sum() == 375
+
+
 def test_masks_and_boxes_of_segment_fit_the_picture_and_evaluate(
     photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
