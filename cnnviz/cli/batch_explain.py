@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from cnnviz.cli.answer_marks import question_mark
 from cnnviz.cli.answers import Answers
 from cnnviz.cli.errors import Interrupted, print_failure, print_line, reason
 from cnnviz.cli.failures import Failures, Unreadable
@@ -28,6 +29,7 @@ from cnnviz.explanations.prepare import Prepared, prepare
 from cnnviz.formulas.attribution import ConfiguredAttribution
 from cnnviz.images.batches import READERS, in_batches
 from cnnviz.images.originals import Original
+from cnnviz.images.writing import source_of
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.resolve_target import several, top
 from cnnviz.run.targets import Target
@@ -149,7 +151,8 @@ def explain_files(
     if not place.folder and place.path != STDOUT:
         writes += [place.path, *earlier_pages(place.path, len(files.paths) * len(explainer.names))]
     sources = {path: picture for (picture, _), path in answers.items()}
-    there = settle(writes, [*files.paths, *reads], options, sources)
+    marks = {path: question_mark(explainer, name, of, renderer, options) for (of, name), path in names.items()}
+    there = settle(writes, [*files.paths, *reads], options, sources, marks)
     wanted = _without(files.paths, answers, there) if answers else files.paths
     wanted = [] if place.path in there else wanted
     quiet, told = options["quiet"] or rows is not None, Answers() if rows is None else rows
@@ -181,7 +184,7 @@ def explain_files(
             return
         for path, part in by_file(names, picture, explanations).items():
             if path not in there:
-                write_maps(path, part, renderer, options.get("at"), picture)
+                write_maps(path, part, renderer, options.get("at"), f"{source_of(picture)}.{marks[path]}")
                 report(path, dict.fromkeys(title for each in part.values() for title in each.titles()))
             for name, explanation in part.items():
                 told.add(picture, name, explainer.method_of(name), explanation, [path])

@@ -14,7 +14,7 @@ from cnnviz.cli.outputs import VALUES, RequestedRenderer
 from cnnviz.cli.places import file_names
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.originals import At
-from cnnviz.images.writing import encoded, source_of, write
+from cnnviz.images.writing import encoded, write
 
 TOGETHER, ALL_MAPS = ".npz", "maps"
 """The suffix of files that hold all maps of a picture, and what stands in their names instead of a method."""
@@ -41,9 +41,9 @@ def by_file(
 
 
 def write_maps(
-    path: Path, explanations: Mapping[str, Explanation], renderer: RequestedRenderer, at: At | None, source: Path
+    path: Path, explanations: Mapping[str, Explanation], renderer: RequestedRenderer, at: At | None, mark: str
 ) -> None:
-    """Write the explanations of one picture, the ``source``, that go to this file, as its suffix says.
+    """Write the explanations of one picture that go to this file, as its suffix says; pictures have the ``mark``.
 
     A .npy has the values (C, *spatial). A .npz has those of all: for the name ``grad_cam`` there are ``grad_cam``
     (C, *spatial), ``grad_cam.score``, and of a class ``grad_cam.class_index`` and ``grad_cam.class_name``.
@@ -59,7 +59,7 @@ def write_maps(
     elif path.suffix == ".npy":
         np.save(stream, _values(first))
     else:
-        stream.write(encoded(renderer.pictures(first, at)[0], path.suffix, source_of(source)))
+        stream.write(encoded(renderer.pictures(first, at)[0], path.suffix, mark))
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, stream.getvalue())
 

@@ -21,12 +21,13 @@ def settle(
     reads: Iterable[Path],
     options: Mapping[str, Any],
     sources: Mapping[Path, Path] | None = None,
+    questions: Mapping[Path, str] | None = None,
 ) -> set[Path]:
     """Check where a command will write; the places that are there already and are left out, with ``--skip-existing``.
 
-    ``sources`` are the pictures that answers are of, by the answer's place. Raises ValueError for two answers in one
-    place and for a place that is read, FileExistsError for a place that is taken, PermissionError for one that can't
-    be written.
+    ``sources`` are the pictures that answers are of, by the answer's place, and ``questions`` the digits of what they
+    are asked. Raises ValueError for two answers in one place and for a place that is read, FileExistsError for a place
+    that is taken, PermissionError for one that can't be written.
     """
     writes = list(writes)
     seen: set[str] = set()
@@ -49,7 +50,7 @@ def settle(
         if options.get("overwrite"):
             raise ValueError("--overwrite replaces what is there and --skip-existing keeps it; say one of them")
         for path in there:
-            _check_source(path, (sources or {}).get(path))
+            _check_mark(path, (sources or {}).get(path), (questions or {}).get(path))
         return set(there)
     if there and not options.get("overwrite"):
         more = f", and {len(there) - 1} more answers are too" if len(there) > 1 else ""
@@ -163,11 +164,15 @@ def _with_folder(stem: Path, picture: Path) -> Path:
     return stem.with_name(f"{parent}-{stem.name}" if parent else stem.name)
 
 
-def _check_source(path: Path, source: Path | None) -> None:
-    """Raises FileExistsError where an answer is of another picture than the one that would be left out for it."""
+def _check_mark(path: Path, source: Path | None, question: str | None) -> None:
+    """Raises FileExistsError where an answer is of another picture or question than the one it would be kept for."""
     mark = mark_of(path)
-    known = mark.partition(" ")[2] if mark else ""
-    if source is not None and known and known != source_of(source):
+    of, _, asked = mark.partition(" ")[2].partition(".") if mark else ("", "", "")
+    if source is not None and of and of != source_of(source):
         raise FileExistsError(
             f"{path} is the answer of another picture, or {source} has changed since; --overwrite replaces it"
+        )
+    if question and asked and asked != question:
+        raise FileExistsError(
+            f"{path} is the answer to another question, of other options; --overwrite replaces it, -o names another place"
         )

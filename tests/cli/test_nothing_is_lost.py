@@ -522,6 +522,21 @@ def test_the_answer_of_another_picture_is_not_taken_for_this_one(here: Path, run
     refused(told, "o/star_grad_cam.png is the answer of another picture, or star.png has changed since; --overwrite")
 
 
+def test_the_answer_to_another_question_is_not_taken_for_this_one(here: Path, run: Any) -> None:
+    ask = ("explain", "star.png", "-o", "o/", "--skip-existing")
+    assert run(*ask, "--target", "star", "--opacity", "0.5")[0] == 0
+    for other in (
+        ("--target", "ring", "--opacity", "0.5"),
+        ("--target", "star", "--opacity", "0.6"),
+        ("--target", "star", "--opacity", "0.5", "--layer", "layer2"),
+        ("--target", "star", "--opacity", "0.5", "--model", "demo-shortcut"),
+        ("--target", "star", "--render", "heatmap"),
+    ):
+        refused(run(*ask, *other), "o/star_grad_cam.png is the answer to another question, of other")
+    assert run(*ask, "--target", "star", "--opacity", "0.5", "-m", "grad_cam,smoothgrad", "--samples", "2")[0] == 0
+    assert files(Path("o")) == ["star_grad_cam.png", "star_smoothgrad.png"]
+
+
 # Standard input and output
 
 
