@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.on_original import evidence_on_originals
 from cnnviz.explanations.score_curves import Curve
 from cnnviz.images.originals import At, check_at
+from cnnviz.registry.peer_names import asked_back, near_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,10 +51,10 @@ class Style:
         if not 0 <= self.opacity <= 1:
             raise ValueError(f"opacity={self.opacity} is out of range; use 0 to 1")
         if self.renderer is None and self.settings:
-            raise TypeError(
-                f"plot has no setting {next(iter(self.settings))!r}; settings of renderers go with one, such as "
-                "renderer='overlay'"
-            )
+            name = next(iter(self.settings))
+            near, remark = near_settings(name, [each.name for each in fields(self) if each.name != "settings"])
+            meant = asked_back(near, remark) if near else "settings of renderers go with one: renderer='overlay'"
+            raise TypeError(f"plot has no setting {name!r}; {meant}")
 
     @property
     def drawn_with(self) -> dict[str, Any]:

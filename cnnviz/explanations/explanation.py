@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, overload
 
 import numpy as np
 import torch
@@ -80,11 +81,12 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, item: int | slice) -> Explanation:
-        """The answer for one input, still a batch (of one), or for a slice of them."""
-        if isinstance(item, int) and not -len(self) <= item < len(self):
-            raise IndexError(f"there is no input {item}; this explanation has {len(self)}")
-        part = slice(item, item + 1 or None) if isinstance(item, int) else item
+    def __getitem__(self, item: SupportsIndex | slice) -> Explanation:
+        """The answer for one input, still a batch (of one), or for a slice of them.
+
+        Raises IndexError for an input that is not there, and TypeError for what is neither a number nor a slice.
+        """
+        part = item if isinstance(item, slice) else self._only(item)
         return replace(
             self,
             values=self.values[part],
@@ -98,6 +100,15 @@ class Explanation:
             notes={name: note[part] for name, note in self.notes.items()},
         )
 
+    def _only(self, item: SupportsIndex) -> slice:
+        try:
+            number = index(item)  # numbers of NumPy and tensors, too, would take the batch dimension away
+        except TypeError:
+            raise TypeError(f"an input is chosen by its number or a slice, not by a {type(item).__name__}") from None
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"there is no input {number}; this explanation has {len(self)}")
+        return slice(number, number + 1 or None)
+
     def __getstate__(self) -> dict[str, Any]:
         """An explanation is pickled without what computed it, which may be a function of its own, or hold a layer."""
         return vars(self) | {"attribution": None}
@@ -106,6 +117,8 @@ class Explanation:
         return (self[item] for item in range(len(self)))
 
     def __repr__(self) -> str:
+        if not len(self):
+            return f"Explanation({self.recipe} of no inputs)"
         low, high = self.values.min().item(), self.values.max().item()
         shape = " x ".join(map(str, self.values.shape))
         return f"Explanation({self.recipe} of {', '.join(self.titles())}; {shape}, {low:.3g} to {high:.3g})"

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import as_network, check_model
 from cnnviz.explanations.inputs import called_with
-from cnnviz.explanations.read_inputs import read_inputs
+from cnnviz.explanations.read_inputs import loaded_batches, read_inputs
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.prediction import Prediction
 from cnnviz.run.options import RunOptions
@@ -34,6 +35,12 @@ def predictions(
     """
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise ValueError(f"the top {top!r} classes can't be; ask for 1 or more")
+    if isinstance(inputs, DataLoader):
+        return [
+            one
+            for batch in loaded_batches(inputs)
+            for one in predictions(network, batch, top, preprocessing, categories)
+        ]
     network = as_network(network)
     check_model(network)
     call, _ = called_with(network, read_inputs(network, inputs, preprocessing)[0])

@@ -190,7 +190,7 @@ def prepare(
     target: Target | top | several = None,
     of: Explained | Any = 0,
     arguments: Arguments = (),
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Any = None,
     categories: Sequence[str] | None = None,
     seed: int = 0,
     memory: int | None = None,

@@ -33,7 +33,7 @@ def synthesize(
     seed: int = 0,
     progress: Progress | None = None,
     snapshots: int = 0,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Any = None,
     categories: Sequence[str] | None = None,
     **settings: Any,
 ) -> Synthesized:
@@ -66,6 +66,7 @@ def synthesize(
         preprocessing = preprocessing or model.preprocessing
         categories = categories or model.categories
         model = model.module
+    preprocessing = None if preprocessing is None else Preprocessing.of(preprocessing)
     network = unwrap(model)
     check_model(network)
     if count < 1 or snapshots < 0:

@@ -48,8 +48,8 @@ class LoadedModel:
         """What the network sees: for each picture the ``top`` classes, the highest score first.
 
         Args:
-            pictures: what :func:`cnnviz.explain` takes as inputs: a path, a PIL image, a list of them, or a tensor
-                (N, C, *spatial).
+            pictures: what :func:`cnnviz.explain` takes as inputs: a path, a PIL image, a list of them, a tensor
+                (N, C, *spatial), or a ``DataLoader``.
             top: how many classes; of a network with fewer classes, all.
 
         Raises:

@@ -101,7 +101,7 @@ def confusion_matrix(
     cell: Literal["typical", "surest", "mean"] = "typical",
     toward: Literal["prediction", "truth"] = "prediction",
     most: int = 12,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Any = None,
     categories: Sequence[str] | None = None,
     batch: int = 8,
     readers: int = READERS,
@@ -147,6 +147,7 @@ def confusion_matrix(
         model = model.module
     options = {"seed": seed, "memory": memory, "before_softmax": before_softmax}
     options |= {"before_sigmoid": before_sigmoid}
+    preprocessing = None if preprocessing is None else Preprocessing.of(preprocessing)
     ask = partial(explain, model, preprocessing=preprocessing, categories=categories, **options)
     like = next(model.parameters(), None)
     batches = partial(in_batches, like=like, preprocessing=preprocessing, most=batch, readers=readers)

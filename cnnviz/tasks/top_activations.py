@@ -43,7 +43,7 @@ def top_activations(
     channels: Sequence[int],
     count: int = 9,
     *,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Any = None,
 ) -> dict[int, list[TopActivation]]:
     """For each channel the inputs in which one of its units is most active, the most active first.
 
@@ -57,6 +57,7 @@ def top_activations(
         raise ValueError(f"{count} inputs of {len(channels)} channels are asked for; ask for one or more of each")
     if isinstance(model, LoadedModel):
         preprocessing, model = preprocessing or model.preprocessing, model.module
+    preprocessing = None if preprocessing is None else Preprocessing.of(preprocessing)
     if isinstance(batches, Tensor | str | Path):
         batches = [batches]  # one batch
     network = unwrap(model)

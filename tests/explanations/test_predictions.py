@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from cnnviz import LoadedModel, Preprocessing, demo, load_model
 from cnnviz.models import Prediction
@@ -109,3 +110,12 @@ def test_a_model_in_training_mode_is_refused() -> None:
     model = replace(model, module=model.module.train())
     with pytest.raises(ValueError, match="training mode"):
         model.predict(torch.rand(1, 3, 48, 48))
+
+
+def test_a_data_loader_is_predicted_batch_after_batch() -> None:
+    inputs = torch.randn(5, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    model = load_model("demo")
+    loader = DataLoader(TensorDataset(inputs, torch.arange(5)), batch_size=2)
+    found, alone = model.predict(loader, top=2), model.predict(inputs, top=2)
+    assert [[each.index for each in row] for row in found] == [[each.index for each in row] for row in alone]
+    assert [row[0].score for row in found] == pytest.approx([row[0].score for row in alone], abs=1e-4)

@@ -367,3 +367,24 @@ def test_the_mean_of_a_curve_is_road(model: LoadedModel, pictures: torch.Tensor,
 def test_a_metric_without_a_curve_says_so() -> None:
     with pytest.raises(ValueError, match="sparseness has no curve; insertion, deletion and road have one"):
         curves(made([[[[0.0, 1.0]]]]), "sparseness")
+
+
+def test_one_input_is_chosen_by_numbers_of_other_libraries_too() -> None:
+    inputs = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    answer = cnnviz.explain(cnnviz.load_model("demo").module, inputs, "grad_cam")
+    for number in (np.int64(1), torch.tensor(1), -2):
+        assert answer[number].values.shape == (1, *answer.values.shape[1:])
+        assert torch.equal(answer[number].values[0], answer.values[1])
+    with pytest.raises(IndexError, match="there is no input 3"):
+        answer[np.int64(3)]
+    with pytest.raises(TypeError, match="by its number or a slice, not by a list"):
+        answer[[0, 2]]  # type: ignore[index]
+    assert repr(answer[5:]) == f"Explanation({answer.recipe} of no inputs)"
+
+
+def test_plot_understands_matplotlibs_words() -> None:
+    answer = cnnviz.explain(cnnviz.load_model("demo").module, torch.randn(1, 3, 32, 32), "grad_cam")
+    with pytest.raises(TypeError, match="no setting 'cmap'; did you mean 'colormap'"):
+        answer.plot(cmap="jet")
+    with pytest.raises(TypeError, match="no setting 'alpha'; did you mean 'opacity'"):
+        answer.plot(alpha=0.5)

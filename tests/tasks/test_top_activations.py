@@ -11,8 +11,18 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision import transforms as T
 
-from cnnviz import Preprocessing, attributions, demo, explain, load_model, top_activations
+from cnnviz import (
+    Preprocessing,
+    attributions,
+    confusion_matrix,
+    demo,
+    explain,
+    load_model,
+    synthesize,
+    top_activations,
+)
 from cnnviz.__main__ import main
 from cnnviz.objectives import strongest
 from cnnviz.tasks import TopActivation, patch_sheet, receptive_field
@@ -320,3 +330,18 @@ def test_pictures_are_prepared_as_explain_prepares_them(tmp_path: Path) -> None:
 def test_a_wrong_channel_of_the_automatic_layer_names_the_layer() -> None:
     with pytest.raises(ValueError, match="there is no channel 999 in layer 'layer3'; it has 96"):
         top_activations(load_model("demo"), [torch.rand(1, 3, 48, 48)], None, [999])
+
+
+def test_a_compose_prepares_pictures_in_every_task(net: nn.Module) -> None:
+    steps = T.Compose([T.Resize(24), T.CenterCrop(16), T.ToTensor(), T.Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))])
+    pixels = np.arange(40 * 30 * 3, dtype=np.uint8).reshape(40, 30, 3)
+    picture = Image.fromarray(pixels)
+    expected = steps(picture)
+    found = top_activations(net, [[picture]], "1", [0], count=1, preprocessing=steps)
+    assert torch.allclose(found[0][0].input, expected, atol=1e-5)
+    with torch.no_grad():
+        said = int(net(expected[None]).argmax())
+    matrix = confusion_matrix(net, [(picture, 0)], "gradient", preprocessing=steps)
+    assert matrix.counts == {(0, said): 1}
+    made = synthesize(net, "feature_image", layer="1", channel=0, steps=1, size=16, preprocessing=steps)
+    assert made.preprocessing == Preprocessing.of(steps)
