@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -18,15 +19,21 @@ from cnnviz.images.originals import Original
 def explained_in_batches(explained: Callable[[Any, Any], Any], loader: DataLoader[Any], target: Any) -> Any:
     """What ``explained`` answers of the batches of a data loader and of their targets, put together.
 
-    A list or tensor of targets has one for each input of all batches. Raises ValueError for a loader without batches,
-    and where these are of different sizes.
+    A list or array of targets has one for each input of all batches. Raises ValueError for a loader without batches,
+    where these are of different sizes, and where there are more or fewer targets than inputs.
     """
     answers: list[Any] = []
     done = 0
+    array = isinstance(target, Tensor | np.ndarray) and target.ndim == 1 and len(target) != 1  # of one, it is for all
+    each = isinstance(target, list) or array
     for inputs in loaded_batches(loader):
-        each = isinstance(target, list) or (isinstance(target, Tensor) and target.ndim == 1)
-        answers.append(explained(inputs, target[done : done + len(inputs)] if each else target))
+        own = target[done : done + len(inputs)] if each else target
         done += len(inputs)
+        if each and len(own) < len(inputs):
+            raise ValueError(f"there are {len(target)} targets for {done} inputs or more; give one, or one for each")
+        answers.append(explained(inputs, own))
+    if answers and each and len(target) != done:
+        raise ValueError(f"there are {len(target)} targets for {done} inputs; give one, or one for each")
     if not answers:
         raise ValueError("the data loader has no batches; give it at least one input")
     return _together(answers)

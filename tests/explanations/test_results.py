@@ -388,3 +388,16 @@ def test_plot_understands_matplotlibs_words() -> None:
         answer.plot(cmap="jet")
     with pytest.raises(TypeError, match="no setting 'alpha'; did you mean 'opacity'"):
         answer.plot(alpha=0.5)
+
+
+@pytest.mark.parametrize("kind", [list, torch.tensor, np.array])
+def test_targets_of_a_data_loader_are_one_for_each_input(kind: Any) -> None:
+    inputs = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model = load_model("demo").module
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(inputs), batch_size=2)
+    answer = explain(model, loader, "grad_cam", target=kind([3, 1, 0, 2]))
+    assert answer.target is not None
+    assert answer.target.tolist() == [3, 1, 0, 2]
+    for wrong in ([3, 1, 0], [3, 1, 0, 2, 2]):
+        with pytest.raises(ValueError, match=f"there are {len(wrong)} targets for 4 inputs"):
+            explain(model, loader, "grad_cam", target=kind(wrong))
