@@ -58,6 +58,8 @@ def confusions(
     command = prepared(context, words, named_methods([method], words), options, offered_renderers(render))
     if len(command.arguments) != 1:
         raise ValueError(f"one folder of labelled pictures is explained at once, not {len(command.arguments)}")
+    if not command.arguments[0]:
+        raise ValueError("a name is empty; name a folder (of a shell's variable that is not set?)")
     suffix = picture_suffix(output)
     outputs = [path for path in (output, counts) if path is not None]
     if counts is not None and counts.suffix.lower() != ".csv":

@@ -41,6 +41,7 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
                 warnings.simplefilter("always", InputWarning)
                 warnings.simplefilter("always", FontWarning)
                 warnings.showwarning = _told_once()
+            _check_values(sys.argv[1:] if args is None else args)
             status = typer.main.get_command(app).main(args, prog_name="cnnviz", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
         status, told = INTERRUPTED, str(error)
@@ -66,6 +67,16 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
         print_failure(f"standard output can't be written: {_lost[0]}; what went into files is whole")
         return status or PARTLY
     return status
+
+
+def _check_values(words: Sequence[str]) -> None:
+    """Raises ValueError for an option with an empty value, which as a path would be the current folder."""
+    for before, word in zip(["", *words], words, strict=False):
+        option = before if not word else word[:-1] if word.endswith("=") and word.startswith("--") else ""
+        if option in ("-o", "--output"):
+            raise ValueError(f"{option} is empty; name a file or a folder")
+        if option.startswith("-") and option not in ("-", "--", "--prefix"):  # no prefix is one, too
+            raise ValueError(f"the value behind {option} is empty (of a shell's variable that is not set?); give one")
 
 
 def _told_once() -> Callable[..., None]:

@@ -268,6 +268,11 @@ def test_behind_dashes_everything_is_a_file(here: Path, run: Any) -> None:
 def test_an_empty_name_is_an_error(here: Path, run: Any) -> None:
     refused(run("explain", ""), "a name is empty; name a file or folder")
     refused(run("explain", "star.png", "-o", ""), "-o is empty; name a file or a folder")
+    refused(run("confusions", "", "-o", "m.png"), "a name is empty; name a folder")
+    refused(run("demo", "-o", ""), "-o is empty; name a file or a folder")
+    for option in ("--weights", "--annotations", "--each", "--layer"):
+        refused(run("evaluate", "star.png", "--metric", "roc_auc", option, ""), f"the value behind {option} is empty")
+        refused(run("evaluate", "star.png", "--metric", "roc_auc", f"{option}="), f"the value behind {option} is empty")
     refused(run("explain", "star.png", "-o", ".png"), ".png is a suffix without a name; say -o map.png")
 
 
