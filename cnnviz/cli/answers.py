@@ -29,7 +29,7 @@ class Answers:
         """An explanation of one picture, and the files that it is in."""
         index = None if explanation.target is None else int(explanation.target[0])
         objective = explanation.objective[0] if isinstance(explanation.objective, tuple) else explanation.objective
-        probability = explanation.probability
+        probability = explanation.told_probability
         self.rows.append(
             {"file": str(picture), "status": "done"}
             | NOTHING

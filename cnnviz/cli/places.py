@@ -173,6 +173,4 @@ def _check_mark(path: Path, source: Path | None, question: str | None) -> None:
             f"{path} is the answer of another picture, or {source} has changed since; --overwrite replaces it"
         )
     if question and asked and asked != question:
-        raise FileExistsError(
-            f"{path} is the answer to another question, of other options; --overwrite replaces it, -o names another place"
-        )
+        raise FileExistsError(f"{path} is the answer to another question, of other options; --overwrite replaces it")

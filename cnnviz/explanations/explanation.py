@@ -130,12 +130,20 @@ class Explanation:
         that is known and not the score itself: ``king snake 17.31 (98 %)``.
         """
         scores = [f"{value:.2f}" for value in self.score.tolist()]
-        # K numbers without names may be no scores of classes at all, and their softmax would tell nothing
-        classes = self.categories is not None or self.options.before_softmax or self.options.before_sigmoid
-        if classes and self.probability is not None and not torch.equal(self.probability, self.score):
-            shares = map(percent, self.probability.tolist())
+        probability = self.told_probability
+        if probability is not None and not torch.equal(probability, self.score):
+            shares = map(percent, probability.tolist())
             scores = [f"{value} ({share})" for value, share in zip(scores, shares, strict=True)]
         return [f"{name} {value}" for name, value in zip(self.names(), scores, strict=True)]
+
+    @property
+    def told_probability(self) -> Tensor | None:
+        """The probability where outputs are known to be of classes: these have names, or a softmax or sigmoid is there.
+
+        K numbers without names may be no scores of classes at all, and their softmax would tell nothing.
+        """
+        classes = self.categories is not None or self.options.before_softmax or self.options.before_sigmoid
+        return self.probability if classes else None
 
     def names(self) -> list[str]:
         """For each input what is explained: its class, or the objective; ``score`` of other functions."""

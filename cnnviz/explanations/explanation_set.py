@@ -164,7 +164,7 @@ def _entries(name: str, answer: Any) -> Iterator[tuple[str, Explanation]]:
 
 
 def _row(number: int, name: str, each: Explanation) -> dict[str, Any]:
-    probability = None if each.probability is None else float(each.probability[0])
+    probability = None if each.told_probability is None else float(each.told_probability[0])
     return {
         "input": number,
         "method": name,

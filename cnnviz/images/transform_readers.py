@@ -167,6 +167,11 @@ def _read_steps(steps: Sequence[Any]) -> Settings:
                 settings["fill"] = tuple(value / 255 for value in (fill if isinstance(fill, Sequence) else [fill]))
         elif name == "Grayscale" and step.num_output_channels == 1:
             gray = True
+        elif name == "Normalize" and len(_floats(step.mean)) == 1 and not gray:
+            raise ValueError(
+                f"step {number}, Normalize, has one value for all channels, and does not say how many there are; "
+                "repeat it for each channel, or put Grayscale() before it"
+            )
         elif name == "Normalize":
             settings |= {"mean": _floats(step.mean), "std": _floats(step.std)}
         else:

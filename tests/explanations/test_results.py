@@ -203,6 +203,9 @@ def test_the_probability_is_the_softmax_of_the_scores(model: LoadedModel, pictur
     torch.testing.assert_close(answer.probability, shares)
     table = explain(model, pictures, ["gradient"], target=1).table()
     assert [row["probability"] for row in table] == pytest.approx(shares.tolist())
+    # numbers without names may be of no classes, and the softmax of a regression tells nothing
+    nameless = explain(model.module, pictures, ["gradient"], target=1).table()
+    assert [row["probability"] for row in nameless] == [None] * len(pictures)
 
 
 def test_several_methods_are_a_dict_that_draws_and_tells_itself(model: LoadedModel, pictures: torch.Tensor) -> None:

@@ -117,6 +117,7 @@ def test_a_compose_that_does_something_else_is_refused_by_the_name_of_the_step()
         ([scaled, v1.Lambda(lambda x: 2 * x)], "step 2, Lambda, is no step of a Preprocessing"),
         ([v1.CenterCrop(9), v1.Resize(5), scaled], "step 2, Resize, comes after what a Preprocessing does last"),
         ([v1.PILToTensor()], r"none of these steps scales values from 0\.\.255 to 0\.\.1"),
+        ([scaled, v1.Normalize((0.5,), (0.5,))], "step 2, Normalize, has one value for all channels, and does not say"),
         ([v1.Compose([scaled])], "step 1 is a Compose of its own; put its steps into one Compose"),
     ):
         with pytest.raises(ValueError, match=message):
