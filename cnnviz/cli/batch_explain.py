@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from cnnviz.cli.answer_marks import question_mark
+from cnnviz.cli.answer_marks import answer_mark
 from cnnviz.cli.answers import Answers
 from cnnviz.cli.errors import Interrupted, print_failure, print_line, reason
 from cnnviz.cli.failures import Failures, Unreadable
@@ -29,7 +29,6 @@ from cnnviz.explanations.prepare import Prepared, prepare
 from cnnviz.formulas.attribution import ConfiguredAttribution
 from cnnviz.images.batches import READERS, in_batches
 from cnnviz.images.originals import Original
-from cnnviz.images.writing import source_of
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.resolve_target import several, top
 from cnnviz.run.targets import Target
@@ -150,9 +149,11 @@ def explain_files(
     writes = [*places, *(beside.places.values() if beside is not None else ())]
     if not place.folder and place.path != STDOUT:
         writes += [place.path, *earlier_pages(place.path, len(files.paths) * len(explainer.names))]
-    sources = {path: picture for (picture, _), path in answers.items()}
-    marks = {path: question_mark(explainer, name, of, renderer, options) for (of, name), path in names.items()}
-    there = settle(writes, [*files.paths, *reads], options, sources, marks)
+    asked = {path: [pair] for pair, path in names.items()}  # what is in a file with several answers has no mark
+    if not place.folder:
+        asked = {place.path: [(picture, name) for picture in files.paths for name in explainer.names]}
+    marks = {path: partial(answer_mark, explainer, pairs, renderer, options) for path, pairs in asked.items()}
+    there = settle(writes, [*files.paths, *reads], options, marks)
     wanted = _without(files.paths, answers, there) if answers else files.paths
     wanted = [] if place.path in there else wanted
     quiet, told = options["quiet"] or rows is not None, Answers() if rows is None else rows
@@ -184,7 +185,7 @@ def explain_files(
             return
         for path, part in by_file(names, picture, explanations).items():
             if path not in there:
-                write_maps(path, part, renderer, options.get("at"), f"{source_of(picture)}.{marks[path]}")
+                write_maps(path, part, renderer, options.get("at"), marks[path]())
                 report(path, dict.fromkeys(title for each in part.values() for title in each.titles()))
             for name, explanation in part.items():
                 told.add(picture, name, explainer.method_of(name), explanation, [path])
@@ -209,7 +210,9 @@ def explain_files(
                         step(done + failures.count, len(wanted))
             failures.settled()
             if any(together.values()):
-                files_of = write_together(place, together, shown, renderer, options, [*files.paths, *reads])
+                files_of = write_together(
+                    place, together, shown, renderer, options, [*files.paths, *reads], marks[place.path]()
+                )
                 for path, explanation in files_of.items():
                     report(path, explanation.titles())
                 for name, parts in together.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,14 +57,16 @@ def deconv_segment(
     from cnnviz.cli.places import file_names, settle
     from cnnviz.cli.prepared import FILE_OPTIONS, loaded
     from cnnviz.cli.progress import progress
-    from cnnviz.images.writing import write
+    from cnnviz.images.writing import source_of, write
 
     files = picture_files(pictures, {**options, "quiet": quiet})
     place = destination(NAME, options, len(files.paths))
     names = file_names(place.path, files.paths, [NAME], files.below) if place.folder else {}
     writes = [*names.values()] if place.folder else [place.path] if place.path != STDOUT else []
     reads = [Path(options[name]) for name in FILE_OPTIONS if is_file(options[name])]
-    there = settle(writes, [*files.paths, *reads], options, {path: picture for (picture, _), path in names.items()})
+    there = settle(
+        writes, [*files.paths, *reads], options, {path: partial(source_of, of) for (of, _), path in names.items()}
+    )
     wanted = [path for path in files.paths if names.get((path, NAME), place.path) not in there]
     model = loaded(options)
     together: list[PixelClasses] = []

@@ -164,12 +164,13 @@ def write_together(
     renderer: RequestedRenderer,
     options: Mapping[str, Any],
     reads: Sequence[Path],
+    mark: str,
 ) -> dict[Path, Explanation]:
     """All explanations, by method and in batches, in one file: a picture, a grid of pictures, or values.
 
-    ``files`` are the pictures; ``reads`` may not be replaced. A grid that is large becomes several files. Returns the
-    files, each with the explanations of the first method in it. Raises ValueError for inputs of different sizes, and as
-    :func:`~cnnviz.cli.places.settle` does for the files of a large grid.
+    ``files`` are the pictures; ``reads`` may not be replaced. Pictures have the ``mark``. A grid that is large becomes
+    several files. Returns the files, each with the explanations of the first method in it. Raises ValueError for inputs
+    of different sizes, and as :func:`~cnnviz.cli.places.settle` does for the files of a large grid.
     """
     try:
         explanations = {name: joined(parts) for name, parts in batches.items()}
@@ -181,15 +182,19 @@ def write_together(
     if place.path.suffix.lower() == VALUES:
         first.save(place.path)
     elif len(first) == 1 and len(explanations) == 1:
-        place.write(encoded(renderer.pictures(first, at)[0], place.path.suffix or ".png"))
+        place.write(encoded(renderer.pictures(first, at)[0], place.path.suffix or ".png", mark))
     else:
         pages = renderer.pages(explanations, [each.name for each in files], at)
-        return {path: first[items] for path, items in write_pages(place, pages, options, reads).items()}
+        return {path: first[items] for path, items in write_pages(place, pages, options, reads, mark).items()}
     return {place.path: first}
 
 
 def write_pages(
-    place: Destination, pages: Sequence[Page], options: Mapping[str, Any], reads: Sequence[Path]
+    place: Destination,
+    pages: Sequence[Page],
+    options: Mapping[str, Any],
+    reads: Sequence[Path],
+    mark: str | None = None,
 ) -> dict[Path, slice]:
     """Write one page under its name, several as ``name-1.png`` and so on. Returns what pictures each file shows.
 
@@ -197,13 +202,13 @@ def write_pages(
     """
     suffix = place.path.suffix or ".png"
     if len(pages) == 1:
-        place.write(encoded(pages[0].picture, suffix))
+        place.write(encoded(pages[0].picture, suffix, mark))
         return {place.path: pages[0].items}
     numbered = {place.path.with_stem(f"{place.path.stem}-{number}"): page for number, page in enumerate(pages, 1)}
     there = settle(numbered, reads, options)
     for path, page in numbered.items():
         if path not in there:
-            write(path, encoded(page.picture, suffix))
+            write(path, encoded(page.picture, suffix, mark))
     return {path: page.items for path, page in numbered.items()}
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from glob import escape
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
 from cnnviz.images.places import file_and_place
-from cnnviz.images.writing import check_replaceable, mark_of, source_of
+from cnnviz.images.writing import check_replaceable, mark_of
 
 ONE_PAGE = 12  # pictures that fit in one page, whatever their sizes
 LONGEST = 255  # bytes of a file's name
@@ -20,14 +20,12 @@ def settle(
     writes: Iterable[Path],
     reads: Iterable[Path],
     options: Mapping[str, Any],
-    sources: Mapping[Path, Path] | None = None,
-    questions: Mapping[Path, str] | None = None,
+    marks: Mapping[Path, Callable[[], str]] | None = None,
 ) -> set[Path]:
     """Check where a command will write; the places that are there already and are left out, with ``--skip-existing``.
 
-    ``sources`` are the pictures that answers are of, by the answer's place, and ``questions`` the digits of what they
-    are asked. Raises ValueError for two answers in one place and for a place that is read, FileExistsError for a place
-    that is taken, PermissionError for one that can't be written.
+    ``marks`` give the mark that a place's answer would have. Raises ValueError for two answers in one place and for a
+    place that is read, FileExistsError for a place that is taken, PermissionError for one that can't be written.
     """
     writes = list(writes)
     seen: set[str] = set()
@@ -50,7 +48,8 @@ def settle(
         if options.get("overwrite"):
             raise ValueError("--overwrite replaces what is there and --skip-existing keeps it; say one of them")
         for path in there:
-            _check_mark(path, (sources or {}).get(path), (questions or {}).get(path))
+            if marks is not None and path in marks:
+                _check_mark(path, marks[path])
         return set(there)
     if there and not options.get("overwrite"):
         more = f", and {len(there) - 1} more answers are too" if len(there) > 1 else ""
@@ -164,13 +163,14 @@ def _with_folder(stem: Path, picture: Path) -> Path:
     return stem.with_name(f"{parent}-{stem.name}" if parent else stem.name)
 
 
-def _check_mark(path: Path, source: Path | None, question: str | None) -> None:
+def _check_mark(path: Path, expected: Callable[[], str]) -> None:
     """Raises FileExistsError where an answer is of another picture or question than the one it would be kept for."""
     mark = mark_of(path)
     of, _, asked = mark.partition(" ")[2].partition(".") if mark else ("", "", "")
-    if source is not None and of and of != source_of(source):
-        raise FileExistsError(
-            f"{path} is the answer of another picture, or {source} has changed since; --overwrite replaces it"
-        )
+    if not of:
+        return  # a mark of an earlier version, or none: it tells nothing
+    source, _, question = expected().partition(".")
+    if of != source:
+        raise FileExistsError(f"{path} is the answer of another picture, or that has changed; --overwrite replaces it")
     if question and asked and asked != question:
         raise FileExistsError(f"{path} is the answer to another question, of other options; --overwrite replaces it")

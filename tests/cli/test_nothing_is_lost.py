@@ -524,7 +524,16 @@ def test_the_answer_of_another_picture_is_not_taken_for_this_one(here: Path, run
     assert run("explain", "star.png", "-o", "o/", "-q")[0] == 0
     os.replace("ring.png", "star.png")
     told = run("explain", "star.png", "-o", "o/", "--skip-existing")
-    refused(told, "o/star_grad_cam.png is the answer of another picture, or star.png has changed since; --overwrite")
+    refused(told, "o/star_grad_cam.png is the answer of another picture, or that has changed; --overwrite replaces it")
+
+
+@pytest.mark.parametrize("first", [("star.png",), ("star.png", "ring.png")])
+def test_one_file_is_not_taken_for_the_answer_of_others(here: Path, run: Any, first: tuple[str, ...]) -> None:
+    one = ("-o", "one.png", "--skip-existing")
+    assert run("explain", *first, *one, "-q")[0] == 0
+    assert run("explain", *first, *one)[1] == [f"{len(first)} of {len(first)} pictures have their answers already"]
+    refused(run("explain", "ring.png", *one), "one.png is the answer of another picture, or that has changed")
+    refused(run("explain", *first, *one, "--target", "heart"), "one.png is the answer to another question")
 
 
 def test_the_answer_to_another_question_is_not_taken_for_this_one(here: Path, run: Any) -> None:
