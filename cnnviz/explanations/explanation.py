@@ -138,7 +138,7 @@ class Explanation:
 
     @property
     def told_probability(self) -> Tensor | None:
-        """The probability where outputs are known to be of classes: these have names, or a softmax or sigmoid is there.
+        """(N,) the probability, where outputs are of classes for sure: they have names, or a softmax or sigmoid is there.
 
         K numbers without names may be no scores of classes at all, and their softmax would tell nothing.
         """

@@ -117,7 +117,7 @@ def test_a_beginning_of_names_lists_them(capsys: pytest.CaptureFixture[str]) -> 
             "it takes --call, --extra, --fuse, --grid, --layer, --layout, --relu; cnnviz methods overlay lists",
         ),
         (["--zzz", "--render", "boxes"], "--relu; what draws it takes --colormap, --opacity, --width"),
-        (["--layer", ""], "DemoNet has no layer ''; it starts with conv1"),
+        (["--layer", ""], "the value behind --layer is empty"),
     ],
 )
 def test_an_option_of_others_is_a_hint(
