@@ -138,7 +138,7 @@ class Explanation:
 
     @property
     def told_probability(self) -> Tensor | None:
-        """(N,) the probability, where outputs are of classes for sure: they have names, or a softmax or sigmoid is there.
+        """(N,) the probability, where outputs are of classes: these have names, or there is a softmax or sigmoid.
 
         K numbers without names may be no scores of classes at all, and their softmax would tell nothing.
         """
