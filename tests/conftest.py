@@ -133,14 +133,14 @@ CROSSED = (
     "tests/explanations/test_prepared_methods.py",
 )
 """Files that ask every method in every situation, of which one pair in so many is asked."""
-SHARE = 24
+SHARE = 48
 ASKED_OF_ALL = (
     *("tests/promises/test_ranks.py", "tests/promises/test_peers.py", "tests/run/test_one_logit.py"),
     *("tests/run/test_target_objects.py", "tests/run/test_targets.py", "tests/run/test_targets_of_batches.py"),
     *("tests/explanations/test_black_box.py", "tests/explanations/test_inputs.py"),
 )
 """Files that ask every method about a few things, of which one in so many is asked."""
-SHARE_OF_ALL = 4
+SHARE_OF_ALL = 6
 
 
 @pytest.fixture(scope="module", autouse=True)

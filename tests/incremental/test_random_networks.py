@@ -13,7 +13,7 @@ from random_networks import RandomNet
 from cnnviz.incremental import region_rules
 from cnnviz.incremental.region_rules import RULES
 
-COUNT, PARTS = 500, 20
+COUNT, PARTS = 250, 10
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch advises others, of spellings and paddings
 
 
