@@ -18,7 +18,7 @@ from cnnviz.images.geometry import Box
 from cnnviz.images.modes import in_mode, tell_few_values
 from cnnviz.images.places import file_and_place
 from cnnviz.images.preprocessing import MODES, Preprocessing
-from cnnviz.images.reading import is_array, picture_for, read_input, read_picture
+from cnnviz.images.reading import is_array, picture_for, read_input, read_stored
 
 At: TypeAlias = Literal["input", "original"]
 """The size at which something is drawn: that of the input, or of the picture that the input was cut out of."""
@@ -62,7 +62,7 @@ class Original:
             raise ValueError(
                 f"the picture '{path}' has changed since it was explained; explain it again, or draw at='input'"
             )
-        return read_picture(path)
+        return in_mode(read_stored(path), "RGB")  # what is odd about it was told when it was explained
 
     def described(self) -> dict[str, Any]:
         """What a file says about it, as JSON has it; its pixels are kept apart."""

@@ -106,3 +106,11 @@ def test_the_whole_picture_is_explained(photo: Path) -> None:
     assert found.originals is not None
     expected = explain(load_model("demo"), photo, preprocess="whole")
     np.testing.assert_allclose(found.values.numpy(), expected.values.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_odd_about_a_picture_is_told_once(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    levels = np.random.default_rng(0).integers(0, 4096, (96, 120), np.uint16)  # 12 bits in 16
+    Image.fromarray(levels).save("dark.tif")
+    assert main(["explain", "dark.tif", "-o", "dark.png"]) == 0
+    assert capsys.readouterr().err.count("has 16 bits and values up to") == 1
+    assert opened("dark.png").size == (120, 96)
