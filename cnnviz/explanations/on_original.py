@@ -80,8 +80,8 @@ def drawn_on_originals(explanation: Explanation, draw: Renderer) -> list[NDArray
     canvas_kind, name = getattr(draw, "canvas", "picture"), getattr(draw, "name", None) or name_of(draw)
     if canvas_kind == "figure":
         raise FigureError(
-            f"{name} draws a figure of its own, which lies over no picture; draw it at='input', or use a renderer that "
-            "draws over the picture, such as 'overlay'"
+            f"{name} draws a figure of its own, which lies over no picture; draw it at='input' (--at input), "
+            "or use a renderer that draws over the picture, such as 'overlay'"
         )
     pictures: list[NDArray[np.uint8]] = []
     for item in range(len(explanation)):
@@ -90,7 +90,7 @@ def drawn_on_originals(explanation: Explanation, draw: Renderer) -> list[NDArray
         if drawn.shape[1:3] != tuple(part.inputs.shape[2:]):
             raise FigureError(
                 f"{name} draws a figure of {drawn.shape[2]} x {drawn.shape[1]} pixels with these settings, which lies "
-                "over no picture; draw it at='input'"
+                "over no picture; draw it at='input' (--at input)"
             )
         if not isinstance(part, OnOriginal) or part.original is None or part.whole is None:
             pictures.append(drawn[0])

@@ -56,11 +56,13 @@ class Original:
         path = Path(self.path or "")
         if not file_and_place(path)[0].is_file():
             raise FileNotFoundError(
-                f"the picture '{path}' that was explained is not there any more; put it back, or draw at='input'"
+                f"the picture '{path}' that was explained is not there any more; put it back, "
+                "or draw at='input' (--at input)"
             )
         if _digest(path) != self.sha256:
             raise ValueError(
-                f"the picture '{path}' has changed since it was explained; explain it again, or draw at='input'"
+                f"the picture '{path}' has changed since it was explained; explain it again, "
+                "or draw at='input' (--at input)"
             )
         return in_mode(read_stored(path), "RGB")  # what is odd about it was told when it was explained
 
