@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cnnviz.explanations.evidence_maps import Sign, evidence
 from cnnviz.explanations.explanation import Explanation, drawn_by
+from cnnviz.images.limits import current_limit
 from cnnviz.images.modes import in_mode
 from cnnviz.images.originals import Original
 from cnnviz.images.preprocessing import MODES
@@ -54,6 +55,11 @@ def on_original(explanation: Explanation, item: int) -> Explanation:
         return part
     left, top, right, bottom = original.region
     size = bottom - top, right - left
+    if size[0] * size[1] > current_limit():  # a file of results may claim any box
+        raise ValueError(
+            f"the input reaches over {size[1]} x {size[0]} pixels of its original, more than the limit of "
+            f"{current_limit():,}; draw at='input' (--at input)"
+        )
     whole = in_mode(original.picture(), MODES.get(len(part.preprocessing.mean), "RGB"))
     seen = whole.crop((left, top, right, bottom))  # beyond the picture, black
     inputs = _as_inputs(seen, part)

@@ -220,6 +220,16 @@ def test_a_description_of_no_original_is_refused(about: dict[str, Any], message:
         Original.from_described(about, None)
 
 
+def test_a_box_that_would_fill_memory_is_refused(net: Net, photo: Path) -> None:
+    explanation = cnnviz.explain(net, photo, preprocessing=WIDE)
+    assert explanation.originals is not None
+    claimed = replace(explanation.originals[0], box=(0.0, 0.0, 9e8, 9e8))  # type: ignore[type-var]  # it is there
+    with pytest.raises(
+        ValueError, match="reaches over 900000000 x 900000000 pixels of its original, more than the limit"
+    ):
+        replace(explanation, originals=(claimed,)).render(at="original")
+
+
 def test_the_whole_picture_is_explained(net: Net, photo: Path) -> None:
     whole = cnnviz.explain(net, photo, preprocessing=WIDE, preprocess="whole")
     assert whole.inputs.shape == (1, 3, 40, 53)
