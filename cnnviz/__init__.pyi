@@ -2,6 +2,7 @@
 
 # verbs
 # packages of further names
+from . import datasets as datasets
 from . import drawing as drawing
 from . import explanations as explanations
 from . import feature_visualization as feature_visualization
@@ -65,13 +66,16 @@ from .formulas.terms import upsample as upsample
 from .images.preprocessing import Preprocessing as Preprocessing
 from .models.loading import LoadedModel as LoadedModel
 from .models.loading import load_model as load_model
+from .registry.hooks import hookimpl as hookimpl
 from .registry.protocols import Attribution as Attribution
+from .registry.protocols import Backend as Backend
 from .registry.protocols import Metric as Metric
 from .registry.protocols import Renderer as Renderer
 from .registry.protocols import Synthesis as Synthesis
 from .registry.registry import PluginError as PluginError
 from .registry.registry import attributions as attributions
-from .registry.registry import hookimpl as hookimpl
+from .registry.registry import backend as backend
+from .registry.registry import backends as backends
 from .registry.registry import metric as metric
 from .registry.registry import metrics as metrics
 from .registry.registry import renderer as renderer

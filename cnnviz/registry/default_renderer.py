@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cnnviz.registry.registry import HOME, PluginError, renderers
+from cnnviz.registry.hooks import HOME
+from cnnviz.registry.registry import PluginError, renderers
 
 
 def default_renderer(rank: int, kind: Literal["coarse", "fine"]) -> str | None:

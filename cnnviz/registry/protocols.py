@@ -1,4 +1,4 @@
-"""The four protocols that plugins implement: attributions, renderers, syntheses and metrics.
+"""The five protocols that plugins implement: attributions, renderers, syntheses, metrics and backends.
 
 This file alone imports types of rooms above its own, since they are the protocols' arguments and results.
 """
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from cnnviz.datasets.work import Job, Workers
     from cnnviz.explanations.explanation import Explanation
     from cnnviz.explanations.metric_context import Trial
     from cnnviz.feature_visualization.ascent import Ascent
@@ -49,3 +50,11 @@ class Metric(Protocol):
 
     def __call__(self, trial: Trial, /) -> Tensor:
         """One number for each input, (N,)."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Starts the workers of a batch run: on this machine, on a cluster."""
+
+    def __call__(self, job: Job, /) -> Workers:
+        """Workers for this job. Raises ValueError where there are fewer processors or devices than it needs."""

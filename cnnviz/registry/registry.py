@@ -19,34 +19,23 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
 import pluggy
 
 from cnnviz.registry.configured import Canvas, ConfiguredMethod, ConfiguredRenderer
+from cnnviz.registry.hooks import HOME, Hooks, hookimpl
 from cnnviz.registry.origins import dist_of, origin_of
 from cnnviz.registry.peer_names import of_methods, of_settings
 from cnnviz.registry.setting_types import check_types
 
 if TYPE_CHECKING:
-    from cnnviz.registry.protocols import ConfiguredAttribution, Metric, Renderer, Synthesis
+    from cnnviz.registry.protocols import Backend, ConfiguredAttribution, Metric, Renderer, Synthesis
 
 T = TypeVar("T", covariant=True)
 DefaultFor = Literal["coarse", "fine", "all"]
 M = TypeVar("M", bound="Method[Any]", covariant=True)
-HOME = "cnnviz"
 _SINGULAR = {"cnnviz.syntheses": "synthesis"}
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
-
-hookspec = pluggy.HookspecMarker(HOME)
-hookimpl = pluggy.HookimplMarker(HOME)
 
 
 class PluginError(RuntimeError):
     """A plugin does not load; the message names its package and how to go on without it."""
-
-
-class Hooks:
-    """Every hook a plugin may implement. Arguments are only ever added."""
-
-    @hookspec(historic=True)
-    def cnnviz_register(self, registry: Registry[Any]) -> None:
-        """Offer methods: call ``registry.add(method)`` for each."""
 
 
 class Method(Generic[T]):
@@ -332,6 +321,14 @@ def metric(build: Callable[..., Metric]) -> Method[ConfiguredMethod]:
     return Method(build)
 
 
+def backend(build: Callable[..., Backend]) -> Method[ConfiguredMethod]:
+    """Make a backend of batch runs of a function from settings to a callable that starts workers.
+
+    That callable takes a :class:`cnnviz.datasets.Job` and returns :class:`cnnviz.datasets.Workers`.
+    """
+    return Method(build)
+
+
 def _same(value: Any, default: Any) -> bool:
     plain = isinstance(value, bool | int | float | str) and type(value) is type(default)
     return value is default or (plain and bool(value == default))
@@ -341,4 +338,5 @@ attributions: Registry[Method[ConfiguredAttribution]] = Registry("cnnviz.attribu
 metrics: Registry[Method[ConfiguredMethod]] = Registry("cnnviz.metrics")
 renderers: Registry[RendererMethod] = Registry("cnnviz.renderers")
 syntheses: Registry[Method[ConfiguredMethod]] = Registry("cnnviz.syntheses")
-registries: tuple[Registry[Any], ...] = (attributions, syntheses, renderers, metrics)
+backends: Registry[Method[ConfiguredMethod]] = Registry("cnnviz.backends")
+registries: tuple[Registry[Any], ...] = (attributions, syntheses, renderers, metrics, backends)

@@ -1,0 +1,1 @@
+"""Backends of batch runs: where their workers are."""
