@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import torch
@@ -42,7 +42,7 @@ class OpenShard:
         if not self.path.is_file():
             raise FileNotFoundError(f"the shard {self.path} is not there")
         try:
-            self._file: Any = safetensors.safe_open(str(self.path), framework="pt")
+            self._file = cast(Any, safetensors.safe_open)(str(self.path), framework="pt")
             self.about: dict[str, Any] = json.loads((self._file.metadata() or {})["cnnviz"])
             self._keys = frozenset(self._file.keys())
             self._check_about()
