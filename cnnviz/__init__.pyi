@@ -12,6 +12,7 @@ from . import models as models
 from . import objectives as objectives
 from . import targets as targets
 from . import tasks as tasks
+from .datasets.run import batch as batch
 from .drawing.comparison import grid as grid
 from .engine.backward_rules import PLAIN as PLAIN
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 
+class RunError(Exception):
+    """What a task or a job raises where all others would fail as well: the disk is full, the model is another."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One shard that a worker computes and commits, or a part of it that is only tried."""
@@ -21,10 +25,13 @@ class Task:
 class Job(Protocol):
     """What a worker process needs. It is pickled."""
 
-    device: str
-    """The kind of device that the run is computed on: "cpu" or "cuda"."""
-    threads: int
-    """How many threads a worker computes with."""
+    @property
+    def device(self) -> str:
+        """The kind of device that the run is computed on: "cpu" or "cuda"."""
+
+    @property
+    def threads(self) -> int:
+        """How many threads a worker computes with."""
 
     def open(self, device: str | None = None) -> Callable[[Task], dict[str, Any]]:
         """Load the model, once in each worker process; ``device`` is this worker's own, such as "cuda:1".

@@ -187,10 +187,19 @@ def read_mask(
     if is_array(path):
         return torch.from_numpy(annotations.mask(path, tuple(size)))
     picture = read_picture(path)
-    mask = annotations.mask(path, (picture.height, picture.width))
+    return mask_as_seen(annotations.mask(path, (picture.height, picture.width)), preprocessing)
+
+
+def mask_as_seen(mask: NDArray[np.bool_], preprocessing: Preprocessing) -> Tensor:
+    """The mask (H, W) of a picture, resized and cropped as the picture is: bool (*spatial)."""
     of_masks = replace(preprocessing, mean=(0.0,), std=(1.0,), fill=None, interpolation="nearest")
     seen = of_masks.picture(Image.fromarray(mask))
     return torch.from_numpy(np.asarray(seen) > 0)
+
+
+def mask_in_file(file: Path) -> NDArray[np.bool_]:
+    """True inside of a mask picture (H, W), or of a mask in .npy. Raises ValueError for what is no mask."""
+    return (array_inside if file.suffix.lower() == ".npy" else picture_inside)(file, None)
 
 
 def _region(row: list[str], titles: tuple[str, ...], place: str) -> Region:

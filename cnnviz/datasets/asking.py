@@ -1,0 +1,103 @@
+"""From the arguments of a batch run to its question and its backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from cnnviz.datasets.kept_maps import MapStorage
+from cnnviz.datasets.plan import (
+    BatchPlan,
+)
+from cnnviz.datasets.question import BatchQuestion, Fixed, TrueClass, as_loaded
+from cnnviz.engine.device_policy import policy_of
+from cnnviz.engine.validation import as_network, check_model
+from cnnviz.explanations.options import ExplainOptions
+from cnnviz.formulas.scores_only import check_seen
+from cnnviz.models.loading import LoadedModel
+from cnnviz.registry.protocols import Attribution, Backend, Metric
+from cnnviz.registry.registry import attributions, backends, metrics
+from cnnviz.registry.resolve import resolve
+from cnnviz.run.resolve_target import several, top
+from cnnviz.run.targets import Target
+
+BATCH = {"cpu": 8, "cuda": 64}
+"""How many items pass together on a kind of device, if nobody says it."""
+
+
+def asked(
+    model: nn.Module | LoadedModel | Callable[..., Any],
+    methods: str | Attribution | Sequence[str | Attribution],
+    measures: str | Metric | Sequence[str | Metric],
+    options: ExplainOptions,
+    storage: MapStorage,
+    target: Target | TrueClass,
+    settings: Mapping[str, Any],
+    *,
+    preprocessing: Any = None,
+    categories: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    there: BatchPlan | None = None,
+) -> BatchQuestion:
+    """The question of these arguments of :func:`batch`; what is not given is as in the plan that is there."""
+    if isinstance(target, top | several):
+        raise TypeError(f"{target!r} is several questions, and a batch run asks one; run one for each target")
+    loaded = as_loaded(model, preprocessing, categories)
+    network = as_network(loaded.module)
+    check_model(network)
+    own, of_metrics = _settings_of(methods, attributions, settings), _settings_of(measures, metrics, settings)
+    for name in settings:
+        if name not in own and name not in of_metrics:
+            own |= {name: settings[name]}  # nobody's: methods say so
+    chosen = resolve(
+        attributions,
+        methods,
+        own,
+        forms="a method's name, a formula, or a callable of a run",
+        configured="a formula, which has its settings in it",
+    )
+    check_seen(network, chosen)
+    scorers: dict[str, Any] = {}
+    if measures:
+        scorers = resolve(
+            metrics,
+            measures,
+            of_metrics,
+            forms="a metric's name, or a callable of a trial",
+            configured="a callable of a trial",
+        )
+    known = there.identity.get("fixed", {}) if there is not None else {}
+    weight = next(network.parameters(), None)
+    where = torch.device(device or known.get("device") or (weight.device.type if weight is not None else "cpu"))
+    memory = options.memory or known.get("memory") or policy_of(where).budget
+    fixed = Fixed(
+        batch_size or known.get("batch") or BATCH.get(where.type, 8),
+        memory,
+        threads or known.get("threads") or 1,
+        where.type,
+    )
+    return BatchQuestion(loaded, chosen, scorers, target, options, storage, fixed)
+
+
+def _settings_of(methods: Any, registry: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that one of the methods has."""
+    given = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
+    known = [registry[each] if isinstance(each, str) else each for each in given]
+    return {
+        name: value for name, value in settings.items() if any(name in getattr(each, "settings", ()) for each in known)
+    }
+
+
+def backend_of(backend: str | Backend, workers: int | None) -> Backend:
+    """The backend of that name, or the one given. Raises LookupError for an unknown name."""
+    if not isinstance(backend, str):
+        if workers is not None:
+            raise TypeError(f"workers={workers} is a setting of a backend given by name; this one has its own")
+        return backend
+    method = backends[backend]
+    return method() if workers is None else method(workers=workers)

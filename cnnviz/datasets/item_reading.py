@@ -1,0 +1,116 @@
+"""From items to inputs of the network, read ahead by threads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cnnviz.datasets.items import Item, Opened, Source
+from cnnviz.images.annotations import mask_as_seen, mask_in_file
+from cnnviz.images.geometry import Box
+from cnnviz.images.originals import opened
+from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.images.reading import one_line
+
+
+@dataclass(frozen=True, eq=False)
+class ReadItem:
+    """An item as the network takes it; or why it can't be read."""
+
+    item: Item
+    input: Tensor | None = None
+    """(C, *spatial)."""
+    error: str | None = None
+    sha256: str | None = None
+    """Of the file, or of the values of what has no file."""
+    size: tuple[int, int] = (0, 0)
+    """Height and width of the original picture; 0 for what is no picture."""
+    box: Box = (0.0, 0.0, 0.0, 0.0)
+    """Where the input lies in it."""
+    mask: Tensor | None = None
+    """Bool (*spatial), the annotated evidence as the network sees it."""
+
+
+def read_ahead(
+    batches: Sequence[Sequence[Item | ReadItem]],
+    source: Source,
+    preprocessing: Preprocessing | None,
+    masks: bool,
+    readers: int,
+) -> Iterator[list[ReadItem]]:
+    """Batches of items that were read, in their order; while one is worked on, the next one is read.
+
+    What is no item any more, but is told to have failed, stays as it is.
+    """
+    threads = ThreadPoolExecutor(readers, "cnnviz-reader")
+    waiting: deque[list[Future[ReadItem] | ReadItem]] = deque()
+    try:
+        for batch in batches:
+            waiting.append(
+                [
+                    each if isinstance(each, ReadItem) else threads.submit(_read, each, source, preprocessing, masks)
+                    for each in batch
+                ]
+            )
+            if len(waiting) > 2:
+                yield [each if isinstance(each, ReadItem) else each.result() for each in waiting.popleft()]
+        while waiting:
+            yield [each if isinstance(each, ReadItem) else each.result() for each in waiting.popleft()]
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def _read(item: Item, source: Source, preprocessing: Preprocessing | None, masks: bool) -> ReadItem:
+    picture: Opened | None = None
+    try:
+        picture = source.open(item)
+        if isinstance(picture, Tensor):
+            tensor = picture.detach()
+            if tensor.ndim < 1 or not tensor.is_floating_point():
+                raise ValueError(f"it is {tensor.dtype} {tuple(tensor.shape)}, not floating point (C, *spatial)")
+            if not bool(tensor.isfinite().all()):
+                raise ValueError("it has values that are NaN or infinite")
+            sha256 = _digest(tensor)
+            return ReadItem(item, tensor, sha256=sha256, mask=_mask(item, preprocessing) if masks else None)
+        if preprocessing is None:
+            raise ValueError(f"it is a {type(picture).__name__}, and without a preprocessing only tensors are taken")
+        tensor, original = opened(picture, preprocessing)
+        if not bool(tensor.isfinite().all()):
+            raise ValueError("it has values that are NaN or infinite")
+        mask = _mask(item, preprocessing) if masks else None
+        if original is None:  # an array in a file
+            sha256 = _digest(tensor)
+            return ReadItem(item, tensor, sha256=sha256, mask=mask)
+        sha256 = original.sha256 or ""
+        if original.pixels is not None:
+            sha256 = _digest(original.pixels)
+        return ReadItem(item, tensor, None, sha256, original.size, original.box, mask)
+    except MemoryError:
+        raise  # says nothing of the picture
+    except Exception as error:  # what a damaged file raises in a library may be anything
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        told = one_line(error)
+        if isinstance(picture, str | Path):  # where the data lies is not the same on all machines
+            told = told.replace(str(picture), item.id)
+        return ReadItem(item, error=f"{kind}{told}")
+
+
+def _mask(item: Item, preprocessing: Preprocessing | None) -> Tensor | None:
+    if item.mask is None:
+        return None
+    inside = mask_in_file(Path(item.mask))
+    if preprocessing is None:
+        return torch.from_numpy(inside)
+    return mask_as_seen(inside, preprocessing)
+
+
+def _digest(tensor: Tensor) -> str:
+    """The SHA-256 of a tensor's values."""
+    return hashlib.sha256(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()

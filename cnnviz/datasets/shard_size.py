@@ -1,0 +1,60 @@
+"""How many items a shard has, where nobody says it: so that one takes neither much disk nor much time."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from cnnviz.datasets.question import BatchQuestion
+from cnnviz.engine.meter import metered
+
+MOST_ITEMS = 256
+MOST_BYTES = 32 * 2**20
+MOST_PASSES = 16_384
+UNKNOWN = 64
+
+
+class _Enough(Exception):
+    """So many passes are known that the rest need not be made."""
+
+
+def usual_shard_size(question: BatchQuestion) -> int:
+    """The number of items of a shard: a whole number of batches, as far as that is not too much.
+
+    A picture of noise is explained to learn how large its maps are, and how many passes it takes; nothing of a data set
+    is needed, so that equal questions have equal shards.
+    """
+    batch = question.fixed.batch
+    preprocessing = question.model.preprocessing
+    size = preprocessing.input_size if preprocessing is not None else None
+    if size is None:
+        return max(UNKNOWN // batch, 1) * batch
+    height, width = size
+    seen: list[int] = []
+
+    def listen(done: int, total: int) -> None:
+        seen.append(total)
+        if total > MOST_PASSES:
+            raise _Enough
+
+    weight = next(question.model.module.parameters(), None)
+    noise = torch.rand((1, len(preprocessing.mean), height, width), generator=torch.Generator().manual_seed(0))
+    if weight is not None:
+        noise = noise.to(weight)
+    weigh = UNKNOWN
+    try:
+        with warnings.catch_warnings(), metered(listen):
+            warnings.simplefilter("ignore")
+            maps = question.explained(noise - noise.mean(), torch.zeros(1, dtype=torch.int64))
+        kept = [question.storage(maps[name].values) for name in question.methods]
+        width_of = 2 if question.storage.kept == "float16" else 4
+        weigh = MOST_BYTES // max(1, sum(each.numel() * width_of for each in kept))
+    except _Enough:
+        weigh = 1
+    except (ValueError, RuntimeError, TypeError):  # of noise; pictures will tell
+        return max(UNKNOWN // batch, 1) * batch
+    finally:
+        question.prepared.clear()
+    items = max(1, min(MOST_ITEMS, weigh, MOST_PASSES // max(1, *seen, 1)))
+    return items if items < batch else items // batch * batch
