@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_SIZE = 512
+HEAD = 512
+"""How many first bytes tell what a file holds."""
 _HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _AVIF = (b"avif", b"avis")
 _BEGINNINGS = (
@@ -41,12 +42,17 @@ def is_avif(head: bytes) -> bool:
 def first_bytes(path: Path) -> bytes:
     """As many as tell what a file holds."""
     with path.open("rb") as file:
-        return file.read(_SIZE)
+        return file.read(HEAD)
 
 
 def other_kind(path: Path) -> str | None:
     """What the file holds, and the way out; None where its first bytes do not tell, or are those of its suffix."""
-    head, own = first_bytes(path), _OWN.get(path.suffix.lower())
+    return kind_of(first_bytes(path), path)
+
+
+def kind_of(head: bytes, path: Path) -> str | None:
+    """The same of the first bytes of what has that name."""
+    own = _OWN.get(path.suffix.lower())
     if not head:
         return "it is empty; get or save it again"
     if own is not None and head.startswith(own):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cnnviz.images.arrays import ARRAYS
 from cnnviz.images.places import file_and_place, not_there
 from cnnviz.images.reading import SUFFIXES
-from cnnviz.images.writing import PICTURES, mark_of
+from cnnviz.images.writing import PICTURES, is_answer
 
 READ = (*SUFFIXES, *ARRAYS)
+_BLOCK = 256  # files that a thread looks into
+_LOOKERS = 8  # threads
 
 
 @dataclass
@@ -28,6 +32,8 @@ class Found:
     """How many folders inside were not searched."""
     answers: int = 0
     """How many pictures cnnviz made; an answer is no question."""
+    runs: int = 0
+    """How many folders of batch runs there are, whose files are answers."""
 
     def left_out(self) -> str:
         """What was left out, in words; empty where that is nothing."""
@@ -37,8 +43,9 @@ class Found:
             _count(self.broken, "broken link"),
             _count(self.folders, "folder"),
             _count(self.answers, "picture that cnnviz made", "pictures that cnnviz made"),
+            _count(self.runs, "folder of a batch run", "folders of batch runs"),
         ]
-        counts = (self.other.total(), self.broken, self.folders, self.answers)
+        counts = (self.other.total(), self.broken, self.folders, self.answers, self.runs)
         return ", ".join(part for part, count in zip(parts, counts, strict=True) if count)
 
 
@@ -48,20 +55,31 @@ def look_into(folder: Path, recursive: bool = False) -> Found:
     Hidden files and folders are left out, and so are pictures that cnnviz made.
     """
     found = Found()
-    for path in _below(folder, recursive):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            found.folders += not recursive or path.is_symlink()
-        elif not path.exists():
-            found.broken += 1
-        elif path.suffix.lower() not in READ or not path.is_file():
-            found.other[path.suffix.lower()] += 1
-        elif path.suffix.lower() in PICTURES and mark_of(path) is not None:
-            found.answers += 1
-        else:
-            found.pictures.append(path)
+    found.pictures.extend(folder / path for path in walk(folder, recursive, found))
     return found
+
+
+def walk(folder: str | Path, recursive: bool, found: Found) -> Iterator[str]:
+    """The paths of pictures and arrays below a folder, with "/", sorted by their parts; see :func:`look_into`.
+
+    ``found`` counts what is left out. Links to folders are not followed, for they may lead round in a circle. A folder
+    is read when its turn comes, and a file costs one look at its beginning.
+    """
+    waiting = [iter(_entries(str(folder), found, top=True))]
+    above = [""]
+    while waiting:
+        entry = next(waiting[-1], None)
+        if entry is None:
+            waiting.pop()
+            above.pop()
+        elif entry.is_dir():
+            if recursive and not entry.is_symlink():
+                waiting.append(iter(_entries(entry.path, found)))
+                above.append(f"{above[-1]}{entry.name}/")
+            else:
+                found.folders += 1
+        else:
+            yield above[-1] + entry.name
 
 
 def find_pictures(paths: str | Path | Iterable[str | Path], recursive: bool = False) -> list[Path]:
@@ -96,12 +114,40 @@ def look_up(path: Path, recursive: bool = False) -> tuple[Sequence[Path], str]:
     return found.pictures, left_out
 
 
-def _below(folder: Path, recursive: bool) -> Iterator[Path]:
-    """What is in a folder, sorted by name; links to folders are not followed, for they may lead round in a circle."""
-    for path in sorted(folder.iterdir()):
-        yield path
-        if recursive and path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
-            yield from _below(path, recursive)
+def _entries(folder: str, found: Found, top: bool = False) -> list[os.DirEntry[str]]:
+    """The folders, and the files that are pictures or arrays and no answers, sorted by name."""
+    with os.scandir(folder) as scanned:
+        entries = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    if not top and {"batch.json", "shards"} <= {entry.name for entry in entries}:
+        found.runs += 1
+        return []
+    kept = [entry for entry in entries if entry.is_dir() or _is_read(entry, found)]
+    marked = _answers([entry.path for entry in kept if _suffix(entry) in PICTURES and not entry.is_dir()])
+    found.answers += len(marked)
+    return [entry for entry in kept if entry.path not in marked]
+
+
+def _is_read(entry: os.DirEntry[str], found: Found) -> bool:
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        found.broken += 1
+    elif _suffix(entry) in READ and entry.is_file():
+        return True
+    else:
+        found.other[_suffix(entry)] += 1
+    return False
+
+
+def _suffix(entry: os.DirEntry[str]) -> str:
+    return os.path.splitext(entry.name)[1].lower()
+
+
+def _answers(paths: Sequence[str]) -> set[str]:
+    """Those that cnnviz made. On a network drive each look takes a while, so many wait at once."""
+    blocks = [paths[start : start + _BLOCK] for start in range(0, len(paths), _BLOCK)]
+    if len(blocks) < 2:
+        return set(filter(is_answer, paths))
+    with ThreadPoolExecutor(_LOOKERS, "cnnviz-finder") as pool:
+        return set().union(*pool.map(lambda block: set(filter(is_answer, block)), blocks))
 
 
 def _count(count: int, one: str, several: str = "") -> str:

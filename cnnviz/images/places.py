@@ -30,6 +30,11 @@ def numbered(place: str | None, path: Path, what: str) -> int | None:
     return int(place)
 
 
+def is_url(path: str | Path) -> bool:
+    """True for what names a place on the net."""
+    return _URL.match(str(path)) is not None
+
+
 def not_there(path: str | Path, what: str = "file") -> FileNotFoundError:
     """The error for a path that is not there; a URL is told apart."""
     text = str(path)

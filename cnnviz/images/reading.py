@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 from cnnviz.images.arrays import ARRAYS, read_array
-from cnnviz.images.file_kinds import first_bytes, is_avif, is_heic, other_kind
+from cnnviz.images.file_kinds import HEAD, first_bytes, is_avif, is_heic, kind_of
 from cnnviz.images.limits import RAISE, current_limit
 from cnnviz.images.modes import in_mode, tell_few_values
 from cnnviz.images.places import check_file, file_and_place, numbered
@@ -44,23 +45,13 @@ def read_stored(path: str | Path, limit: int | None = None) -> Image.Image:
     """The picture in a file, upright, in the mode in which it is stored; see :func:`read_picture`."""
     path, place = file_and_place(path)
     check_file(path)
-    limit = current_limit() if limit is None else limit
-    frame = numbered(place, path, "frame")
-    formats = _formats_of(path)
     with path.open("rb") as file:  # Pillow leaves a file open that it fails on
-        opened = _opened(file, path, formats, limit)
-        # frames before it are decoded on the way, which have the size that is checked first
-        _check_size(opened, path, limit)
-        if frame is not None:
-            _seek(opened, frame, path)
-            _check_size(opened, path, limit)
-        try:
-            opened.load()
-            with _quiet():
-                opened.getexif()  # never before the limit is checked: for PNG it decodes everything
-            return ImageOps.exif_transpose(opened)
-        except Exception as reason:
-            raise ValueError(f"picture '{path}' is damaged: {one_line(reason)}") from reason
+        return _stored(file, first_bytes(path), path, limit, numbered(place, path, "frame"))
+
+
+def read_content(content: bytes, name: str) -> Image.Image:
+    """The picture in the content of a file, as :func:`read_stored` gives it; errors call it by the name."""
+    return _stored(io.BytesIO(content), content[:HEAD], Path(name), None, None)
 
 
 def picture_for(path: str | Path, preprocessing: Preprocessing) -> Image.Image:
@@ -104,9 +95,26 @@ def _read(path: Path, limit: int | None, mode: str, deep: bool = False) -> Image
         raise ValueError(f"picture '{path}': {reason}") from reason
 
 
-def _formats_of(path: Path) -> tuple[str, ...]:
+def _stored(file: IO[bytes], head: bytes, path: Path, limit: int | None, frame: int | None) -> Image.Image:
+    """The picture, upright; ``path`` is what errors call it."""
+    limit = current_limit() if limit is None else limit
+    opened = _opened(file, head, path, _formats_of(head, path), limit)
+    # frames before it are decoded on the way, which have the size that is checked first
+    _check_size(opened, path, limit)
+    if frame is not None:
+        _seek(opened, frame, path)
+        _check_size(opened, path, limit)
+    try:
+        opened.load()
+        with _quiet():
+            opened.getexif()  # never before the limit is checked: for PNG it decodes everything
+        return ImageOps.exif_transpose(opened)
+    except Exception as reason:
+        raise ValueError(f"picture '{path}' is damaged: {one_line(reason)}") from reason
+
+
+def _formats_of(head: bytes, path: Path) -> tuple[str, ...]:
     """The formats that are tried. Raises ValueError for one that needs what is not installed."""
-    head = first_bytes(path)
     if is_avif(head) and not AVIF:
         raise ValueError(f"picture '{path}' is AVIF, and this Pillow was built without it; save the picture as PNG")
     if not is_heic(head):
@@ -117,7 +125,7 @@ def _formats_of(path: Path) -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def _opened(file: IO[bytes], path: Path, formats: tuple[str, ...], limit: int) -> Image.Image:
+def _opened(file: IO[bytes], head: bytes, path: Path, formats: tuple[str, ...], limit: int) -> Image.Image:
     """The picture with its header read, and no more."""
     try:
         with _quiet():
@@ -131,7 +139,7 @@ def _opened(file: IO[bytes], path: Path, formats: tuple[str, ...], limit: int) -
             ) from reason
         raise ValueError(f"picture '{path}' has more pixels than are safe to open ({reason})") from reason
     except UnidentifiedImageError as reason:
-        kind = other_kind(path)
+        kind = kind_of(head, path)
         said = f": {kind}" if kind else f" ({', '.join(FORMATS)})"
         raise ValueError(f"'{path}' is not a picture that can be read{said}") from reason
     except Exception as reason:  # Pillow raises nearly anything on a hostile file

@@ -121,6 +121,18 @@ def mark_of(path: Path) -> str | None:
     return mark if isinstance(mark, str) and mark.split(" ")[0] == SOFTWARE else None
 
 
+def is_answer(path: str | Path) -> bool:
+    """True for a picture that cnnviz made. Of PNG and JPEG, whose mark comes first, only the beginning is read."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(4096)
+    except OSError:  # who reads it tells what is wrong with it
+        return False
+    if head.startswith((b"\x89PNG", b"\xff\xd8")) and SOFTWARE.encode() not in head:
+        return False
+    return mark_of(Path(path)) is not None
+
+
 def source_of(path: Path) -> str:
     """Sixteen digits that tell the content of a file from that of others, and a frame from other frames."""
     path, place = file_and_place(path)
