@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cnnviz.datasets.annotated import mask_file
 from cnnviz.datasets.items import Item, Opened, Source
 from cnnviz.images.annotations import mask_as_seen, mask_in_file
 from cnnviz.images.geometry import Box
@@ -78,13 +79,13 @@ def _read(item: Item, source: Source, preprocessing: Preprocessing | None, masks
             if not bool(tensor.isfinite().all()):
                 raise ValueError("it has values that are NaN or infinite")
             sha256 = _digest(tensor)
-            return ReadItem(item, tensor, sha256=sha256, mask=_mask(item, preprocessing) if masks else None)
+            return ReadItem(item, tensor, sha256=sha256, mask=_mask(item, source, preprocessing) if masks else None)
         if preprocessing is None:
             raise ValueError(f"it is a {type(picture).__name__}, and without a preprocessing only tensors are taken")
         tensor, original = opened(picture, preprocessing)
         if not bool(tensor.isfinite().all()):
             raise ValueError("it has values that are NaN or infinite")
-        mask = _mask(item, preprocessing) if masks else None
+        mask = _mask(item, source, preprocessing) if masks else None
         if original is None:  # an array in a file
             sha256 = _digest(tensor)
             return ReadItem(item, tensor, sha256=sha256, mask=mask)
@@ -102,10 +103,11 @@ def _read(item: Item, source: Source, preprocessing: Preprocessing | None, masks
         return ReadItem(item, error=f"{kind}{told}")
 
 
-def _mask(item: Item, preprocessing: Preprocessing | None) -> Tensor | None:
-    if item.mask is None:
+def _mask(item: Item, source: Source, preprocessing: Preprocessing | None) -> Tensor | None:
+    file = mask_file(source, item)
+    if file is None:
         return None
-    inside = mask_in_file(Path(item.mask))
+    inside = mask_in_file(file)
     if preprocessing is None:
         return torch.from_numpy(inside)
     return mask_as_seen(inside, preprocessing)

@@ -120,8 +120,8 @@ def read_plan(folder: Path) -> BatchPlan:
 
 def make_plan(
     folder: Path, identity: Mapping[str, Any], shard_size: int, items: Iterable[Item], source: Mapping[str, Any]
-) -> BatchPlan:
-    """Write the plan of a new run; where another process was first, read its plan.
+) -> tuple[BatchPlan, bool]:
+    """Write the plan of a new run; where another process was first, read its plan, and say True.
 
     Raises ValueError for no items, or two of one id, OSError for a folder that can't be written.
     """
@@ -129,8 +129,8 @@ def make_plan(
     (folder / SHARDS).mkdir(parents=True, exist_ok=True)
     commit(folder / part.file, lines)
     plan = BatchPlan(folder, identity, digest(identity, shard_size), shard_size, (part,), source)
-    commit(folder / PLAN, _written(plan))
-    return read_plan(folder)
+    mine = commit(folder / PLAN, _written(plan))
+    return read_plan(folder), not mine
 
 
 def digest(identity: Mapping[str, Any], shard_size: int) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from cnnviz.datasets.commit import clean
 from cnnviz.datasets.driver import Driver
 from cnnviz.datasets.items import Source
+from cnnviz.datasets.label_classes import class_of_labels
 from cnnviz.datasets.pickling import Sent
 from cnnviz.datasets.plan import (
     PLAN,
@@ -26,7 +27,6 @@ from cnnviz.datasets.shard_size import usual_shard_size
 from cnnviz.datasets.shard_work import ShardJob
 from cnnviz.datasets.work import Event, RunError
 from cnnviz.registry.protocols import Backend
-from cnnviz.run.targets import class_index
 
 READERS = 2
 """How many threads of a worker read pictures ahead, if nobody says it."""
@@ -90,40 +90,48 @@ def prepare_run(
     shard_size: int | None = None,
     add: bool = False,
     readers: int = READERS,
+    tell: Callable[[str], object] = lambda note: None,
     remake: Callable[[], BatchQuestion] | None = None,
 ) -> PreparedRun:
     """Plan a run, or go on with one that is there.
 
     ``make_question`` is handed the plan that is there, whose fixed values it takes. ``remake`` makes the question in
-    a worker, where its model can't be sent. Raises ValueError for another question or other items than there.
+    a worker, where its model can't be sent. ``tell`` is called with what is told of the source. Raises ValueError for
+    another question or other items than there.
     """
     there = read_plan(folder) if (folder / PLAN).exists() else None
     question = make_question(there)
     identity = question.identity()
     if there is None:
         size = shard_size or usual_shard_size(question)
-        plan = make_plan(folder, identity, size, source.items(), source.described())
-        check_identity(plan, identity, size)  # another process may have been first
-        check_items(plan, source.items(), add=False)
+        plan, is_others = make_plan(folder, identity, size, source.items(), source.described())
+        if is_others:  # who was first may have asked something else
+            check_identity(plan, identity, size)
+            check_items(plan, source.items(), add=False)
     else:
         check_identity(there, identity, shard_size or there.shard_size)
         new = check_items(there, source.items(), add)
         plan = added(there, new) if new else there
-    classes = _classes(plan, question)
+    for note in getattr(source, "notes", ()):
+        tell(note)
+    classes = _classes(plan, source, question, tell)
     sent = Sent((question if remake is None else remake, source, classes))
     fixed = question.fixed
     job = ShardJob(str(folder.absolute()), plan.digest, fixed.device, fixed.threads, readers, sent)
     return PreparedRun(plan, job)
 
 
-def _classes(plan: BatchPlan, question: BatchQuestion) -> dict[int | str, int]:
-    """The class of each label. Raises LookupError or ValueError for a label that is no class."""
-    if not isinstance(question.target, TrueClass):
-        return {}
-    labels = {item.label for item in plan.items() if item.label is not None}
-    if not labels:
+def _classes(
+    plan: BatchPlan, source: Source, question: BatchQuestion, tell: Callable[[str], object]
+) -> Mapping[int | str, int]:
+    """The class of each label. Raises LookupError for a label that is no class, ValueError for no labels at all."""
+    model = question.model
+    found = class_of_labels(source, plan.items(), model.categories, model.num_classes)
+    for note in found.notes:
+        tell(note)
+    if isinstance(question.target, TrueClass) and not found.numbers:
         raise ValueError("true classes are explained, and no item has a label; give labels=... (--labels)")
-    return {label: class_index(label, question.model.categories) for label in labels}
+    return found.numbers
 
 
 def shard_of_launcher() -> tuple[int, int] | None:

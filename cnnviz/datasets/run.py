@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 
 from cnnviz.datasets.asking import asked, backend_of
-from cnnviz.datasets.items import Source
 from cnnviz.datasets.kept_maps import MapStorage
 from cnnviz.datasets.plan import (
     BatchPlan,
 )
 from cnnviz.datasets.prepared_run import READERS, check_given_up, prepare_run, shard_of_launcher
 from cnnviz.datasets.question import BatchQuestion, TrueClass
+from cnnviz.datasets.sources import source_of
 from cnnviz.datasets.work import Done, Event
 from cnnviz.engine.speed.autocast import Precision
 from cnnviz.explanations.options import ExplainOptions
@@ -123,7 +123,7 @@ def batch(
             there=there,
         )
 
-    run = prepare_run(folder, _source(source, labels, masks), question, shard_size, add, readers)
+    run = prepare_run(folder, source_of(source, labels=labels, masks=masks), question, shard_size, add, readers)
     with listening(progress, "explaining") as listener:
         told = _counting(listener, run.plan)
         given_up = run.compute(where, shard_of or shard_of_launcher(), told)
@@ -144,10 +144,3 @@ def _counting(listener: Callable[[int, int], object] | None, plan: BatchPlan) ->
                 listener(done, len(plan))
 
     return hear
-
-
-def _source(source: Any, labels: Any, masks: Any) -> Source:
-    if isinstance(source, Source):
-        return source
-    found: Source = import_module("cnnviz.datasets.source_of").source_of(source, labels=labels, masks=masks)
-    return found
