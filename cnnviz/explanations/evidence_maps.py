@@ -48,7 +48,7 @@ def evidence(explanation: Explanation, sign: Sign = "auto") -> Tensor:
         )
     check_finite(values, f"what {explanation.recipe} gave")
     values = values if values.dtype == torch.float64 else values.float()
-    if sign == "magnitude" or (sign == "auto" and values.shape == inputs.shape):
+    if sign == "magnitude" or (sign == "auto" and explanation.fine):
         single = values.abs().sum(1, keepdim=True)
     else:
         single = values.sum(1, keepdim=True)

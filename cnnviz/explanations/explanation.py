@@ -159,6 +159,11 @@ class Explanation:
         return self.categories[index] if known and self.categories is not None else f"class {index}"
 
     @property
+    def fine(self) -> bool:
+        """Whether values have the input's own shape, as a gradient has: then their sign is not for or against."""
+        return self.values.shape == self.inputs.shape
+
+    @property
     def usual_renderer(self) -> str:
         """The renderer if none is named: the method's own if it draws so many dimensions, else the default for them.
 
@@ -167,7 +172,7 @@ class Explanation:
         rank, own = self.inputs.ndim - 2, self.renderer
         if own is not None and (rank == 2 or (own in renderers and rank in renderers[own].ranks)):
             return own
-        default = default_renderer(rank, "fine" if self.values.shape == self.inputs.shape else "coarse")
+        default = default_renderer(rank, "fine" if self.fine else "coarse")
         if default is None:
             raise ValueError(f"there is no renderer for inputs {tuple(self.inputs.shape)}; name one")
         return default

@@ -1,0 +1,231 @@
+"""An explanation that is read from a shard, piece by piece, when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cnnviz.datasets.content_digest import content_digest
+from cnnviz.datasets.items import Opened
+from cnnviz.datasets.open_shard import OpenShard
+from cnnviz.datasets.run_folder import NoAnswer, RunFolder
+from cnnviz.datasets.shard_file import NO_CLASS, compact
+from cnnviz.engine.validation import COMPUTABLE
+from cnnviz.explanations.explanation import Explanation
+from cnnviz.explanations.options import ExplainOptions
+from cnnviz.explanations.saved_explanations import read_description, saved_options
+from cnnviz.images.originals import At, Original, opened
+from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.images.reading import one_line
+
+if TYPE_CHECKING:
+    from cnnviz.explanations.evidence_maps import Sign
+    from cnnviz.registry.protocols import Renderer
+
+COMPUTED_IN = {str(dtype).removeprefix("torch."): dtype for dtype in COMPUTABLE}
+"""By the name that a shard tells as ``input_dtype``."""
+
+
+@dataclass(frozen=True)
+class StoredItem:
+    """One answered item of a run, and what its source has of it."""
+
+    folder: RunFolder
+    number: int
+
+    def picture(self) -> Opened:
+        """What the source opens. Raises FileNotFoundError where it is gone, ValueError where it has changed."""
+        item, source = self.folder.item(self.number), self.folder.source
+        way_out = f"open_batch({str(self.folder.out)!r}, source=...) takes where it is now"
+        try:
+            found = source.open(item)
+            digest = content_digest(found)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"the picture {item.id!r} can't be read again: {one_line(error)}; {way_out}"
+            ) from error
+        told = self.folder.row(self.number)[2].get("sha256")
+        if told is not None and digest != told:
+            raise ValueError(
+                f"the picture {item.id!r} has changed since it was explained; explain it again in a new batch"
+            )
+        return found
+
+    def inputs(self, preprocessing: Preprocessing | None) -> Tensor:
+        """(1, C, *spatial), as the network saw it. Raises as :meth:`picture` does."""
+        shard, slot, row = self.folder.row(self.number)
+        picture = self.picture()
+        if isinstance(picture, Tensor):
+            tensor = picture
+        elif preprocessing is None:
+            raise ValueError(
+                f"the run has no preprocessing, and {row['id']!r} is a picture now; give the source it had"
+            )
+        else:
+            tensor = opened(picture, preprocessing)[0]
+        kept = COMPUTED_IN.get(shard.about.get("input_dtype", "float32"), torch.float32)
+        known = shard.at("input_shape", slot).tolist() if shard.has("input_shape") else list(tensor.shape)
+        if list(tensor.shape) != known:
+            raise ValueError(f"{row['id']!r} is an input {tuple(tensor.shape)} now, and was {tuple(known)}")
+        return tensor[None].to(kept)
+
+    def original(self, preprocessing: Preprocessing | None) -> Original | None:
+        """Where the input lies in its picture; None where it is no part of one. A file is not read."""
+        shard, slot, row = self.folder.row(self.number)
+        height, width = shard.numbers("size")[slot].tolist()
+        if preprocessing is None or min(height, width) < 1:
+            return None
+        left, top, right, bottom = shard.numbers("box")[slot].tolist()
+        item = self.folder.item(self.number)
+        found = self.folder.source.open(item)
+        if isinstance(found, str | Path):
+            return Original((height, width), (left, top, right, bottom), str(Path(found).absolute()), row.get("sha256"))
+        if isinstance(found, Tensor):
+            return None
+        known = opened(self.picture(), preprocessing)[1]  # kept itself, there is no file to read again
+        return known and Original((height, width), (left, top, right, bottom), pixels=known.pixels)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredExplanation(Explanation):
+    """An :class:`~cnnviz.Explanation` of one item of a batch. It does all that others do.
+
+    Its values are read from the shard when they are first used, and its inputs from the source of the run.
+    """
+
+    fine_values: bool | None = None
+    """Whether the method gave values of the input's own shape, also where less of them is kept; None: see the shape."""
+
+    @property
+    def _item(self) -> StoredItem:
+        item: StoredItem = vars(self)["_stored"]
+        return item
+
+    @property
+    def item_id(self) -> str:
+        """The id of the item in the run."""
+        return self._item.folder.item(self._item.number).id
+
+    @cached_property
+    def values(self) -> Tensor:  # type: ignore[override]  # a field, which is read when it is needed
+        shard, slot, _ = self._item.folder.row(self._item.number)
+        method = vars(self)["_method"]
+        if not shard.has(f"maps/{method}"):
+            raise NoAnswer(f"{shard.path} has no maps of {method}")
+        return shard.at(f"maps/{method}", slot)[None].clone()
+
+    @cached_property
+    def inputs(self) -> Tensor:  # type: ignore[override]
+        return self._item.inputs(self.preprocessing)
+
+    @cached_property
+    def originals(self) -> tuple[Original | None, ...] | None:  # type: ignore[override]
+        original = self._item.original(self.preprocessing)
+        return None if original is None else (original,)
+
+    @cached_property
+    def notes(self) -> Mapping[str, Tensor]:  # type: ignore[override]
+        shard, slot, _ = self._item.folder.row(self._item.number)
+        method = vars(self)["_method"]
+        names = [name for name in shard.told(method, "notes") if shard.has(f"notes/{method}/{name}")]
+        return {name: shard.at(f"notes/{method}/{name}", slot)[None].clone() for name in names}
+
+    @property
+    def fine(self) -> bool:
+        """Whether values have the input's own shape, or had it before less of them was kept."""
+        return super().fine if self.fine_values is None else self.fine_values
+
+    def without_inputs(self) -> Explanation:
+        """The same with the shape of its inputs alone, for what needs no picture: the source is not read."""
+        known = vars(self)
+        if "inputs" in known:
+            return self
+        shard, slot, _ = self._item.folder.row(self._item.number)
+        if not shard.has("input_shape"):
+            return self
+        shape = shard.at("input_shape", slot).tolist()
+        fields = {
+            name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("inputs", "originals")
+        }
+        return StoredExplanation(**fields, inputs=torch.empty((1, *shape), device="meta"))
+
+    @property
+    def usual_renderer(self) -> str:
+        return self.without_inputs().usual_renderer if "inputs" not in vars(self) else super().usual_renderer
+
+    def heatmap(self, sign: Sign = "auto", at: At = "input") -> Any:
+        if at != "input" or "inputs" in vars(self):
+            return super().heatmap(sign, at)
+        return Explanation.heatmap(self.without_inputs(), sign)
+
+    def save(
+        self,
+        path: str | Path,
+        renderer: str | Renderer | None = None,
+        at: At = "input",
+        inputs: bool = True,
+        **settings: Any,
+    ) -> list[Path]:
+        """As :meth:`cnnviz.Explanation.save`; ``inputs=False`` reads no picture."""
+        if inputs or "inputs" in vars(self):
+            return super().save(path, renderer, at, inputs, **settings)
+        return Explanation.save(self.without_inputs(), path, renderer, at, inputs, **settings)
+
+    def to(self, place: str | torch.device | torch.dtype, /) -> Explanation:
+        self.inputs  # noqa: B018  # they are moved as well
+        return super().to(place)
+
+
+def stored_explanation(folder: RunFolder, number: int, shard: OpenShard, slot: int, method: str) -> StoredExplanation:
+    """The explanation of an item that was answered; no map is read. Raises ValueError for what the shard tells wrong."""
+    row = shard.row(slot)
+    told, options, preprocessing = described(shard, method)
+    target = shard.numbers("target")[slot : slot + 1].clone()
+    probability = shard.numbers("probability")[slot : slot + 1].clone()
+    objective = row.get("objective", told.get("objective"))
+    new = object.__new__(StoredExplanation)
+    fields: dict[str, Any] = {
+        "target": None if int(target) == NO_CLASS else target,
+        "score": shard.numbers("score")[slot : slot + 1].clone(),
+        "recipe": told["recipe"],
+        "preprocessing": preprocessing,
+        "categories": folder.categories,
+        "renderer": told.get("renderer"),
+        "objective": tuple(objective) if isinstance(objective, list) else objective,
+        "probability": None if bool(probability.isnan()) else probability,
+        "boxes": shard.at("boxes", slot)[None].clone() if shard.has("boxes") else None,
+        "options": options,
+        "computed_in": told.get("computed_in"),
+        "of": told.get("of", 0),
+        "together": told.get("together", 1),
+        "attribution": None,
+        "fine_values": told.get("fine"),
+    }
+    # the fields that are not here are read from the shard and the source when they are asked for
+    vars(new).update(fields, _stored=StoredItem(folder, number), _method=method)
+    return new
+
+
+def described(shard: OpenShard, method: str) -> tuple[dict[str, Any], ExplainOptions, Preprocessing | None]:
+    """What a shard tells of all its explanations by a method, checked. Raises ValueError for what tells of none."""
+    told = shard.about["explanations"][method]
+    try:
+        return _checked(compact({**told, "preprocessing": shard.about.get("preprocessing")}))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{shard.path} does not tell what {method} is: {one_line(error)}") from error
+
+
+@lru_cache(maxsize=256)  # shards of a run tell the same
+def _checked(text: str) -> tuple[dict[str, Any], ExplainOptions, Preprocessing | None]:
+    about = read_description(text)
+    preprocessing = Preprocessing.from_dict(about["preprocessing"]) if about["preprocessing"] else None
+    if "recipe" not in about or not isinstance(about.get("fine"), bool | None):
+        raise ValueError("it has no recipe, or does not tell whether its values are fine")
+    return about, ExplainOptions(**saved_options(about)), preprocessing
