@@ -78,7 +78,7 @@ def _read(item: Item, source: Source, preprocessing: Preprocessing | None, masks
                 raise ValueError(f"it is {tensor.dtype} {tuple(tensor.shape)}, not floating point (C, *spatial)")
             if not bool(tensor.isfinite().all()):
                 raise ValueError("it has values that are NaN or infinite")
-            sha256 = _digest(tensor)
+            sha256 = sha256_of(tensor)
             return ReadItem(item, tensor, sha256=sha256, mask=_mask(item, source, preprocessing) if masks else None)
         if preprocessing is None:
             raise ValueError(f"it is a {type(picture).__name__}, and without a preprocessing only tensors are taken")
@@ -87,11 +87,11 @@ def _read(item: Item, source: Source, preprocessing: Preprocessing | None, masks
             raise ValueError("it has values that are NaN or infinite")
         mask = _mask(item, source, preprocessing) if masks else None
         if original is None:  # an array in a file
-            sha256 = _digest(tensor)
+            sha256 = sha256_of(tensor)
             return ReadItem(item, tensor, sha256=sha256, mask=mask)
         sha256 = original.sha256 or ""
         if original.pixels is not None:
-            sha256 = _digest(original.pixels)
+            sha256 = sha256_of(original.pixels)
         return ReadItem(item, tensor, None, sha256, original.size, original.box, mask)
     except MemoryError:
         raise  # says nothing of the picture
@@ -113,6 +113,6 @@ def _mask(item: Item, source: Source, preprocessing: Preprocessing | None) -> Te
     return mask_as_seen(inside, preprocessing)
 
 
-def _digest(tensor: Tensor) -> str:
+def sha256_of(tensor: Tensor) -> str:
     """The SHA-256 of a tensor's values."""
     return hashlib.sha256(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnviz.datasets.commit import commit, digest_of, replace
+from cnnviz.datasets.fingerprint import fingerprint
 from cnnviz.datasets.items import Item
 from cnnviz.datasets.question import differences
 from cnnviz.datasets.shard_file import compact
@@ -40,6 +42,8 @@ class BatchPlan:
     parts: tuple[Part, ...]
     source: Mapping[str, Any]
     """What the source told of itself."""
+    categories: tuple[str, ...] | None = None
+    """Class names by index; the identity has their fingerprint."""
 
     def __len__(self) -> int:
         return sum(part.items for part in self.parts)
@@ -110,7 +114,11 @@ def read_plan(folder: Path) -> BatchPlan:
         if told["format"] > FORMAT:
             raise ValueError(f"a later version of cnnviz wrote it, in format {told['format']}; update cnnviz")
         parts = tuple(Part(x["file"], x["items"], x["sha256"], tuple(x["starts"])) for x in told["parts"])
-        plan = BatchPlan(folder, told["identity"], told["digest"], told["shard_size"], parts, told["source"])
+        names = told.get("categories")
+        categories = None if names is None else tuple(names)
+        plan = BatchPlan(
+            folder, told["identity"], told["digest"], told["shard_size"], parts, told["source"], categories
+        )
         _check(plan)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
@@ -119,7 +127,12 @@ def read_plan(folder: Path) -> BatchPlan:
 
 
 def make_plan(
-    folder: Path, identity: Mapping[str, Any], shard_size: int, items: Iterable[Item], source: Mapping[str, Any]
+    folder: Path,
+    identity: Mapping[str, Any],
+    shard_size: int,
+    items: Iterable[Item],
+    source: Mapping[str, Any],
+    categories: tuple[str, ...] | None = None,
 ) -> tuple[BatchPlan, bool]:
     """Write the plan of a new run; where another process was first, read its plan, and say True.
 
@@ -128,7 +141,7 @@ def make_plan(
     lines, part = _part(items, shard_size, set())
     (folder / SHARDS).mkdir(parents=True, exist_ok=True)
     commit(folder / part.file, lines)
-    plan = BatchPlan(folder, identity, digest(identity, shard_size), shard_size, (part,), source)
+    plan = BatchPlan(folder, identity, digest(identity, shard_size), shard_size, (part,), source, categories)
     mine = commit(folder / PLAN, _written(plan))
     return read_plan(folder), not mine
 
@@ -186,7 +199,7 @@ def added(plan: BatchPlan, items: Sequence[Item]) -> BatchPlan:
     known = {item.id for item in plan.items()}
     lines, part = _part(items, plan.shard_size, known)
     commit(plan.folder / part.file, lines)
-    grown = BatchPlan(plan.folder, plan.identity, plan.digest, plan.shard_size, (*plan.parts, part), plan.source)
+    grown = dataclasses.replace(plan, parts=(*plan.parts, part))
     replace(plan.folder / PLAN, _written(grown))
     return read_plan(plan.folder)
 
@@ -221,6 +234,7 @@ def _written(plan: BatchPlan) -> bytes:
         "shard_size": plan.shard_size,
         "parts": [asdict(part) for part in plan.parts],
         "source": plan.source,
+        "categories": plan.categories,
     }
     return json.dumps(told, indent=1, allow_nan=False).encode()
 
@@ -228,6 +242,8 @@ def _written(plan: BatchPlan) -> bytes:
 def _check(plan: BatchPlan) -> None:
     if not isinstance(plan.identity, dict) or digest(plan.identity, plan.shard_size) != plan.digest:
         raise ValueError("its digest is not that of its content")
+    if plan.categories is not None and plan.identity.get("categories") != fingerprint(plan.categories)[:16]:
+        raise ValueError("its class names are not those of the run")
     for part in plan.parts:
         if "/" in part.file or "\\" in part.file or not part.file.startswith("items-"):
             raise ValueError(f"{part.file!r} is no name of a file of items")

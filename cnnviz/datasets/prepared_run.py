@@ -104,7 +104,9 @@ def prepare_run(
     identity = question.identity()
     if there is None:
         size = shard_size or usual_shard_size(question)
-        plan, is_others = make_plan(folder, identity, size, source.items(), source.described())
+        plan, is_others = make_plan(
+            folder, identity, size, source.items(), source.described(), question.model.categories
+        )
         if is_others:  # who was first may have asked something else
             check_identity(plan, identity, size)
             check_items(plan, source.items(), add=False)

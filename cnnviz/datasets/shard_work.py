@@ -248,6 +248,8 @@ def _explanations(answers: Sequence[ItemAnswer], question: BatchQuestion) -> dic
             "renderer": found[name].renderer,
             "options": asdict(found[name].options),
             "computed_in": found[name].computed_in,
+            "fine": found[name].fine,
+            "input_dtype": str(found[name].inputs.dtype).removeprefix("torch."),
         }
         for name in question.methods
     }
