@@ -13,6 +13,7 @@ from . import objectives as objectives
 from . import targets as targets
 from . import tasks as tasks
 from .datasets.run import batch as batch
+from .datasets.stored import open_batch as open_batch
 from .drawing.comparison import grid as grid
 from .engine.backward_rules import PLAIN as PLAIN
 

@@ -5,6 +5,8 @@ from .items import Source as Source
 from .kept_maps import MapStorage as MapStorage
 from .question import TrueClass as TrueClass
 from .question import true_class as true_class
+from .stored import Batch as Batch
+from .stored_explanation import StoredExplanation as StoredExplanation
 from .work import Done as Done
 from .work import Event as Event
 from .work import Failed as Failed

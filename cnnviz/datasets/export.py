@@ -41,10 +41,10 @@ def export(
         every: Mapping[str, Explanation] = item if isinstance(item, Mapping) else {methods[0]: item}
         for method, explanation in every.items():
             place = file_name(explanation.item_id) + suffix  # type: ignore[attr-defined]  # a stored one
-            path = folder / (f"{file_name(method.replace('/', ' '))}/{place}" if len(methods) > 1 else place)
+            path = folder / (f"{file_name(method.replace('/', '%2F'))}/{place}" if len(methods) > 1 else place)
             if path.exists() and not overwrite:
                 raise FileExistsError(
-                    f"{path} is there already, and nothing of it was replaced; choose another folder, or say overwrite=True"
+                    f"{path} is there already, and was not replaced; choose another folder, or say overwrite=True"
                 )
             picture = explanation.render(renderer, at, **settings)[0]
             _write_inside(folder, path, encoded(np.asarray(picture), suffix))

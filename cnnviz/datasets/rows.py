@@ -93,17 +93,17 @@ def _write_lines(folder: RunFolder, path: Path) -> None:
 
 def _write_parquet(folder: RunFolder, path: Path, arrow: Any) -> None:
     parquet = import_module("pyarrow.parquet")
-    whole = all(isinstance(folder.item(number).label, int | None) for number in range(folder.items))
+    whole = all(isinstance(folder.item(number).label, int | None) for number in range(len(folder.plan)))
     schema = _schema(arrow, _metric_columns(folder, folder.methods), whole)
-    with parquet.ParquetWriter(path, schema.with_metadata({"cnnviz": folder.digest})) as writer:
+    with parquet.ParquetWriter(path, schema.with_metadata({"cnnviz": folder.plan.digest})) as writer:
         for rows in _chunks(folder):
             writer.write_table(arrow.Table.from_pylist(_told(rows, whole), schema))
 
 
 def _chunks(folder: RunFolder) -> Iterator[Table]:
-    step = CHUNK * folder.size
-    for start in range(0, folder.items, step):
-        yield item_rows(folder, range(start, min(start + step, folder.items)), folder.methods)
+    step = CHUNK * folder.plan.shard_size
+    for start in range(0, len(folder.plan), step):
+        yield item_rows(folder, range(start, min(start + step, len(folder.plan))), folder.methods)
 
 
 def _told(rows: Table, whole: bool) -> list[dict[str, Any]]:
@@ -124,12 +124,9 @@ def _schema(arrow: Any, metrics: Mapping[str, Any], whole: bool) -> Any:
 
 def _metric_columns(folder: RunFolder, methods: Sequence[str]) -> dict[str, tuple[str, str]]:
     """The names of the columns of metrics, with the method and the metric."""
-    names = folder.metric_names
     several = len(methods) > 1
     return {
-        f"{method}.{metric}" if several else metric: (method, metric)
-        for method in methods
-        for metric in names.get(method, ())
+        f"{method}.{metric}" if several else metric: (method, metric) for method in methods for metric in folder.metrics
     }
 
 

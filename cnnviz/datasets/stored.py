@@ -1,4 +1,4 @@
-"""The answers of a batch run, read from its folder: a set of explanations, of which nothing is loaded before its use."""
+"""The answers of a batch run, read from its folder: a set of explanations; nothing is loaded before it is used."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnviz.datasets.items import Source
 from cnnviz.datasets.map_reading import maps_of
 from cnnviz.datasets.rows import failed_rows, item_rows, to_arrow
 from cnnviz.datasets.run_folder import NoAnswer, RunFolder
@@ -70,7 +68,7 @@ class Batch:
         self, folder: RunFolder, numbers: range | NDArray[np.int64] | None = None, method: str | None = None
     ) -> None:
         self._folder, self._method = folder, method
-        self._numbers = range(folder.items) if numbers is None else numbers
+        self._numbers = range(len(folder.plan)) if numbers is None else numbers
 
     @property
     def out(self) -> Path:
@@ -80,11 +78,11 @@ class Batch:
     @property
     def identity(self) -> dict[str, Any]:
         """All that determines the bytes of the run."""
-        return self._folder.identity
+        return dict(self._folder.plan.identity)
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The names of the methods; of no shard yet none are known."""
+        """The names of the methods."""
         if self._method is not None:
             return (self._method,)
         return self._folder.methods
@@ -92,8 +90,7 @@ class Batch:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names of the metrics that were asked."""
-        names = self._folder.metric_names
-        return tuple(dict.fromkeys(metric for method in self.methods for metric in names[method]))
+        return self._folder.metrics
 
     @property
     def ids(self) -> list[str]:
@@ -141,7 +138,8 @@ class Batch:
         array = array.astype(np.int64)
         if array.size and not (-len(self) <= array.min() and array.max() < len(self)):
             raise IndexError(f"there is no item {int(array.max())} or {int(array.min())}; there are {len(self)}")
-        return np.asarray(self._numbers, np.int64)[array]
+        every = np.asarray(self._numbers, np.int64)
+        return np.asarray(every[array], np.int64)
 
     def _answers(self, number: int) -> Explanations[StoredExplanation] | StoredExplanation:
         item = self._folder.item(number)
@@ -159,7 +157,7 @@ class Batch:
     @property
     def missing(self) -> Batch:
         """The items whose shard is not there yet."""
-        return self[self._folder.is_missing(self._numbers)]  # type: ignore[no-any-return]
+        return Batch(self._folder, self._several(self._folder.is_missing(self._numbers)), self._method)
 
     @property
     def answered(self) -> Batch:
@@ -168,7 +166,7 @@ class Batch:
         for shard, slots, places in self._folder.by_shard(self._numbers):
             if shard is not None:
                 kept[places] = shard.numbers("status").numpy()[slots] == 0
-        return self[kept]  # type: ignore[no-any-return]
+        return Batch(self._folder, self._several(kept), self._method)
 
     @property
     def failed(self) -> Table:
@@ -197,7 +195,7 @@ class Batch:
         return self.methods[0]
 
     def table(self) -> Table:
-        """A row for each item: id, label, class, target, score, probability, what was predicted, metrics, status, error.
+        """A row for each item: what it is, what was explained and found, and whether it failed.
 
         A metric is a column ``road``, or ``grad_cam.road`` where there are several methods. The status is "ok",
         "error", or "missing" for an item that is not computed yet.

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from cnnviz.datasets.content_digest import content_digest
-from cnnviz.datasets.items import Opened
+from cnnviz.datasets.item_reading import read_ahead, sha256_of
 from cnnviz.datasets.open_shard import OpenShard
 from cnnviz.datasets.run_folder import NoAnswer, RunFolder
 from cnnviz.datasets.shard_file import NO_CLASS, compact
@@ -29,8 +27,7 @@ if TYPE_CHECKING:
     from cnnviz.explanations.evidence_maps import Sign
     from cnnviz.registry.protocols import Renderer
 
-COMPUTED_IN = {str(dtype).removeprefix("torch."): dtype for dtype in COMPUTABLE}
-"""By the name that a shard tells as ``input_dtype``."""
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in COMPUTABLE}
 
 
 @dataclass(frozen=True)
@@ -39,42 +36,27 @@ class StoredItem:
 
     folder: RunFolder
     number: int
-
-    def picture(self) -> Opened:
-        """What the source opens. Raises FileNotFoundError where it is gone, ValueError where it has changed."""
-        item, source = self.folder.item(self.number), self.folder.source
-        way_out = f"open_batch({str(self.folder.out)!r}, source=...) takes where it is now"
-        try:
-            found = source.open(item)
-            digest = content_digest(found)
-        except OSError as error:
-            raise FileNotFoundError(
-                f"the picture {item.id!r} can't be read again: {one_line(error)}; {way_out}"
-            ) from error
-        told = self.folder.row(self.number)[2].get("sha256")
-        if told is not None and digest != told:
-            raise ValueError(
-                f"the picture {item.id!r} has changed since it was explained; explain it again in a new batch"
-            )
-        return found
+    dtype: str = "float32"
+    """Of the inputs, as the network took them."""
 
     def inputs(self, preprocessing: Preprocessing | None) -> Tensor:
-        """(1, C, *spatial), as the network saw it. Raises as :meth:`picture` does."""
+        """(1, C, *spatial), as the network saw it.
+
+        Raises FileNotFoundError where the picture can't be read again, ValueError where it has changed.
+        """
         shard, slot, row = self.folder.row(self.number)
-        picture = self.picture()
-        if isinstance(picture, Tensor):
-            tensor = picture
-        elif preprocessing is None:
-            raise ValueError(
-                f"the run has no preprocessing, and {row['id']!r} is a picture now; give the source it had"
+        item = self.folder.item(self.number)
+        read = next(read_ahead([[item]], self.folder.source, preprocessing, masks=False, readers=1))[0]
+        if read.input is None:
+            raise FileNotFoundError(
+                f"the picture {item.id!r} can't be read again: {read.error}; open_batch({str(self.folder.out)!r}, "
+                "source=...) takes where it is now"
             )
-        else:
-            tensor = opened(picture, preprocessing)[0]
-        kept = COMPUTED_IN.get(shard.about.get("input_dtype", "float32"), torch.float32)
-        known = shard.at("input_shape", slot).tolist() if shard.has("input_shape") else list(tensor.shape)
-        if list(tensor.shape) != known:
-            raise ValueError(f"{row['id']!r} is an input {tuple(tensor.shape)} now, and was {tuple(known)}")
-        return tensor[None].to(kept)
+        self._check_same(row, read.sha256)
+        known = shard.at("input_shape", slot).tolist() if shard.has("input_shape") else None
+        if known is not None and list(read.input.shape) != known:
+            raise ValueError(f"the picture {item.id!r} becomes an input {tuple(read.input.shape)}, and was {known}")
+        return read.input[None].to(DTYPES.get(self.dtype, torch.float32), copy=True)
 
     def original(self, preprocessing: Preprocessing | None) -> Original | None:
         """Where the input lies in its picture; None where it is no part of one. A file is not read."""
@@ -83,14 +65,22 @@ class StoredItem:
         if preprocessing is None or min(height, width) < 1:
             return None
         left, top, right, bottom = shard.numbers("box")[slot].tolist()
-        item = self.folder.item(self.number)
-        found = self.folder.source.open(item)
+        found = self.folder.source.open(self.folder.item(self.number))
+        path, sha256, pixels = None, row.get("sha256"), None
         if isinstance(found, str | Path):
-            return Original((height, width), (left, top, right, bottom), str(Path(found).absolute()), row.get("sha256"))
-        if isinstance(found, Tensor):
-            return None
-        known = opened(self.picture(), preprocessing)[1]  # kept itself, there is no file to read again
-        return known and Original((height, width), (left, top, right, bottom), pixels=known.pixels)
+            path = str(Path(found).absolute())
+        elif not isinstance(found, Tensor):
+            known = opened(found, preprocessing)[1]  # kept itself: there is no file to read again
+            pixels = None if known is None else known.pixels
+            self._check_same(row, None if pixels is None else sha256_of(pixels))
+            sha256 = None
+        return Original((height, width), (left, top, right, bottom), path, sha256, pixels)
+
+    def _check_same(self, row: dict[str, Any], sha256: str | None) -> None:
+        if row.get("sha256") != sha256:
+            raise ValueError(
+                f"the picture {row['id']!r} has changed since it was explained; explain it in a new folder"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,25 +103,25 @@ class StoredExplanation(Explanation):
         """The id of the item in the run."""
         return self._item.folder.item(self._item.number).id
 
-    @cached_property
-    def values(self) -> Tensor:  # type: ignore[override]  # a field, which is read when it is needed
+    @cached_property  # type: ignore[misc]  # a field, which is read when it is asked for
+    def values(self) -> Tensor:
         shard, slot, _ = self._item.folder.row(self._item.number)
         method = vars(self)["_method"]
         if not shard.has(f"maps/{method}"):
             raise NoAnswer(f"{shard.path} has no maps of {method}")
         return shard.at(f"maps/{method}", slot)[None].clone()
 
-    @cached_property
-    def inputs(self) -> Tensor:  # type: ignore[override]
+    @cached_property  # type: ignore[misc]  # a field, which is read when it is asked for
+    def inputs(self) -> Tensor:
         return self._item.inputs(self.preprocessing)
 
-    @cached_property
-    def originals(self) -> tuple[Original | None, ...] | None:  # type: ignore[override]
+    @cached_property  # type: ignore[misc]  # a field, which is read when it is asked for
+    def originals(self) -> tuple[Original | None, ...] | None:
         original = self._item.original(self.preprocessing)
         return None if original is None else (original,)
 
-    @cached_property
-    def notes(self) -> Mapping[str, Tensor]:  # type: ignore[override]
+    @cached_property  # type: ignore[misc]  # a field, which is read when it is asked for
+    def notes(self) -> Mapping[str, Tensor]:
         shard, slot, _ = self._item.folder.row(self._item.number)
         method = vars(self)["_method"]
         names = [name for name in shard.told(method, "notes") if shard.has(f"notes/{method}/{name}")]
@@ -184,9 +174,9 @@ class StoredExplanation(Explanation):
 
 
 def stored_explanation(folder: RunFolder, number: int, shard: OpenShard, slot: int, method: str) -> StoredExplanation:
-    """The explanation of an item that was answered; no map is read. Raises ValueError for what the shard tells wrong."""
+    """The explanation of an item that was answered; no map is read. Raises ValueError for a shard that is damaged."""
     row = shard.row(slot)
-    told, options, preprocessing = described(shard, method)
+    told, options, preprocessing = described(shard, method, folder.plan.identity.get("preprocessing"))
     target = shard.numbers("target")[slot : slot + 1].clone()
     probability = shard.numbers("probability")[slot : slot + 1].clone()
     objective = row.get("objective", told.get("objective"))
@@ -196,7 +186,7 @@ def stored_explanation(folder: RunFolder, number: int, shard: OpenShard, slot: i
         "score": shard.numbers("score")[slot : slot + 1].clone(),
         "recipe": told["recipe"],
         "preprocessing": preprocessing,
-        "categories": folder.categories,
+        "categories": folder.plan.categories,
         "renderer": told.get("renderer"),
         "objective": tuple(objective) if isinstance(objective, list) else objective,
         "probability": None if bool(probability.isnan()) else probability,
@@ -209,15 +199,16 @@ def stored_explanation(folder: RunFolder, number: int, shard: OpenShard, slot: i
         "fine_values": told.get("fine"),
     }
     # the fields that are not here are read from the shard and the source when they are asked for
-    vars(new).update(fields, _stored=StoredItem(folder, number), _method=method)
+    vars(new).update(fields, _stored=StoredItem(folder, number, told.get("input_dtype", "float32")), _method=method)
     return new
 
 
-def described(shard: OpenShard, method: str) -> tuple[dict[str, Any], ExplainOptions, Preprocessing | None]:
+def described(
+    shard: OpenShard, method: str, preprocessing: Any
+) -> tuple[dict[str, Any], ExplainOptions, Preprocessing | None]:
     """What a shard tells of all its explanations by a method, checked. Raises ValueError for what tells of none."""
-    told = shard.about["explanations"][method]
     try:
-        return _checked(compact({**told, "preprocessing": shard.about.get("preprocessing")}))
+        return _checked(compact({**shard.about["explanations"][method], "preprocessing": preprocessing}))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{shard.path} does not tell what {method} is: {one_line(error)}") from error
 

@@ -16,7 +16,7 @@ def faults(folder: RunFolder) -> list[str]:
 
 
 def _faults_of_items(folder: RunFolder) -> Iterator[str]:
-    for part in folder.parts:
+    for part in folder.plan.parts:
         path = folder.out / part.file
         try:
             with path.open("rb") as file:
@@ -24,23 +24,22 @@ def _faults_of_items(folder: RunFolder) -> Iterator[str]:
         except OSError as error:
             yield f"{path} can't be read: {one_line(error)}"
             continue
-        if digest != part.digest:
-            yield f"{path} is damaged: its content is not what its sha256 in batch.json tells"
+        if digest != part.sha256:
+            yield f"{path} is damaged: its content is not what its sha256 in the plan tells"
 
 
 def _faults_of_shards(folder: RunFolder) -> Iterator[str]:
     for shard in sorted(folder.present()):
-        path = folder.shard_path(shard)
-        if shard >= folder.shards:
-            yield f"{path} is no shard of this run, which has {folder.shards}; take it away"
+        path = folder.plan.shard_path(shard)
+        if shard >= folder.plan.shards:
+            yield f"{path} is no shard of this run, which has {folder.plan.shards}; take it away"
             continue
         try:
             verify(path)
             opened = folder.opened(shard)
             opened.content()
-            first, items = folder.planned(shard)
-            for slot in range(items):
-                folder.checked_row(opened, slot, first + slot)
+            for slot in range(opened.items):
+                folder.checked_row(opened, slot, folder.plan.first_of(shard) + slot)
         except NoAnswer:
             continue  # it was taken away meanwhile
         except (ValueError, OSError) as error:
