@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cnnviz.datasets.items import Item, Source
 from cnnviz.datasets.open_shard import OpenShard
 from cnnviz.datasets.plan import SHARDS, Part, read_plan
+from cnnviz.datasets.source_again import source_again
 
 RECENT = 64
 """How many shards stay open: a walk through the whole run would else keep every file open."""
@@ -170,11 +171,7 @@ class RunFolder:
     @cached_property
     def source(self) -> Source:
         """Where pictures are read again. Raises ValueError where it can't be opened again."""
-        if self.given is not None:
-            return self.given
-        from cnnviz.datasets.source_again import source_again
-
-        return source_again(self.plan)
+        return source_again(self.plan) if self.given is None else self.given
 
 
 def _recent(kept: OrderedDict[int, Kept], key: int, make: Callable[[int], Kept]) -> Kept:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from cnnviz.datasets.items import Source
 from cnnviz.datasets.plan import BatchPlan
+from cnnviz.datasets.sources import source_from_described, source_of
 
 
 def given_source(source: Any) -> Source:
     """What :func:`cnnviz.batch` takes as a source, as one. Raises as it does."""
-    given: Source = source if isinstance(source, Source) else import_module("cnnviz.datasets.sources").source_of(source)
-    return given
+    return source if isinstance(source, Source) else source_of(source)
 
 
 def source_again(plan: BatchPlan) -> Source:
     """The source as it told of itself. Raises ValueError where it can't be made again, as of a Dataset in memory."""
     told = plan.source if isinstance(plan.source, Mapping) else {}
-    source: Source | None = import_module("cnnviz.datasets.sources").source_from_described(told)
+    source = source_from_described(told)
     if source is None:
         kind = str(told.get("kind", "unknown"))[:40]
         raise ValueError(

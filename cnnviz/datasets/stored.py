@@ -14,6 +14,7 @@ from torch import Tensor
 from cnnviz.datasets.map_reading import maps_of
 from cnnviz.datasets.rows import failed_rows, item_rows, to_arrow
 from cnnviz.datasets.run_folder import NoAnswer, RunFolder
+from cnnviz.datasets.source_again import given_source
 from cnnviz.datasets.stored_explanation import StoredExplanation, stored_explanation
 from cnnviz.explanations.explanation_set import Explanations
 from cnnviz.explanations.tables import Table
@@ -48,11 +49,7 @@ def open_batch(out: str | Path, source: Any = None) -> Batch:
         FileNotFoundError: for a folder without a batch run.
         ValueError: for a plan that is damaged, or of a newer cnnviz.
     """
-    if source is not None:
-        from cnnviz.datasets.source_again import given_source
-
-        source = given_source(source)
-    return Batch(RunFolder(out, source))
+    return Batch(RunFolder(out, None if source is None else given_source(source)))
 
 
 class Batch:
