@@ -60,6 +60,12 @@ class RunFolder:
         """The names of the metrics, which were asked of each method."""
         return tuple(self.plan.identity.get("metrics", {}))
 
+    @property
+    def reduced(self) -> bool:
+        """Whether less of maps is kept than methods gave."""
+        storage = self.plan.identity.get("storage", {})
+        return storage.get("channels", "all") != "all" or storage.get("size") is not None
+
     def place(self, number: int) -> tuple[int, int]:
         """The shard of an item, and the item's place in it."""
         shards, slots = self.places(np.array([number]))

@@ -83,15 +83,11 @@ class StoredItem:
             )
 
 
-@dataclass(frozen=True, eq=False)
 class StoredExplanation(Explanation):
     """An :class:`~cnnviz.Explanation` of one item of a batch. It does all that others do.
 
     Its values are read from the shard when they are first used, and its inputs from the source of the run.
     """
-
-    fine_values: bool | None = None
-    """Whether the method gave values of the input's own shape, also where less of them is kept; None: see the shape."""
 
     @property
     def _item(self) -> StoredItem:
@@ -103,7 +99,7 @@ class StoredExplanation(Explanation):
         """The id of the item in the run."""
         return self._item.folder.item(self._item.number).id
 
-    @cached_property  # type: ignore[misc]  # a field, which is read when it is asked for
+    @cached_property  # a field, which is read when it is asked for
     def values(self) -> Tensor:
         shard, slot, _ = self._item.folder.row(self._item.number)
         method = vars(self)["_method"]
@@ -111,26 +107,21 @@ class StoredExplanation(Explanation):
             raise NoAnswer(f"{shard.path} has no maps of {method}")
         return shard.at(f"maps/{method}", slot)[None].clone()
 
-    @cached_property  # type: ignore[misc]  # a field, which is read when it is asked for
+    @cached_property  # a field, which is read when it is asked for
     def inputs(self) -> Tensor:
         return self._item.inputs(self.preprocessing)
 
-    @cached_property  # type: ignore[misc]  # a field, which is read when it is asked for
+    @cached_property  # a field, which is read when it is asked for
     def originals(self) -> tuple[Original | None, ...] | None:
         original = self._item.original(self.preprocessing)
         return None if original is None else (original,)
 
-    @cached_property  # type: ignore[misc]  # a field, which is read when it is asked for
+    @cached_property  # a field, which is read when it is asked for
     def notes(self) -> Mapping[str, Tensor]:
         shard, slot, _ = self._item.folder.row(self._item.number)
         method = vars(self)["_method"]
         names = [name for name in shard.told(method, "notes") if shard.has(f"notes/{method}/{name}")]
         return {name: shard.at(f"notes/{method}/{name}", slot)[None].clone() for name in names}
-
-    @property
-    def fine(self) -> bool:
-        """Whether values have the input's own shape, or had it before less of them was kept."""
-        return super().fine if self.fine_values is None else self.fine_values
 
     def without_inputs(self) -> Explanation:
         """The same with the shape of its inputs alone, for what needs no picture: the source is not read."""
@@ -142,7 +133,9 @@ class StoredExplanation(Explanation):
             return self
         shape = shard.at("input_shape", slot).tolist()
         fields = {
-            name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("inputs", "originals")
+            name: getattr(self, name)
+            for name in Explanation.__dataclass_fields__
+            if name not in ("inputs", "originals")
         }
         return StoredExplanation(**fields, inputs=torch.empty((1, *shape), device="meta"))
 
@@ -196,7 +189,7 @@ def stored_explanation(folder: RunFolder, number: int, shard: OpenShard, slot: i
         "of": told.get("of", 0),
         "together": told.get("together", 1),
         "attribution": None,
-        "fine_values": told.get("fine"),
+        "fine_values": told.get("fine") if folder.reduced else None,
     }
     # the fields that are not here are read from the shard and the source when they are asked for
     vars(new).update(fields, _stored=StoredItem(folder, number, told.get("input_dtype", "float32")), _method=method)

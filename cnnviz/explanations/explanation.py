@@ -75,6 +75,8 @@ class Explanation:
     """How many of the model's inputs were explained together, as for ``of="all"``."""
     originals: tuple[Original | None, ...] | None = None
     """For each input the picture it was made of, at its own size; None where the input was given as a tensor."""
+    fine_values: bool | None = None
+    """Whether the method gave values of the input's own shape, of which less is kept here; None: see their shape."""
     attribution: Attribution | None = field(default=None, repr=False)
     """What computed the values; None for an explanation read from a file, or pickled."""
 
@@ -160,8 +162,8 @@ class Explanation:
 
     @property
     def fine(self) -> bool:
-        """Whether values have the input's own shape, as a gradient has: then their sign is not for or against."""
-        return self.values.shape == self.inputs.shape
+        """Whether values are of the input's own shape, as a gradient's are: then signs are not for or against."""
+        return self.values.shape == self.inputs.shape if self.fine_values is None else self.fine_values
 
     @property
     def usual_renderer(self) -> str:

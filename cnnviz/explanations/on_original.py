@@ -70,7 +70,7 @@ def on_original(explanation: Explanation, item: int) -> Explanation:
     if boxes is not None:
         rows, columns = (new / old for new, old in zip(size, part.inputs.shape[2:], strict=True))
         boxes = boxes * boxes.new_tensor([columns, rows, columns, rows])
-    fields = {name: getattr(part, name) for name in part.__dataclass_fields__}
+    fields = {name: getattr(part, name) for name in Explanation.__dataclass_fields__}
     fields |= {"inputs": inputs, "values": values, "boxes": boxes, "originals": None}
     return OnOriginal(**fields, at_input=part, original=original, whole=whole)
 

@@ -22,6 +22,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "objective": (str, list, type(None)),
     "options": (dict,),
     "computed_in": (str, type(None)),
+    "fine_values": (bool, type(None)),
 }
 _OPTIONS: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),

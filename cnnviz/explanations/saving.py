@@ -101,6 +101,7 @@ def restored(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Explana
         computed_in=about.get("computed_in"),
         of=about.get("of", 0),
         together=about.get("together", 1),
+        fine_values=about.get("fine_values"),
     )
     check_explanation(explanation)
     check_values_finite(explanation)
@@ -134,6 +135,8 @@ def described(explanation: Explanation, inputs: bool = True) -> tuple[dict[str, 
         "originals": None if originals is None else [each and each.described() for each in originals],
         "versions": {name: version(name) for name in ("cnnviz", "torch")},
     }
+    if explanation.fine_values is not None:
+        about["fine_values"] = explanation.fine_values
     return tensors, about if kept else about | {SHAPE: list(explanation.inputs.shape)}
 
 
