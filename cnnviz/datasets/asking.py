@@ -17,9 +17,10 @@ from cnnviz.engine.device_policy import policy_of
 from cnnviz.engine.validation import as_network, check_model
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.formulas.scores_only import check_seen
+from cnnviz.images.limits import current_limit
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Attribution, Backend, Metric
-from cnnviz.registry.registry import attributions, backends, metrics
+from cnnviz.registry.registry import Registry, attributions, backends, metrics
 from cnnviz.registry.resolve import resolve
 from cnnviz.run.resolve_target import several, top
 from cnnviz.run.targets import Target
@@ -30,8 +31,8 @@ BATCH = {"cpu": 8, "cuda": 64}
 
 def asked(
     model: nn.Module | LoadedModel | Callable[..., Any],
-    methods: str | Attribution | Sequence[str | Attribution],
-    measures: str | Metric | Sequence[str | Metric],
+    methods: str | Attribution | Sequence[str | Attribution] | Mapping[str, Attribution],
+    measures: str | Metric | Sequence[str | Metric] | Mapping[str, Metric],
     options: ExplainOptions,
     storage: MapStorage,
     target: Target | TrueClass,
@@ -51,26 +52,15 @@ def asked(
     network = as_network(loaded.module)
     check_model(network)
     own, of_metrics = _settings_of(methods, attributions, settings), _settings_of(measures, metrics, settings)
-    for name in settings:
-        if name not in own and name not in of_metrics:
-            own |= {name: settings[name]}  # nobody's: methods say so
-    chosen = resolve(
-        attributions,
-        methods,
-        own,
-        forms="a method's name, a formula, or a callable of a run",
-        configured="a formula, which has its settings in it",
-    )
+    # those of nobody go to the methods, which say so
+    own |= {name: value for name, value in settings.items() if name not in own and name not in of_metrics}
+    chosen = _named(attributions, methods, own, "a method's name, a formula, or a callable of a run", "a formula")
+    if not chosen:
+        raise ValueError("no method was named; name at least one, such as methods='grad_cam'")
     check_seen(network, chosen)
-    scorers: dict[str, Any] = {}
-    if measures:
-        scorers = resolve(
-            metrics,
-            measures,
-            of_metrics,
-            forms="a metric's name, or a callable of a trial",
-            configured="a callable of a trial",
-        )
+    scorers = _named(
+        metrics, measures, of_metrics, "a metric's name, or a callable of a trial", "a callable of a trial"
+    )
     known = there.identity.get("fixed", {}) if there is not None else {}
     weight = next(network.parameters(), None)
     where = torch.device(device or known.get("device") or (weight.device.type if weight is not None else "cpu"))
@@ -81,11 +71,27 @@ def asked(
         threads or known.get("threads") or 1,
         where.type,
     )
-    return BatchQuestion(loaded, chosen, scorers, target, options, storage, fixed)
+    return BatchQuestion(loaded, chosen, scorers, target, options, storage, fixed, current_limit())
+
+
+def _named(registry: Registry[Any], given: Any, settings: Mapping[str, Any], forms: str, configured: str) -> Any:
+    """Methods or metrics by name. Those that have names already take no settings."""
+    if isinstance(given, Mapping):
+        wrong = next((each for each in given.values() if not callable(each)), None)
+        if wrong is not None or settings:
+            what = repr(wrong) if wrong is not None else f"the setting {next(iter(settings))!r}"
+            raise TypeError(
+                f"{what} can't be given beside names; give configured methods by name, such as "
+                "{'coarse': cnnviz.attributions['occlusion'](window=16)}"
+            )
+        return dict(given)
+    return resolve(registry, given, settings, forms=forms, configured=configured) if given else {}
 
 
 def _settings_of(methods: Any, registry: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the settings that one of the methods has."""
+    if isinstance(methods, Mapping):
+        return {}
     given = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
     known = [registry[each] if isinstance(each, str) else each for each in given]
     return {

@@ -16,8 +16,9 @@ from cnnviz.registry.registry import Method, Registry, registries
 class Sent:
     """A value that is sent when this is pickled, and is not touched in the process that it is of."""
 
-    def __init__(self, value: Any):
-        self._value = value
+    def __init__(self, value: Any, otherwise: Any = None):
+        """``otherwise`` is sent where the value can't be."""
+        self._value, self._otherwise = value, otherwise
         self._content: bytes | None = None
 
     def value(self) -> Any:
@@ -28,8 +29,13 @@ class Sent:
 
     def __getstate__(self) -> dict[str, Any]:
         if self._content is None:
-            self._content = _packed(self._value)
-        return {"_value": None, "_content": self._content}
+            try:
+                self._content = _packed(self._value)
+            except TypeError:
+                if self._otherwise is None:
+                    raise
+                self._content = _packed(self._otherwise)
+        return {"_value": None, "_otherwise": None, "_content": self._content}
 
 
 def _packed(value: Any) -> bytes:

@@ -23,7 +23,7 @@ from cnnviz.datasets.plan import (
     read_plan,
 )
 from cnnviz.datasets.question import BatchQuestion, TrueClass
-from cnnviz.datasets.shard_size import usual_shard_size
+from cnnviz.datasets.shard_size import enough_shards, usual_shard_size
 from cnnviz.datasets.shard_work import ShardJob
 from cnnviz.datasets.work import Event, RunError
 from cnnviz.registry.protocols import Backend
@@ -103,12 +103,17 @@ def prepare_run(
     question = make_question(there)
     identity = question.identity()
     if there is None:
-        size = shard_size or usual_shard_size(question)
+        most = shard_size or usual_shard_size(question)
         plan, is_others = make_plan(
-            folder, identity, size, source.items(), source.described(), question.model.categories
+            folder,
+            identity,
+            lambda count: shard_size or enough_shards(most, count, question.fixed.batch),
+            source.items(),
+            source.described(),
+            question.model.categories,
         )
         if is_others:  # who was first may have asked something else
-            check_identity(plan, identity, size)
+            check_identity(plan, identity, shard_size or plan.shard_size)
             check_items(plan, source.items(), add=False)
     else:
         check_identity(there, identity, shard_size or there.shard_size)
@@ -117,7 +122,7 @@ def prepare_run(
     for note in getattr(source, "notes", ()):
         tell(note)
     classes = _classes(plan, source, question, tell)
-    sent = Sent((question if remake is None else remake, source, classes))
+    sent = Sent((question, source, classes), None if remake is None else (remake, source, classes))
     fixed = question.fixed
     job = ShardJob(str(folder.absolute()), plan.digest, fixed.device, fixed.threads, readers, sent)
     return PreparedRun(plan, job)

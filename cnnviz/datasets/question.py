@@ -93,6 +93,8 @@ class BatchQuestion:
     options: ExplainOptions
     storage: MapStorage
     fixed: Fixed
+    limit: int
+    """The most pixels of a picture that is read."""
     prepared: dict[tuple[torch.Size, str], Prepared] = field(default_factory=dict, repr=False)
     """The question as it was settled, by the inputs' shape and the kind of target."""
 
@@ -105,18 +107,30 @@ class BatchQuestion:
         ``classes`` are those of the items, (N,), where their true classes are explained.
         """
         target: Any = classes if isinstance(self.target, TrueClass) else self.target
-        methods = self._named()
+        names = self._names()
         key = inputs.shape, str(inputs.dtype)
         if key not in self.prepared:
             if len(self.prepared) > 3:
                 del self.prepared[next(iter(self.prepared))]
             given = asdict(self.options) | {"memory": self.fixed.memory}
-            self.prepared[key] = prepare(self.model, [*methods.values()], like=inputs, target=target, **given)
-        return dict(zip(methods, self.prepared[key](inputs, target).values(), strict=True))
+            unique = {called: self.methods.get(name, PredictedClass()) for name, called in names.items()}
+            self.prepared[key] = prepare(self.model, [*unique.values()], like=inputs, target=target, **given)
+        found = self.prepared[key](inputs, target)
+        return {name: found[called] for name, called in names.items()}
 
-    def _named(self) -> dict[str, Any]:
-        """The methods, each distinguishable by its name; for any target but the predicted class this one as well."""
-        return {**self.methods, **({} if self.target is None else {PREDICTED: PredictedClass()})}
+    def _names(self) -> dict[str, str]:
+        """The names of the methods, each with the one that its explanation gets; equal methods are computed once.
+
+        That of the predicted class is among them, if another class is explained. Raises ValueError for two methods that
+        are called alike.
+        """
+        names: dict[str, str] = {}
+        known: dict[str, Attribution] = {}
+        for name, method in self.methods.items():
+            names[name] = called = getattr(method, "__name__", repr(method))
+            if known.setdefault(called, method) != method:
+                raise ValueError(f"two methods are called {called!r}; give one of them another name")
+        return names if self.target is None else {**names, PREDICTED: PREDICTED}
 
     def identity(self) -> dict[str, Any]:
         """All that the answers depend on, except the items, for JSON."""
@@ -132,6 +146,7 @@ class BatchQuestion:
             "options": asdict(replace(self.options, memory=None)),
             "storage": self.storage.described(),
             "fixed": asdict(self.fixed),
+            "pixel_limit": self.limit,
             "versions": {name: _version(name) for name in LIBRARIES},
         }
 
@@ -144,6 +159,8 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any], above: str = "
         label = f"{above}{name}"
         if isinstance(ours, Mapping) and isinstance(its, Mapping):
             found += differences(its, ours, f"{label}.")
+        elif name not in now or name not in there:
+            found.append(f"{label} is only {'there' if name in there else 'asked now'}")
         elif ours != its:
             found.append(f"{label} is {_short(its)} there and {_short(ours)} now")
     return found
@@ -176,7 +193,7 @@ def _target_told(target: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "absent" if value is None else str(value)
+    text = "not given" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

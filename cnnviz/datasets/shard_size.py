@@ -13,6 +13,8 @@ MOST_ITEMS = 256
 MOST_BYTES = 32 * 2**20
 MOST_PASSES = 16_384
 UNKNOWN = 64
+FEWEST_SHARDS = 16
+"""Into so many at least a run is cut, so that several workers have something to do."""
 
 
 class _Enough(Exception):
@@ -58,3 +60,9 @@ def usual_shard_size(question: BatchQuestion) -> int:
         question.prepared.clear()
     items = max(1, min(MOST_ITEMS, weigh, MOST_PASSES // max(1, *seen, 1)))
     return items if items < batch else items // batch * batch
+
+
+def enough_shards(most: int, items: int, batch: int) -> int:
+    """The size of a shard of at most ``most`` items, smaller where there would be few shards; whole batches."""
+    fair = -(-items // FEWEST_SHARDS)
+    return max(1, min(most, -(-fair // batch) * batch))

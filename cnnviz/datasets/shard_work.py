@@ -24,6 +24,7 @@ from cnnviz.datasets.question import PREDICTED, BatchQuestion, differences
 from cnnviz.datasets.shard_file import NO_CLASS, ShardContent, compact, pack
 from cnnviz.datasets.work import RunError, Task
 from cnnviz.explanations.explanation import Explanation
+from cnnviz.images.limits import pixel_limit
 from cnnviz.images.reading import one_line
 
 
@@ -89,7 +90,7 @@ class ShardWorker:
         if task.probe is None and path.exists():
             return {"shard": task.shard, "items": size, "there": True}
         items = self.plan.items_of(task.shard)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), pixel_limit(self.question.limit):
             warnings.simplefilter("ignore")  # of one picture among many
             read, answers = self._answers(items, task)
         if task.probe is not None:
