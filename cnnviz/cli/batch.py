@@ -10,17 +10,41 @@ import typer
 
 from cnnviz.cli.completion import among, metric_names
 from cnnviz.cli.options import (
-    BatchWorkOptions,
     Layers,
+    Limit,
     Methods,
     ModelOptions,
     QuestionOptions,
+    Quiet,
+    Seed,
     SpeedOptions,
     Target,
     answer_option,
     sharing,
     work_option,
 )
+
+
+class BatchWorkOptions:
+    """How a data set is worked through."""
+
+    seed: Seed = 0
+    memory: Annotated[
+        str | None,
+        work_option(
+            "What inputs that are computed together may take, such as 512MB. It is fixed when the run is planned.",
+            metavar="SIZE",
+        ),
+    ] = None
+    batch: Annotated[
+        int | None,
+        work_option("How many pictures are explained at once. Default: 8, on CUDA 64.", min=1, metavar="NUMBER"),
+    ] = None
+    limit: Limit = None
+    jobs: Annotated[
+        int, work_option("How many threads of each worker read pictures ahead.", min=1, metavar="NUMBER")
+    ] = 2
+    quiet: Quiet = False
 
 
 @sharing(QuestionOptions, ModelOptions, BatchWorkOptions, SpeedOptions)

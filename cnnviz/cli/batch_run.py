@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -252,7 +253,8 @@ class Listener:
 
     def __post_init__(self) -> None:
         self.started = time.monotonic()
-        self.computed = self.failed = self.bytes = 0
+        self.computed = 0
+        self.is_space_told = False
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Lost) and event.task.probe is None:
@@ -261,10 +263,9 @@ class Listener:
             return
         told = event.summary
         self.done += told["items"]
-        self.failed += told.get("failed", 0)
-        self.bytes += told.get("bytes", 0)
         self.computed += 0 if told.get("there") else told["items"]
         self.step(self.done, len(self.plan))
+        self._tell_space(told)
         if self.as_json:
             rate = self.computed / max(1e-9, time.monotonic() - self.started)
             line = {
@@ -275,6 +276,19 @@ class Listener:
                 "seconds_left": round((len(self.plan) - self.done) / rate, 1) if rate else None,
             }
             print_line(json.dumps(line))
+
+    def _tell_space(self, told: Mapping[str, Any]) -> None:
+        """Once the first shard is there: is there space for the others?"""
+        if self.is_space_told or not told.get("bytes"):
+            return
+        self.is_space_told = True
+        needed = told["bytes"] / told["items"] * (len(self.plan) - self.done)
+        free = shutil.disk_usage(self.plan.folder).free
+        if needed > free:
+            print_note(
+                f"the disk of '{self.plan.folder}' has {amount(free)} free, and the run needs about {amount(needed)} "
+                "more; it ends when the disk is full, and the same command goes on then"
+            )
 
 
 def read_shard_of(text: str | None) -> tuple[int, int] | None:

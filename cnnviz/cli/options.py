@@ -257,28 +257,6 @@ class ModelOptions:
     ] = "float32"
 
 
-class BatchWorkOptions:
-    """How a data set is worked through."""
-
-    seed: Seed = 0
-    memory: Annotated[
-        str | None,
-        work_option(
-            "What inputs that are computed together may take, such as 512MB. It is fixed when the run is planned.",
-            metavar="SIZE",
-        ),
-    ] = None
-    batch: Annotated[
-        int | None,
-        work_option("How many pictures are explained at once. Default: 8, on CUDA 64.", min=1, metavar="NUMBER"),
-    ] = None
-    limit: Limit = None
-    jobs: Annotated[
-        int, work_option("How many threads of each worker read pictures ahead.", min=1, metavar="NUMBER")
-    ] = 2
-    quiet: Quiet = False
-
-
 class SynthesisWorkOptions:
     """How inputs are made."""
 

@@ -43,7 +43,7 @@ class TrueClass:
 true_class = TrueClass()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PredictedClass(Expr):
     """The predicted class and its probability, (N, 2, 1, ...): of a question about another class, in the same pass."""
 

@@ -1,0 +1,173 @@
+"""How fast a batch run is beside processes that only read, explain and drop; and how much memory it takes.
+
+``python -m benchmarks.data_sets`` draws pictures, then runs both in turns. Start-up is told apart. ``--memory`` runs
+over many small pictures, and tells how large the workers are while they work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import torch
+from PIL import Image
+
+import cnnviz
+from cnnviz.datasets.asking import asked, backend_of
+from cnnviz.datasets.kept_maps import MapStorage
+from cnnviz.datasets.plan import BatchPlan
+from cnnviz.datasets.prepared_run import PreparedRun, prepare_run
+from cnnviz.datasets.sources import source_of
+from cnnviz.datasets.work import Done, Event, Ready
+from cnnviz.demo.drawing import draw
+from cnnviz.explanations.options import ExplainOptions
+from cnnviz.images.batches import in_batches
+
+BATCH = 8
+
+
+def drawn(folder: Path, count: int, side: int | None = None) -> list[Path]:
+    """Draw so many pictures as JPEG, 128 x 128 or as large as ``side`` says; those that are there stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{number:06d}.jpg" for number in range(count)]
+    for start in range(0, count, 250):
+        wanted = files[start : start + 250]
+        if all(file.exists() for file in wanted):
+            continue
+        for file, picture in zip(wanted, draw(len(wanted), seed=start).pictures, strict=True):
+            image = Image.fromarray(picture)
+            (image if side is None else image.resize((side, side))).save(file, quality=90)
+    return files
+
+
+def bare(model: str, methods: Sequence[str], files: Sequence[Path], workers: int) -> float:
+    """Seconds in which so many processes of one thread read and explain the files, once all of them are ready."""
+    context = multiprocessing.get_context("spawn")
+    ends: list[Connection] = []
+    processes = []
+    for number in range(workers):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_bare, args=(theirs, model, methods, files[number::workers]), daemon=True)
+        process.start()
+        ends.append(ours)
+        processes.append(process)
+    for end in ends:
+        end.recv()
+    started = time.perf_counter()
+    for end in ends:
+        end.send("go")
+    for end in ends:
+        end.recv()
+    seconds = time.perf_counter() - started
+    for process in processes:
+        process.join()
+    return seconds
+
+
+def _bare(connection: Connection, name: str, methods: Sequence[str], files: Sequence[Path]) -> None:
+    torch.set_num_threads(1)
+    model = cnnviz.load_model(name, weights=None if name.startswith("demo") else "random")
+    side = (model.preprocessing.input_size or (96, 96))[0]
+    ask = cnnviz.prepare(model, list(methods), like=torch.rand(BATCH, 3, side, side))
+    ask(torch.rand(BATCH, 3, side, side))
+    connection.send("ready")
+    connection.recv()
+    for _, inputs, _ in in_batches(((file, file) for file in files), model.preprocessing, BATCH, readers=1):
+        if len(inputs) == BATCH:
+            ask(inputs)
+        else:
+            cnnviz.explain(model, inputs, list(methods))
+    connection.send("done")
+
+
+def planned(model: str, methods: Sequence[str], pictures: Path, out: Path) -> PreparedRun:
+    """The batch run of these pictures."""
+    loaded = cnnviz.load_model(model, weights=None if model.startswith("demo") else "random")
+
+    def question(there: BatchPlan | None) -> Any:
+        return asked(loaded, list(methods), (), ExplainOptions(), MapStorage(), None, {}, batch_size=BATCH, there=there)
+
+    return prepare_run(out, source_of(pictures), question)
+
+
+def batch_run(run: PreparedRun, workers: int, watch: list[tuple[int, float]] | None = None) -> tuple[float, float]:
+    """Seconds until the first worker is ready, and from then to the last shard.
+
+    ``watch`` gets, behind each shard, how many items are done and the megabytes of the workers' memory.
+    """
+    started = time.perf_counter()
+    ready: list[float] = []
+    done = 0
+
+    def listen(event: Event) -> None:
+        nonlocal done
+        if isinstance(event, Ready):
+            ready.append(time.perf_counter())
+        if isinstance(event, Done):
+            done += event.summary["items"]
+            if watch is not None:
+                watch.append((done, _megabytes()))
+
+    given_up = run.compute(backend_of("local", workers), listener=listen)
+    if given_up:
+        raise RuntimeError(str(given_up))
+    return ready[0] - started, time.perf_counter() - ready[0]
+
+
+def _megabytes() -> float:
+    """Resident memory of the worker processes together, without what they share."""
+    total = 0
+    for process in multiprocessing.active_children():
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon"):
+                total += int(line.split()[1])
+    return total / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--method", default="grad_cam,guided_backprop,integrated_gradients")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--folder", type=Path, help="where pictures are kept for the next time")
+    options = parser.parse_args()
+    methods = options.method.split(",")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        pictures = folder / f"pictures-{options.pictures}"
+        files = drawn(pictures, options.pictures, 48 if options.memory else None)
+        if options.memory:
+            watch: list[tuple[int, float]] = []
+            batch_run(planned(options.model, methods, pictures, folder / "out"), options.workers, watch)
+            for done, megabytes in watch[:: max(1, len(watch) // 10)]:
+                print(f"{done:7,} items  {megabytes:8.1f} MB in {options.workers} workers", flush=True)
+            rmtree(folder / "out")
+            return
+        ratios = []
+        for _ in range(options.rounds):
+            alone = bare(options.model, methods, files, options.workers)
+            run = planned(options.model, methods, pictures, folder / "out")
+            start, seconds = batch_run(run, options.workers)
+            rmtree(folder / "out")
+            ratios.append(alone / seconds)
+            print(
+                f"read, explain and drop {len(files) / alone:7.1f} per second; batch run {len(files) / seconds:7.1f} "
+                f"per second ({ratios[-1]:.2f}), {start:.1f} s until its first worker was ready",
+                flush=True,
+            )
+        print(f"median ratio {statistics.median(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main()
