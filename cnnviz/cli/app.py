@@ -48,7 +48,7 @@ _add(invert, "invert cat.jpg --model resnet50 --layer layer1,layer3 -o inverted.
 _add(segment, "segment photos/ --model resnet50 -o cut/ --write-masks masks/", _open)
 _add(evaluate, "evaluate photos/ --annotations masks/ --method grad_cam,gradient --metric roc_auc", _open)
 _add(deconv_segment, "deconv-segment demo/pictures -o segmented.png")
-_add(batch, "batch photos/ answers/ --model resnet50 --method grad_cam,gradient --workers 8", _open)
+_add(batch, "batch photos/ answers/ --model resnet50 --method grad_cam,gradient --metric sparseness", _open)
 _add(methods, "methods integrated_gradients")
 _add(layers, "layers resnet50")
 _add(demo, "demo -o demo")

@@ -305,7 +305,7 @@ def duration(hours: float) -> str:
     """Hours as people read them."""
     seconds = hours * 3600
     if seconds < 120:
-        return f"{seconds:.0f} seconds"
+        return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{hours:,.1f} hours"
 
 

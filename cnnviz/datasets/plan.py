@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -129,19 +129,16 @@ def read_plan(folder: Path) -> BatchPlan:
 def make_plan(
     folder: Path,
     identity: Mapping[str, Any],
-    size_for: Callable[[int], int],
+    shard_size: int,
     items: Iterable[Item],
     source: Mapping[str, Any],
     categories: tuple[str, ...] | None = None,
 ) -> tuple[BatchPlan, bool]:
     """Write the plan of a new run; where another process was first, read its plan, and say True.
 
-    ``size_for`` tells the size of a shard from the number of items. Raises ValueError for no items, or two of one id,
-    OSError for a folder that can't be written.
+    Raises ValueError for no items, or two of one id, OSError for a folder that can't be written.
     """
-    listed = list(items)
-    shard_size = size_for(len(listed))
-    lines, part = _part(listed, shard_size, set())
+    lines, part = _part(items, shard_size, set())
     (folder / SHARDS).mkdir(parents=True, exist_ok=True)
     commit(folder / part.file, lines)
     plan = BatchPlan(folder, identity, digest(identity, shard_size), shard_size, (part,), source, categories)

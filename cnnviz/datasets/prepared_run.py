@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cnnviz.datasets.commit import clean
 from cnnviz.datasets.driver import Driver
-from cnnviz.datasets.items import Source
+from cnnviz.datasets.items import Item, Source
 from cnnviz.datasets.label_classes import class_of_labels
 from cnnviz.datasets.pickling import Sent
 from cnnviz.datasets.plan import (
@@ -102,26 +102,21 @@ def prepare_run(
     there = read_plan(folder) if (folder / PLAN).exists() else None
     question = make_question(there)
     identity = question.identity()
-    if there is None:
-        most = shard_size or usual_shard_size(question)
-        plan, is_others = make_plan(
-            folder,
-            identity,
-            lambda count: shard_size or enough_shards(most, count, question.fixed.batch),
-            source.items(),
-            source.described(),
-            question.model.categories,
-        )
-        if is_others:  # who was first may have asked something else
-            check_identity(plan, identity, shard_size or plan.shard_size)
-            check_items(plan, source.items(), add=False)
-    else:
+    if there is not None:
         check_identity(there, identity, shard_size or there.shard_size)
-        new = check_items(there, source.items(), add)
-        plan = added(there, new) if new else there
+    items = list(source.items())
     for note in getattr(source, "notes", ()):
         tell(note)
-    classes = _classes(plan, source, question, tell)
+    classes = _classes(items, source, question, tell)
+    if there is not None:
+        new = check_items(there, items, add)
+        plan = added(there, new) if new else there
+    else:
+        size = shard_size or enough_shards(usual_shard_size(question), len(items), question.fixed.batch)
+        plan, is_others = make_plan(folder, identity, size, items, source.described(), question.model.categories)
+        if is_others:  # who was first may have asked something else
+            check_identity(plan, identity, shard_size or plan.shard_size)
+            check_items(plan, items, add=False)
     sent = Sent((question, source, classes), None if remake is None else (remake, source, classes))
     fixed = question.fixed
     job = ShardJob(str(folder.absolute()), plan.digest, fixed.device, fixed.threads, readers, sent)
@@ -129,11 +124,11 @@ def prepare_run(
 
 
 def _classes(
-    plan: BatchPlan, source: Source, question: BatchQuestion, tell: Callable[[str], object]
+    items: Sequence[Item], source: Source, question: BatchQuestion, tell: Callable[[str], object]
 ) -> Mapping[int | str, int]:
     """The class of each label. Raises LookupError for a label that is no class, ValueError for no labels at all."""
     model = question.model
-    found = class_of_labels(source, plan.items(), model.categories, model.num_classes)
+    found = class_of_labels(source, items, model.categories, model.num_classes)
     for note in found.notes:
         tell(note)
     if isinstance(question.target, TrueClass) and not found.numbers:

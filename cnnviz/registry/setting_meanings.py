@@ -113,6 +113,7 @@ SHARED: dict[str, str] = {
     "variation_weight": "how much differences between neighbours count",
     "width": "of lines, in pixels",
     "window": "side of the window in pixels",
+    "workers": "processes that compute; 0 computes in this one",
 }
 
 

@@ -535,7 +535,8 @@ def test_a_plugin_that_does_not_load_harms_nobody(
 def test_doctor_finds_nothing_wrong_here(capsys: pytest.CaptureFixture[str]) -> None:
     lines = works(capsys, "doctor")
     assert f"torch {torch.__version__.partition('+')[0]}" in [line.partition("+")[0] for line in lines]
-    for registry, kinds in zip(registries, ("attributions", "syntheses", "renderers", "metrics"), strict=True):
+    named = ("attributions", "syntheses", "renderers", "metrics", "backends")
+    for registry, kinds in zip(registries, named, strict=True):
         assert f"{len(registry)} {kinds} load" in lines
 
 
