@@ -53,7 +53,7 @@ class AnnotatedSource:
         if self.labels not in ("auto", "folder", None):
             items = _labelled(items, Path(str(self.labels)), self._above, notes)
         elif self.label_kind in ("folder", "guessed") and getattr(self.source, "label_kind", None) != "guessed":
-            items = self._by_folder(items, notes)
+            items = self._by_folder(items)
         elif self.labels is None:
             items = (replace(item, label=None) for item in items)
         yield from items
@@ -79,16 +79,14 @@ class AnnotatedSource:
         root = getattr(self.source, "root", None)
         return () if root is None else Path(root).absolute().parts[1:]
 
-    def _by_folder(self, items: Iterator[Item], notes: list[str]) -> Iterator[Item]:
-        within = without = 0
+    def _by_folder(self, items: Iterator[Item]) -> Iterator[Item]:
+        within = False
         for item in items:
             folder, _, name = item.id.partition("/")
-            within, without = within + bool(name), without + (not name)
+            within = within or bool(name)
             yield replace(item, label=folder if name else None)
         if self.labels == "folder" and not within:
             raise ValueError("labels are the names of folders, and no picture lies in one; give a table: path,label")
-        if within and without:
-            notes.append(f"{without} of {within + without} pictures lie in no folder, and have no label")
 
     def _masked(self, items: Iterator[Item], masks: str, notes: list[str]) -> Iterator[Item]:
         entries = _mask_entries(masks)
@@ -164,8 +162,6 @@ def _labelled(items: Iterator[Item], table: Path, above: tuple[str, ...], notes:
         raise ValueError(
             f"table '{table}' has a label for none of {count} pictures; it has one for '{next(iter(entries))}'"
         )
-    if missing:
-        notes.append(f"{missing} of {count} pictures have no label in table '{table}'")
     if unused := found.unused():
         notes.append(f"table '{table}': {len(unused)} of {len(entries)} lines are of no picture, such as '{unused[0]}'")
 

@@ -47,11 +47,8 @@ def columns_of(dataset: Any) -> Columns:
     if labels is not None and change is not None:
         labels = [change(label) for label in labels]
     classes = getattr(dataset, "classes", None)
-    if (
-        not isinstance(classes, list | tuple)
-        or not all(isinstance(each, str) for each in classes)
-        or change is not None
-    ):
+    named = isinstance(classes, list | tuple) and all(isinstance(each, str) for each in classes)
+    if not named or change is not None:
         classes = None
     root = getattr(dataset, "root", None)
     return Columns(

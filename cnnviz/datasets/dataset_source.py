@@ -136,7 +136,7 @@ class DatasetSource:
         return labels
 
 
-def _picture(given: Any) -> Opened:
+def _picture(given: object) -> Opened:
     """What an item has as its picture. Raises TypeError for what is none."""
     if isinstance(given, np.ndarray) and given.dtype.kind == "f":
         given = torch.from_numpy(np.ascontiguousarray(given))
@@ -150,9 +150,9 @@ def _picture(given: Any) -> Opened:
         return given
     if isinstance(given, np.ndarray) and (given.dtype != np.uint8 or given.ndim not in (2, 3)):
         raise TypeError(f"an array {given.dtype} {given.shape} is no picture; give uint8 (H, W, 3), or a tensor")
-    if not isinstance(given, Image.Image | np.ndarray | str | Path):
-        raise TypeError(f"a {type(given).__name__} is no picture; a data set gives a picture, or a picture and a label")
-    return given
+    if isinstance(given, Image.Image | np.ndarray | str | Path):
+        return given
+    raise TypeError(f"a {type(given).__name__} is no picture; a data set gives a picture, or a picture and a label")
 
 
 def _equal(first: Opened, second: Opened) -> bool:

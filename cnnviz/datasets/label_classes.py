@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cnnviz.datasets.items import Item, Source
 from cnnviz.run.targets import classes_named
 from cnnviz.tasks.labels import class_number
 
 Label = int | str
+Firsts = Mapping[Label, tuple[str, int]]
+"""The first item of each label, and how many items have it."""
 _FIRST = 3  # of what is listed in a text
 
 
@@ -45,40 +47,31 @@ def class_of_labels(
     Raises LookupError for labels that fit no class, with the first of them and its item.
     """
     firsts: dict[Label, tuple[str, int]] = {}
+    without = every = 0
     for item in items:
-        if item.label is not None:
+        every += 1
+        if item.label is None:
+            without += 1
+        else:
             first, so_far = firsts.get(item.label, (item.id, 0))
             firsts[item.label] = (first, so_far + 1)
     kind = getattr(source, "label_kind", "given")
-    names = None if categories is None else tuple(categories)
-    count = len(names) if names is not None else num_classes
     if not firsts or kind is None:
         return LabelClasses()
-    if kind == "guessed":
-        return _guessed(list(firsts), names)
+    names = None if categories is None else tuple(categories)
+    count = len(names) if names is not None else num_classes
     own: tuple[str, ...] | None = getattr(source, "classes", None)
-    if own is not None and all(isinstance(label, int) for label in firsts):
-        return _of_data_set(firsts, own, names, count)
-    found, wrong = _numbers(firsts, names, count)
-    if kind == "folder" and wrong and not _any_fits(firsts, names) and len(firsts) == count:
-        order = sorted(map(str, firsts))
-        numbers: dict[Label, int] = {label: number for number, label in enumerate(order)}
-        listed = ", ".join(f"{label} = {numbers[label]}" for label in order[:_FIRST])
-        return LabelClasses(
-            numbers,
-            (f"the folders are no names of classes, and as many as these: numbered in their order ({listed}, ...)",),
-        )
-    if wrong:
-        raise LookupError(_told(firsts, wrong))
-    notes: tuple[str, ...] = ()
-    if kind == "folder" and len(firsts) == count and all(str(label).isdecimal() for label in firsts):
-        order = sorted(map(str, firsts))
-        if [found[label] for label in order] != list(range(len(order))):
-            notes = (
-                "folders are classes by their numbers; torchvision's ImageFolder numbers them in the order of their "
-                f"names ({', '.join(order[:_FIRST])}, ...): give a table of labels, if the network was trained so",
-            )
-    return LabelClasses(found, notes)
+    if kind == "guessed":
+        found = _guessed(list(firsts), names)
+    elif own is not None and all(isinstance(label, int) for label in firsts):
+        found = _of_data_set(firsts, own, names, count)
+    elif kind == "folder":
+        found = _of_folders(firsts, names, count)
+    else:
+        found = _given(firsts, names, count)
+    if found.numbers and without:
+        return replace(found, notes=(*found.notes, f"{without} of {every} items have no label"))
+    return found
 
 
 def _guessed(labels: Sequence[Label], names: tuple[str, ...] | None) -> LabelClasses:
@@ -92,16 +85,14 @@ def _guessed(labels: Sequence[Label], names: tuple[str, ...] | None) -> LabelCla
         found[label] = named
     if found and missing:
         note = (
-            f"{len(found)} of {len(labels)} folders or texts are named as classes, and '{missing[0]}' is not, so none is "
-            "taken for a label; labels='folder', or --labels folder, asks for them"
+            f"{len(found)} of {len(labels)} folders or texts are named as classes, and '{missing[0]}' is not, so none "
+            "is taken for a label; labels='folder', or --labels folder, asks for them"
         )
         return LabelClasses({}, (note,))
     return LabelClasses({} if missing else found)
 
 
-def _of_data_set(
-    firsts: Mapping[Label, tuple[str, int]], own: Sequence[str], names: tuple[str, ...] | None, count: int | None
-) -> LabelClasses:
+def _of_data_set(firsts: Firsts, own: Sequence[str], names: tuple[str, ...] | None, count: int | None) -> LabelClasses:
     """The classes of numbers that a data set with named classes counts by itself."""
     by_name = {number: _named(name, names) for number, name in enumerate(own)}
     outside = next((label for label in firsts if label not in by_name), None)
@@ -122,10 +113,27 @@ def _of_data_set(
     )
 
 
-def _numbers(
-    firsts: Mapping[Label, tuple[str, int]], names: tuple[str, ...] | None, count: int | None
-) -> tuple[dict[Label, int], dict[Label, str]]:
-    """The classes of the labels that fit, and of others why they do not."""
+def _of_folders(firsts: Firsts, names: tuple[str, ...] | None, count: int | None) -> LabelClasses:
+    """The classes of folders by their names or numbers; or by their order, if none is named so."""
+    order = sorted(map(str, firsts))
+    listed = ", ".join(order[:_FIRST])
+    if len(order) != count:
+        return _given(firsts, names, count)
+    if not any(_named(label, names) is not None or label.isdecimal() for label in order):
+        note = f"no folder is named as a class, and they are as many: numbered from 0 in their order ({listed}, ...)"
+        return LabelClasses({label: number for number, label in enumerate(order)}, (note,))
+    found = _given(firsts, names, count)
+    if all(map(str.isdecimal, order)) and [found.numbers[label] for label in order] != list(range(len(order))):
+        note = (
+            "folders are classes by their numbers; torchvision's ImageFolder numbers them in the order of their names "
+            f"({listed}, ...): give a table of labels, if the network was trained so"
+        )
+        return replace(found, notes=(note,))
+    return found
+
+
+def _given(firsts: Firsts, names: tuple[str, ...] | None, count: int | None) -> LabelClasses:
+    """The classes of labels that are all meant to be some. Raises LookupError for those that are not."""
     found: dict[Label, int] = {}
     wrong: dict[Label, str] = {}
     for label, (item, _) in firsts.items():
@@ -133,7 +141,12 @@ def _numbers(
             found[label] = _number(label, f"label of '{item}'", names, count)
         except LookupError as error:
             wrong[label] = str(error)
-    return found, wrong
+    if wrong:
+        items = sum(firsts[label][1] for label in wrong)
+        every = sum(number for _, number in firsts.values())
+        others = f"{len(wrong)} labels fit no class, those of" if len(wrong) > 1 else "it is the label of"
+        raise LookupError(f"{next(iter(wrong.values()))}; {others} {items} of {every} items")
+    return LabelClasses(found)
 
 
 def _number(label: Label, where: str, names: tuple[str, ...] | None, count: int | None) -> int:
@@ -154,15 +167,3 @@ def _named(label: str, names: tuple[str, ...] | None) -> int | None:
         if len(found) == 1:
             return found[0]
     return None
-
-
-def _any_fits(labels: Iterable[Label], names: tuple[str, ...] | None) -> bool:
-    """True where a label names a class, or is a number."""
-    return any(_named(str(label), names) is not None or re.fullmatch("[0-9]+", str(label)) for label in labels)
-
-
-def _told(firsts: Mapping[Label, tuple[str, int]], wrong: Mapping[Label, str]) -> str:
-    items = sum(firsts[label][1] for label in wrong)
-    every = sum(count for _, count in firsts.values())
-    others = f"{len(wrong)} labels fit no class, of" if len(wrong) > 1 else "it is the label of"
-    return f"{next(iter(wrong.values()))}; {others} {items} of {every} items"

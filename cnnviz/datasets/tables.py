@@ -118,8 +118,8 @@ def _columns(head: Sequence[str], table: Path) -> Mapping[str, int]:
     if "path" not in found:
         near = difflib.get_close_matches("path", lowered, 1, 0.6) or difflib.get_close_matches("file", lowered, 1, 0.6)
         hint = f"; is it {near[0]!r}? Call it path" if near else ""
-        names = ", ".join(head) if len(head) <= 20 else f"{', '.join(head[:20])}, ..."
-        raise ValueError(f"table '{table}' has no column 'path'; its first line names {names or 'nothing'}{hint}")
+        named = ", ".join(head) if len(head) <= 20 else f"{', '.join(head[:20])}, ..."
+        raise ValueError(f"table '{table}' has no column 'path'; its first line names {named or 'nothing'}{hint}")
     return found
 
 

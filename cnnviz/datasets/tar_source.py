@@ -20,6 +20,7 @@ from PIL import Image
 
 from cnnviz.datasets.items import Item
 from cnnviz.datasets.tar_members import members
+from cnnviz.images.places import not_there
 from cnnviz.images.reading import SUFFIXES, read_content
 from cnnviz.tasks.labels import LABEL
 
@@ -82,13 +83,17 @@ class TarSource:
         match = _PLACE.fullmatch(item.place or "")
         if match is None:
             raise ValueError(f"'{item.id}' has no place in a tar; list the items of the tars again")
-        tar, suffix = Path(self.root, match[1]), match[4]
+        # errors have no folder: they are the same on all machines
+        tar, name = match[1], item.id + match[4]
         start, size = int(match[2]), int(match[3])
-        with tar.open("rb", buffering=0) as file:
-            content = _read(file, start - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE + size)
-        if len(content) < tarfile.BLOCKSIZE + size or not _is_header(content, f"{item.id}{suffix}", size):
-            raise ValueError(f"tar '{tar}' has changed since it was listed: '{item.id}{suffix}' is not in its place")
-        return read_content(content[tarfile.BLOCKSIZE :], f"{tar}/{item.id}{suffix}")
+        try:
+            with Path(self.root, tar).open("rb", buffering=0) as file:
+                content = _read(file, start - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE + size)
+        except FileNotFoundError:
+            raise not_there(tar, "tar") from None
+        if len(content) < tarfile.BLOCKSIZE + size or not _is_header(content, name, size):
+            raise ValueError(f"tar '{tar}' has changed since it was listed: '{name}' is not in its place")
+        return read_content(content[tarfile.BLOCKSIZE :], name)
 
     def described(self) -> dict[str, Any]:
         """The kind of source and the tars, for JSON."""
