@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch.utils.data import IterableDataset
+
 from cnnviz.datasets.annotated import AnnotatedSource, Labels, annotated
 from cnnviz.datasets.dataset_source import DatasetSource
 from cnnviz.datasets.file_source import (
@@ -120,7 +122,7 @@ def _of_data_set(source: Any) -> DatasetSource:
     kind = type(source).__name__
     if hasattr(source, "dataset") and hasattr(source, "batch_size"):
         raise TypeError(f"a {kind} has batches, and a run plans its own; give its data set: loader.dataset")
-    if not hasattr(source, "__getitem__") and hasattr(source, "__iter__"):
+    if isinstance(source, IterableDataset) or (not hasattr(source, "__getitem__") and hasattr(source, "__iter__")):
         raise TypeError(
             f"a {kind} has no numbered items, and without these no run goes on where it stopped; give a Dataset with "
             "__len__ and __getitem__, a list of files, or tars"
@@ -160,7 +162,7 @@ def _expanded(pattern: str) -> list[str]:
     """The files of a pattern with braces, in their order, or with ``*``, sorted."""
     names = [pattern]
     while any(map(_BRACES.search, names)):
-        names = list(itertools.islice(itertools.chain(*map(_without_brace, names)), _MOST + 1))
+        names = list(itertools.islice(dict.fromkeys(itertools.chain(*map(_without_brace, names))), _MOST + 1))
         if len(names) > _MOST:
             raise ValueError(f"'{pattern}' stands for more than {_MOST:,} files; name fewer at once")
     if not any(map(glob.has_magic, names)):
