@@ -98,8 +98,11 @@ def _read(item: Item, source: Source, preprocessing: Preprocessing | None, masks
     except Exception as error:  # what a damaged file raises in a library may be anything
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
         told = one_line(error)
-        if isinstance(picture, str | Path):  # where the data lies is not the same on all machines
+        # where the data lies is not the same on all machines
+        if isinstance(picture, str | Path):
             told = told.replace(str(picture), item.id)
+        if masks and (file := mask_file(source, item)) is not None:
+            told = told.replace(str(file), str(item.mask))
         return ReadItem(item, error=f"{kind}{told}")
 
 
