@@ -86,6 +86,12 @@ def batch(
         str | None,
         answer_option("A folder of masks of the evidence, named as the pictures, for metrics.", metavar="FOLDER"),
     ] = None,
+    root: Annotated[
+        Path | None,
+        work_option(
+            "The folder that the paths of a list or table are relative to. Default: where it lies.", metavar="FOLDER"
+        ),
+    ] = None,
     kept: Annotated[
         Literal["full", "float16"],
         answer_option("How values are kept: full, or float16 for 11 bits of each, in half of the space.", "--store"),
@@ -156,7 +162,7 @@ def batch(
 
     settings = {"layer": ",".join(layer) if layer else None}
     command = BatchCommand.of(context, words, method, metric, backend, settings, options)
-    told = {"labels": None if labels == "none" else labels, "masks": masks}
+    told = {"labels": None if labels == "none" else labels, "masks": masks, "root": root}
     if verify or export is not None:
         return command.look(verify, export)
     if len(command.words) == 1 and not dry_run:

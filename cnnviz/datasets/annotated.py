@@ -100,7 +100,7 @@ class AnnotatedSource:
             if files is not None and len(files) > 1:
                 raise ValueError(f"'{item.id}' has two masks, '{files[0]}' and '{files[1]}'; keep one of them")
             count, missing = count + 1, missing + (files is None)
-            yield item if files is None else replace(item, mask=files[0])
+            yield replace(item, mask=None if files is None else files[0])
         if count and missing == count:
             raise ValueError(
                 f"none of {count} pictures has a mask in '{masks}'; a mask has the name of its picture, in folders "

@@ -142,7 +142,7 @@ def _picture(given: object) -> Opened:
         given = torch.from_numpy(np.ascontiguousarray(given))
     if isinstance(given, Tensor):
         given = given.detach().cpu()
-        if not given.is_floating_point() or given.ndim < 2:
+        if not given.is_floating_point() or given.ndim < 1:
             raise TypeError(
                 f"a tensor {given.dtype} {tuple(given.shape)} is no input; give floating point (C, *spatial) as the "
                 "network takes it, or a PIL image"

@@ -145,7 +145,8 @@ def folder_source(folder: str | Path, recursive: bool = True) -> FileSource:
 
 
 def path_source(paths: Sequence[str | Path], root: str | Path | None = None) -> FileSource:
-    """Files that are named one by one; ids are relative to ``root``, or else to the folder common to all.
+    """Files that are named one by one, by paths relative to ``root``; ids are relative to it too, or else to the folder
+    common to all.
 
     A folder stands for the pictures in it. Raises FileNotFoundError for a folder without pictures, and for a URL.
     """
@@ -153,7 +154,7 @@ def path_source(paths: Sequence[str | Path], root: str | Path | None = None) -> 
     for path in paths:
         if is_url(path):
             raise not_there(path)
-        absolute = os.path.abspath(path)
+        absolute = os.path.abspath(os.path.join(root or "", path))
         inside = FolderListing().rows(absolute, []) if os.path.isdir(absolute) else None
         files += [absolute] if inside is None else [f"{absolute}/{row.path}" for row in inside]
     if not files:
@@ -216,9 +217,9 @@ def _below(rows: Iterator[Row], folder: str, root: str, where: str, places: str)
             raise ValueError(
                 f"{where}: '{first[0].path}' is more than a path; write a .csv with the columns path,label"
             )
-        several = f"none of the first {len(files)} files is there" if len(files) > 1 else "its file is not there"
         raise FileNotFoundError(
-            f"{where}: {several}, such as '{files[0]}'; say which folder the paths are relative to, as root, or --root"
+            f"{where}: none of the first {len(files)} files is there, such as '{files[0]}'; say which folder the paths "
+            "are relative to, as root, or --root"
         )
     for row in chain(first, rows):
         _check_no_url(row, where, places)

@@ -36,6 +36,7 @@ def batch(
     metrics: str | Metric | Sequence[str | Metric] = (),
     labels: Any = "auto",
     masks: str | Path | None = None,
+    root: str | Path | None = None,
     preprocessing: Any = None,
     categories: Sequence[str] | None = None,
     seed: int = 0,
@@ -76,6 +77,7 @@ def batch(
         labels: the true classes: "folder" (the name of the first folder of each path), a table of files and labels,
             None, or "auto": the folders where all of them are names of classes.
         masks: a folder of masks of the annotated evidence, for metrics that need them.
+        root: the folder that the paths of a list or table are relative to; None: the one that it lies in.
         preprocessing, categories, seed, before_softmax, before_sigmoid, precision, fold, compile: as for ``explain``.
         memory: bytes that inputs evaluated together may take. It is fixed when the run is planned.
         storage: what of each map is kept, see :class:`~cnnviz.datasets.MapStorage`; None: all of it.
@@ -123,7 +125,9 @@ def batch(
             there=there,
         )
 
-    run = prepare_run(folder, source_of(source, labels=labels, masks=masks), question, shard_size, add, readers)
+    run = prepare_run(
+        folder, source_of(source, labels=labels, masks=masks, root=root), question, shard_size, add, readers
+    )
     with listening(progress, "explaining") as listener:
         told = _counting(listener, run.plan)
         given_up = run.compute(where, shard_of or shard_of_launcher(), told)

@@ -108,6 +108,8 @@ def _source(source: Any, recursive: bool, root: str | Path | None) -> Source:
     if listed and all(isinstance(each, str | Path) for each in source):
         if source and all(str(each).lower().endswith(_TARS) for each in source):
             return tar_source(source)
+        if any(str(each).lower().endswith(_TARS) for each in source):
+            raise ValueError("tars are named beside other files; a run is over either, so name one kind")
         return path_source(source, root)
     if root is not None:
         raise ValueError("root is the folder that paths are relative to, and here are none; leave it out")

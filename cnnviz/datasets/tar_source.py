@@ -120,7 +120,10 @@ def _samples(tar: Path, other: Counter[str]) -> dict[str, _Sample]:
         folder, _, base = name.rpartition("/")
         stem, dot, rest = base.partition(".")
         suffix = (dot + rest).lower()
-        if not member.isfile() or member.sparse is not None or base.startswith("."):
+        if member.isdir() or base.startswith("."):
+            continue
+        if not member.isfile() or member.sparse is not None:
+            other["links, and files with holes"] += 1
             continue
         if not name.isascii() and "\\" in name.encode(errors="backslashreplace").decode():
             other["names that are no UTF-8"] += 1

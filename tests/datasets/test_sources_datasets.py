@@ -149,7 +149,7 @@ class Stream(IterableDataset[Any]):
         ({"a": gray(0)}, "a dict is nothing that a batch run can be over; give a folder"),
         (None, "a NoneType is nothing that a batch run can be over"),
         (Given(2, lambda n: torch.zeros(3, 4, 4, dtype=torch.uint8)), "a tensor torch.uint8 .* is no input"),
-        (Given(2, lambda n: torch.zeros(4)), "is no input; give floating point"),
+        (Given(2, lambda n: torch.tensor(4.0)), "is no input; give floating point"),
         (Given(2, lambda n: {"a": 1}), "a dict is no picture"),
         (Given(2, lambda n: np.zeros((2, 2), np.int32)), "an array int32 .* is no picture"),
         (Given(0, gray), "the data set has no items"),

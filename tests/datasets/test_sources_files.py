@@ -122,6 +122,10 @@ def test_ids_of_a_list_are_relative_to_the_folder_of_all(tree: Path) -> None:
     assert ids(source_of(tree / "a.png")) == ["a.png"]
     with pytest.raises(ValueError, match=r"'2.png' is there twice, in places 0 and 2; keep one of them"):
         ids(source_of([*paths[:2], paths[0]]))
+    assert ids(source_of(["b/2.png", tree / "a.png"], root=tree)) == ["b/2.png", "a.png"]
+    assert ids(source_of(["2.png"], root=tree / "b")) == ["2.png"]
+    with pytest.raises(ValueError, match="tars are named beside other files"):
+        source_of([tree / "a.png", "b.tar"])
     with pytest.raises(ValueError, match="no pictures given"):
         source_of([])
     with pytest.raises(TypeError, match="this one is of both"):
@@ -251,6 +255,15 @@ def test_masks_are_found_by_the_names_of_their_pictures(tree: Path) -> None:
     np.save(tree / "masks" / "b" / "2.npy", np.zeros((3, 4)))
     with pytest.raises(ValueError, match=r"'b/2.png' has two masks"):
         ids(source)
+
+
+def test_masks_of_a_folder_take_the_place_of_those_of_a_table(tree: Path) -> None:
+    put(tree / "masks", "b/2.png")
+    (tree / "t.csv").write_text("path,mask\nb/2.png,z.png\na.png,z.png\n")
+    source = source_of(tree / "t.csv", masks=tree / "masks")
+    assert [mask_file(source, item) for item in source.items()] == [tree / "masks" / "b" / "2.png", None]
+    own = source_of(tree / "t.csv")
+    assert [mask_file(own, item) for item in own.items()] == [tree / "z.png"] * 2
 
 
 def test_a_mask_of_two_pictures_and_masks_of_none_are_refused(tree: Path, tmp_path: Path) -> None:

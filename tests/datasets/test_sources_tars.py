@@ -233,3 +233,15 @@ def test_a_table_and_masks_are_found_by_keys(tar: Path, tmp_path: Path) -> None:
     assert [item.label for item in items] == ["3", "1", "0", None]
     assert [item.mask for item in items] == [None, "cats/0002.png", None, None]
     assert source.mask_file(items[1]) == tmp_path / "masks" / "cats" / "0002.png"
+
+
+def test_links_in_a_tar_are_left_out_and_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.tar", {"0.jpg": picture(0)})
+    with tarfile.open(path, "a") as tar:
+        for kind in (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE):
+            info = tarfile.TarInfo(f"{kind.decode()}.jpg")
+            info.type, info.linkname = kind, "0.jpg"
+            tar.addfile(info)
+    source = source_of(path)
+    assert [item.id for item in source.items()] == ["0"]
+    assert source.notes == ("left out 2 members of the tars (links, and files with holes)",)
