@@ -67,6 +67,9 @@ class PredictedClass(Expr):
     def text(self, write: Any) -> str:
         return PREDICTED
 
+    def __repr__(self) -> str:  # by which its explanation is found
+        return PREDICTED
+
 
 @dataclass(frozen=True)
 class Fixed:
