@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from cnnviz.datasets.by_path import ByPath, plain_path
 from cnnviz.datasets.items import Item, Opened, Source
-from cnnviz.datasets.tables import TABLES, columns_of, read_rows
+from cnnviz.datasets.tables import TABLES, columns_of, read_rows, unread_label
 from cnnviz.images.places import not_there
 from cnnviz.images.reading import SUFFIXES
 
@@ -128,7 +128,9 @@ def annotated(source: Source, labels: Labels | Path, masks: str | Path | None) -
         if table.suffix.lower() not in TABLES:
             raise ValueError(f"labels={str(labels)!r} is none of 'auto', 'folder', None, or a table (.csv, .parquet)")
         if "label" not in columns_of(table):
-            raise ValueError(f"table '{labels}' has no column 'label'; its lines are path,label")
+            near = unread_label(table)
+            hint = f"is it {near!r}? Call it label" if near is not None else "its lines are path,label"
+            raise ValueError(f"table '{labels}' has no column 'label'; {hint}")
         labels = str(table)
     if masks is not None and not os.path.isdir(masks):
         if os.path.exists(masks):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from cnnviz.datasets.by_path import plain_path
 from cnnviz.datasets.items import Item
-from cnnviz.datasets.tables import Row, columns_of, read_rows
+from cnnviz.datasets.tables import Row, columns_of, read_rows, unread_label
 from cnnviz.datasets.unique import Unique
 from cnnviz.images.finding import READ, Found, walk
 from cnnviz.images.places import file_and_place, is_url, not_there
@@ -129,6 +129,9 @@ class TableListing:
 
     def rows(self, root: str, notes: list[str]) -> Iterator[Row]:
         """Each row. Raises ValueError for a file that is named twice, FileNotFoundError where none is there."""
+        unread = unread_label(Path(self.table))
+        if unread is not None:
+            notes.append(f"table '{self.table}': its column '{unread}' is not read; labels are in a column 'label'")
         return _below(read_rows(Path(self.table)), self.folder, root, f"table '{self.table}'", "lines")
 
     def described(self) -> dict[str, Any]:

@@ -44,11 +44,18 @@ def columns_of(table: Path) -> Mapping[str, int]:
     """
     if table.suffix.lower() in LISTS:
         return {"path": 0}
-    if table.suffix.lower() == ".parquet":
-        with _parquet(table) as file:
-            return _columns(file.schema_arrow.names, table)
-    with _text(table) as file:
-        return _head(_first_line(file), table)[1]
+    head, named = _head_of(table)
+    return _columns(head, table) if named else dict(zip(("path", "label"), range(len(head)), strict=False))
+
+
+def unread_label(table: Path) -> str | None:
+    """The name of a column that may be meant for labels, in a table in which none is called so."""
+    head, named = ([], False) if table.suffix.lower() in LISTS else _head_of(table)
+    lowered = [cell.strip().lower() for cell in head]
+    if not named or any(name in lowered for name in LABEL):
+        return None
+    near = [match for name in ("label", "class") for match in difflib.get_close_matches(name, lowered, 1, 0.75)]
+    return head[lowered.index(near[0])] if near else None
 
 
 def read_rows(table: Path) -> Iterator[Row]:
@@ -78,7 +85,8 @@ def _lines(table: Path) -> Iterator[Row]:
 
 def _of_text(table: Path) -> Iterator[Row]:
     with _text(table) as file:
-        separator, places, named = _head(_first_line(file), table)
+        separator, head, named = _head(_first_line(file), table)
+        places = _columns(head, table) if named else {"path": 0, "label": 1}
         file.seek(0)
         reader = csv.reader(file, delimiter=separator)
         if named:
@@ -93,19 +101,26 @@ def _of_text(table: Path) -> Iterator[Row]:
                 yield Row(found.get("path", ""), found.get("label") or None, found.get("mask") or None, line)
 
 
-def _head(first: str, table: Path) -> tuple[str, Mapping[str, int], bool]:
-    """What separates cells, the columns, and whether the first line names them; two columns need no names."""
+def _head_of(table: Path) -> tuple[Sequence[str], bool]:
+    """The first line of a table, or the columns of Parquet, and whether these are names."""
+    if table.suffix.lower() == ".parquet":
+        with _parquet(table) as file:
+            return list(file.schema_arrow.names), True
+    with _text(table) as file:
+        return _head(_first_line(file), table)[1:]
+
+
+def _head(first: str, table: Path) -> tuple[str, Sequence[str], bool]:
+    """What separates cells, those of the first line, and whether they are names; two columns need none."""
     separators = _SEPARATORS[table.suffix.lower()]
     heads = {separator: next(csv.reader([first], delimiter=separator), []) for separator in separators}
     for separator, head in heads.items():
         if any(cell.strip().lower() in _NAMES["path"] for cell in head):
-            return separator, _columns(head, table), True
+            return separator, head, True
     separator = next((each for each in separators if len(heads[each]) > 1), separators[0])
     cells = heads[separator]
     suffix = os.path.splitext(cells[0].partition("#")[0])[1].lower() if cells else ""
-    if len(cells) <= 2 and suffix in READ:
-        return separator, {"path": 0, "label": 1} if len(cells) == 2 else {"path": 0}, False
-    return separator, _columns(cells, table), True
+    return separator, cells, not (len(cells) <= 2 and suffix in READ)
 
 
 def _columns(head: Sequence[str], table: Path) -> Mapping[str, int]:

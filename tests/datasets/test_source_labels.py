@@ -94,7 +94,10 @@ def test_a_table_gives_labels_by_as_much_of_a_path_as_it_tells(tmp_path: Path) -
     with pytest.raises(ValueError, match=r"has a label for none of 4 pictures; it has one for 'other.png'"):
         classes(source_of(photos, labels=table))
     table.write_text("file,mask\nother.png,0\n")
-    with pytest.raises(ValueError, match="has no column 'label'"):
+    with pytest.raises(ValueError, match="has no column 'label'; its lines are path,label"):
+        source_of(photos, labels=table)
+    table.write_text("file,labels\nother.png,0\n")
+    with pytest.raises(ValueError, match=r"has no column 'label'; is it 'labels'\? Call it label"):
         source_of(photos, labels=table)
     with pytest.raises(ValueError, match="labels='folders' is none of 'auto', 'folder', None, or a table"):
         source_of(photos, labels="folders")

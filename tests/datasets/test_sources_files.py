@@ -218,6 +218,18 @@ def test_what_is_wrong_with_a_table_is_told_with_its_line(tree: Path, text: str,
     assert "\n" not in str(raised.value)
 
 
+def test_a_column_that_is_hardly_misspelled_is_told(tree: Path) -> None:
+    (tree / "t.csv").write_text("path,Lable,n\nb/2.png,cat,1\n")
+    source = source_of(tree / "t.csv")
+    assert list(source.items()) == [Item("b/2.png", None, "b")]  # the folder, which may be a class
+    assert source.notes == (f"table '{tree}/t.csv': its column 'Lable' is not read; labels are in a column 'label'",)
+    for head in ("path,other,n", "path,class,lable"):
+        (tree / "t.csv").write_text(f"{head}\nb/2.png,cat,1\n")
+        source = source_of(tree / "t.csv")
+        assert len(ids(source)) == 1
+        assert source.notes == ()
+
+
 def test_a_table_of_two_columns_needs_no_names(tree: Path) -> None:
     (tree / "t.csv").write_text("b/2.png,3\na.png,\n")
     assert list(source_of(tree / "t.csv").items()) == [Item("b/2.png", None, "3"), Item("a.png")]
