@@ -44,7 +44,7 @@ def maps_of(
             item = folder.item(int(numbers[places[failed[0]]]))
             raise NoAnswer(f"{item.id!r} failed and has no map; batch.answered has maps")
         for slot, place in zip(slots.tolist(), places.tolist(), strict=True):
-            folder.checked_row(shard, slot, int(numbers[place]))
+            folder.checked(shard, slot, int(numbers[place]))
         maps = _resized(_read(shard, method, slots, sign), size, shard)
         if whole is None:
             whole = maps.new_zeros((len(numbers), *maps.shape[1:]))

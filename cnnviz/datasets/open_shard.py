@@ -88,8 +88,8 @@ class OpenShard:
         return tuple(names)
 
     @cached_property
-    def _lines(self) -> list[bytes]:
-        lines = bytes(self._read("rows").numpy()).split(b"\n") if "rows" in self._keys else []
+    def _lines(self) -> list[str]:
+        lines = bytes(self._read("rows").numpy()).decode("ascii", "replace").split("\n")
         if len(lines) != self.items + 1 or lines[-1]:
             raise self._damaged(f"it has {max(len(lines) - 1, 0)} rows for {self.items} items")
         return lines[:-1]
@@ -102,9 +102,14 @@ class OpenShard:
             raise self._damaged(f"its row {slot} is no JSON") from error
         if not isinstance(row, dict) or type(row.get("id")) is not str:
             raise self._damaged(f"its row {slot} has no id")
-        if _STATUS.get(str(row.get("status"))) != int(self.numbers("status")[slot]):
+        if _STATUS.get(str(row.get("status"))) != self._statuses[slot]:
             raise self._damaged(f"its row {slot} and its status say different things")
         return row
+
+    @cached_property
+    def _statuses(self) -> list[int]:
+        statuses: list[int] = self.numbers("status").tolist()
+        return statuses
 
     def numbers(self, name: str) -> Tensor:
         """A column (n, ...) of small things, which is read once."""

@@ -44,7 +44,7 @@ def failed_rows(folder: RunFolder, numbers: range | NDArray[np.int64]) -> Table:
             continue
         failed = shard.numbers("status").numpy()[slots] != 0
         for slot, place in zip(slots[failed].tolist(), places[failed].tolist(), strict=True):
-            row = folder.checked_row(shard, slot, int(numbers[place]))
+            row = folder.checked(shard, slot, int(numbers[place]))[1]
             found.append({"item": place, "id": row["id"], "error": row.get("error")})
     return Table(sorted(found, key=lambda row: int(row["item"])))
 
@@ -152,8 +152,11 @@ def _row(
     values: Mapping[str, Sequence[Any]],
     metrics: Mapping[str, Any],
 ) -> dict[str, Any]:
-    item = folder.item(number)
-    told = {} if shard is None else folder.checked_row(shard, slot, number)
+    told: dict[str, Any] = {}
+    if shard is None:
+        item = folder.item(number)
+    else:
+        item, told = folder.checked(shard, slot, number)
     row: dict[str, Any] = {"id": item.id, "label": item.label, "class": told.get("class")}
     row |= {name: values[name][slot] if values else None for name in (*_NUMBERS, *metrics)}
     return row | {"status": told.get("status", "missing"), "error": told.get("error")}

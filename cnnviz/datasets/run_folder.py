@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -41,11 +43,11 @@ class RunFolder:
         self.plan = read_plan(self.out)
         counts = [part.items for part in self.plan.parts]
         shards = [len(part.starts) for part in self.plan.parts]
-        self._firsts = np.cumsum([0, *counts])
+        self._firsts = [0, *accumulate(counts)]
         """The numbers of the parts' first items."""
-        self._first_shards = np.cumsum([0, *shards])
+        self._first_shards = [0, *accumulate(shards)]
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
-        self._lines: OrderedDict[int, list[bytes]] = OrderedDict()
+        self._lines: OrderedDict[int, list[str]] = OrderedDict()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RunFolder, (self.out, self.given)  # files are opened again where it is unpickled
@@ -68,15 +70,16 @@ class RunFolder:
 
     def place(self, number: int) -> tuple[int, int]:
         """The shard of an item, and the item's place in it."""
-        shards, slots = self.places(np.array([number]))
-        return int(shards[0]), int(slots[0])
+        part = bisect_right(self._firsts, number) - 1
+        shard, slot = divmod(number - self._firsts[part], self.plan.shard_size)
+        return self._first_shards[part] + shard, slot
 
     def places(self, numbers: range | Numbers) -> tuple[Numbers, Numbers]:
         """The shards of items, and the items' places in them."""
         array = np.asarray(numbers, np.int64)
         parts = np.searchsorted(self._firsts, array, "right") - 1
-        shards, slots = np.divmod(array - self._firsts[parts], self.plan.shard_size)
-        return shards + self._first_shards[parts], slots
+        shards, slots = np.divmod(array - np.take(self._firsts, parts), self.plan.shard_size)
+        return shards + np.take(self._first_shards, parts), slots
 
     def present(self) -> set[int]:
         """The numbers of the shards that are there now; also of those that are not planned."""
@@ -131,26 +134,26 @@ class RunFolder:
         shard, slot = self.place(number)
         try:
             told = json.loads(_recent(self._lines, shard, self._lines_of)[slot])
-            if not all(isinstance(told[key], _KINDS[key]) for key in {"id", *told}):
+            if type(told["id"]) is not str or not all(isinstance(told[key], _KINDS[key]) for key in told):
                 raise ValueError(f"it has {str(told)[:80]}")
             return Item(**told)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise self._damaged(self._part_of(shard)) from error
 
-    def _lines_of(self, shard: int) -> list[bytes]:
+    def _lines_of(self, shard: int) -> list[str]:
         """The lines of a shard's items."""
         part = self._part_of(shard)
-        number = shard - int(self._first_shards[self.plan.parts.index(part)])
+        number = shard - self._first_shards[self.plan.parts.index(part)]
         start, stop = part.starts[number], ([*part.starts, None])[number + 1]
         with (self.out / part.file).open("rb") as file:
             file.seek(start)
-            lines = file.read(-1 if stop is None else stop - start).split(b"\n")
+            lines = file.read(-1 if stop is None else stop - start).decode().split("\n")
         if len(lines) != self.plan.size_of(shard) + 1 or lines[-1]:
             raise ValueError(f"it has {len(lines) - 1} lines for the items of shard {shard}")
         return lines[:-1]
 
     def _part_of(self, shard: int) -> Part:
-        return self.plan.parts[int(np.searchsorted(self._first_shards, shard, "right")) - 1]
+        return self.plan.parts[bisect_right(self._first_shards, shard) - 1]
 
     def _damaged(self, part: Part) -> ValueError:
         path = self.out / part.file
@@ -163,16 +166,16 @@ class RunFolder:
         """
         shard, slot = self.place(number)
         opened = self.shard(shard)
-        return opened, slot, self.checked_row(opened, slot, number)
+        return opened, slot, self.checked(opened, slot, number)[1]
 
-    def checked_row(self, shard: OpenShard, slot: int, number: int) -> dict[str, Any]:
-        """What a shard says of an item. Raises ValueError where it has another item there."""
+    def checked(self, shard: OpenShard, slot: int, number: int) -> tuple[Item, dict[str, Any]]:
+        """An item, and what its shard says of it. Raises ValueError where the shard has another item there."""
         row, item = shard.row(slot), self.item(number)
         if row["id"] != item.id:
             raise ValueError(
                 f"{shard.path} has {row['id']!r} where {item.id!r} is planned; take it away, and run the same again"
             )
-        return row
+        return item, row
 
     @cached_property
     def source(self) -> Source:

@@ -39,7 +39,7 @@ def _faults_of_shards(folder: RunFolder) -> Iterator[str]:
             opened = folder.opened(shard)
             opened.content()
             for slot in range(opened.items):
-                folder.checked_row(opened, slot, folder.plan.first_of(shard) + slot)
+                folder.checked(opened, slot, folder.plan.first_of(shard) + slot)
         except NoAnswer:
             continue  # it was taken away meanwhile
         except (ValueError, OSError) as error:
