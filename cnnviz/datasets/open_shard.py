@@ -96,8 +96,9 @@ class OpenShard:
 
     def row(self, slot: int) -> dict[str, Any]:
         """What is said of the item at this place in the shard."""
+        line = self._lines[slot]
         try:
-            row = json.loads(self._lines[slot])
+            row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise self._damaged(f"its row {slot} is no JSON") from error
         if not isinstance(row, dict) or type(row.get("id")) is not str:
