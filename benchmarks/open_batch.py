@@ -31,7 +31,13 @@ def write_run(out: Path, items: int, shard_size: int = 256, side: int = 7) -> Ba
     listed = (Item(f"n{number // 1000:08d}/{number:08d}.JPEG", label=number // 1000) for number in range(items))
     plan, _ = make_plan(out, identity, shard_size, listed, {"kind": "drawn"})
     draws = torch.Generator().manual_seed(0)
-    told = {"recipe": "grad_cam()", "renderer": None, "options": {}, "computed_in": "float32", "fine": False}
+    told: dict[str, object] = {
+        "recipe": "grad_cam()",
+        "renderer": None,
+        "options": {},
+        "computed_in": "float32",
+        "fine": False,
+    }
     for shard in range(plan.shards):
         count, first = plan.size_of(shard), plan.first_of(shard)
         content = ShardContent(

@@ -244,10 +244,13 @@ def _check(plan: BatchPlan) -> None:
         raise ValueError("its digest is not that of its content")
     if plan.categories is not None and plan.identity.get("categories") != fingerprint(plan.categories)[:16]:
         raise ValueError("its class names are not those of the run")
+    if not plan.parts:
+        raise ValueError("it has no items")
     for part in plan.parts:
         if "/" in part.file or "\\" in part.file or not part.file.startswith("items-"):
             raise ValueError(f"{part.file!r} is no name of a file of items")
-        if not 0 < part.items <= len(part.starts) * plan.shard_size or list(part.starts) != sorted(part.starts):
+        fitting = part.items > 0 and len(part.starts) == -(-part.items // plan.shard_size)
+        if not fitting or list(part.starts) != sorted({0, *part.starts}):
             raise ValueError(f"{part.items} items are not what {len(part.starts)} shards hold")
 
 
