@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,6 @@ from cnnviz.datasets.source_again import source_again
 RECENT = 64
 """How many shards stay open: a walk through the whole run would else keep every file open."""
 Numbers: TypeAlias = NDArray[np.int64]
-Kept = TypeVar("Kept")
 _SHARD = re.compile(r"(\d{6,})\.safetensors")
 _KINDS: dict[str, Any] = {"id": str, "place": str, "label": int | str, "mask": str}
 
@@ -46,8 +44,8 @@ class RunFolder:
         self._firsts = [0, *accumulate(counts)]
         """The numbers of the parts' first items."""
         self._first_shards = [0, *accumulate(shards)]
-        self._open: OrderedDict[int, OpenShard] = OrderedDict()
-        self._lines: OrderedDict[int, list[str]] = OrderedDict()
+        self._opened = lru_cache(RECENT)(self.opened)
+        self._lines = lru_cache(RECENT)(self._lines_of)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RunFolder, (self.out, self.given)  # files are opened again where it is unpickled
@@ -98,7 +96,7 @@ class RunFolder:
 
         Raises NoAnswer where it is not there, ValueError for one that is damaged or belongs elsewhere.
         """
-        return _recent(self._open, shard, self.opened)
+        return self._opened(shard)
 
     def opened(self, shard: int) -> OpenShard:
         """As :meth:`shard`, and not kept open here."""
@@ -133,7 +131,7 @@ class RunFolder:
         """The item of that number. Raises ValueError for a damaged file of items, OSError for one that is gone."""
         shard, slot = self.place(number)
         try:
-            told = json.loads(_recent(self._lines, shard, self._lines_of)[slot])
+            told = json.loads(self._lines(shard)[slot])
             if type(told["id"]) is not str or not all(isinstance(told[key], _KINDS[key]) for key in told):
                 raise ValueError(f"it has {str(told)[:80]}")
             return Item(**told)
@@ -181,13 +179,3 @@ class RunFolder:
     def source(self) -> Source:
         """Where pictures are read again. Raises ValueError where it can't be opened again."""
         return source_again(self.plan) if self.given is None else self.given
-
-
-def _recent(kept: OrderedDict[int, Kept], key: int, make: Callable[[int], Kept]) -> Kept:
-    """What is kept under a key, or is made and kept; what was not used for longest is dropped."""
-    if key not in kept:
-        kept[key] = make(key)
-        if len(kept) > RECENT:
-            kept.popitem(last=False)
-    kept.move_to_end(key)
-    return kept[key]

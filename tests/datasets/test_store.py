@@ -165,7 +165,7 @@ def test_few_shards_are_open_at_once(tmp_path: Path) -> None:
     maps = batch[numbers].maps()
     for number in range(0, 300, 7):
         assert torch.equal(batch[int(numbers[number])]["grad_cam"].values[0], maps[number])
-        assert len(batch._folder._open) <= 64
+        assert batch._folder._opened.cache_info().currsize <= 64
     assert plan.shards == 100
 
 

@@ -36,6 +36,10 @@ def test_the_table_is_written_as_parquet(run: Run) -> None:
     assert table.schema.equals(batch.to_arrow().schema)
     assert batch.to_arrow().to_pylist() == [*batch.table()]
     assert not [file.name for file in run.out.iterdir() if file.name.startswith(".")]
+
+
+def test_the_table_is_a_data_frame(batch: Batch) -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed")
     assert batch.to_dataframe()["id"].tolist() == batch.ids
 
 
