@@ -157,6 +157,6 @@ def _row(
         item = folder.item(number)
     else:
         item, told = folder.checked(shard, slot, number)
-    row: dict[str, Any] = {"id": item.id, "label": item.label, "class": told.get("class")}
+    row: dict[str, Any] = {"id": item.id, "label": item.label, "class": told.get("class", told.get("objective"))}
     row |= {name: values[name][slot] if values else None for name in (*_NUMBERS, *metrics)}
     return row | {"status": told.get("status", "missing"), "error": told.get("error")}

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from batch_runs import BROKEN, METHODS, Run
+from nets import AveragingNet
 from PIL import Image
 
 import cnnviz
@@ -357,3 +358,56 @@ def test_a_gradient_of_which_less_is_kept_is_still_read_as_one(whole_run: Run, t
     assert np.array_equal(again.heatmap(), found["gradient"].heatmap())
     signed = replace(found["gradient"], values=-found["gradient"].values)
     assert np.array_equal(signed.heatmap(), found["gradient"].heatmap())  # as of a gradient, the magnitude counts
+
+
+class Inputs(torch.utils.data.Dataset[Any]):
+    """Inputs as the network takes them."""
+
+    def __init__(self, inputs: torch.Tensor) -> None:
+        self.inputs = inputs
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        return self.inputs[number]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inputs_of_every_rank_are_read_as_the_network_took_them(
+    rank: int, inputs: torch.Tensor, averaging_net: AveragingNet, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    net, objective = averaging_net.to(dtype), cnnviz.objectives.channel("second", 1)
+    cnnviz.batch(net, Inputs(inputs), ["gradient", "grad_cam"], tmp_path, target=objective, workers=0)
+    batch = cnnviz.open_batch(tmp_path, source=Inputs(inputs))
+    wanted = cnnviz.explain(net, inputs.to(dtype), ["gradient", "grad_cam"], target=objective)
+    for number in range(len(inputs)):
+        for method, whole in wanted.items():
+            found, one = batch[number][method], whole[number]
+            assert (found.inputs.dtype, found.values.dtype) == (dtype, dtype)
+            assert torch.equal(found.inputs, one.inputs)
+            assert torch.allclose(found.values, one.values, rtol=1e-4, atol=1e-6)
+            assert (found.target, found.originals, found.titles()) == (None, None, one.titles())
+            assert np.array_equal(found.render(), replace(one, values=found.values).render())
+    assert [row["class"] for row in batch.table()] == [wanted["gradient"].names()[0]] * len(inputs)
+    size = (2, 3, 2)[:rank]
+    assert batch.maps("gradient", size=size).shape == (*inputs.shape[:2], *size)
+
+
+def test_maps_of_different_sizes_are_told_and_resampled(whole_run: Run, tmp_path: Path) -> None:
+    model = cnnviz.load_model("demo")
+    assert model.preprocessing is not None
+    files = [whole_run.files[number] for number in (0, 1, 2)]  # 40 x 56, 64 x 50, 72 x 48
+    cnnviz.batch(model, files, "gradient", tmp_path, preprocessing=model.preprocessing.whole(), labels=None, workers=0)
+    batch = cnnviz.open_batch(tmp_path)["gradient"]
+    shapes = [tuple(each.values.shape[2:]) for each in batch]
+    assert len(set(shapes)) == 3
+    assert [tuple(each.inputs.shape[2:]) for each in batch] == shapes
+    with pytest.raises(ValueError, match=r"maps differ in shape, .* and .*; give a size, such as size=\(16, 16\)"):
+        batch.maps()
+    small = batch.maps(size=(8, 8))
+    for number in range(3):
+        assert torch.allclose(batch[[number]].maps(size=(8, 8)), small[number : number + 1], atol=1e-7)
+        assert torch.allclose(batch[number].values.mean((2, 3)), small[number].mean((1, 2)), atol=1e-6)
+    with pytest.raises(ValueError, match="the inputs have different sizes"):
+        batch.grid()
