@@ -175,7 +175,7 @@ def _on_cpu(explanation: Explanation) -> Explanation:
     return replace(
         explanation,
         values=explanation.values.detach().cpu(),
-        inputs=torch.empty(explanation.inputs.shape, device="meta"),
+        inputs=torch.empty_like(explanation.inputs, device="meta"),
         target=cpu(explanation.target),
         score=explanation.score.detach().cpu(),
         probability=cpu(explanation.probability),
