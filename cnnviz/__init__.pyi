@@ -12,6 +12,7 @@ from . import models as models
 from . import objectives as objectives
 from . import targets as targets
 from . import tasks as tasks
+from . import testing as testing
 from .datasets.run import batch as batch
 from .datasets.stored import open_batch as open_batch
 from .drawing.comparison import grid as grid

@@ -2,6 +2,8 @@
 
 from .annotated import Labels as Labels
 from .annotated import mask_file as mask_file
+from .attempt import attempt as attempt
+from .attempt import told as told
 from .items import Item as Item
 from .items import Source as Source
 from .kept_maps import MapStorage as MapStorage

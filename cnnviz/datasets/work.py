@@ -86,8 +86,11 @@ class Workers(Protocol):
     def events(self) -> Iterator[Event]:
         """What happens, until all tasks are settled; more may be submitted meanwhile.
 
-        Raises RuntimeError where no worker can start.
+        Raises RunError where no worker can start.
         """
 
     def stop(self, now: bool = False) -> None:
-        """End the processes, after the tasks that are in work; ``now``: at once."""
+        """Begin no further task. Processes end: at once with ``now``, or where no task is in work.
+
+        Without ``now``, what is in work is finished, and told by :meth:`events` as before; then it is called again.
+        """

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import cnnviz
-from cnnviz.datasets import Done, Event, Failed, Job, Lost, Ready, RunError, Task, Workers
+from cnnviz.datasets import Event, Job, Lost, Ready, RunError, Task, Workers, attempt, told
 
 STARTS = 3  # so many workers may die before one of them is ready
 
@@ -145,7 +145,7 @@ class _Processes:
     def _heard(self, each: _Process) -> Iterator[Event]:
         """What a process says; or that it has died, once all that it said before was heard."""
         try:
-            kind, told = each.connection.recv()
+            heard = each.connection.recv()
         except (EOFError, OSError):
             self._processes.remove(each)
             how, task = each.how_it_ended(), each.task
@@ -160,15 +160,13 @@ class _Processes:
                         "if __name__ == '__main__':, or workers=0"
                     ) from None
             return
-        if kind == "ready":
+        if isinstance(heard, str):  # the job did not open
+            raise RunError(heard)
+        if isinstance(heard, Ready):
             each.is_ready, self._early_deaths = True, 0
-            yield Ready(told)
-            return
-        if kind == "unopened":
-            raise RunError(told)
-        task, each.task = each.task, None
-        if task is not None:
-            yield Done(task, told) if kind == "done" else Failed(task, told, fatal=kind == "fatal")
+        else:
+            each.task = None
+        yield heard
 
 
 def _work(connection: Connection, job: Job, device: str) -> None:
@@ -178,24 +176,15 @@ def _work(connection: Connection, job: Job, device: str) -> None:
     try:
         do = job.open(device)
     except BaseException as error:
-        connection.send(("unopened", _line(error)))
+        connection.send(told(error))
         return
-    connection.send(("ready", f"{os.getpid()} on {device}"))
+    connection.send(Ready(f"{os.getpid()} on {device}"))
     while True:
         try:
             task = connection.recv()
         except (EOFError, OSError):
             return
-        connection.send(_answer(do, task))
-
-
-def _answer(do: Callable[[Task], dict[str, Any]], task: Task) -> tuple[str, Any]:
-    try:
-        return "done", do(task)
-    except RunError as error:
-        return "fatal", _line(error)
-    except Exception as error:
-        return "failed", _line(error)
+        connection.send(attempt(do, task))
 
 
 def _end_with_parent() -> None:
@@ -204,11 +193,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, RunError | ValueError | OSError) and text else f"{type(error).__name__}: {text}"
 
 
 class _InThisProcess:
@@ -232,8 +216,7 @@ class _InThisProcess:
                 yield Ready(f"{os.getpid()} on {self._device}")
             while self._waiting:
                 task = self._waiting.popleft()
-                kind, told = _answer(self._do, task)
-                yield Done(task, told) if kind == "done" else Failed(task, told, fatal=kind == "fatal")
+                yield attempt(self._do, task)
         finally:
             torch.set_num_threads(threads)
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnnviz import attributions, metrics, renderers, syntheses
+from cnnviz import attributions, backends, metrics, renderers, syntheses
 from cnnviz.registry.registry import Registry
 from cnnviz.testing.attributions import ATTRIBUTION_CHECKS, AttributionSubject
+from cnnviz.testing.backend_subject import BackendSubject
+from cnnviz.testing.backends import BACKEND_CHECKS
 from cnnviz.testing.metrics import METRIC_CHECKS, MetricSubject
 from cnnviz.testing.renderers import RENDERER_CHECKS, RendererSubject
 from cnnviz.testing.subject import Subject
@@ -38,7 +40,7 @@ def checks(
         package: the distribution's name in its ``pyproject.toml``, or ``"this process"`` for what was registered here.
         settings: by the method's name, what ``check_attribution`` and the others take beside the method, such as
             ``{"rising_cam": {"layer": "third"}}``; a list of them checks the method with each. Defaults otherwise.
-        kind: "attribution", "renderer", "metric" or "synthesis" alone; None: all four.
+        kind: "attribution", "renderer", "metric", "synthesis" or "backend" alone; None: all five.
         ranks: the spatial dimensions that attributions and syntheses are checked with. Renderers and metrics are
             handed all, and may refuse.
 
@@ -121,6 +123,7 @@ _KINDS: tuple[tuple[Registry[Any], Callable[..., Subject], tuple[Callable[[Any],
     (syntheses, SynthesisSubject.of, SYNTHESIS_CHECKS, True),
     (renderers, RendererSubject.of, RENDERER_CHECKS, False),
     (metrics, MetricSubject.of, METRIC_CHECKS, False),
+    (backends, BackendSubject.of, BACKEND_CHECKS, False),
 )
 
 
