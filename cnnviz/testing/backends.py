@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from cnnviz import Backend
 from cnnviz.datasets import Done, Failed, Lost, Ready, Task
 from cnnviz.registry.registry import Method
 from cnnviz.testing.backend_subject import BackendSubject, as_soon_as, end_all, interrupted, is_running
-from cnnviz.testing.drill import Drill
+from cnnviz.testing.drill import Drill, ask_from_stdin
 from cnnviz.testing.subject import has_a_page, refuses_settings_it_does_not_have
 
 
@@ -230,7 +229,7 @@ def leaves_nobody_where_it_is_killed(subject: BackendSubject) -> None:
         drill = Drill(folder, {0: "wait"})
         asked = cloudpickle.dumps((subject.method, drill))
         paths = os.pathsep.join(path for path in sys.path if path)
-        code = f"from {__name__} import ask_from_stdin; ask_from_stdin()"
+        code = f"from {ask_from_stdin.__module__} import ask_from_stdin; ask_from_stdin()"
         parent = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths}
         )
@@ -246,14 +245,6 @@ def leaves_nobody_where_it_is_killed(subject: BackendSubject) -> None:
             subject.gone(drill, situation)
         finally:
             end_all(drill)
-
-
-def ask_from_stdin() -> None:
-    """Ask a backend for one task, both read from the standard input: a process to be killed."""
-    method, drill = pickle.loads(sys.stdin.buffer.read())
-    workers = method(drill)
-    workers.submit(Task(0))
-    list(workers.events())
 
 
 def leaves_this_process_as_it_was(subject: BackendSubject) -> None:

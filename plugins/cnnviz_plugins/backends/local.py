@@ -8,6 +8,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -173,18 +174,15 @@ def _work(connection: Connection, job: Job, device: str) -> None:
     """What a worker process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        do = job.open(device)
-    except BaseException as error:
-        connection.send(told(error))
-        return
-    connection.send(Ready(f"{os.getpid()} on {device}"))
-    while True:
+    with suppress(EOFError, OSError):  # nobody listens any more
         try:
-            task = connection.recv()
-        except (EOFError, OSError):
+            do = job.open(device)
+        except BaseException as error:
+            connection.send(told(error))
             return
-        connection.send(attempt(do, task))
+        connection.send(Ready(f"{os.getpid()} on {device}"))
+        while True:
+            connection.send(attempt(do, connection.recv()))
 
 
 def _end_with_parent() -> None:
