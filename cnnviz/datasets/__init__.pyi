@@ -2,8 +2,6 @@
 
 from .annotated import Labels as Labels
 from .annotated import mask_file as mask_file
-from .attempt import attempt as attempt
-from .attempt import told as told
 from .items import Item as Item
 from .items import Source as Source
 from .kept_maps import MapStorage as MapStorage
@@ -16,6 +14,8 @@ from .sources import source_of as source_of
 from .stored import Batch as Batch
 from .stored_explanation import StoredExplanation as StoredExplanation
 from .unique import checked_items as checked_items
+from .task_outcome import attempt as attempt
+from .task_outcome import told as told
 from .work import Done as Done
 from .work import Event as Event
 from .work import Failed as Failed

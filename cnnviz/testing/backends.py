@@ -117,9 +117,8 @@ def replaces_a_worker_that_is_killed(subject: BackendSubject) -> None:
             if isinstance(event, Lost) and event.task.shard != 1:
                 workers.submit(event.task)
         lost = [event for event in events if isinstance(event, Lost)]
-        subject.demand(
-            sorted(each.task.shard for each in lost) == [1, 3, 4], f"tells {lost} of workers killed at 1, 3, 4"
-        )
+        at = sorted(event.task.shard for event in lost)
+        subject.demand(at == [1, 3, 4], f"tells that workers were lost at {at} where they were killed at 1, 3 and 4")
         for event in lost:
             subject.demand(bool(event.reason) and "\n" not in event.reason, f"gives {event.reason!r} as the reason")
         done = sorted(event.task.shard for event in events if isinstance(event, Done))

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import cnnviz
-from cnnviz import attributions, metrics, renderers, syntheses
+from cnnviz import attributions, backends, metrics, renderers, syntheses
 from cnnviz.testing import checks
 from cnnviz.testing.attributions import ATTRIBUTION_CHECKS
+from cnnviz.testing.backends import BACKEND_CHECKS
 from cnnviz.testing.metrics import METRIC_CHECKS
 from cnnviz.testing.renderers import RENDERER_CHECKS
 from cnnviz.testing.syntheses import SYNTHESIS_CHECKS
@@ -44,7 +45,8 @@ def test_every_method_of_cnnviz_meets_every_check_of_its_kind() -> None:
     names = [check.__name__ for check in found]
     assert len(names) == len(set(names))
     count = 3 * len(attributions) * len(ATTRIBUTION_CHECKS) + 3 * len(syntheses) * len(SYNTHESIS_CHECKS)
-    assert len(found) == count + len(renderers) * len(RENDERER_CHECKS) + len(metrics) * len(METRIC_CHECKS)
+    count += len(renderers) * len(RENDERER_CHECKS) + len(metrics) * len(METRIC_CHECKS)
+    assert len(found) == count + len(backends) * len(BACKEND_CHECKS)
     assert "grad_cam-volumes-explains_the_target" in names
     assert "overlay-refuses_nan" in names
     assert checks("CNNviz")[0].__name__ == names[0]

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,6 +24,8 @@ from cnnviz.datasets import Done, Event, Failed, Job, Lost, Ready, RunError, Tas
 if TYPE_CHECKING:
     from cnnviz import Backend  # beside tensors, which a backend has nothing to do with
 
+SETTLED = 5.0
+"""Seconds in which what another run gave back is known to be free."""
 PATIENCE = 120.0
 """Seconds until a pool of which nothing is heard has no machine to run on."""
 DEATHS = 3
@@ -171,14 +173,14 @@ def _room(library: Any, share: dict[str, float], workers: int | None, patient: b
     nodes = [node["Resources"] for node in library.nodes() if node["Alive"]]
     most = sum(_fits(node, asked) for node in nodes)
     each = " and ".join(f"{amount:g} {name}" for name, amount in asked.items()) or "nothing"
-    has = ", ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}" for name in ("CPU", "GPU"))
+    has = _told_of({name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")})
     where = f"the cluster has {has} on {len(nodes)} machine{'s' * (len(nodes) != 1)}"
     if most < (workers or 1):
         way_out = f"ask for at most {most} workers" if most else "give each less (cpus, gpus)"
         raise ValueError(
             f"there is no room for {workers or 1} workers with {each} each: {where}; {way_out}, or add machines"
         )
-    until = time.monotonic() + (5 if patient else 0)  # what another run gave back is told a moment later
+    until = time.monotonic() + (SETTLED if patient else 0)
     while True:
         free = library.available_resources()
         now = most if not asked else min(most, _fits(free, asked))
@@ -186,12 +188,15 @@ def _room(library: Any, share: dict[str, float], workers: int | None, patient: b
             break
         time.sleep(0.1)
     if now < (workers or 1):
-        left = ", ".join(f"{free.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
         raise ValueError(
-            f"there is no room for {workers or 1} workers with {each} each now: {where}, of which {left} are free; "
-            "wait for other work on it, or ask for fewer workers"
+            f"there is no room for {workers or 1} workers with {each} each now: {where}, of which {_told_of(free)} are "
+            "free; wait for other work on it, or ask for fewer workers"
         )
     return workers or (now if asked else len(nodes))
+
+
+def _told_of(resources: dict[str, float]) -> str:
+    return ", ".join(f"{resources.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
 
 
 def _fits(resources: dict[str, float], asked: dict[str, float]) -> int:
@@ -268,7 +273,7 @@ class _Actors:
     def _start(self) -> None:
         actor = _Actor(self._kind.remote(), time.monotonic())
         self._actors.append(actor)
-        self._ask(actor, "start", actor.handle.about.remote())
+        self._ask(actor, "start", actor.handle.about.remote(SAME))
 
     def _ask(self, actor: _Actor, doing: Task | str, reference: Any) -> None:
         actor.doing = doing
@@ -318,22 +323,20 @@ class _Actors:
         """Another worker takes the place of one that died or does not answer."""
         self._ray.kill(actor.handle, no_restart=True)
         self._actors.remove(actor)
-        if not self._stopping:
-            self._start()
         reason = _reason(actor, error)
-        if isinstance(actor.doing, Task):
-            yield Lost(actor.doing, reason)
-        else:
+        if not isinstance(actor.doing, Task):
             self._deaths += 1
             if self._deaths >= DEATHS:
-                raise RunError(f"workers die while they start, {self._deaths} one after the other; the last: {reason}")
-        self._start()
+                raise RunError(f"workers die while they start, {DEATHS} one after the other; the last: {reason}")
+        if not self._stopping:
+            self._start()
+        if isinstance(actor.doing, Task):
+            yield Lost(actor.doing, reason)
 
     def _check_someone_started(self) -> None:
         starting = [actor.since for actor in self._asked.values() if actor.doing == "start"]
         if len(starting) == len(self._actors) and starting and time.monotonic() - min(starting) > PATIENCE:
-            free = self._ray.available_resources()
-            left = ", ".join(f"{free.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+            left = _told_of(self._ray.available_resources())
             raise RunError(
                 f"no worker has started for {PATIENCE:.0f} s; the cluster has {left} free, see 'ray status', and run "
                 "the same again when there is room"
@@ -352,7 +355,7 @@ def _kind() -> type:
     """The class of workers. It is sent by value, so that it can say of a machine that it has no cnnviz."""
 
     class CnnvizWorker:
-        def about(self) -> dict[str, Any]:
+        def about(self, packages: Sequence[str] = ()) -> dict[str, Any]:
             import importlib.metadata
             import signal
             import sys
@@ -368,7 +371,7 @@ def _kind() -> type:
                 "machine": platform.node(),
                 "process": os.getpid(),
                 "python": sys.executable,
-                "versions": {package: installed(package) for package in ("cnnviz", "torch")},
+                "versions": {package: installed(package) for package in packages},
             }
 
         def open(self, job: bytes, device: str | None) -> str | None:
