@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import signal
 import subprocess
@@ -125,6 +126,8 @@ def replaces_a_worker_that_is_killed(subject: BackendSubject) -> None:
         subject.demand(done == [0, 2, 3, 4, 5, 6], f"does {done} where all but 1 can be done")
         settled = [event for event in events if not isinstance(event, Ready)]
         subject.demand(len(settled) == len(lost) + len(done), f"tells {events} {situation}")
+        most = subject.settings.get("workers", math.inf) + len(lost)
+        subject.demand(len(drill.workers()) <= most, f"starts {len(drill.workers())} workers where {most} are enough")
         subject.demand(sorted(drill.finished()) == done, f"does tasks again that were done: {drill.finished()}")
 
 
