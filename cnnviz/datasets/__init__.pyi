@@ -13,9 +13,9 @@ from .sources import source_from_described as source_from_described
 from .sources import source_of as source_of
 from .stored import Batch as Batch
 from .stored_explanation import StoredExplanation as StoredExplanation
-from .unique import checked_items as checked_items
 from .task_outcome import attempt as attempt
 from .task_outcome import told as told
+from .unique import checked_items as checked_items
 from .work import Done as Done
 from .work import Event as Event
 from .work import Failed as Failed
