@@ -37,16 +37,18 @@ def columns_of(dataset: Any) -> Columns:
     count = len(dataset)
     change = getattr(dataset, "target_transform", None)
     samples = getattr(dataset, "samples", None)
-    paths = None
+    paths = classes = None
     labels = next((found for name in _TOLD if (found := _column(getattr(dataset, name, None), count))), None)
     if isinstance(samples, list) and len(samples) == count and all(map(_is_sample, samples)):
         paths, labels = [str(path) for path, _ in samples], [label for _, label in samples]
     elif labels is None and callable(getattr(dataset, "with_format", None)):  # of Hugging Face
         name = next((name for name in LABEL if name in (getattr(dataset, "column_names", None) or ())), None)
         labels = None if name is None else _column(list(dataset[name]), count)
+        features = getattr(dataset, "features", None) or {}
+        classes = getattr(features.get(name), "names", None)
     if labels is not None and change is not None:
         labels = [change(label) for label in labels]
-    classes = getattr(dataset, "classes", None)
+    classes = classes or getattr(dataset, "classes", None)
     named = isinstance(classes, list | tuple) and all(isinstance(each, str) for each in classes)
     if not named or change is not None:
         classes = None

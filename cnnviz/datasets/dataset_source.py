@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cnnviz.datasets.items import Item, Opened
 from cnnviz.datasets.unique import Unique
 from cnnviz.images.reading import one_line
 
+_LOOKS = 8  # a transform that changes every second picture goes unseen once in 128 times
 _SAME = "give a data set that gives one picture for a number, without random transforms"
 
 
@@ -33,8 +35,8 @@ class DatasetSource:
 
     label_kind = "given"
 
-    def __init__(self, dataset: Any):
-        self.dataset = dataset
+    def __init__(self, dataset: Any, labelled: bool = True):
+        self.dataset, self._labelled = dataset, labelled
         self.notes: tuple[str, ...] = ()
         self._columns = columns_of(dataset)
         self._lock = threading.Lock()
@@ -51,9 +53,11 @@ class DatasetSource:
             raise ValueError("the data set has no items, so there is nothing to explain")
         self._check_same()
         ids = self._ids(count)
-        labels = self._columns.labels
-        if labels is None or not all(self._is_label_of(number, labels) for number in {0, count - 1}):
+        labels = self._columns.labels if self._labelled else None
+        told = labels is not None and all(self._is_label_of(number, labels) for number in {0, count - 1})
+        if self._labelled and not told:
             labels = self._read_labels(count)
+            self._columns = replace(self._columns, labels=labels)
         for number, id in enumerate(ids):
             place = None if self._columns.paths is None else str(number)
             yield Item(id, place, label_of(labels[number]) if labels is not None else None)
@@ -93,10 +97,10 @@ class DatasetSource:
     def _check_same(self) -> None:
         """Raises TypeError for a first item that is no picture, ValueError for another one at each look."""
         try:
-            first, again = (parts_of(self._get(0))[0] for _ in range(2))
+            first, *others = (parts_of(self._get(0))[0] for _ in range(_LOOKS))
         except ValueError:
             return  # which costs the item, and not the run
-        if not _equal(_picture(first), _picture(again)):
+        if not all(_equal(_picture(first), _picture(other)) for other in others):
             raise ValueError(f"item 0 of the data set is another picture each time it is read; {_SAME}")
 
     def _ids(self, count: int) -> Iterator[str]:

@@ -67,7 +67,7 @@ def source_of(
 
     Raises FileNotFoundError for what is not there, ValueError or TypeError for what is no source.
     """
-    made = _source(source, recursive, root)
+    made = _source(source, recursive, root, labels == "auto")
     if made is source and labels == "auto" and masks is None:
         return made
     return annotated(made, labels, masks)
@@ -101,7 +101,7 @@ def source_from_described(described: Mapping[str, Any]) -> Source | None:
     return AnnotatedSource(made, described["labels"], described.get("masks"))
 
 
-def _source(source: Any, recursive: bool, root: str | Path | None) -> Source:
+def _source(source: Any, recursive: bool, root: str | Path | None, labelled: bool) -> Source:
     if isinstance(source, str | Path):
         return _named(source, recursive, root)
     listed = isinstance(source, list | tuple)
@@ -117,10 +117,10 @@ def _source(source: Any, recursive: bool, root: str | Path | None) -> Source:
         return source
     if listed and any(isinstance(each, str | Path) for each in source):
         raise TypeError("a list is of paths or of pictures, and this one is of both; give one kind")
-    return _of_data_set(source)
+    return _of_data_set(source, labelled)
 
 
-def _of_data_set(source: Any) -> DatasetSource:
+def _of_data_set(source: Any, labelled: bool) -> DatasetSource:
     kind = type(source).__name__
     if hasattr(source, "dataset") and hasattr(source, "batch_size"):
         raise TypeError(f"a {kind} has batches, and a run plans its own; give its data set: loader.dataset")
@@ -135,7 +135,7 @@ def _of_data_set(source: Any) -> DatasetSource:
         len(source)
     except (TypeError, NotImplementedError):
         raise TypeError(f"a {kind} has no length, and a run plans all items first; give it a __len__") from None
-    return DatasetSource(source)
+    return DatasetSource(source, labelled)
 
 
 def _named(name: str | Path, recursive: bool, root: str | Path | None) -> Source:
@@ -149,7 +149,7 @@ def _named(name: str | Path, recursive: bool, root: str | Path | None) -> Source
             raise ValueError(f"root is the folder that the paths of a list are relative to, and '{name}' is a folder")
         return folder_source(path, recursive)
     if not file_and_place(path)[0].exists():
-        return _source(_expanded(str(name)), recursive, root)
+        return _source(_expanded(str(name)), recursive, root, labelled=True)
     suffix = path.suffix.lower()
     if path.name.lower().endswith(_TARS):
         return tar_source([path])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -126,6 +127,28 @@ class Numbered(torch.utils.data.Dataset[Any]):
 
     def __getitem__(self, number: int) -> Any:
         return Image.new("L", (4, 4), self.targets[number]), self.targets[number]
+
+
+def test_a_column_of_hugging_face_tells_labels_and_the_names_of_their_classes() -> None:
+    """As its data sets do, which give a mapping for a number and a column for a name."""
+
+    class Features(Numbered):
+        column_names = ("image", "label")
+        features: ClassVar[dict[str, Any]] = {"label": SimpleNamespace(names=["tench", "tabby"])}
+
+        def __init__(self) -> None:
+            self.asked: list[Any] = []
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, key: Any) -> Any:
+            self.asked.append(key)
+            return [1, 0] if key == "label" else {"image": Image.new("L", (4, 4), key), "label": 1 - key}
+
+        def with_format(self) -> None: ...
+
+    assert list(classes(source_of(Features())).values()) == [0, 2]
 
 
 def test_numbers_of_a_data_set_count_its_own_classes() -> None:

@@ -53,6 +53,9 @@ def test_items_are_pictures_alone_or_with_their_labels(make: Any, form: Any) -> 
     labelled = form(0, 7) != 0
     assert [item.label for item in items] == ([0, 1, 2] if labelled else [None] * 3)
     assert bool(source.notes) == labelled  # that all were read for it
+    source.source.dataset.asked.clear()
+    assert [item.label for item in source.items()] == [item.label for item in items]
+    assert not labelled or set(source.source.dataset.asked) == {0, 2}  # they are known now
     for number, item in enumerate(items):
         assert np.array_equal(np.asarray(source.open(item)), np.asarray(make(number)))
 
@@ -65,6 +68,21 @@ def test_labels_that_are_told_beforehand_cost_no_reading() -> None:
     assert set(dataset.asked) == {0, 49}
     dataset.targets = torch.zeros(50, dtype=torch.int64)  # type: ignore[attr-defined]  # which items contradict
     assert [item.label for item in source_of(dataset).items()] == [number % 3 for number in range(50)]
+
+
+def test_labels_that_are_not_asked_for_are_not_read() -> None:
+    dataset = Given(50, lambda number: (gray(number), number % 3))
+    source = source_of(dataset, labels=None)
+    assert {item.label for item in source.items()} == {None}
+    assert set(dataset.asked) == {0}
+    assert not source.notes
+
+
+def test_a_transform_that_flips_some_pictures_is_found() -> None:
+    dice, ramp = torch.Generator().manual_seed(0), torch.arange(12.0).reshape(1, 3, 4)
+    flipping = Given(2, lambda number: ramp.flip(2) if torch.rand((), generator=dice) < 0.5 else ramp)
+    with pytest.raises(ValueError, match="is another picture each time it is read; give a data set that gives one"):
+        list(source_of(flipping).items())
 
 
 def test_a_folder_of_torchvision_has_paths_for_ids(tmp_path: Path) -> None:
