@@ -29,7 +29,7 @@ from cnnviz.registry.setting_meanings import meaning_of
 FOR_PLUGINS = ("cnnviz.testing",)
 PACKAGES = (
     *("cnnviz.objectives", "cnnviz.formulas", "cnnviz.drawing", "cnnviz.feature_visualization", "cnnviz.images"),
-    *("cnnviz.explanations", "cnnviz.tasks", "cnnviz.models"),
+    *("cnnviz.explanations", "cnnviz.tasks", "cnnviz.datasets", "cnnviz.models"),
 )
 """Whose public names are documented after those of ``cnnviz`` itself."""
 SHAPE = re.compile(r"(?<![\w`])\((?:[^()`]*\*spatial|(?:K\*)?N,[^()`]*)\)")  # whose stars are no emphasis
