@@ -29,7 +29,7 @@ def write_run(out: Path, items: int, shard_size: int = 256, side: int = 7) -> Ba
     """A run of that many items by Grad-CAM, of random maps."""
     identity = {"methods": {"grad_cam": {}}, "metrics": {}, "preprocessing": PREPROCESSING.as_dict()}
     listed = (Item(f"n{number // 1000:08d}/{number:08d}.JPEG", label=number // 1000) for number in range(items))
-    plan, _ = make_plan(out, identity, lambda count: shard_size, listed, {"kind": "drawn"})
+    plan, _ = make_plan(out, identity, shard_size, listed, {"kind": "drawn"})
     draws = torch.Generator().manual_seed(0)
     told: dict[str, object] = {
         "recipe": "grad_cam()",

@@ -88,7 +88,7 @@ class Explanation:
 
         Raises IndexError for an input that is not there, and TypeError for what is neither a number nor a slice.
         """
-        part = item if isinstance(item, slice) else self._only(item)
+        part = item if isinstance(item, slice) else _only(item, len(self))
         return replace(
             self,
             values=self.values[part],
@@ -101,15 +101,6 @@ class Explanation:
             originals=None if self.originals is None else self.originals[part],
             notes={name: note[part] for name, note in self.notes.items()},
         )
-
-    def _only(self, item: SupportsIndex) -> slice:
-        try:
-            number = index(item)  # numbers of NumPy and tensors, too, would take the batch dimension away
-        except TypeError:
-            raise TypeError(f"an input is chosen by its number or a slice, not by a {type(item).__name__}") from None
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"there is no input {number}; this explanation has {len(self)}")
-        return slice(number, number + 1 or None)
 
     def __getstate__(self) -> dict[str, Any]:
         """An explanation is pickled without what computed it, which may be a function of its own, or hold a layer."""
@@ -314,6 +305,17 @@ class Explanation:
 
     def _repr_png_(self) -> bytes:
         return encoded(drawing_function("comparison", "grid")({self.recipe: self}), ".png")
+
+
+def _only(item: SupportsIndex, inputs: int) -> slice:
+    """The slice of one of so many inputs."""
+    try:
+        number = index(item)  # numbers of NumPy and tensors, too, would take the batch dimension away
+    except TypeError:
+        raise TypeError(f"an input is chosen by its number or a slice, not by a {type(item).__name__}") from None
+    if not -inputs <= number < inputs:
+        raise IndexError(f"there is no input {number}; this explanation has {inputs}")
+    return slice(number, number + 1 or None)
 
 
 def drawn_by(draw: Renderer, explanation: Explanation) -> NDArray[np.uint8]:
