@@ -184,14 +184,17 @@ def _add(tensors: dict[str, Tensor], key: str, values: Column, answered: Sequenc
 
 
 def _plain(key: str, values: Tensor | None) -> Tensor | None:
-    """As it is stored: on the CPU, in float32, float64 or whole numbers. Raises ValueError for NaN and infinities."""
+    """As it is stored: on the CPU, in float32, float64 or whole numbers.
+
+    Raises ValueError for a map with NaN or infinities; a note may tell them.
+    """
     if values is None:
         return None
     values = values.detach().cpu()
     if values.dtype in COMPUTABLE and values.dtype != torch.float64:
         values = values.float()
-    if values.is_complex() or (values.is_floating_point() and not bool(values.isfinite().all())):
-        raise ValueError(f"{key} of a shard has values that are NaN, infinite or complex")
+    if key.startswith("maps/") and not bool(values.isfinite().all()):
+        raise ValueError(f"{key} of a shard has values that are NaN or infinite")
     return values.contiguous()
 
 

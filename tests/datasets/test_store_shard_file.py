@@ -229,6 +229,15 @@ def test_content_that_does_not_belong_together_is_refused(changes: dict[str, Any
         pack(content, ABOUT)
 
 
+def test_a_note_may_tell_what_is_not_finite(tmp_path: Path) -> None:
+    path = tmp_path / "0.safetensors"
+    gap = torch.tensor([float("nan"), 1.0, 2.0, float("inf")])
+    path.write_bytes(pack(replace(some_content(), notes={"b": {"gap": gap, "found": gap > 1}}), ABOUT))
+    shard = OpenShard(path)
+    assert str([float(shard.at("notes/b/gap", slot)) for slot in (0, 1, 3)]) == "[nan, 1.0, inf]"
+    assert [bool(shard.at("notes/b/found", slot)) for slot in (0, 1, 3)] == [False, False, True]
+
+
 def test_two_columns_of_one_name_are_refused() -> None:
     about = ABOUT | {"explanations": {"a": {"recipe": "a()"}, "a/b": {"recipe": "b()"}}}
     notes = {"a": {"b/c": torch.ones(4)}, "a/b": {"c": torch.ones(4)}}

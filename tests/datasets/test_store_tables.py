@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,32 @@ def test_no_name_leaves_the_folder_and_no_two_are_alike(tmp_path: Path) -> None:
         names[name] = hostile
     assert file_name("birds/wren.jpg") == "birds/wren.jpg"
     assert file_name("../x") == "%2E%2E/x"
+
+
+class Hostile:
+    """A source whose items have names that lead elsewhere."""
+
+    ids = ("../../x", "/etc/x", "a/../../../b", "..", "C:\\x")
+
+    def items(self) -> Iterator[Item]:
+        return (Item(name) for name in self.ids)
+
+    def open(self, item: Item) -> Image.Image:
+        return Image.new("RGB", (40, 40), (self.ids.index(item.id) * 50, 90, 10))
+
+    def described(self) -> dict[str, Any]:
+        return {"kind": "hostile"}
+
+
+def test_items_with_hostile_names_stay_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    out, folder = tmp_path / "deep" / "out", tmp_path / "deep" / "er" / "maps"
+    cnnviz.batch(cnnviz.load_model("demo"), Hostile(), ["grad_cam", "gradient"], out, labels=None, workers=0)
+    before = {file for file in tmp_path.rglob("*") if file.is_file()}
+    assert cnnviz.open_batch(out, source=Hostile()).export(folder) == 2 * len(Hostile.ids)
+    written = {file for file in tmp_path.rglob("*") if file.is_file()} - before
+    assert len(written) == 2 * len(Hostile.ids)
+    assert all(file.is_relative_to(folder) for file in written)
 
 
 def test_a_link_in_the_folder_is_not_followed_out_of_it(batch: Batch, tmp_path: Path) -> None:
