@@ -6,6 +6,7 @@ import copy
 import pickle
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -168,6 +169,15 @@ def test_few_shards_are_open_at_once(tmp_path: Path) -> None:
         assert torch.equal(batch[int(numbers[number])]["grad_cam"].values[0], maps[number])
         assert batch._folder._opened.cache_info().currsize <= 64
     assert plan.shards == 100
+
+
+def test_several_threads_read_one_batch(tmp_path: Path) -> None:
+    write_run(tmp_path, 300, shard_size=3, side=2)
+    batch, whole = cnnviz.open_batch(tmp_path)["grad_cam"], cnnviz.open_batch(tmp_path)["grad_cam"].maps()
+    numbers = np.random.default_rng(0).integers(0, 300, 400).tolist()
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda number: batch[number].values[0], numbers))
+    assert torch.equal(torch.stack(found), whole[numbers])
 
 
 def test_parts_that_were_added_follow_each_other(tmp_path: Path) -> None:
