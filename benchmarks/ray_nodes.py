@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -40,12 +41,16 @@ def nodes(count: int, cpus: int = 1) -> Iterator[Nodes]:
     cluster = Nodes(f"127.0.0.1:{PORT}")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     started = []
+    # Ray clusters ask for a token; those who connect inherit it
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    before = dict(os.environ)
+    os.environ.update(own)
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         try:
             for number in range(count):
                 where = ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={folder}"]
                 where = where if number == 0 else [f"--address={cluster.address}"]
-                process = subprocess.Popen([*command, *where, f"--num-cpus={cpus}"], env=os.environ, **quiet)  # type: ignore[call-overload]
+                process = subprocess.Popen([*command, *where, f"--num-cpus={cpus}"], **quiet)  # type: ignore[call-overload]
                 started.append(process)
                 cluster.holders.append(process.pid)
                 if not wait_until(lambda: _alive(cluster.address) == number + 1, 60):  # noqa: B023  # asked at once
@@ -56,6 +61,9 @@ def nodes(count: int, cpus: int = 1) -> Iterator[Nodes]:
             for process in started:
                 process.kill()
                 process.wait()
+            for name in own:
+                os.environ.pop(name)
+            os.environ.update(before)
 
 
 def _alive(address: str) -> int:

@@ -107,7 +107,8 @@ class _Session:
             self._library.shutdown()
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"Ray at {address!r} can't be used ({reason}); start it with 'ray start --head', or leave address out"
+                f"Ray at {address!r} can't be used ({reason}); start it with 'ray start --head', or leave address out; "
+                "where a cluster asks for a token, set RAY_AUTH_MODE=token"
             ) from error
 
     def _silenced(self) -> Any:
