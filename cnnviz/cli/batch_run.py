@@ -167,6 +167,8 @@ class BatchCommand:
                 done = sum(map(plan.size_of, plan.committed()))
                 raise Interrupted(f"{done:,} of {len(plan):,} items are done; the same command goes on") from None
         failed, missing = self._told(plan)
+        if missing == 0:
+            write_table(plan.folder)
         if given_up:
             try:
                 check_given_up(plan, given_up)
@@ -216,7 +218,7 @@ class BatchCommand:
         print_note("finishing the shards in work; Ctrl-C again ends at once")
 
     def _told(self, plan: BatchPlan) -> tuple[int, int]:
-        """Write the table, and tell how it went: how many items failed, and how many are missing."""
+        """Tell how it went: how many items failed, and how many are missing."""
         there = plan.committed()
         missing = len(plan) - sum(map(plan.size_of, there))
         batch = open_batch(plan.folder)
@@ -227,8 +229,6 @@ class BatchCommand:
             print_failure(
                 f"{len(failed) - SHOWN:,} more items failed; cnnviz.open_batch('{plan.folder}').failed lists them"
             )
-        if missing == 0:
-            write_table(plan.folder)
         if not self.command.options["quiet"]:
             size = sum(plan.shard_path(shard).stat().st_size for shard in there)
             more = f", {missing:,} are missing" if missing else ""

@@ -46,6 +46,14 @@ def replace(path: Path, content: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it is in. Raises OSError, with the way out, where that can't be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _told(error, folder, 0) from error
+
+
 def clean(folder: Path) -> int:
     """Remove temporary files that dead processes of this machine left; those of others may be in work. Their number."""
     removed = 0

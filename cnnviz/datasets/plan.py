@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnviz.datasets.commit import commit, digest_of, replace
+from cnnviz.datasets.commit import commit, digest_of, make_folder, replace
 from cnnviz.datasets.fingerprint import fingerprint
 from cnnviz.datasets.items import Item
 from cnnviz.datasets.question import differences
@@ -139,7 +139,7 @@ def make_plan(
     Raises ValueError for no items, or two of one id, OSError for a folder that can't be written.
     """
     lines, part = _part(items, shard_size, set())
-    (folder / SHARDS).mkdir(parents=True, exist_ok=True)
+    make_folder(folder / SHARDS)
     commit(folder / part.file, lines)
     plan = BatchPlan(folder, identity, digest(identity, shard_size), shard_size, (part,), source, categories)
     mine = commit(folder / PLAN, _written(plan))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import warnings
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from cnnviz.datasets.plan import (
 )
 from cnnviz.datasets.prepared_run import READERS, check_given_up, prepare_run, shard_of_launcher
 from cnnviz.datasets.question import BatchQuestion, TrueClass
+from cnnviz.datasets.rows import write_table
 from cnnviz.datasets.sources import source_of
+from cnnviz.datasets.stored import Batch, open_batch
 from cnnviz.datasets.work import Done, Event
 from cnnviz.engine.speed.autocast import Precision
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.explanations.progress_bar import Progress, listening
+from cnnviz.images.told import InputWarning
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Attribution, Backend, Metric
 from cnnviz.run.targets import Target
@@ -58,7 +62,7 @@ def batch(
     shard_of: tuple[int, int] | None = None,
     progress: Progress = False,
     **settings: Any,
-) -> Any:
+) -> Batch:
     """Explain a data set, in worker processes, so that a run that was interrupted goes on where it ended.
 
     The items are planned once and cut into shards. A shard is one file, put in place when it is whole. The same call
@@ -104,9 +108,13 @@ def batch(
             explained, or shards were given up, because their workers died again and again.
         TypeError, LookupError: as ``explain`` does.
     """
+    check_main()
     options = ExplainOptions(seed, memory, before_softmax, before_sigmoid, precision, fold, compile)
     where = backend_of(backend, workers)
     folder = Path(out)
+
+    def tell(note: str) -> None:
+        warnings.warn(note, InputWarning, stacklevel=2)
 
     def question(there: BatchPlan | None) -> BatchQuestion:
         return asked(
@@ -125,15 +133,24 @@ def batch(
             there=there,
         )
 
-    run = prepare_run(
-        folder, source_of(source, labels=labels, masks=masks, root=root), question, shard_size, add, readers
-    )
+    given = source_of(source, labels=labels, masks=masks, root=root)
+    run = prepare_run(folder, given, question, shard_size, add, readers, tell)
     with listening(progress, "explaining") as listener:
         told = _counting(listener, run.plan)
         given_up = run.compute(where, shard_of or shard_of_launcher(), told)
-    stored = import_module("cnnviz.datasets.stored")
     check_given_up(run.plan, given_up)
-    return stored.open_batch(folder)
+    if not run.missing():  # who shares the work, and ends first, leaves the table to the others
+        write_table(folder)
+    return open_batch(folder)
+
+
+def check_main() -> None:
+    """Raises RuntimeError in a worker that imports the script it was started from, which calls for a run again."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "a worker imports this script, which asks for a batch run again; put the call under "
+            "if __name__ == '__main__':, or give workers=0"
+        )
 
 
 def _counting(listener: Callable[[int, int], object] | None, plan: BatchPlan) -> Callable[[Event], None]:

@@ -101,6 +101,10 @@ class Rule:
     def __repr__(self) -> str:
         return self.name
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """The plain rule is one object in every process, known by its identity."""
+        return "PLAIN" if self is PLAIN else super().__reduce__()
+
 
 PLAIN = Rule("plain", {})
 

@@ -10,11 +10,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import cnnviz
 from cnnviz.datasets import Event, Job, Lost, Ready, RunError, Task, Workers, attempt, told
 
+BEGUN = None  # what a worker says once it has started
 STARTS = 3  # so many workers may die before one of them is ready
 
 
@@ -41,14 +43,16 @@ def local(workers: int | None = None) -> cnnviz.Backend:
 
 def _devices(job: Job) -> list[str]:
     """The device of each worker, where nobody says how many there are."""
+    own = os.environ.get("LOCAL_RANK") if "TORCHELASTIC_RUN_ID" in os.environ else None
     if job.device == "cpu":
+        if own is not None:
+            return ["cpu"]  # as many processes as are wanted were started already
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return ["cpu"] * max(1, processors // job.threads)
     import torch
 
     if job.device != "cuda":
         return [job.device]
-    own = os.environ.get("LOCAL_RANK") if "TORCHELASTIC_RUN_ID" in os.environ else None
     count = torch.cuda.device_count()
     if not count:
         raise ValueError("the run is computed on cuda, and no CUDA device is found here; its values would differ")
@@ -58,13 +62,13 @@ def _devices(job: Job) -> list[str]:
 class _Process:
     """One worker process and what it is working on."""
 
-    def __init__(self, job: Job, device: str, number: int):
+    def __init__(self, device: str, number: int):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.number, self.device = number, device
         self.task: Task | None = None
         self.is_ready = False
-        self.process = context.Process(target=_work, args=(theirs, job, device), name=f"cnnviz-worker-{number}")
+        self.process = context.Process(target=_work, args=(theirs, device), name=f"cnnviz-worker-{number}")
         self.process.daemon = True
         try:
             self.process.start()
@@ -72,12 +76,14 @@ class _Process:
             theirs.close()
 
     def give(self, task: Task) -> None:
-        """Have a task done. A worker that has died meanwhile is noticed by its end."""
+        """Have a task done."""
         self.task = task
-        try:
-            self.connection.send(task)
-        except OSError:
-            return
+        self.send(task)
+
+    def send(self, what: Job | Task) -> None:
+        """Send it. A worker that has died meanwhile is noticed by its end."""
+        with suppress(OSError):
+            self.connection.send(what)
 
     def end(self, now: bool) -> None:
         """End the process: at once, or when it sees that nothing is left to do."""
@@ -136,7 +142,7 @@ class _Processes:
         taken = {each.number for each in self._processes}
         for number in range(len(self._devices)):
             if len(self._processes) < wanted and number not in taken:
-                self._processes.append(_Process(self._job, self._devices[number], number))
+                self._processes.append(_Process(self._devices[number], number))
 
     def _hand_out(self) -> None:
         for each in self._processes:
@@ -161,6 +167,10 @@ class _Processes:
                         "if __name__ == '__main__':, or workers=0"
                     ) from None
             return
+        if heard is BEGUN:
+            # not before: what is handed over with the start of a process waits for ever where it dies while it starts
+            each.send(self._job)
+            return
         if isinstance(heard, str):  # the job did not open
             raise RunError(heard)
         if isinstance(heard, Ready):
@@ -170,12 +180,15 @@ class _Processes:
         yield heard
 
 
-def _work(connection: Connection, job: Job, device: str) -> None:
+def _work(connection: Connection, device: str) -> None:
     """What a worker process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError):  # nobody listens any more
+        connection.send(BEGUN)
+        received = connection.recv_bytes()
         try:
+            job: Job = ForkingPickler.loads(received)
             do = job.open(device)
         except BaseException as error:
             connection.send(told(error))
