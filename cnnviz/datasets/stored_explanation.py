@@ -48,10 +48,7 @@ class StoredItem:
         item = self.folder.item(self.number)
         read = next(read_ahead([[item]], self.folder.source, preprocessing, masks=False, readers=1))[0]
         if read.input is None:
-            raise FileNotFoundError(
-                f"the picture {item.id!r} can't be read again: {read.error}; open_batch({str(self.folder.out)!r}, "
-                "source=...) takes where it is now"
-            )
+            raise self._gone(str(read.error))
         self._check_same(row, read.sha256)
         known = shard.at("input_shape", slot).tolist() if shard.has("input_shape") else None
         if known is not None and list(read.input.shape) != known:
@@ -65,7 +62,10 @@ class StoredItem:
         if preprocessing is None or min(height, width) < 1:
             return None
         left, top, right, bottom = shard.numbers("box")[slot].tolist()
-        found = self.folder.source.open(self.folder.item(self.number))
+        try:
+            found = self.folder.source.open(self.folder.item(self.number))
+        except OSError as error:
+            raise self._gone(one_line(error)) from error
         path, sha256, pixels = None, row.get("sha256"), None
         if isinstance(found, str | Path):
             path = str(Path(found).absolute())
@@ -75,6 +75,12 @@ class StoredItem:
             self._check_same(row, None if pixels is None else sha256_of(pixels))
             sha256 = None
         return Original((height, width), (left, top, right, bottom), path, sha256, pixels)
+
+    def _gone(self, reason: str) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"the picture {self.folder.item(self.number).id!r} can't be read again: {reason}; "
+            f"open_batch({str(self.folder.out)!r}, source=...) takes where it is now"
+        )
 
     def _check_same(self, row: dict[str, Any], sha256: str | None) -> None:
         if row.get("sha256") != sha256:

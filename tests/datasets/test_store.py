@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import shutil
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -368,6 +369,27 @@ def test_a_gradient_of_which_less_is_kept_is_still_read_as_one(whole_run: Run, t
     assert np.array_equal(again.heatmap(), found["gradient"].heatmap())
     signed = replace(found["gradient"], values=-found["gradient"].values)
     assert np.array_equal(signed.heatmap(), found["gradient"].heatmap())  # as of a gradient, the magnitude counts
+
+
+def test_pictures_in_tars_are_read_again(whole_run: Run, tmp_path: Path) -> None:
+    pack = tmp_path / "pictures.tar"
+    with tarfile.open(pack, "w") as tar:
+        for file in whole_run.files[:2]:
+            tar.add(file, file.name)
+    cnnviz.batch(cnnviz.load_model("demo"), pack, "grad_cam", tmp_path / "out", labels=None, workers=0)
+    found, wanted = cnnviz.open_batch(tmp_path / "out")["grad_cam"][1], explained(whole_run.files[1])["grad_cam"]
+    same = replace(wanted, values=found.values)
+    assert torch.equal(found.inputs, wanted.inputs)
+    assert np.array_equal(found.render(at="original")[0], same.render(at="original")[0])
+    (tmp_path / "elsewhere").mkdir()
+    pack.rename(tmp_path / "elsewhere" / "pictures.tar")
+    gone = cnnviz.open_batch(tmp_path / "out")["grad_cam"][1]
+    for read in (lambda: gone.originals, lambda: gone.inputs):
+        with pytest.raises(FileNotFoundError, match=r"the picture '2' can't be read again: .*; open_batch\(") as raised:
+            read()
+        assert "\n" not in str(raised.value)
+    moved = cnnviz.open_batch(tmp_path / "out", source=tmp_path / "elsewhere" / "pictures.tar")["grad_cam"][1]
+    assert torch.equal(moved.inputs, wanted.inputs)
 
 
 class Inputs(torch.utils.data.Dataset[Any]):
