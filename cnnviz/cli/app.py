@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cnnviz.cli.audit import audit
 from cnnviz.cli.batch import batch
 from cnnviz.cli.classic import classic
 from cnnviz.cli.completion import among
@@ -49,6 +50,7 @@ _add(segment, "segment photos/ --model resnet50 -o cut/ --write-masks masks/", _
 _add(evaluate, "evaluate photos/ --annotations masks/ --method grad_cam,gradient --metric roc_auc", _open)
 _add(deconv_segment, "deconv-segment demo/pictures -o segmented.png")
 _add(batch, "batch photos/ answers/ --model resnet50 --method grad_cam,gradient --metric sparseness", _open)
+_add(audit, "audit answers/ --method grad_cam -o report.html")
 _add(methods, "methods integrated_gradients")
 _add(layers, "layers resnet50")
 _add(demo, "demo -o demo")

@@ -2,13 +2,18 @@
 
 from .annotated import Labels as Labels
 from .annotated import mask_file as mask_file
+from .auditing import Audit as Audit
+from .auditing import audit as audit
+from .auditing import audit_maps as audit_maps
 from .items import Item as Item
 from .items import Source as Source
 from .kept_maps import MapStorage as MapStorage
 from .label_classes import LabelClasses as LabelClasses
 from .label_classes import class_of_labels as class_of_labels
+from .map_clusters import Cluster as Cluster
 from .question import TrueClass as TrueClass
 from .question import true_class as true_class
+from .repeated_places import RepeatedPlace as RepeatedPlace
 from .sources import source_from_described as source_from_described
 from .sources import source_of as source_of
 from .stored import Batch as Batch

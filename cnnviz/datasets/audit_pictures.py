@@ -16,9 +16,9 @@ from cnnviz.drawing import Pixels, as_uint8, colormap_named, colors_of
 from cnnviz.explanations.evidence_maps import input_pictures
 from cnnviz.images.resampling import resize
 
-SIDE = 112
+SIDE = 104
 """Pixels: the longer side of a picture."""
-CLASSES, CLUSTERS, SHOWN = 24, 12, 6
+CLASSES, CLUSTERS, SHOWN = 24, 12, 8
 """Classes and clusters with pictures of their own, and pictures of a cluster."""
 DARK = 0.18
 """How bright a picture is where there is no heat."""
@@ -53,7 +53,7 @@ class Illustrated:
 
     def clusters(self) -> list[Group]:
         """A group for each cluster that is a finding, with the pictures nearest to its middle."""
-        found = [each for each in self.audit.clusters if not each.usual]
+        found = [each for each in self.audit.clusters if each.is_finding]
         return [self._cluster(each) for each in found[:CLUSTERS]]
 
     def classes(self) -> list[Group]:
@@ -70,7 +70,7 @@ class Illustrated:
         mean = maps.mean(0)
         order = np.argsort(np.linalg.norm((maps - mean).reshape(len(maps), -1), axis=1), kind="stable")
         shown = [cluster.members[number] for number in _of_many_classes(self.audit, cluster, order)]
-        place = f"the {verdicts.place_name(cluster.centre)}" if cluster.is_one_place else "more than one place"
+        place = f"the {cluster.place}" if cluster.is_one_place else "more than one place"
         (text,) = verdicts.cluster_sentences([cluster], self.audit.classes, len(self.audit), self.audit.right)
         tiles = [Tile("mean map", drawn_map(mean)), *self._pictures(shown, with_class=True)]
         return Group(f"{len(cluster.members):,} pictures with heat in {place}", text, tiles)
@@ -138,7 +138,8 @@ def _fitted_heat(heat: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np
 def _of_many_classes(audit: Audit, cluster: Cluster, order: NDArray[np.int64]) -> Iterator[int]:
     """Members in that order, a picture of each class first: what they share is then not the class."""
     seen: set[str] = set()
-    first, later = [], []
+    first: list[int] = []
+    later: list[int] = []
     for number in order.tolist():
         name = audit.classes[cluster.members[number]]
         (later if name in seen else first).append(number)

@@ -17,14 +17,14 @@ from PIL import Image, ImageDraw
 from cnnviz.datasets.audit_pictures import CLUSTERS, Group, Illustrated, Tile, drawn_classes
 from cnnviz.datasets.auditing import EVERYTHING, Audit, audit
 from cnnviz.datasets.verdicts import percent
-from cnnviz.drawing import Pixels, draw_text, laid_out, lines
+from cnnviz.drawing import Cell, Pixels, draw_text, laid_out, lines
 from cnnviz.images.writing import PICTURES, encoded, write
 
 PAGES = (".html", ".htm")
 STYLE = """
 :root { color-scheme: light dark; --quiet: light-dark(#5a6068, #a0a8b0); --line: light-dark(#d9dde1, #383e45); }
 * { box-sizing: border-box; }
-body { font: 1rem/1.5 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .5rem; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; border-top: 1px solid var(--line); padding-top: 1.25rem; }
 h3 { font-size: 1rem; margin: 1.5rem 0 .25rem; overflow-wrap: anywhere; }
@@ -33,7 +33,7 @@ p { margin: 0 0 .75rem; }
 li { margin-bottom: .4rem; }
 .quiet { color: var(--quiet); }
 .tiles { display: flex; flex-wrap: wrap; gap: .75rem; align-items: flex-start; }
-figure { margin: 0; width: min-content; min-width: 7rem; }
+figure { margin: 0; width: min-content; min-width: 6.5rem; }
 figure img { display: block; border-radius: 3px; max-width: 88vw; height: auto; }
 figcaption { font-size: .78rem; line-height: 1.3; color: var(--quiet); margin-top: .25rem; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
@@ -83,7 +83,7 @@ def page(found: Audit) -> str:
         *_unread(drawn),
     ]
     if clusters:
-        more = sum(not each.usual for each in found.clusters) - CLUSTERS
+        more = sum(each.is_finding for each in found.clusters) - CLUSTERS
         parts.append("<h2>Pictures whose maps form a cluster of their own</h2>")
         parts.append(
             "<p>What do these pictures have in common there? Beside each picture is the same one, lit where the heat "
@@ -123,8 +123,8 @@ def picture(found: Audit) -> Pixels:
     """The report as one picture (H, W, 3): the verdict, clusters, and classes."""
     drawn = Illustrated(found)
     groups = [*drawn.clusters(), *drawn.classes()]
-    rows = [[([_short(f"{group.title}: {tile.caption}"[:90])], tile.pixels) for tile in group.tiles] for group in groups]
-    below = laid_out([[([drawn.whole().caption], drawn.whole().pixels)], *rows])
+    rows = [[([_short(group.title)], group.tiles[0].pixels), *map(_cell_of, group.tiles[1:])] for group in groups]
+    below = laid_out([[_cell_of(drawn.whole())], *rows])
     width = max(below.shape[1], 900)
     told = [line for sentence in found.verdict for line in lines([f"- {sentence}"], width - 20)]
     head = Image.new("RGB", (width, 20 + 20 * len(told)), "white")
@@ -134,6 +134,10 @@ def picture(found: Audit) -> Pixels:
     padded = np.full((below.shape[0], width, 3), 255, np.uint8)
     padded[:, : below.shape[1]] = below
     return np.concatenate([np.asarray(head), padded])
+
+
+def _cell_of(tile: Tile) -> Cell:
+    return [_short(tile.caption, 60)], tile.pixels
 
 
 def _section(group: Group) -> str:

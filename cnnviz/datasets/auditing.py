@@ -45,7 +45,7 @@ class Audit:
     labels: NDArray[np.int64]
     """The cluster of each item, (n,); -1 for an item of none."""
     clusters: tuple[Cluster, ...]
-    """Those of one place first, then those that are spread, then the usual maps."""
+    """Those of one place first, then those that are spread, then those that are no finding: most maps."""
     repeated: tuple[RepeatedPlace, ...]
     """Places that are hot in one class again and again."""
     inside: Table
@@ -103,7 +103,7 @@ class Audit:
         return Table(
             {
                 "cluster": each.number,
-                "place": verdicts.place_name(each.centre) if each.is_one_place else "spread",
+                "place": each.place if each.is_one_place else "spread",
                 "pictures": len(each.members),
                 "classes": len({self.classes[number] for number in each.members}),
                 "from_top": each.centre[0],

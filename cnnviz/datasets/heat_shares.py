@@ -40,7 +40,7 @@ def unit_maps(heat: NDArray[Any]) -> Maps:
 def regions(side: int = SIZE) -> Regions:
     """Masks (side, side) of regions that together are the picture: its middle, 4 corners and 4 edges between them.
 
-    Corners and edges are a quarter of a side wide. So each corner is 1/16 of the picture, each edge 1/8, the centre 1/4.
+    Corners and edges are a quarter of a side wide: each corner is 1/16 of the picture, each edge 1/8, the centre 1/4.
     """
     first, last = slice(0, side // 4), slice(side - side // 4, side)
     middle = slice(side // 4, side - side // 4)
@@ -63,11 +63,11 @@ def groups(side: int = SIZE) -> Regions:
     """The regions, and all corners and all edges as one."""
     single = regions(side)
     together = {"corners": CORNERS, "edges": EDGES}
-    return {"centre": single["centre"]} | {
-        name: member
-        for group, names in together.items()
-        for name, member in ((group, sum(single[each] for each in names)), *((each, single[each]) for each in names))
-    }
+    found = {"centre": single["centre"]}
+    for group, names in together.items():
+        found[group] = np.sum([single[each] for each in names], 0)
+        found |= {each: single[each] for each in names}
+    return found
 
 
 def shares(maps: Maps, region: NDArray[Any]) -> NDArray[np.float64]:
@@ -98,7 +98,7 @@ def region_table(maps: Maps, members: Mapping[str, NDArray[np.bool_]]) -> Table:
 
 
 def inside_table(maps: Maps, masks: NDArray[Any], known: NDArray[np.bool_], members: Mapping[str, Any]) -> Table:
-    """As :func:`region_table`, for the inside of each map's own mask (n, s, s), 0 to 1; ``known`` are those with one."""
+    """As :func:`region_table`, for the inside of each map's own mask (n, s, s), 0 to 1, where one is ``known``."""
     rows = Table()
     hot = maps.any((1, 2)) & known
     for name, chosen in members.items():

@@ -24,6 +24,7 @@ MOST = 3_000
 """How many maps are clustered at once; the time grows with their square."""
 ONE_PLACE = 4.0
 """How many times a uniform map's share of the heat a cluster has in one place, at least."""
+MIDDLE = "middle"
 Labels = NDArray[np.int64]
 Rows = NDArray[np.float64]
 
@@ -42,12 +43,22 @@ class Cluster:
     share: float
     """The mean share of their heat in that place, which is a quarter of the picture's height and of its width."""
     usual: bool
-    """True for more than half of all maps: these are no exception."""
+    """True for more than half of all maps."""
 
     @property
     def is_one_place(self) -> bool:
         """True if the heat of the cluster lies in one place."""
         return self.share >= ONE_PLACE / 16
+
+    @property
+    def place(self) -> str:
+        """Which part of a picture the place is in, such as "top left corner"."""
+        return place_name(self.centre)
+
+    @property
+    def is_finding(self) -> bool:
+        """False for more than half of all maps, which are no exception; unless these have one place at the border."""
+        return not self.usual or (self.is_one_place and self.place != MIDDLE)
 
 
 def cluster_maps(
@@ -95,7 +106,7 @@ def clusters_of(maps: Maps, labels: Labels, native: tuple[int, int] | None = Non
         usual = 2 * len(members) > int(hot.sum())
         ratio = apart(moved[members], moved[rest])
         found.append(Cluster(number, tuple(members.tolist()), ratio, centre, share, usual))
-    return sorted(found, key=lambda each: (each.usual, not each.is_one_place, -len(each.members)))
+    return sorted(found, key=lambda each: (not each.is_finding, not each.is_one_place, -len(each.members)))
 
 
 def apart(own: Rows, others: Rows) -> float:
@@ -131,6 +142,15 @@ def hottest_place(mean: NDArray[Any]) -> tuple[tuple[float, float], float]:
     row, column = np.unravel_index(int(sums.argmax()), sums.shape)
     centre = (float(row) + width / 2) / side, (float(column) + width / 2) / side
     return centre, float(sums.max() / max(float(mean.sum()), 1e-30))
+
+
+def place_name(centre: tuple[float, float]) -> str:
+    """Which part of a picture a place is in, from its distance from the top and from the left, as shares."""
+    down = ("top", "", "bottom")[sum(centre[0] >= limit for limit in (0.25, 0.75))]
+    right = ("left", "", "right")[sum(centre[1] >= limit for limit in (0.25, 0.75))]
+    if down and right:
+        return f"{down} {right} corner"
+    return f"{down or right} edge" if down or right else MIDDLE
 
 
 def typical_and_strange(maps: Maps, members: NDArray[np.bool_], count: int) -> tuple[list[int], list[int]]:

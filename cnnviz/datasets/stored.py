@@ -264,10 +264,14 @@ class Batch:
         return faults(self._folder)
 
     def report(self, path: str | Path, **settings: Any) -> Any:
-        """Write what the data set says: where the heat lies, and what is unlike its class."""
-        from importlib import import_module
+        """Write what the data set says: where the heat lies, and what is unlike its class.
 
-        return import_module("cnnviz.datasets.audit_report").report(self, path, **settings)
+        ``settings`` are those of :func:`cnnviz.datasets.audit`; :meth:`cnnviz.datasets.Audit.report` tells which files
+        there are. Returns the path.
+        """
+        from cnnviz.datasets.audit_report import report
+
+        return report(self, path, **settings)
 
     def __repr__(self) -> str:
         missing = len(self.missing)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnnviz.datasets.heat_shares import CORNERS, EDGES
-from cnnviz.datasets.map_clusters import Cluster
+from cnnviz.datasets.map_clusters import Cluster, place_name
 from cnnviz.datasets.repeated_places import RepeatedPlace
 from cnnviz.explanations.tables import ERROR, Table
 
@@ -17,15 +17,6 @@ ERRORS = 4.0
 """By how many standard errors: the chance is 1 in 30,000 for each region and class."""
 WIDEST = 3
 """Classes that are named in one sentence."""
-
-
-def place_name(centre: tuple[float, float]) -> str:
-    """Which part of a picture a place is in, from its distance from the top and from the left, as shares."""
-    down = ("top", "", "bottom")[sum(centre[0] >= limit for limit in (0.25, 0.75))]
-    right = ("left", "", "right")[sum(centre[1] >= limit for limit in (0.25, 0.75))]
-    if down and right:
-        return f"{down} {right} corner"
-    return f"{down or right} edge" if down or right else "middle"
 
 
 def stands_out(row: Mapping[str, Any]) -> bool:
@@ -81,11 +72,11 @@ def cluster_sentences(
     clusters: Sequence[Cluster], classes: Sequence[str], total: int, right: Sequence[bool | None]
 ) -> list[str]:
     """Of clusters of maps: those of one place, then those that are spread; the usual maps are no finding."""
-    places = [each for each in clusters if each.is_one_place and not each.usual]
+    places = [each for each in clusters if each.is_one_place and each.is_finding]
     sentences = []
     if len(places) > 1:
         number = sum(len(each.members) for each in places)
-        where = Counter(place_name(each.centre) for each in places)
+        where = Counter(each.place for each in places)
         named = _list([f"{name} ({count} clusters)" if count > 1 else name for name, count in where.items()])
         sentences.append(
             f"{number:,} of {total:,} pictures form {len(places)} clusters of one place each: {named}. Something there "
@@ -94,11 +85,11 @@ def cluster_sentences(
     for each in places:
         sentences.append(
             f"{len(each.members):,} pictures {_classes(each, classes)} have {percent(each.share)} of their heat in one "
-            f"place, the {place_name(each.centre)}, {percent(1 / 16)} of the picture; their maps are "
+            f"place, the {each.place}, which is {percent(1 / 16)} of the picture; their maps are "
             f"{_times(each.apart)} from other maps as from each other{_right(each, right)}."
         )
     for each in clusters:
-        if not each.is_one_place and not each.usual:
+        if not each.is_one_place and each.is_finding:
             sentences.append(
                 f"{len(each.members):,} pictures {_classes(each, classes)} have maps like each other and unlike the "
                 f"rest, spread over more than one place: {_times(each.apart)} from other maps as from each "
