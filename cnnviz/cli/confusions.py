@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cnnviz.cli.method_options import named_methods
 from cnnviz.cli.options import LOOK, Layer, OverwriteOptions, Render, Show, answer_option, sharing
 
+if TYPE_CHECKING:
+    from cnnviz.cli.prepared import PreparedCommand
+
 
 @sharing(*LOOK, OverwriteOptions)
 def confusions(
     context: typer.Context,
     folder: Annotated[
-        list[str], typer.Argument(metavar="FOLDER", help="A folder of pictures for each class, or any with --labels.")
+        list[str],
+        typer.Argument(
+            metavar="FOLDER",
+            help="A folder of pictures for each class, or any with --labels; or the folder of a batch run.",
+        ),
     ],
     options: Mapping[str, Any],
     labels: Annotated[Path | None, answer_option("A table of the pictures: file,label.", metavar="FILE.csv")] = None,
@@ -42,7 +49,8 @@ def confusions(
     """Draw the confusion matrix of a labelled folder, with what the network looked at in each cell.
 
     Rows are true classes, columns what they were taken for. The settings of the method and of the renderer are options
-    too, such as --layer 3 or --opacity 0.4.
+    too, such as --layer 3 or --opacity 0.4. Of the folder of a batch run the maps that are there are drawn, and no
+    network is loaded.
     """
     from cnnviz.cli.errors import exit_status, print_line
     from cnnviz.cli.failures import Unreadable
@@ -50,6 +58,8 @@ def confusions(
     from cnnviz.cli.places import settle
     from cnnviz.cli.prepared import offered_renderers, prepared, with_settings
     from cnnviz.cli.progress import progress
+    from cnnviz.datasets.plan import is_batch
+    from cnnviz.datasets.stored import open_batch
     from cnnviz.images.writing import encoded, picture_suffix, write
     from cnnviz.tasks.confusion_matrix import confusion_matrix
     from cnnviz.tasks.labels import labelled_pictures
@@ -66,24 +76,32 @@ def confusions(
         raise ValueError(f"{counts} has no suffix of a table; use .csv")
     for path in outputs:
         check_folder(path)
-    attribution = command.attributions([method])[method]
-    pictures = labelled_pictures(command.arguments[0], labels, command.model.categories)
-    settle(outputs, [*(picture for picture, _ in pictures), *filter(None, [labels]), *command.reads], options)
+    drawn: dict[str, Any] = {"cell": cell, "toward": toward, "most": most}
     unreadable = Unreadable(raising=False)
-    with progress("looking", options["quiet"]) as step:
-        matrix = confusion_matrix(
-            command.model,
-            pictures,
-            attribution,
-            cell=cell,  # type: ignore[arg-type]  # which there are is checked there
-            toward=toward,  # type: ignore[arg-type]
-            most=most,
-            batch=options["batch"],
-            readers=options["jobs"],
-            **command.explain_options,
-            unreadable=unreadable,
-            progress=step,
-        )
+    if is_batch(command.arguments[0]):
+        _check_made(context, command, labels)
+        settle(outputs, [], options)
+        answers = open_batch(command.arguments[0])
+        total, left_out = len(answers), len(answers) - len(answers.answered)
+        with progress("looking", options["quiet"]) as step:
+            matrix = confusion_matrix(answers, attribution=method, **drawn, progress=step)
+    else:
+        attribution = command.attributions([method])[method]
+        pictures = labelled_pictures(command.arguments[0], labels, command.model.categories)
+        settle(outputs, [*(picture for picture, _ in pictures), *filter(None, [labels]), *command.reads], options)
+        with progress("looking", options["quiet"]) as step:
+            matrix = confusion_matrix(
+                command.model,
+                pictures,
+                attribution,
+                **drawn,
+                batch=options["batch"],
+                readers=options["jobs"],
+                **command.explain_options,
+                unreadable=unreadable,
+                progress=step,
+            )
+        total, left_out = len(pictures), unreadable.count
     picture = encoded(matrix.render(command.renderer(render).checked), suffix)
     if counts is not None:
         write(counts, matrix.table().encode())
@@ -92,4 +110,21 @@ def confusions(
         print_line(f"{output}: {matrix.caption[0]}")
     if show:
         open_in_viewer([output])
-    return exit_status(len(pictures), unreadable.count)
+    return exit_status(total, left_out)
+
+
+def _check_made(context: typer.Context, command: PreparedCommand, labels: Path | None) -> None:
+    """Raises ValueError for an option that would change maps, or what is known of pictures: a batch has these."""
+    given = [
+        name
+        for name in command.options
+        if name not in ("overwrite", "quiet", "limit")
+        and (source := context.get_parameter_source(name)) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    given += ["labels"] if labels is not None else []
+    given += [name for method in command.methods for name in method.settings if name in command.settings]
+    if given:
+        raise ValueError(
+            f"--{given[0].replace('_', '-')} changes nothing of a batch run, whose maps are made; leave it out"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.annotations import Annotations, read_annotations
 from cnnviz.images.originals import Original
+from cnnviz.models.class_names import class_names
+from cnnviz.tasks.labels import class_number
 
 BY = ("auto", "label", "predicted")
 
@@ -45,23 +47,19 @@ def read_batch(
         raise ValueError(f"{name} gave maps {tuple(first.values.shape)}, and an audit is of pictures")
     heat = view.maps(size=(side, side), sign=sign)[:, 0]
     told = by if by != "auto" else "label" if any(row["label"] is not None for row in rows) else "predicted"
-    name_of = _names(first)
     if all(row[told] is None for row in rows):
         raise ValueError(f"no item of the batch has a {told} class; use by='{_other(told)}'")
-    labels, predicted = ([name_of(row[key]) for row in rows] for key in ("label", "predicted"))
+    labels, predicted = (_classes(rows, key, first) for key in ("label", "predicted"))
     arguments: dict[str, Any] = {}
     if masks is not None:
         inside, masked = _masks(view, given[numbers] if given is not None else masks, side)
         arguments = {"masks": inside, "masked": masked}
     return arguments | {
         "heat": heat.double().numpy(),
-        "classes": labels if told == "label" else predicted,
+        "classes": [_name(value, first) for value in (labels if told == "label" else predicted)],
         "ids": [row["id"] for row in rows],
         "native": tuple(first.values.shape[2:]),
-        "right": [
-            None if label is None or guess is None else label == guess
-            for label, guess in zip(labels, predicted, strict=True)
-        ],
+        "right": [_right(label, guess) for label, guess in zip(labels, predicted, strict=True)],
         "method": name,
         "by": told,
         "of": total,
@@ -84,16 +82,25 @@ def _method_of(batch: Any, method: str | None) -> str:
     return method
 
 
-def _names(explanation: Explanation) -> Callable[[int | str | None], str | None]:
-    """A function from a class as rows have it, by number or name, to its name."""
-    known = set(explanation.categories or ())
+def _classes(rows: Sequence[Mapping[str, Any]], key: str, like: Explanation) -> list[int | str | None]:
+    """The class of each row by number; by its text where the network has no class of that name."""
+    names = None if like.categories is None else class_names(like.categories)
+    known: dict[int | str, int | str] = {}
+    for value in {row[key] for row in rows if row[key] is not None}:
+        try:
+            known[value] = class_number(str(value), names, f"{key} {value!r}")
+        except LookupError:
+            known[value] = str(value)
+    return [None if row[key] is None else known[row[key]] for row in rows]
 
-    def name_of(value: int | str | None) -> str | None:
-        if value is None or (isinstance(value, str) and (value in known or not value.isdecimal())):
-            return value
-        return explanation.name_of(int(value))
 
-    return name_of
+def _name(value: int | str | None, like: Explanation) -> str | None:
+    return like.name_of(value) if isinstance(value, int) else value
+
+
+def _right(label: int | str | None, predicted: int | str | None) -> bool | None:
+    """Whether the prediction is right; None where one is not known, or the label is no class of the network."""
+    return label == predicted if isinstance(label, int) and isinstance(predicted, int) else None
 
 
 def _masks(view: Any, masks: Any, side: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

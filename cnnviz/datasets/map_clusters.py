@@ -173,6 +173,8 @@ def typical_and_strange(maps: Maps, members: NDArray[np.bool_], count: int) -> t
 def _dithered(maps: Maps, native: tuple[int, int] | None) -> Rows:
     """Each map moved by up to half a cell of its own grid, as rows (n, s * s); its border goes on beyond it."""
     side = maps.shape[1]
+    if not len(maps):
+        return np.zeros((0, side * side))
     rows, columns = native or (side, side)
     halves = np.array([max(side / columns, 1), max(side / rows, 1)]) / side  # of a width of 2, as grid_sample has it
     shifts = np.random.default_rng(0).uniform(-halves, halves, (len(maps), 2))

@@ -102,6 +102,11 @@ class BatchPlan:
         raise IndexError(f"there is no shard {shard}; the run has {self.shards}")
 
 
+def is_batch(folder: str | Path) -> bool:
+    """Whether a folder is that of a batch run."""
+    return (Path(folder) / PLAN).is_file()
+
+
 def read_plan(folder: Path) -> BatchPlan:
     """The plan of a run. Raises FileNotFoundError where there is none, ValueError for a file that is damaged."""
     path = folder / PLAN

@@ -100,7 +100,7 @@ def binomial_tail(count: int, of: int, probability: float) -> float:
 
 
 def fisher_tail(count: int, of: int, hot: int, everyone: int) -> float:
-    """The probability that of ``of`` pictures, drawn from ``everyone``, ``count`` or more are among the ``hot`` ones."""
+    """The probability that of ``of`` pictures, drawn from ``everyone``, ``count`` or more are ``hot`` ones."""
     k = np.arange(max(count, 0), min(of, hot) + 1)
     k = k[of - k <= everyone - hot]
     logs = _log_choose(hot, k) + _log_choose(everyone - hot, of - k) - _log_choose(everyone, np.array(of))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,21 @@ CELLS = {
     "mean": "the mean of all pictures of the cell, and of their maps",
 }
 TOWARD = {"prediction": "the predicted class", "truth": "the true class"}
+
+
+@runtime_checkable
+class Answers(Protocol):
+    """Explanations that are made already, as a :class:`cnnviz.datasets.Batch` has them."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods."""
+
+    def __getitem__(self, chosen: Any) -> Any:
+        """Of a method's name the explanations by it, of a number that of one item."""
+
+    def table(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each item: label, target, score, predicted, predicted_probability, status."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +109,8 @@ class ConfusionMatrix:
 
 
 def confusion_matrix(
-    model: nn.Module | LoadedModel,
-    pictures: Sequence[tuple[Picture, int]],
+    model: nn.Module | LoadedModel | Answers,
+    pictures: Sequence[tuple[Picture, int]] | None = None,
     attribution: str | Attribution = "grad_cam",
     *,
     cell: Literal["typical", "surest", "mean"] = "typical",
@@ -116,9 +131,11 @@ def confusion_matrix(
     """The saliency confusion matrix of many pictures (after prasannals' neural_viz, which has it of one).
 
     Args:
-        model: as for :func:`cnnviz.explain`.
-        pictures: each with the number of its true class: files, PIL images, or inputs (C, *spatial).
-        attribution: a method's name, a formula, or any callable of a run.
+        model: as for :func:`cnnviz.explain`; or a :class:`cnnviz.datasets.Batch`, which has the predictions and maps
+            already: no picture is explained again. Its items need labels, and maps of the class that ``toward`` says.
+        pictures: each with the number of its true class: files, PIL images, or inputs (C, *spatial). A batch has its
+            own.
+        attribution: a method's name, a formula, or any callable of a run; of a batch, the name of one of its methods.
         cell: what a cell shows. "typical": the picture whose score for the predicted class is the median of the cell
             (of an even number the lower one); "surest": the one with the highest score; "mean": the mean of all its
             pictures and of all their maps. What is fine and signed cancels out in a mean, as gradients do.
@@ -142,6 +159,14 @@ def confusion_matrix(
             raise ValueError(f"there is no {name} {value!r}; it is {' or '.join(known)}")
     if most < 2 or batch < 1:
         raise ValueError(f"most={most} is at least 2, for a confusion is of two classes, and batch={batch} at least 1")
+    if isinstance(model, Answers):
+        from cnnviz.tasks.answered_confusions import confusions_of
+
+        if pictures is not None or settings:
+            raise TypeError("a batch has its own pictures, and its maps are made; give neither pictures nor settings")
+        return confusions_of(model, attribution, cell, toward, most, progress)
+    if pictures is None:
+        raise TypeError("confusion_matrix needs pictures, each with the number of its true class; or give a batch")
     if isinstance(model, LoadedModel):
         preprocessing, categories = preprocessing or model.preprocessing, categories or model.categories
         model = model.module
@@ -157,14 +182,7 @@ def confusion_matrix(
     predictions = _predictions(ask, batches(numbered, unreadable=unreadable), lambda done: tell(done, len(pictures)))
     if not predictions:
         raise ValueError("there are no pictures that can be read; name at least one")
-    members: dict[Place, list[int]] = {}
-    for number, prediction in predictions.items():
-        members.setdefault((prediction.label, prediction.predicted), []).append(number)
-    counts = {place: len(numbers) for place, numbers in sorted(members.items())}
-    classes = most_confused(counts, most)
-    drawn = {place: members[place] for place in counts if set(place) <= set(classes)}
-    if cell != "mean":
-        drawn = {place: [_example(numbers, predictions, cell)] for place, numbers in drawn.items()}
+    counts, classes, drawn = chosen_cells(predictions, cell, most)
     targets = {number: place[toward == "prediction"] for place, numbers in drawn.items() for number in numbers}
     looks = len(pictures) + len(targets)
     means = _means(
@@ -173,6 +191,33 @@ def confusion_matrix(
         {number: place for place, numbers in drawn.items() for number in numbers},
         lambda done: tell(len(pictures) + done, looks),
     )
+    return matrix_of(counts, classes, drawn, means, cell, toward)
+
+
+def chosen_cells(
+    predictions: Mapping[int, Prediction], cell: str, most: int
+) -> tuple[dict[Place, int], list[int], dict[Place, list[int]]]:
+    """How many pictures each cell has, which classes are drawn, and the numbers of the pictures that cells show."""
+    members: dict[Place, list[int]] = {}
+    for number, prediction in predictions.items():
+        members.setdefault((prediction.label, prediction.predicted), []).append(number)
+    counts = {place: len(numbers) for place, numbers in sorted(members.items())}
+    classes = most_confused(counts, most)
+    drawn = {place: members[place] for place in counts if set(place) <= set(classes)}
+    if cell != "mean":
+        drawn = {place: [_example(numbers, predictions, cell)] for place, numbers in drawn.items()}
+    return counts, classes, drawn
+
+
+def matrix_of(
+    counts: Mapping[Place, int],
+    classes: Sequence[int],
+    drawn: Mapping[Place, Sequence[int]],
+    means: Mapping[Place, Explanation],
+    cell: str,
+    toward: str,
+) -> ConfusionMatrix:
+    """The matrix of cells whose explanations are made."""
     explanation = joined([means[place] for place in drawn])
     caption = _summary(counts, classes), f"{explanation.recipe} of {TOWARD[toward]}; each cell: {CELLS[cell]}"
     examples = tuple(numbers[0] for numbers in drawn.values())
@@ -199,7 +244,7 @@ def _summary(counts: Mapping[Place, int], classes: Sequence[int]) -> str:
 
 
 @dataclass(frozen=True)
-class _Prediction:
+class Prediction:
     """A picture's true class, predicted class, and score of the predicted class."""
 
     label: int
@@ -211,15 +256,15 @@ def _predictions(
     ask: Callable[..., Explanation],
     batches: Iterable[tuple[Sequence[tuple[int, int]], Tensor, Any]],
     tell: Callable[[int], None],
-) -> dict[int, _Prediction]:
+) -> dict[int, Prediction]:
     """The prediction for each readable picture, by the picture's number; batches come with number and label."""
     guess = terms.prediction()
     formula = terms.noted(terms.noted(terms.image(), "guess", guess), "score", terms.toward(terms.score(), guess))
-    predictions: dict[int, _Prediction] = {}
+    predictions: dict[int, Prediction] = {}
     for tags, inputs, _ in batches:
         notes = ask(inputs, formula, target=[label for _, label in tags]).notes
         rows = zip(tags, notes["guess"].tolist(), notes["score"].tolist(), strict=True)
-        predictions |= {number: _Prediction(label, predicted, score) for (number, label), predicted, score in rows}
+        predictions |= {number: Prediction(label, predicted, score) for (number, label), predicted, score in rows}
         tell(tags[-1][0] + 1)
     return predictions
 
@@ -230,15 +275,26 @@ def _means(
     cell_of: Mapping[int, Place],
     tell: Callable[[int], None],
 ) -> dict[Place, Explanation]:
-    """For each cell the mean explanation of its pictures; that of a single picture is kept with its notes."""
+    """For each cell the mean explanation of its pictures, which are explained now."""
+
+    def explained() -> Iterator[tuple[Place, Explanation]]:
+        done = 0
+        for numbers, inputs, _ in batches:
+            for number, explanation in zip(numbers, ask(inputs, numbers), strict=True):
+                yield cell_of[number], explanation
+            tell(done := done + len(numbers))
+
+    return cell_means(explained())
+
+
+def cell_means(explained: Iterable[tuple[Place, Explanation]]) -> dict[Place, Explanation]:
+    """For each cell the mean of its explanations; a single one is kept with its notes."""
     means: dict[Place, Explanation] = {}
     members: Counter[Place] = Counter()
-    for numbers, inputs, _ in batches:
-        for number, explanation in zip(numbers, ask(inputs, numbers), strict=True):
-            place, alone = cell_of[number], _in_main_memory(explanation)
-            members[place] += 1
-            means[place] = _updated(means[place], alone, 1 / members[place]) if place in means else alone
-        tell(members.total())
+    for place, explanation in explained:
+        alone = _in_main_memory(explanation)
+        members[place] += 1
+        means[place] = _updated(means[place], alone, 1 / members[place]) if place in means else alone
     if max(members.values()) > 1:  # what was noted of one picture has no mean
         means = {place: replace(mean, notes={}) for place, mean in means.items()}
     return means
@@ -264,7 +320,7 @@ def _updated(mean: Explanation, new: Explanation, share: float) -> Explanation:
     )
 
 
-def _example(numbers: Sequence[int], predictions: Mapping[int, _Prediction], cell: str) -> int:
+def _example(numbers: Sequence[int], predictions: Mapping[int, Prediction], cell: str) -> int:
     """The picture of the cell with the highest or, for "typical", the median score."""
     ranked = sorted(numbers, key=lambda number: (predictions[number].score, -number))
     return ranked[-1] if cell == "surest" else ranked[(len(ranked) - 1) // 2]
