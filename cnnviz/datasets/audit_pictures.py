@@ -18,7 +18,7 @@ from cnnviz.images.resampling import resize
 
 SIDE = 104
 """Pixels: the longer side of a picture."""
-CLASSES, CLUSTERS, SHOWN = 24, 12, 8
+CLASSES, CLUSTERS, SHOWN = 20, 12, 8
 """Classes and clusters with pictures of their own, and pictures of a cluster."""
 DARK = 0.18
 """How bright a picture is where there is no heat."""

@@ -148,7 +148,7 @@ def _section(group: Group) -> str:
 
 def _figure(tile: Tile) -> str:
     stream = io.BytesIO()
-    Image.fromarray(tile.pixels).save(stream, "JPEG", quality=85)
+    Image.fromarray(tile.pixels).save(stream, "JPEG", quality=80)
     content = base64.b64encode(stream.getvalue()).decode()
     height, width = tile.pixels.shape[:2]
     caption = html.escape(_short(tile.caption))

@@ -126,9 +126,15 @@ def test_a_place_of_one_class_is_found_and_told_with_its_numbers() -> None:
     marked = [number for number in range(200) if number % 2][:40]
     heat[marked] = heat[marked] + 2 * blobs(np.full(40, 14.5), np.full(40, 1.5), 1.0)  # a watermark beside the horse
     (place,) = audit_maps(heat, names).repeated
-    assert (place.name, place.of, place.pictures) == ("horse", 100, 40)
+    by_hand = 0
+    for number in range(1, 200, 2):
+        order = np.sort(heat[number].ravel())[::-1]
+        level = order[int((order.cumsum() < order.sum() / 2).sum())]  # the last of the cells with half of the heat
+        by_hand += any(heat[number, row, column] >= level for row, column in place.cells)
+    assert (place.name, place.of, place.pictures) == ("horse", 100, by_hand)
+    assert 40 <= by_hand <= 42
     assert all(row >= 12 and column <= 3 for row, column in place.cells)
-    assert 0.3 <= place.share <= 0.4
+    assert 0.4 <= place.share <= 0.42
     assert place.elsewhere < 0.02
     assert place.p < 1e-6
     (sentence,) = (each for each in audit_maps(heat, names).verdict if "the same place" in each)
@@ -251,18 +257,17 @@ def test_without_scikit_learn_one_line_names_the_extra(monkeypatch: pytest.Monke
 
 
 def test_the_shortcut_network_gives_its_tag_away() -> None:
-    """Tagged pictures with 12 tags in each corner, and as many without."""
-    tagged, plain = draw(80, seed=31, tag="true", held_out=True), draw(24, seed=32, held_out=True)
-    corners = tagged.tags[:, [8, 8, 87, 87], [8, 87, 8, 87]].argmax(1)
-    chosen = np.concatenate([np.flatnonzero(corners == corner)[:12] for corner in range(4)])
-    kinds = np.concatenate([corners[chosen] + 1, np.zeros(24, int)])
-    inputs = demo.as_inputs(np.concatenate([tagged.pictures[chosen], plain.pictures]))
+    """Of this seed each corner has ten tags."""
+    tagged, plain = draw(40, seed=396, tag="true", held_out=True), draw(14, seed=32, held_out=True)
+    kinds = np.concatenate([tagged.tags[:, [8, 8, 87, 87], [8, 87, 8, 87]].argmax(1) + 1, np.zeros(14, int)])
+    assert np.bincount(kinds).tolist() == [14, 10, 10, 10, 10]
+    inputs = demo.as_inputs(np.concatenate([tagged.pictures, plain.pictures]))
     explanation = cnnviz.explain(demo.network("demo-shortcut"), inputs, "grad_cam")
     heat = cnnviz.images.resize(explanation.values.relu(), (16, 16))[:, 0].numpy()
     audited = audit_maps(heat, explanation.names(), native=(12, 12))
     assert adjusted_rand_score(kinds, audited.labels) >= 0.9
     assert named(audited) == {f"{down} {right} corner" for down in ("top", "bottom") for right in ("left", "right")}
-    assert any("of the heat of all 72 pictures lies in the corners" in each for each in audited.verdict)
+    assert any("of the heat of all 54 pictures lies in the corners" in each for each in audited.verdict)
 
 
 # Of a batch
