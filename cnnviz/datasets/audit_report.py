@@ -45,6 +45,7 @@ td.high { font-weight: 700; }
 """
 HIGH = 1.5
 """How many times its part of the picture a region has of the heat, to be set in bold."""
+_MEANT = {"label": "the true one, of the label", "predicted": "the predicted one"}
 COLUMNS = ("centre", "corners", "edges")
 
 
@@ -78,8 +79,9 @@ def page(found: Audit) -> str:
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'"
     parts = [
         f"<h1>What {_text(len(found), 'picture')} say</h1>",
-        f'<p class="quiet">Maps of {html.escape(found.method)}, by {html.escape(found.by)} class.</p>',
-        f"<ul>{''.join(f'<li>{html.escape(sentence)}</li>' for sentence in found.verdict)}</ul>",
+        f'<p class="quiet">Maps of {html.escape(found.method)}. A class is {_MEANT[found.by]}. Heat is where a map says '
+        "that something speaks for the class.</p>",
+        f"<ul>{''.join(f'<li>{_sentence(each)}</li>' for each in found.verdict)}</ul>",
         *_unread(drawn),
     ]
     if clusters:
@@ -140,9 +142,14 @@ def _cell_of(tile: Tile) -> Cell:
     return [_short(tile.caption, 60)], tile.pixels
 
 
+def _sentence(text: str) -> str:
+    """A text whose numbers stay in one line with their percent signs."""
+    return html.escape(text).replace(" %", "&nbsp;%")
+
+
 def _section(group: Group) -> str:
     tiles = "".join(map(_figure, group.tiles))
-    title, text = html.escape(group.title), html.escape(group.text)
+    title, text = html.escape(group.title), _sentence(group.text)
     return f'<section><h3>{title}</h3><p class="quiet">{text}</p><div class="tiles">{tiles}</div></section>'
 
 
