@@ -45,7 +45,7 @@ td.high { font-weight: 700; }
 """
 HIGH = 1.5
 """How many times its part of the picture a region has of the heat, to be set in bold."""
-_MEANT = {"label": "the true one, of the label", "predicted": "the predicted one"}
+_MEANT = {"label": "Classes are the true ones, of the labels.", "predicted": "Classes are the predicted ones."}
 COLUMNS = ("centre", "corners", "edges")
 
 
@@ -79,7 +79,7 @@ def page(found: Audit) -> str:
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'"
     parts = [
         f"<h1>What {_text(len(found), 'picture')} say</h1>",
-        f'<p class="quiet">Maps of {html.escape(found.method)}. A class is {_MEANT[found.by]}. Heat is where a map says '
+        f'<p class="quiet">Maps of {html.escape(found.method)}. {_MEANT[found.by]} Heat is where a map says '
         "that something speaks for the class.</p>",
         f"<ul>{''.join(f'<li>{_sentence(each)}</li>' for each in found.verdict)}</ul>",
         *_unread(drawn),
