@@ -25,6 +25,8 @@ EVERYTHING = "all pictures"
 UNKNOWN = "(no class)"
 MOST = 50_000
 """Maps of an audit; of more, as many are chosen evenly."""
+SENTENCES = 12
+"""Sentences of one kind in a verdict."""
 EXAMPLES = 4
 """Typical and strange pictures of each class."""
 
@@ -139,12 +141,12 @@ class Audit:
     def verdict(self) -> tuple[str, ...]:
         """One sentence for each finding, with its numbers; where there is none, one that says so."""
         sentences = [
-            *verdicts.cluster_sentences(self.clusters, self.classes, len(self), self.right),
-            *verdicts.region_sentences(self.regions, EVERYTHING, len(self) - self.blank),
-            *verdicts.repeated_sentences(self.repeated, self.maps.shape[1]),
+            *some(verdicts.cluster_sentences(self.clusters, self.classes, len(self), self.right), "clusters"),
+            *some(verdicts.region_sentences(self.regions, EVERYTHING, len(self) - self.blank), "regions"),
+            *some(verdicts.repeated_sentences(self.repeated, self.maps.shape[1]), "places"),
         ]
         sentences = sentences or [verdicts.nothing_sentence(self.regions, EVERYTHING, len(self) - self.blank)]
-        sentences += verdicts.inside_sentences(self.inside, EVERYTHING) if self.inside else []
+        sentences += some(verdicts.inside_sentences(self.inside, EVERYTHING), "classes") if self.inside else []
         if self.blank:
             sentences.append(f"{self.blank:,} of {len(self):,} maps have no heat, and count in no share.")
         if self.of > len(self):
@@ -188,6 +190,14 @@ class Audit:
     def __repr__(self) -> str:
         head = f"Audit of {len(self):,} maps by {self.method}, by {self.by} class"
         return "\n".join([head, *(f"- {sentence}" for sentence in self.verdict)])
+
+
+def some(sentences: list[str], kind: str) -> list[str]:
+    """The first of many sentences, and one that tells how many there are more."""
+    more = len(sentences) - SENTENCES
+    return (
+        sentences if more <= 0 else [*sentences[:SENTENCES], f"{more:,} more {kind} stand out; the tables have them."]
+    )
 
 
 def audit_maps(

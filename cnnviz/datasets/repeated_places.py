@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cnnviz.datasets.heat_shares import Maps
 
-HOT = 0.5
-"""Cells are hot that together have this share of a map's heat: the fewest that do."""
+PART = 16
+"""One in so many cells of a map is hot: as many in each map, so that a class of wider maps is not hot everywhere."""
 SURE = 0.01
 """The chance of finding a place anywhere where there is none."""
 TIMES = 1.5
@@ -41,14 +41,14 @@ class RepeatedPlace:
 
 
 def hot_cells(maps: Maps) -> NDArray[np.bool_]:
-    """The fewest cells of each map (n, s, s) that together have half of its heat; none of a map without heat."""
-    flat = maps.reshape(len(maps), -1).astype(np.float64)
-    order = np.argsort(-flat, axis=1, kind="stable")
-    ranked = np.take_along_axis(flat, order, 1)
-    before = np.cumsum(ranked, axis=1) - ranked
-    hot = np.zeros(flat.shape, np.bool_)
-    np.put_along_axis(hot, order, (before < HOT * (1 - 1e-9)) & (ranked > 0), 1)
-    return hot.reshape(maps.shape)
+    """The hottest sixteenth of the cells of each map (n, s, s), without those that are only as hot as others left out.
+
+    So a uniform map has no hot cell, and neither has a map without heat.
+    """
+    flat = maps.reshape(len(maps), -1)
+    count = flat.shape[1] // PART
+    first_left_out = -np.partition(-flat, count, axis=1)[:, count]
+    return (flat > first_left_out[:, None]).reshape(maps.shape)
 
 
 def repeated_places(maps: Maps, members: Mapping[str, NDArray[np.bool_]]) -> list[RepeatedPlace]:

@@ -112,12 +112,25 @@ def test_probabilities_are_sums_over_all_cases() -> None:
             assert fisher_tail(k, of, hot, everyone) == pytest.approx(ways / math.comb(everyone, of))
 
 
-def test_hot_cells_are_the_fewest_with_half_of_the_heat() -> None:
+def test_hot_cells_are_the_hottest_sixteenth() -> None:
     maps = unit_maps(wandering(5))
     for each, hot in zip(maps, hot_cells(maps), strict=True):
-        inside = np.sort(each[hot])
-        assert inside.sum() >= 0.5 > inside[1:].sum()
-        assert each[~hot].max() <= inside[0]
+        assert sorted(each[hot]) == sorted(each.ravel())[-16:]
+
+
+def test_cells_as_hot_as_others_that_are_not_are_not_hot() -> None:
+    """Else the first cells of a uniform map would be, and the top of all pictures a place."""
+    heat = np.zeros((3, 16, 16))
+    heat[0] = 1
+    heat[1, 5:9, 5:10] = 1  # 20 equal cells
+    heat[2, 5:9, 5:8] = 1  # 12
+    assert hot_cells(unit_maps(heat)).sum((1, 2)).tolist() == [0, 0, 12]
+
+
+def test_a_class_of_wider_maps_is_no_finding() -> None:
+    rng = np.random.default_rng(2)
+    wide, narrow = (blobs(*rng.triangular(3, 8, 13, (2, 200)), width=width) for width in (4.0, 1.0))
+    assert not audit_maps(np.concatenate([wide, narrow]), ["wide"] * 200 + ["narrow"] * 200).repeated
 
 
 def test_a_place_of_one_class_is_found_and_told_with_its_numbers() -> None:
@@ -128,8 +141,7 @@ def test_a_place_of_one_class_is_found_and_told_with_its_numbers() -> None:
     (place,) = audit_maps(heat, names).repeated
     by_hand = 0
     for number in range(1, 200, 2):
-        order = np.sort(heat[number].ravel())[::-1]
-        level = order[int((order.cumsum() < order.sum() / 2).sum())]  # the last of the cells with half of the heat
+        level = np.sort(heat[number].ravel())[-16]
         by_hand += any(heat[number, row, column] >= level for row, column in place.cells)
     assert (place.name, place.of, place.pictures) == ("horse", 100, by_hand)
     assert 40 <= by_hand <= 42
@@ -224,6 +236,16 @@ def test_honest_maps_get_one_sentence_that_says_so() -> None:
     (sentence,) = audited.verdict
     assert sentence.startswith("Nothing stands out in 120 pictures: the corners have ")
     assert repr(audited) == f"Audit of 120 maps by maps, by label class\n- {sentence}"
+
+
+def test_of_many_findings_some_are_told_and_the_others_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    heat = np.concatenate([at_corner(20, seed) if seed % 2 else wandering(20, seed) for seed in range(6)])
+    names = [f"class {number // 20}" for number in range(120)]
+    every = [each for each in audit_maps(heat, names).verdict if "lies in the" in each]
+    assert [each.partition(":")[0] for each in every[1:]] == ["'class 1'", "'class 3'", "'class 5'"]
+    monkeypatch.setattr("cnnviz.datasets.auditing.SENTENCES", 2)
+    told = [each for each in audit_maps(heat, names).verdict if "lies in the" in each or "more regions" in each]
+    assert told == [*every[:2], "2 more regions stand out; the tables have them."]
 
 
 def test_blank_maps_are_told_and_count_nowhere() -> None:
