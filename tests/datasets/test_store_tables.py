@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from PIL import Image
 
 import cnnviz
 from benchmarks.open_batch import write_run
+from cnnviz import datasets
 from cnnviz.datasets import Batch, rows
 from cnnviz.datasets.export import file_name
 from cnnviz.datasets.items import Item
@@ -213,15 +213,7 @@ def test_a_link_in_the_folder_is_not_followed_out_of_it(batch: Batch, tmp_path: 
     assert not [*(tmp_path / "outside").iterdir()]
 
 
-def test_the_report_is_the_audits(batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    real = import_module
-
-    def stand_in(name: str) -> Any:
-        if name != "cnnviz.datasets.audit_report":
-            return real(name)
-        return type("audit", (), {"report": staticmethod(lambda *given, **more: asked.append((given, more)))})
-
-    monkeypatch.setattr("importlib.import_module", stand_in)
-    batch.report(tmp_path / "report.html", method="grad_cam")
-    assert asked == [((batch, tmp_path / "report.html"), {"method": "grad_cam"})]
+def test_the_report_is_the_audits(batch: Batch, tmp_path: Path) -> None:
+    batch.report(tmp_path / "report.html", method="grad_cam", by="predicted")
+    datasets.audit(batch, "grad_cam", by="predicted").report(tmp_path / "other.html")
+    assert (tmp_path / "report.html").read_bytes() == (tmp_path / "other.html").read_bytes()
