@@ -12,12 +12,13 @@ from typing import TextIO
 
 import typer
 
+from cnnviz.datasets.work import RunError
 from cnnviz.drawing.fonts import FontWarning
 from cnnviz.images.told import InputWarning
 from cnnviz.registry.registry import PluginError
 
 PARTLY, FAILED, INTERRUPTED = 1, 2, 130
-EXPECTED = (ValueError, LookupError, TypeError, OSError, ImportError, PluginError)
+EXPECTED = (ValueError, LookupError, TypeError, OSError, ImportError, PluginError, RunError)
 
 
 _lost: list[str] = []  # why lines of the results could not be printed

@@ -27,6 +27,8 @@ from cnnviz.registry.registry import Method
 from cnnviz.registry.setting_meanings import meaning_of
 
 FOR_PLUGINS = ("cnnviz.testing",)
+KINDS = ("attribution", "metric", "renderer", "synthesis", "backend")
+"""Of methods that plugins offer, each with a check."""
 PACKAGES = (
     *("cnnviz.objectives", "cnnviz.formulas", "cnnviz.drawing", "cnnviz.feature_visualization", "cnnviz.images"),
     *("cnnviz.explanations", "cnnviz.tasks", "cnnviz.datasets", "cnnviz.models"),
@@ -78,7 +80,14 @@ class Api(_Written):
                 yield from _documented(package, name)
         for package in FOR_PLUGINS:
             yield from (*_heading(package, "-"), f".. automodule:: {package}", "")
-            for name in ("checks", "check_attribution", "check_metric", "check_renderer", "check_synthesis"):
+            for name in (
+                "checks",
+                "check_attribution",
+                "check_metric",
+                "check_renderer",
+                "check_synthesis",
+                "check_backend",
+            ):
                 yield from (f".. autofunction:: {package}.{name}", "")
 
 
