@@ -80,14 +80,7 @@ class Api(_Written):
                 yield from _documented(package, name)
         for package in FOR_PLUGINS:
             yield from (*_heading(package, "-"), f".. automodule:: {package}", "")
-            for name in (
-                "checks",
-                "check_attribution",
-                "check_metric",
-                "check_renderer",
-                "check_synthesis",
-                "check_backend",
-            ):
+            for name in ("checks", *(f"check_{kind}" for kind in KINDS)):
                 yield from (f".. autofunction:: {package}.{name}", "")
 
 
