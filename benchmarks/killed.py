@@ -214,7 +214,7 @@ def compared(reference: Path, out: Path, disturbed: bool) -> dict[str, Any]:
     worst, differing = 0.0, 0
     for name in theirs:
         if ours[name].read_bytes() != theirs[name].read_bytes():
-            far, count = _distance(load_file(ours[name]), load_file(theirs[name]))
+            far, count = distance(load_file(ours[name]), load_file(theirs[name]))
             worst, differing = max(worst, far), differing + count
     left = [path for path in out.rglob("*") if path.is_file() and path.name.endswith(".tmp")]
     right = equal == len(theirs) or (disturbed and worst <= TOLERANCE)
@@ -223,7 +223,7 @@ def compared(reference: Path, out: Path, disturbed: bool) -> dict[str, Any]:
     return {"items": len(ids), "equal": equal, "shards": len(theirs), "worst": worst, "left": len(left)}
 
 
-def _distance(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[float, int]:
+def distance(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[float, int]:
     """The largest difference of a map as a share of its peak, of items answered in both; and how many differ."""
     both = (ours["status"] == 0) & (theirs["status"] == 0)
     worst, differing = 0.0, np.zeros(len(both), bool)
