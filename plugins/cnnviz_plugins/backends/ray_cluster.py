@@ -29,7 +29,7 @@ SETTLED = 5.0
 PATIENCE = 120.0
 """Seconds until a pool of which nothing is heard has no machine to run on."""
 DEATHS = 3
-"""So many workers may die one after the other while they load the model, none of them getting through."""
+"""So many workers may die one after the other while they load the model; then no further one is started."""
 SAME = ("cnnviz", "torch")
 """Packages whose versions belong to what is computed: workers have those of the process that asks."""
 
@@ -213,6 +213,8 @@ class _Actor:
     name: str = ""
     """Its machine and process; empty until it says them."""
     doing: Task | str = "start"
+    is_open: bool = False
+    """True once it has loaded the model."""
 
 
 class _Actors:
@@ -298,7 +300,7 @@ class _Actors:
         if isinstance(doing, Task):
             yield answer if isinstance(answer, Done | Failed) else Failed(doing, str(answer))
         elif answer is None:
-            self._deaths = 0
+            self._deaths, actor.is_open = 0, True
             yield Ready(actor.name)
         else:
             raise RunError(f"the worker on {actor.name} can't start: {answer}")
@@ -325,12 +327,12 @@ class _Actors:
         self._ray.kill(actor.handle, no_restart=True)
         self._actors.remove(actor)
         reason = _reason(actor, error)
-        if not isinstance(actor.doing, Task):
-            self._deaths += 1
-            if self._deaths >= DEATHS:
-                raise RunError(f"workers die while they start, {DEATHS} one after the other; the last: {reason}")
-        if not self._stopping:
-            self._start()
+        self._deaths += not isinstance(actor.doing, Task)
+        if self._deaths < DEATHS:
+            if not self._stopping:
+                self._start()
+        elif not any(each.is_open for each in self._actors):
+            raise RunError(f"workers die while they start, {DEATHS} one after the other; the last: {reason}")
         if isinstance(actor.doing, Task):
             yield Lost(actor.doing, reason)
 
@@ -348,8 +350,10 @@ def _reason(actor: _Actor, error: Exception) -> str:
     """What Ray tells in ten lines, in one."""
     lines = str(error).splitlines() or [type(error).__name__]
     because = re.search(r"because ([^.]+)", " ".join(lines))
-    told = because[1] if because else next(line.strip() for line in reversed(lines) if line.strip() or len(lines) == 1)
-    return f"the worker on {actor.name or 'a machine that it did not name'} was lost: {told[:200]}"
+    reason = (
+        because[1] if because else next(line.strip() for line in reversed(lines) if line.strip() or len(lines) == 1)
+    )
+    return f"the worker on {actor.name or 'a machine that it did not name'} was lost: {reason[:200]}"
 
 
 def _kind() -> type:
