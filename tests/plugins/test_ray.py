@@ -10,9 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import cnnviz
 from cnnviz.datasets import Done, Failed, Lost, Ready, RunError, Task
+from cnnviz.demo.drawing import draw
 from cnnviz.testing import Check, Drill, checks
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
@@ -137,3 +139,24 @@ def test_losses_are_told_in_one_line(tmp_path: Path) -> None:
     assert [type(event) for event in events] == [Ready, Lost, Ready, Done]
     assert events[1].reason.endswith(" was lost: its worker process has died")
     assert not any(isinstance(event, Failed) for event in events)
+
+
+@needs_ray
+@pytest.mark.usefixtures("_session")
+def test_a_run_that_was_begun_here_is_ended_on_a_cluster_with_the_same_bytes(tmp_path: Path) -> None:
+    for number, picture in enumerate(draw(6, seed=3).pictures):
+        Image.fromarray(picture).resize((24, 24)).save(tmp_path / f"{number}.png")
+    model, asked = cnnviz.load_model("demo"), {"methods": ["grad_cam", "smoothgrad"], "samples": 2, "shard_size": 2}
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    cnnviz.batch(model, tmp_path, out=tmp_path / "here", workers=0, **asked)
+    with pytest.raises(KeyboardInterrupt):
+        cnnviz.batch(model, tmp_path, out=tmp_path / "there", workers=0, progress=interrupt, **asked)
+    begun = sorted(path.name for path in (tmp_path / "there").glob("shards/*"))
+    assert begun == ["000000.safetensors"]
+    ended = cnnviz.batch(model, tmp_path, out=tmp_path / "there", backend="ray", workers=2, **asked)
+    assert len(ended.answered) == 6
+    for path in (tmp_path / "here").glob("shards/*"):
+        assert path.read_bytes() == (tmp_path / "there" / "shards" / path.name).read_bytes()
