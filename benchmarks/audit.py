@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import cnnviz
 from cnnviz import demo
 from cnnviz.datasets import Audit, audit_maps
-from cnnviz.datasets.heat_shares import SIZE
+from cnnviz.datasets.findings.heat_shares import SIZE
 from cnnviz.demo.drawing import draw
 from cnnviz.explanations import evidence
 

@@ -22,11 +22,11 @@ from PIL import Image
 
 import cnnviz
 from cnnviz.datasets.asking import asked, backend_of
-from cnnviz.datasets.kept_maps import MapStorage
 from cnnviz.datasets.plan import BatchPlan
 from cnnviz.datasets.prepared_run import PreparedRun, prepare_run
-from cnnviz.datasets.sources import source_of
-from cnnviz.datasets.work import Done, Event, Ready
+from cnnviz.datasets.shards.kept_maps import MapStorage
+from cnnviz.datasets.sources.source_kinds import source_of
+from cnnviz.datasets.workers.work import Done, Event, Ready
 from cnnviz.demo.drawing import draw
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.images.batches import in_batches

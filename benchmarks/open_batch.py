@@ -20,7 +20,7 @@ import torch
 import cnnviz
 from cnnviz.datasets.items import Item
 from cnnviz.datasets.plan import BatchPlan, make_plan
-from cnnviz.datasets.shard_file import ShardContent, pack
+from cnnviz.datasets.shards.shard_file import ShardContent, pack
 
 PREPROCESSING = cnnviz.Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 256, (224, 224))
 

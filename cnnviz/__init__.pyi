@@ -14,7 +14,7 @@ from . import targets as targets
 from . import tasks as tasks
 from . import testing as testing
 from .datasets.run import batch as batch
-from .datasets.stored import open_batch as open_batch
+from .datasets.stored.batch_view import open_batch as open_batch
 from .drawing.comparison import grid as grid
 from .engine.backward_rules import PLAIN as PLAIN
 

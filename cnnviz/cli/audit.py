@@ -65,9 +65,9 @@ def audit(
     from cnnviz.cli.errors import PARTLY, print_line, print_note
     from cnnviz.cli.outputs import check_folder, open_in_viewer
     from cnnviz.cli.places import settle
-    from cnnviz.datasets.audit_report import check_report
-    from cnnviz.datasets.auditing import audit as audited
-    from cnnviz.datasets.stored import open_batch
+    from cnnviz.datasets.findings.audit_report import check_report
+    from cnnviz.datasets.findings.auditing import audit as audited
+    from cnnviz.datasets.stored.batch_view import open_batch
 
     if show and output is None:
         raise ValueError("--show opens the report, and none is written; name it with -o report.html")

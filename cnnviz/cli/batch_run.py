@@ -22,15 +22,15 @@ from cnnviz.cli.progress import progress
 from cnnviz.cli.targets import read_target
 from cnnviz.datasets.asking import asked
 from cnnviz.datasets.estimate import estimated
-from cnnviz.datasets.kept_maps import MapStorage
-from cnnviz.datasets.label_classes import class_of_labels
 from cnnviz.datasets.plan import BatchPlan, read_plan
 from cnnviz.datasets.prepared_run import PreparedRun, check_given_up, prepare_run, shard_of_launcher
 from cnnviz.datasets.question import BatchQuestion, true_class
-from cnnviz.datasets.rows import write_table
-from cnnviz.datasets.sources import source_of
-from cnnviz.datasets.stored import open_batch
-from cnnviz.datasets.work import Done, Event, Lost, RunError
+from cnnviz.datasets.shards.kept_maps import MapStorage
+from cnnviz.datasets.sources.label_classes import class_of_labels
+from cnnviz.datasets.sources.source_kinds import source_of
+from cnnviz.datasets.stored.batch_view import open_batch
+from cnnviz.datasets.stored.rows import write_table
+from cnnviz.datasets.workers.work import Done, Event, Lost, RunError
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.registry.registry import backends, metrics
 
@@ -127,17 +127,20 @@ class BatchCommand:
     def prepared(self, told: Mapping[str, Any], add: bool) -> PreparedRun:
         """Plan the run, or go on with the one that is there."""
         assert self.asked is not None
-        quiet = self.command.options["quiet"]
-        return prepare_run(
+        quiet, source, notes = self.command.options["quiet"], self.source(told), list[str]()
+        run = prepare_run(
             self.folder,
-            self.source(told),
+            source,
             self.question,
             self.asked.shard_size,
             add,
             self.command.options["jobs"],
-            tell=(lambda note: None) if quiet else print_note,
+            tell=notes.append,
             remake=self._again,
         )
+        for note in () if quiet else (*getattr(source, "notes", ()), *notes):
+            print_note(note)
+        return run
 
     def source(self, told: Mapping[str, Any]) -> Any:
         """What is explained. Raises ValueError where only the folder of the run is named."""

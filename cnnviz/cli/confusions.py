@@ -59,7 +59,7 @@ def confusions(
     from cnnviz.cli.prepared import offered_renderers, prepared, with_settings
     from cnnviz.cli.progress import progress
     from cnnviz.datasets.plan import is_batch
-    from cnnviz.datasets.stored import open_batch
+    from cnnviz.datasets.stored.batch_view import open_batch
     from cnnviz.images.writing import encoded, picture_suffix, write
     from cnnviz.tasks.confusion_matrix import confusion_matrix
     from cnnviz.tasks.labels import labelled_pictures

@@ -12,7 +12,7 @@ from typing import TextIO
 
 import typer
 
-from cnnviz.datasets.work import RunError
+from cnnviz.datasets.workers.work import RunError
 from cnnviz.drawing.fonts import FontWarning
 from cnnviz.images.told import InputWarning
 from cnnviz.registry.registry import PluginError

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnnviz.datasets.kept_maps import MapStorage
 from cnnviz.datasets.plan import (
     BatchPlan,
 )
 from cnnviz.datasets.question import BatchQuestion, Fixed, TrueClass, as_loaded
+from cnnviz.datasets.shards.kept_maps import MapStorage
 from cnnviz.engine.device_policy import policy_of
 from cnnviz.engine.validation import as_network, check_model
 from cnnviz.explanations.options import ExplainOptions

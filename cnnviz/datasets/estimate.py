@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from cnnviz.datasets.item_answers import Answering
-from cnnviz.datasets.item_reading import read_ahead
 from cnnviz.datasets.items import Item, Source
 from cnnviz.datasets.question import BatchQuestion
+from cnnviz.datasets.shards.item_answers import Answering
+from cnnviz.datasets.shards.item_reading import read_ahead
 from cnnviz.images.limits import pixel_limit
 
 ROW = 220

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnviz.datasets.commit import commit, digest_of, make_folder, replace
-from cnnviz.datasets.fingerprint import fingerprint
 from cnnviz.datasets.items import Item
 from cnnviz.datasets.question import differences
-from cnnviz.datasets.shard_file import compact
+from cnnviz.datasets.shards.commit import commit, digest_of, make_folder, replace
+from cnnviz.datasets.shards.shard_file import compact
+from cnnviz.datasets.workers.fingerprint import fingerprint
 
 PLAN, SHARDS, KIND, FORMAT = "batch.json", "shards", "cnnviz batch", 1
 

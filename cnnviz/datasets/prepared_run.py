@@ -7,11 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnviz.datasets.commit import clean
-from cnnviz.datasets.driver import Driver
 from cnnviz.datasets.items import Item, Source
-from cnnviz.datasets.label_classes import class_of_labels
-from cnnviz.datasets.pickling import Sent
 from cnnviz.datasets.plan import (
     PLAN,
     SHARDS,
@@ -23,9 +19,13 @@ from cnnviz.datasets.plan import (
     read_plan,
 )
 from cnnviz.datasets.question import BatchQuestion, TrueClass
-from cnnviz.datasets.shard_size import enough_shards, usual_shard_size
-from cnnviz.datasets.shard_work import ShardJob
-from cnnviz.datasets.work import Event, RunError
+from cnnviz.datasets.shards.commit import clean
+from cnnviz.datasets.shards.shard_size import enough_shards, usual_shard_size
+from cnnviz.datasets.shards.shard_work import ShardJob
+from cnnviz.datasets.sources.label_classes import class_of_labels
+from cnnviz.datasets.workers.driver import Driver
+from cnnviz.datasets.workers.pickling import Sent
+from cnnviz.datasets.workers.work import Event, RunError
 from cnnviz.registry.protocols import Backend
 
 READERS = 2
@@ -96,8 +96,8 @@ def prepare_run(
     """Plan a run, or go on with one that is there.
 
     ``make_question`` is handed the plan that is there, whose fixed values it takes. ``remake`` makes the question in
-    a worker, where its model can't be sent. ``tell`` is called with what is told of the source. Raises ValueError for
-    another question or other items than there.
+    a worker, where its model can't be sent. ``tell`` is called with what was decided of the labels. Raises ValueError
+    for another question or other items than there.
     """
     there = read_plan(folder) if (folder / PLAN).exists() else None
     question = make_question(there)
@@ -105,8 +105,6 @@ def prepare_run(
     if there is not None:
         check_identity(there, identity, shard_size or there.shard_size)
     items = list(source.items())
-    for note in getattr(source, "notes", ()):
-        tell(note)
     classes = _classes(items, source, question, tell)
     if there is not None:
         new = check_items(there, items, add)

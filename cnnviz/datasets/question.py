@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnviz.datasets.fingerprint import fingerprint, origin_of_method, weights_of
-from cnnviz.datasets.kept_maps import MapStorage
-from cnnviz.datasets.shard_file import NO_CLASS
+from cnnviz.datasets.shards.kept_maps import MapStorage
+from cnnviz.datasets.shards.shard_file import NO_CLASS
+from cnnviz.datasets.workers.fingerprint import fingerprint, origin_of_method, weights_of
 from cnnviz.engine.validation import as_network
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.options import ExplainOptions

@@ -11,16 +11,16 @@ from typing import Any
 from torch import nn
 
 from cnnviz.datasets.asking import asked, backend_of
-from cnnviz.datasets.kept_maps import MapStorage
 from cnnviz.datasets.plan import (
     BatchPlan,
 )
 from cnnviz.datasets.prepared_run import READERS, check_given_up, prepare_run, shard_of_launcher
 from cnnviz.datasets.question import BatchQuestion, TrueClass
-from cnnviz.datasets.rows import write_table
-from cnnviz.datasets.sources import source_of
-from cnnviz.datasets.stored import Batch, open_batch
-from cnnviz.datasets.work import Done, Event
+from cnnviz.datasets.shards.kept_maps import MapStorage
+from cnnviz.datasets.sources.source_kinds import source_of
+from cnnviz.datasets.stored.batch_view import Batch, open_batch
+from cnnviz.datasets.stored.rows import write_table
+from cnnviz.datasets.workers.work import Done, Event
 from cnnviz.engine.speed.autocast import Precision
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.explanations.progress_bar import Progress, listening

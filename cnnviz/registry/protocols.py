@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from cnnviz.datasets.work import Job, Workers
+    from cnnviz.datasets.workers.work import Job, Workers
     from cnnviz.explanations.explanation import Explanation
     from cnnviz.explanations.metric_context import Trial
     from cnnviz.feature_visualization.ascent import Ascent

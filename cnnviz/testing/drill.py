@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnnviz.datasets.work import RunError, Task
+from cnnviz.datasets.workers.work import RunError, Task
 
 LONGEST = 60.0
 """Seconds after which a task that waits to be let go fails."""

@@ -17,7 +17,7 @@ from PIL import Image
 import cnnviz
 from cnnviz.__main__ import main
 from cnnviz.cli.batch_run import amount, duration, read_shard_of
-from cnnviz.datasets.shard_work import ShardWorker
+from cnnviz.datasets.shards.shard_work import ShardWorker
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +164,8 @@ def test_ctrl_c_says_how_to_go_on(
 def test_a_full_disk_says_what_is_needed_and_a_rerun_finishes(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cnnviz.datasets import shard_work
-    from cnnviz.datasets.commit import DiskFull
+    from cnnviz.datasets.shards import shard_work
+    from cnnviz.datasets.shards.commit import DiskFull
 
     committed, commit = [], shard_work.commit
 

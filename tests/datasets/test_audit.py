@@ -16,9 +16,9 @@ from sklearn.metrics import adjusted_rand_score
 import cnnviz
 from cnnviz import demo
 from cnnviz.datasets import Audit, Batch, audit, audit_maps
-from cnnviz.datasets.heat_shares import groups, regions, shares, unit_maps
-from cnnviz.datasets.map_clusters import cluster_maps, typical_and_strange
-from cnnviz.datasets.repeated_places import binomial_tail, fisher_tail, hot_cells, repeated_places
+from cnnviz.datasets.findings.heat_shares import groups, regions, shares, unit_maps
+from cnnviz.datasets.findings.map_clusters import cluster_maps, typical_and_strange
+from cnnviz.datasets.findings.repeated_places import binomial_tail, fisher_tail, hot_cells, repeated_places
 from cnnviz.demo.drawing import draw
 
 ROW, COLUMN = np.mgrid[:16, :16] + 0.5
@@ -209,7 +209,7 @@ def test_maps_that_change_gradually_are_no_clusters() -> None:
 
 
 def test_many_maps_are_clustered_class_by_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnviz.datasets.map_clusters.MOST", 100)
+    monkeypatch.setattr("cnnviz.datasets.findings.map_clusters.MOST", 100)
     heat = np.concatenate([wandering(100), wandering(70, 5), at_corner(30)])
     found = audit_maps(heat, ["dog"] * 100 + ["horse"] * 100)
     assert named(found) == {"top right corner"}
@@ -243,7 +243,7 @@ def test_of_many_findings_some_are_told_and_the_others_counted(monkeypatch: pyte
     names = [f"class {number // 20}" for number in range(120)]
     every = [each for each in audit_maps(heat, names).verdict if "lies in the" in each]
     assert [each.partition(":")[0] for each in every[1:]] == ["'class 1'", "'class 3'", "'class 5'"]
-    monkeypatch.setattr("cnnviz.datasets.auditing.SENTENCES", 2)
+    monkeypatch.setattr("cnnviz.datasets.findings.auditing.SENTENCES", 2)
     told = [each for each in audit_maps(heat, names).verdict if "lies in the" in each or "more regions" in each]
     assert told == [*every[:2], "2 more regions stand out; the tables have them."]
 

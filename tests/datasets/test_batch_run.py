@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 import cnnviz
 from cnnviz.datasets import Batch, Item, MapStorage, RunError, Task, true_class
-from cnnviz.datasets.item_answers import Answering
 from cnnviz.datasets.plan import read_plan
 from cnnviz.datasets.prepared_run import prepare_run
-from cnnviz.datasets.shard_work import ShardJob
+from cnnviz.datasets.shards.item_answers import Answering
+from cnnviz.datasets.shards.shard_work import ShardJob
 
 
 class Inputs:
@@ -216,7 +216,7 @@ def test_a_grown_source_is_taken_in_where_that_is_asked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'item-2' of the run in .* is not in the source any more"):
         ran(tmp_path, Inputs({name: each for name, each in inputs.items() if name != "item-2"}))
     with pytest.raises(ValueError, match="had another label or mask"):
-        ran(tmp_path, Inputs(inputs, {"item-4": 1}))
+        ran(tmp_path, Inputs(inputs, dict.fromkeys(inputs, 1)))
 
 
 def test_what_runs_out_of_memory_is_halved_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cnnviz.datasets import commit as committing
-from cnnviz.datasets.commit import DiskFull, clean, commit, replace
+from cnnviz.datasets.shards import commit as committing
+from cnnviz.datasets.shards.commit import DiskFull, clean, commit, replace
 
 
 def test_the_first_file_of_a_name_stays(tmp_path: Path) -> None:

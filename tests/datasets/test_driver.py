@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cnnviz.datasets import Done, Event, Failed, Lost, RunError, Task
-from cnnviz.datasets.bisection import Bisection
-from cnnviz.datasets.driver import Driver
 from cnnviz.datasets.prepared_run import in_order
+from cnnviz.datasets.workers.bisection import Bisection
+from cnnviz.datasets.workers.driver import Driver
 
 SIZE = 16
 

@@ -24,9 +24,9 @@ import cnnviz
 from benchmarks.open_batch import write_run
 from cnnviz import Explanation
 from cnnviz.datasets import Batch, Item, MapStorage, StoredExplanation
-from cnnviz.datasets.item_reading import read_ahead
-from cnnviz.datasets.open_shard import OpenShard
 from cnnviz.datasets.plan import added
+from cnnviz.datasets.shards.item_reading import read_ahead
+from cnnviz.datasets.shards.open_shard import OpenShard
 from cnnviz.explanations import Explanations, evidence
 
 GOOD = [number for number in range(7) if number != BROKEN]
@@ -141,7 +141,7 @@ def test_nothing_is_loaded_before_it_is_used(
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr(
-        "cnnviz.datasets.stored_explanation.read_ahead",
+        "cnnviz.datasets.stored.stored_explanation.read_ahead",
         lambda batches, *rest, **more: opened.append(batches[0][0].id) or read_ahead(batches, *rest, **more),
     )
     batch = cnnviz.open_batch(whole_run.out)

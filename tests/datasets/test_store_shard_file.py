@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cnnviz.datasets import MapStorage
-from cnnviz.datasets.kept_maps import area_averaged, restored_from_float16, stored_as_float16
-from cnnviz.datasets.open_shard import OpenShard
-from cnnviz.datasets.shard_file import NO_CLASS, ShardContent, pack, verify
+from cnnviz.datasets.shards.kept_maps import area_averaged, restored_from_float16, stored_as_float16
+from cnnviz.datasets.shards.open_shard import OpenShard
+from cnnviz.datasets.shards.shard_file import NO_CLASS, ShardContent, pack, verify
 
 FAILED = 2
 ABOUT: dict[str, Any] = {

@@ -17,11 +17,12 @@ from PIL import Image
 import cnnviz
 from benchmarks.open_batch import write_run
 from cnnviz import datasets
-from cnnviz.datasets import Batch, rows
-from cnnviz.datasets.export import file_name
+from cnnviz.datasets import Batch
 from cnnviz.datasets.items import Item
 from cnnviz.datasets.plan import added
-from cnnviz.datasets.rows import write_table
+from cnnviz.datasets.stored import rows
+from cnnviz.datasets.stored.export import file_name
+from cnnviz.datasets.stored.rows import write_table
 
 parquet: Any = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install 'cnnviz[batch]'")
 

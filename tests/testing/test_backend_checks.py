@@ -14,7 +14,7 @@ from drills import EndsByInterrupt, LeavesAChild, leaving_a_child
 
 import cnnviz
 from cnnviz import Backend, backend
-from cnnviz.datasets import Done, Event, Failed, Job, Lost, Ready, RunError, Task, Workers, attempt, told
+from cnnviz.datasets import Done, Event, Failed, Job, Lost, Ready, RunError, Task, Workers, attempt, error_line
 from cnnviz.testing import backend_subject, check_backend
 from cnnviz.testing import backends as kit
 from cnnviz.testing.backend_subject import BackendSubject
@@ -41,7 +41,7 @@ class OneThread:
             try:
                 self.work = self.pool.submit(self.job.open).result()
             except ValueError as error:
-                raise RunError(told(error)) from error
+                raise RunError(error_line(error)) from error
             yield Ready("one thread")
         while self.waiting or self.in_work:
             if not self.in_work:

@@ -14,7 +14,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import cnnviz
-from cnnviz.datasets import Event, Job, Lost, Ready, RunError, Task, Workers, attempt, told
+from cnnviz.datasets import Event, Job, Lost, Ready, RunError, Task, Workers, attempt, error_line
 
 BEGUN = None  # what a worker says once it has started
 STARTS = 3  # so many workers may die before one of them is ready
@@ -191,7 +191,7 @@ def _work(connection: Connection, device: str) -> None:
             job: Job = ForkingPickler.loads(received)
             do = job.open(device)
         except BaseException as error:
-            connection.send(told(error))
+            connection.send(error_line(error))
             return
         connection.send(Ready(f"{os.getpid()} on {device}"))
         while True:

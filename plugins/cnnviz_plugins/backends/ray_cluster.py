@@ -19,7 +19,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cnnviz import backend
-from cnnviz.datasets import Done, Event, Failed, Job, Lost, Ready, RunError, Task, told
+from cnnviz.datasets import Done, Event, Failed, Job, Lost, Ready, RunError, Task, error_line
 
 if TYPE_CHECKING:
     from cnnviz import Backend  # beside tensors, which a backend has nothing to do with
@@ -289,7 +289,7 @@ class _Actors:
             answer = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:  # it lives, and its answer can't be sent
             cause = error.cause if isinstance(getattr(error, "cause", None), BaseException) else error
-            answer = told(cause)
+            answer = error_line(cause)
         except self._ray.exceptions.RayError as error:
             yield from self._bury(actor, error)
             return
@@ -381,12 +381,12 @@ def _kind() -> type:
 
         def open(self, job: bytes, device: str | None) -> str | None:
             """The error in one line; None where there is none."""
-            from cnnviz.datasets import attempt, told
+            from cnnviz.datasets import attempt, error_line
 
             try:
                 self.work = pickle.loads(job).open(device)
             except Exception as error:
-                return told(error)
+                return error_line(error)
             self.attempt = attempt
             return None
 

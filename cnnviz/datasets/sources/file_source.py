@@ -9,10 +9,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from cnnviz.datasets.by_path import plain_path
 from cnnviz.datasets.items import Item
-from cnnviz.datasets.tables import Row, columns_of, read_rows, unread_label
-from cnnviz.datasets.unique import Unique
+from cnnviz.datasets.sources.by_path import plain_path
+from cnnviz.datasets.sources.tables import Row, columns_of, read_rows, unread_label
+from cnnviz.datasets.sources.unique import Unique
 from cnnviz.images.finding import READ, Found, walk
 from cnnviz.images.places import file_and_place, is_url, not_there
 

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cnnviz.datasets.dataset_columns import columns_of, label_of, parts_of
-from cnnviz.datasets.file_source import common_folder
 from cnnviz.datasets.items import Item, Opened
-from cnnviz.datasets.unique import Unique
+from cnnviz.datasets.sources.dataset_columns import columns_of, label_of, parts_of
+from cnnviz.datasets.sources.file_source import common_folder
+from cnnviz.datasets.sources.unique import Unique
 from cnnviz.images.reading import one_line
 
 _LOOKS = 8  # a transform that changes every second picture goes unseen once in 128 times

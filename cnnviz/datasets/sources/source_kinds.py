@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import IterableDataset
 
-from cnnviz.datasets.annotated import AnnotatedSource, Labels, annotated
-from cnnviz.datasets.dataset_source import DatasetSource
-from cnnviz.datasets.file_source import (
+from cnnviz.datasets.items import Source
+from cnnviz.datasets.sources.annotated import AnnotatedSource, Labels, annotated
+from cnnviz.datasets.sources.dataset_source import DatasetSource
+from cnnviz.datasets.sources.file_source import (
     FileSource,
     FolderListing,
     PathListing,
@@ -23,9 +24,8 @@ from cnnviz.datasets.file_source import (
     path_source,
     table_source,
 )
-from cnnviz.datasets.items import Source
-from cnnviz.datasets.tables import LISTS, TABLES
-from cnnviz.datasets.tar_source import TarSource, tar_source
+from cnnviz.datasets.sources.tables import LISTS, TABLES
+from cnnviz.datasets.sources.tar_source import TarSource, tar_source
 from cnnviz.images.finding import READ
 from cnnviz.images.places import file_and_place, is_url, not_there
 

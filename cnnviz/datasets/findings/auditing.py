@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnviz.datasets import verdicts
-from cnnviz.datasets.heat_shares import SIZE, inside_table, region_table, unit_maps
-from cnnviz.datasets.map_clusters import Cluster, cluster_maps, clusters_of, typical_and_strange
-from cnnviz.datasets.repeated_places import RepeatedPlace, repeated_places
+from cnnviz.datasets.findings import verdicts
+from cnnviz.datasets.findings.heat_shares import SIZE, inside_table, region_table, unit_maps
+from cnnviz.datasets.findings.map_clusters import Cluster, cluster_maps, clusters_of, typical_and_strange
+from cnnviz.datasets.findings.repeated_places import RepeatedPlace, repeated_places
 from cnnviz.explanations.tables import Table
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class Audit:
         The page has thumbnails of the pictures where they can be read, and asks nothing of the network. Returns the
         path. Raises ValueError for another suffix, OSError where it can't be written.
         """
-        from cnnviz.datasets.audit_report import write_report
+        from cnnviz.datasets.findings.audit_report import write_report
 
         return write_report(self, Path(path))
 
@@ -294,6 +294,6 @@ def audit(
         LookupError: for a method that there is not.
         ImportError: where scikit-learn is not installed: ``pip install 'cnnviz[audit]'``.
     """
-    from cnnviz.datasets.audited_batch import read_batch
+    from cnnviz.datasets.findings.audited_batch import read_batch
 
     return audit_maps(**read_batch(batch, method, by, masks, sign, most, SIZE))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cnnviz.datasets.item_reading import read_ahead, sha256_of
-from cnnviz.datasets.open_shard import OpenShard
-from cnnviz.datasets.run_folder import NoAnswer, RunFolder
-from cnnviz.datasets.shard_file import NO_CLASS, compact
+from cnnviz.datasets.shards.item_reading import read_ahead, sha256_of
+from cnnviz.datasets.shards.open_shard import OpenShard
+from cnnviz.datasets.shards.shard_file import NO_CLASS, compact
+from cnnviz.datasets.stored.run_folder import NoAnswer, RunFolder
 from cnnviz.engine.validation import COMPUTABLE
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.options import ExplainOptions

@@ -17,7 +17,7 @@ from cnnviz.images.originals import At, check_at
 from cnnviz.images.writing import encoded, picture_suffix, write
 
 if TYPE_CHECKING:
-    from cnnviz.datasets.stored import Batch
+    from cnnviz.datasets.stored.batch_view import Batch
 
 LONGEST = 200
 """Bytes of a part of a name; most file systems take 255."""

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnviz.datasets.item_reading import ReadItem
 from cnnviz.datasets.question import PREDICTED, BatchQuestion, TrueClass
+from cnnviz.datasets.shards.item_reading import ReadItem
 from cnnviz.engine.deferred import uploaded
 from cnnviz.explanations.evaluate import evaluate
 from cnnviz.explanations.explanation import Explanation

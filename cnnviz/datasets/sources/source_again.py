@@ -7,7 +7,7 @@ from typing import Any
 
 from cnnviz.datasets.items import Source
 from cnnviz.datasets.plan import BatchPlan
-from cnnviz.datasets.sources import source_from_described, source_of
+from cnnviz.datasets.sources.source_kinds import source_from_described, source_of
 
 
 def given_source(source: Any) -> Source:

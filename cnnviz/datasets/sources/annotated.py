@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from cnnviz.datasets.by_path import ByPath, plain_path
 from cnnviz.datasets.items import Item, Opened, Source
-from cnnviz.datasets.tables import TABLES, columns_of, read_rows, unread_label
+from cnnviz.datasets.sources.by_path import ByPath, plain_path
+from cnnviz.datasets.sources.tables import TABLES, columns_of, read_rows, unread_label
 from cnnviz.images.places import not_there
 from cnnviz.images.reading import SUFFIXES
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from cnnviz.datasets.run_folder import NoAnswer, RunFolder
-from cnnviz.datasets.shard_file import verify
+from cnnviz.datasets.shards.shard_file import verify
+from cnnviz.datasets.stored.run_folder import NoAnswer, RunFolder
 from cnnviz.images.reading import one_line
 
 

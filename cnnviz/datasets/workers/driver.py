@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnnviz.datasets.bisection import Bisection
-from cnnviz.datasets.work import Done, Event, Failed, Lost, RunError, Task, Workers
+from cnnviz.datasets.workers.bisection import Bisection
+from cnnviz.datasets.workers.work import Done, Event, Failed, Lost, RunError, Task, Workers
 
 TRIES = 2
 """How often a whole shard is tried before the items that kill its workers are looked for."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cnnviz.datasets.audit_pictures import CLUSTERS, Group, Illustrated, Tile, drawn_classes
-from cnnviz.datasets.auditing import EVERYTHING, Audit, audit
-from cnnviz.datasets.verdicts import percent
+from cnnviz.datasets.findings.audit_pictures import CLUSTERS, Group, Illustrated, Tile, drawn_classes
+from cnnviz.datasets.findings.auditing import EVERYTHING, Audit, audit
+from cnnviz.datasets.findings.verdicts import percent
 from cnnviz.drawing import Cell, Pixels, draw_text, laid_out, lines
 from cnnviz.images.writing import PICTURES, encoded, write
 

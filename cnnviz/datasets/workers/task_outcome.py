@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cnnviz.datasets.work import Done, Failed, RunError, Task
+from cnnviz.datasets.workers.work import Done, Failed, RunError, Task
 
 
 def attempt(work: Callable[[Task], Mapping[str, Any]], task: Task) -> Done | Failed:
@@ -13,10 +13,10 @@ def attempt(work: Callable[[Task], Mapping[str, Any]], task: Task) -> Done | Fai
     try:
         return Done(task, work(task))
     except Exception as error:
-        return Failed(task, told(error), fatal=isinstance(error, RunError))
+        return Failed(task, error_line(error), fatal=isinstance(error, RunError))
 
 
-def told(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An error in one line. Its kind is named where the words are for programmers."""
     words = " ".join(str(error).split())
     if words and isinstance(error, RunError | ValueError | OSError):

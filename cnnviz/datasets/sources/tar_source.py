@@ -19,7 +19,7 @@ from typing import IO, Any
 from PIL import Image
 
 from cnnviz.datasets.items import Item
-from cnnviz.datasets.tar_members import members
+from cnnviz.datasets.sources.tar_members import members
 from cnnviz.images.places import not_there
 from cnnviz.images.reading import SUFFIXES, read_content
 from cnnviz.tasks.labels import LABEL

@@ -8,7 +8,7 @@ from typing import Any
 
 import cloudpickle
 
-from cnnviz.datasets.fingerprint import fingerprint, origin_of_method
+from cnnviz.datasets.workers.fingerprint import fingerprint, origin_of_method
 from cnnviz.registry.configured import ConfiguredMethod
 from cnnviz.registry.registry import Method, Registry, registries
 

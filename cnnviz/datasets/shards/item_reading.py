@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnnviz.datasets.annotated import mask_file
 from cnnviz.datasets.items import Item, Opened, Source
+from cnnviz.datasets.sources.annotated import mask_file
 from cnnviz.images.annotations import mask_as_seen, mask_in_file
 from cnnviz.images.geometry import Box
 from cnnviz.images.originals import opened

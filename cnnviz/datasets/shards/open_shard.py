@@ -13,8 +13,8 @@ import safetensors
 import torch
 from torch import Tensor
 
-from cnnviz.datasets.kept_maps import restored_from_float16
-from cnnviz.datasets.shard_file import FORMAT, KIND, Column, ShardContent
+from cnnviz.datasets.shards.kept_maps import restored_from_float16
+from cnnviz.datasets.shards.shard_file import FORMAT, KIND, Column, ShardContent
 from cnnviz.images.reading import one_line
 
 _NUMBERS: Mapping[str, tuple[str, tuple[int, ...]]] = {

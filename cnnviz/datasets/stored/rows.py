@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnviz.datasets.open_shard import OpenShard
-from cnnviz.datasets.run_folder import RunFolder
-from cnnviz.datasets.shard_file import NO_CLASS
+from cnnviz.datasets.shards.open_shard import OpenShard
+from cnnviz.datasets.shards.shard_file import NO_CLASS
+from cnnviz.datasets.stored.run_folder import RunFolder
 from cnnviz.explanations.tables import Table
 
 PARQUET, LINES = "table.parquet", "table.jsonl"

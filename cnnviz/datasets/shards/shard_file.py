@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from cnnviz.datasets.kept_maps import stored_as_float16
+from cnnviz.datasets.shards.kept_maps import stored_as_float16
 from cnnviz.engine.validation import COMPUTABLE
 
 FORMAT = 1

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import affine_grid, grid_sample
 
-from cnnviz.datasets.heat_shares import Maps
+from cnnviz.datasets.findings.heat_shares import Maps
 
 LEAST = 10
 """Maps of a cluster, at least; of more than 1,000 maps one in a hundred."""

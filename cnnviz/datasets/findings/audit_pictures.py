@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cnnviz.datasets import verdicts
-from cnnviz.datasets.auditing import EVERYTHING, UNKNOWN, Audit
-from cnnviz.datasets.map_clusters import Cluster
+from cnnviz.datasets.findings import verdicts
+from cnnviz.datasets.findings.auditing import EVERYTHING, UNKNOWN, Audit
+from cnnviz.datasets.findings.map_clusters import Cluster
 from cnnviz.drawing import Pixels, as_uint8, colormap_named, colors_of
 from cnnviz.explanations.evidence_maps import input_pictures
 from cnnviz.images.resampling import resize

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnviz.datasets.items import Item, Source
-from cnnviz.datasets.open_shard import OpenShard
 from cnnviz.datasets.plan import SHARDS, Part, read_plan
-from cnnviz.datasets.source_again import source_again
+from cnnviz.datasets.shards.open_shard import OpenShard
+from cnnviz.datasets.sources.source_again import source_again
 
 RECENT = 64
 """How many shards stay open: a walk through the whole run would else keep every file open."""

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnviz.datasets.commit import commit
-from cnnviz.datasets.item_answers import Answering, ItemAnswer
-from cnnviz.datasets.item_reading import ReadItem, read_ahead
 from cnnviz.datasets.items import Item, Source
-from cnnviz.datasets.pickling import Sent
 from cnnviz.datasets.plan import BatchPlan, read_plan
 from cnnviz.datasets.question import PREDICTED, BatchQuestion, differences
-from cnnviz.datasets.shard_file import NO_CLASS, ShardContent, compact, pack
-from cnnviz.datasets.work import RunError, Task
+from cnnviz.datasets.shards.commit import commit
+from cnnviz.datasets.shards.item_answers import Answering, ItemAnswer
+from cnnviz.datasets.shards.item_reading import ReadItem, read_ahead
+from cnnviz.datasets.shards.shard_file import NO_CLASS, ShardContent, compact, pack
+from cnnviz.datasets.workers.pickling import Sent
+from cnnviz.datasets.workers.work import RunError, Task
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.limits import pixel_limit
 from cnnviz.images.reading import one_line

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnviz.datasets.map_reading import maps_of
-from cnnviz.datasets.rows import failed_rows, item_rows, to_arrow
-from cnnviz.datasets.run_folder import NoAnswer, RunFolder
-from cnnviz.datasets.source_again import given_source
-from cnnviz.datasets.stored_explanation import StoredExplanation, stored_explanation
+from cnnviz.datasets.sources.source_again import given_source
+from cnnviz.datasets.stored.map_reading import maps_of
+from cnnviz.datasets.stored.rows import failed_rows, item_rows, to_arrow
+from cnnviz.datasets.stored.run_folder import NoAnswer, RunFolder
+from cnnviz.datasets.stored.stored_explanation import StoredExplanation, stored_explanation
 from cnnviz.explanations.explanation_set import Explanations
 from cnnviz.explanations.tables import Table
 from cnnviz.images.originals import At
@@ -214,7 +214,7 @@ class Batch:
 
         Raises ValueError for more than 64 items, and for inputs of different sizes.
         """
-        from cnnviz.datasets.export import together
+        from cnnviz.datasets.stored.export import together
 
         shown = self if len(self) > GRID else self.answered
         if not 0 < len(shown) <= GRID:
@@ -250,7 +250,7 @@ class Batch:
         Raises:
             FileExistsError: for a file that is there; those before it are written.
         """
-        from cnnviz.datasets.export import export
+        from cnnviz.datasets.stored.export import export
 
         return export(self, Path(folder), renderer, at, suffix, overwrite, settings)
 
@@ -259,7 +259,7 @@ class Batch:
 
         A shard that is not computed yet is nothing wrong. The table is not looked at: it can be written again.
         """
-        from cnnviz.datasets.verify import faults
+        from cnnviz.datasets.stored.verify import faults
 
         return faults(self._folder)
 
@@ -269,7 +269,7 @@ class Batch:
         ``settings`` are those of :func:`cnnviz.datasets.audit`; :meth:`cnnviz.datasets.Audit.report` tells which files
         there are. Returns the path.
         """
-        from cnnviz.datasets.audit_report import report
+        from cnnviz.datasets.findings.audit_report import report
 
         return report(self, path, **settings)
 

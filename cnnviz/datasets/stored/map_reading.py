@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnviz.datasets.kept_maps import area_averaged
-from cnnviz.datasets.open_shard import OpenShard
-from cnnviz.datasets.run_folder import NoAnswer, RunFolder
+from cnnviz.datasets.shards.kept_maps import area_averaged
+from cnnviz.datasets.shards.open_shard import OpenShard
+from cnnviz.datasets.stored.run_folder import NoAnswer, RunFolder
 from cnnviz.explanations.evidence_maps import SIGNS
 from cnnviz.images.resampling import resize
 

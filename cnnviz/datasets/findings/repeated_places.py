@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnviz.datasets.heat_shares import Maps
+from cnnviz.datasets.findings.heat_shares import Maps
 
 PART = 16
 """One in so many cells of a map is hot: as many in each map, so that a class of wider maps is not hot everywhere."""

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnnviz.datasets.heat_shares import CORNERS, EDGES
-from cnnviz.datasets.map_clusters import Cluster, place_name
-from cnnviz.datasets.repeated_places import RepeatedPlace
+from cnnviz.datasets.findings.heat_shares import CORNERS, EDGES
+from cnnviz.datasets.findings.map_clusters import Cluster, place_name
+from cnnviz.datasets.findings.repeated_places import RepeatedPlace
 from cnnviz.explanations.tables import ERROR, Table
 
 TIMES = 1.5

@@ -1,0 +1,1 @@
+"""Handing shards to worker processes, whatever backend starts them."""
