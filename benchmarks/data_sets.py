@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -48,8 +49,11 @@ def drawn(folder: Path, count: int, side: int | None = None) -> list[Path]:
     return files
 
 
-def bare(model: str, methods: Sequence[str], files: Sequence[Path], workers: int) -> float:
-    """Seconds in which so many processes of one thread read and explain the files, once all of them are ready."""
+def bare(model: str, methods: Sequence[str], files: Sequence[Path], workers: int) -> tuple[float, float]:
+    """Seconds in which so many processes of one thread read and explain the files, once all of them are ready.
+
+    The second number is the processor time that all of them take for it.
+    """
     context = multiprocessing.get_context("spawn")
     ends: list[Connection] = []
     processes = []
@@ -64,12 +68,11 @@ def bare(model: str, methods: Sequence[str], files: Sequence[Path], workers: int
     started = time.perf_counter()
     for end in ends:
         end.send("go")
-    for end in ends:
-        end.recv()
+    processor: float = sum(end.recv() for end in ends)
     seconds = time.perf_counter() - started
     for process in processes:
         process.join()
-    return seconds
+    return seconds, processor
 
 
 def _bare(connection: Connection, name: str, methods: Sequence[str], files: Sequence[Path]) -> None:
@@ -80,12 +83,13 @@ def _bare(connection: Connection, name: str, methods: Sequence[str], files: Sequ
     ask(torch.rand(BATCH, 3, side, side))
     connection.send("ready")
     connection.recv()
+    before = time.process_time()
     for _, inputs, _ in in_batches(((file, file) for file in files), model.preprocessing, BATCH, readers=1):
         if len(inputs) == BATCH:
             ask(inputs)
         else:
             cnnviz.explain(model, inputs, list(methods))
-    connection.send("done")
+    connection.send(time.process_time() - before)
 
 
 def planned(model: str, methods: Sequence[str], pictures: Path, out: Path) -> PreparedRun:
@@ -98,19 +102,27 @@ def planned(model: str, methods: Sequence[str], pictures: Path, out: Path) -> Pr
     return prepare_run(out, source_of(pictures), question)
 
 
-def batch_run(run: PreparedRun, workers: int, watch: list[tuple[int, float]] | None = None) -> tuple[float, float]:
-    """Seconds until the first worker is ready, and from then to the last shard.
+def batch_run(
+    run: PreparedRun, workers: int, watch: list[tuple[int, float]] | None = None
+) -> tuple[float, float, float]:
+    """Seconds until the first worker is ready, from then to the last shard, and the processor time of that.
 
     ``watch`` gets, behind each shard, how many items are done and the megabytes of the workers' memory.
     """
     started = time.perf_counter()
     ready: list[float] = []
     done = 0
+    processor: dict[int, list[float]] = {}
 
     def listen(event: Event) -> None:
         nonlocal done
+        for process in multiprocessing.active_children():
+            if process.pid is not None and (isinstance(event, Done) or process.pid not in processor):
+                processor.setdefault(process.pid, []).append(_processor_time(process.pid))
         if isinstance(event, Ready):
             ready.append(time.perf_counter())
+            own = int(event.worker.split()[0])
+            processor[own] = [_processor_time(own)]
         if isinstance(event, Done):
             done += event.summary["items"]
             if watch is not None:
@@ -119,7 +131,13 @@ def batch_run(run: PreparedRun, workers: int, watch: list[tuple[int, float]] | N
     given_up = run.compute(backend_of("local", workers), listener=listen)
     if given_up:
         raise RuntimeError(str(given_up))
-    return ready[0] - started, time.perf_counter() - ready[0]
+    return ready[0] - started, time.perf_counter() - ready[0], sum(times[-1] - times[0] for times in processor.values())
+
+
+def _processor_time(process: int) -> float:
+    """Seconds of processor time that a process took so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _megabytes() -> float:
@@ -154,19 +172,20 @@ def main() -> None:
                 print(f"{done:7,} items  {megabytes:8.1f} MB in {options.workers} workers", flush=True)
             rmtree(folder / "out")
             return
-        ratios = []
+        ratios, shares = [], []
         for _ in range(options.rounds):
-            alone = bare(options.model, methods, files, options.workers)
+            alone, cost = bare(options.model, methods, files, options.workers)
             run = planned(options.model, methods, pictures, folder / "out")
-            start, seconds = batch_run(run, options.workers)
+            start, seconds, spent = batch_run(run, options.workers)
             rmtree(folder / "out")
             ratios.append(alone / seconds)
+            shares.append(cost / spent)
             print(
                 f"read, explain and drop {len(files) / alone:7.1f} per second; batch run {len(files) / seconds:7.1f} "
-                f"per second ({ratios[-1]:.2f}), {start:.1f} s until its first worker was ready",
+                f"per second ({ratios[-1]:.2f}; of processor time {shares[-1]:.2f}), {start:.1f} s until its first worker was ready",
                 flush=True,
             )
-        print(f"median ratio {statistics.median(ratios):.3f}")
+        print(f"median ratio {statistics.median(ratios):.3f}, of processor time {statistics.median(shares):.3f}")
 
 
 if __name__ == "__main__":
