@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from shutil import rmtree
@@ -27,7 +28,7 @@ from cnnviz.datasets.plan import BatchPlan
 from cnnviz.datasets.prepared_run import PreparedRun, prepare_run
 from cnnviz.datasets.shards.kept_maps import MapStorage
 from cnnviz.datasets.sources.source_kinds import source_of
-from cnnviz.datasets.workers.work import Done, Event, Ready
+from cnnviz.datasets.workers.work import Done, Event
 from cnnviz.demo.drawing import draw
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.images.batches import in_batches
@@ -102,36 +103,40 @@ def planned(model: str, methods: Sequence[str], pictures: Path, out: Path) -> Pr
     return prepare_run(out, source_of(pictures), question)
 
 
-def batch_run(
-    run: PreparedRun, workers: int, watch: list[tuple[int, float]] | None = None
-) -> tuple[float, float, float]:
-    """Seconds until the first worker is ready, from then to the last shard, and the processor time of that.
+@dataclass
+class Timed:
+    """A batch run, its start-up told apart: until as many shards are done as there are workers."""
 
-    ``watch`` gets, behind each shard, how many items are done and the megabytes of the workers' memory.
-    """
+    startup: float
+    """Seconds until then."""
+    seconds: float
+    """From then to the last shard."""
+    items: int
+    """Done since then."""
+    processor: float
+    """Seconds of processor time of all workers for these."""
+
+
+def batch_run(run: PreparedRun, workers: int, watch: list[tuple[int, float]] | None = None) -> Timed:
+    """Compute all shards. ``watch`` gets, behind each, how many items are done and the megabytes of the workers."""
     started = time.perf_counter()
-    ready: list[float] = []
+    told: list[tuple[float, int, float]] = []
     done = 0
-    processor: dict[int, list[float]] = {}
 
     def listen(event: Event) -> None:
         nonlocal done
-        for process in multiprocessing.active_children():
-            if process.pid is not None and (isinstance(event, Done) or process.pid not in processor):
-                processor.setdefault(process.pid, []).append(_processor_time(process.pid))
-        if isinstance(event, Ready):
-            ready.append(time.perf_counter())
-            own = int(event.worker.split()[0])
-            processor[own] = [_processor_time(own)]
         if isinstance(event, Done):
             done += event.summary["items"]
+            alive = [process.pid for process in multiprocessing.active_children() if process.pid is not None]
+            told.append((time.perf_counter(), done, sum(map(_processor_time, alive))))
             if watch is not None:
                 watch.append((done, _megabytes()))
 
     given_up = run.compute(backend_of("local", workers), listener=listen)
     if given_up:
         raise RuntimeError(str(given_up))
-    return ready[0] - started, time.perf_counter() - ready[0], sum(times[-1] - times[0] for times in processor.values())
+    (first, before, spent), (last, all_items, in_all) = told[workers - 1], told[-1]
+    return Timed(first - started, last - first, all_items - before, in_all - spent)
 
 
 def _processor_time(process: int) -> float:
@@ -176,13 +181,15 @@ def main() -> None:
         for _ in range(options.rounds):
             alone, cost = bare(options.model, methods, files, options.workers)
             run = planned(options.model, methods, pictures, folder / "out")
-            start, seconds, spent = batch_run(run, options.workers)
+            timed = batch_run(run, options.workers)
             rmtree(folder / "out")
-            ratios.append(alone / seconds)
-            shares.append(cost / spent)
+            ours, theirs = timed.items / timed.seconds, len(files) / alone
+            ratios.append(ours / theirs)
+            shares.append(cost / len(files) / (timed.processor / timed.items))
             print(
-                f"read, explain and drop {len(files) / alone:7.1f} per second; batch run {len(files) / seconds:7.1f} "
-                f"per second ({ratios[-1]:.2f}; of processor time {shares[-1]:.2f}), {start:.1f} s until its first worker was ready",
+                f"read, explain and drop {theirs:7.1f} per second; batch run {ours:7.1f} per second "
+                f"({ratios[-1]:.2f}; of processor time {shares[-1]:.2f}), {timed.startup:.1f} s until each worker had "
+                "done a shard",
                 flush=True,
             )
         print(f"median ratio {statistics.median(ratios):.3f}, of processor time {statistics.median(shares):.3f}")
