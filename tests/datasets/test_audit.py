@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -323,6 +324,31 @@ def test_masks_lie_where_the_input_lies(batch: Batch, tmp_path: Path) -> None:
     assert whole["pictures"] == 6
     assert whole["uniform"] == pytest.approx(0.5, abs=0.02)
     assert whole["share"] == pytest.approx(audited.maps[:, :, :8].sum((1, 2)).mean(), abs=0.02)
+
+
+def test_items_bring_masks_of_their_own(whole_run: Any, batch: Batch, tmp_path: Path) -> None:
+    """A table with a mask for two of the pictures: the same as the folder of masks."""
+    names = [item.item_id for item in batch.answered["grad_cam"]][:2]
+    rows = ["path,mask"]
+    for number, name in enumerate(batch.ids):
+        if name in names:
+            with Image.open(whole_run.pictures / name) as picture:
+                mask = np.zeros((picture.height, picture.width), np.uint8)
+            mask[: len(mask) // 3] = 255
+            Image.fromarray(mask).save(tmp_path / f"{number}.png")
+        rows.append(f"{whole_run.pictures / name},{tmp_path / f'{number}.png' if name in names else ''}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    model = cnnviz.load_model("demo")
+    own = cnnviz.batch(model, tmp_path / "table.csv", "grad_cam", tmp_path / "out", labels=None, workers=0)
+    assert [own.mask_file(number) is not None for number in range(len(own))] == [name in names for name in batch.ids]
+    found = audit(own).inside[0]
+    folder = tmp_path / "masks"
+    for number, name in enumerate(batch.ids):
+        if name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"{number}.png").rename(folder / name)
+    assert found == audit(batch, "grad_cam", masks=folder).inside[0]
+    assert found["pictures"] == 2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cnnviz.explanations.explanation import Explanation
-from cnnviz.images.annotations import Annotations, read_annotations
+from cnnviz.images.annotations import Annotations, mask_in_file, read_annotations
 from cnnviz.images.originals import Original
 from cnnviz.models.class_names import class_names
 from cnnviz.tasks.labels import class_number
@@ -51,8 +52,9 @@ def read_batch(
         raise ValueError(f"no item of the batch has a {told} class; use by='{_other(told)}'")
     labels, predicted = (_classes(rows, key, first) for key in ("label", "predicted"))
     arguments: dict[str, Any] = {}
-    if masks is not None:
-        inside, masked = _masks(view, given[numbers] if given is not None else masks, side)
+    own = [view.mask_file(number) for number in range(len(view))] if masks is None else []
+    if masks is not None or any(own):
+        inside, masked = _masks(view, given[numbers] if given is not None else masks, own, side)
         arguments = {"masks": inside, "masked": masked}
     return arguments | {
         "heat": heat.double().numpy(),
@@ -103,23 +105,44 @@ def _right(label: int | str | None, predicted: int | str | None) -> bool | None:
     return label == predicted if isinstance(label, int) and isinstance(predicted, int) else None
 
 
-def _masks(view: Any, masks: Any, side: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """How much of each cell is inside, (n, side, side), and which maps have a mask."""
+def _masks(
+    view: Any, masks: Any, own: Sequence[Path | None], side: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """How much of each cell is inside, (n, side, side), and which maps have a mask.
+
+    ``own`` are the masks that the items have themselves, where no others are given.
+    """
     if isinstance(masks, np.ndarray):
         return np.stack([_coverage(mask != 0, side) for mask in masks]), np.ones(len(view), np.bool_)
     originals = [_original(view, number) for number in range(len(view))]
     paths = [Path(each.path) for each in originals if each is not None and each.path is not None]
-    annotations = read_annotations(masks, pictures=paths)
+    annotations = None if masks is None else read_annotations(masks, pictures=paths)
     inside, masked, why = np.zeros((len(view), side, side)), np.zeros(len(view), np.bool_), ""
     for number, original in enumerate(originals):
         try:
-            inside[number] = _inside(annotations, original, side)
+            inside[number] = _inside(annotations or _Own(own[number]), original, side)
             masked[number] = True
         except LookupError as error:
             why = why or str(error.args[0])
     if not masked.any():
-        raise ValueError(f"no picture of the batch has a mask in {masks}: {why}")
+        raise ValueError(f"no picture of the batch has a mask in {masks or 'its source'}: {why}")
     return inside, masked
+
+
+@dataclass(frozen=True)
+class _Own:
+    """The annotation of one picture, a file that its item names."""
+
+    file: Path | None
+
+    def mask(self, path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
+        """See :class:`cnnviz.images.annotations.Annotations`."""
+        if self.file is None:
+            raise LookupError(f"'{path}' has no mask")
+        inside = mask_in_file(self.file)
+        if inside.shape != size:
+            raise ValueError(f"mask '{self.file}' is {inside.shape}, and '{path}' {size}; they need one size")
+        return inside
 
 
 def _original(view: Any, number: int) -> Original | None:

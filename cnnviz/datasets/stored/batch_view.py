@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cnnviz.datasets.sources.annotated import mask_file
 from cnnviz.datasets.sources.source_again import given_source
 from cnnviz.datasets.stored.map_reading import maps_of
 from cnnviz.datasets.stored.rows import failed_rows, item_rows, to_arrow
@@ -169,6 +170,14 @@ class Batch:
     def failed(self) -> Table:
         """A row for each item that failed: its number, id and error."""
         return failed_rows(self._folder, self._numbers)
+
+    def mask_file(self, number: SupportsIndex) -> Path | None:
+        """The file of an item's annotated evidence; None where it has none.
+
+        Raises ValueError where the source can't be opened again, IndexError for an item that there is not.
+        """
+        item = self._folder.item(int(self._numbers[index(number)]))
+        return None if item.mask is None else mask_file(self._folder.source, item)
 
     def maps(self, method: str | None = None, size: Sequence[int] | None = None, sign: Sign | None = None) -> Tensor:
         """The maps of all items, (n, C, *spatial), read shard by shard.
