@@ -36,6 +36,7 @@ def audit(
         str | None,
         answer_option(
             "Where the evidence is, in masks named as the pictures or a table of boxes: how much heat lies inside.",
+            "--annotations",
             metavar="FOLDER|FILE.csv",
         ),
     ] = None,

@@ -82,7 +82,7 @@ def batch(
             metavar="folder|none|auto|FILE.csv",
         ),
     ] = "auto",
-    masks: Annotated[
+    annotations: Annotated[
         str | None,
         answer_option("A folder of masks of the evidence, named as the pictures, for metrics.", metavar="FOLDER"),
     ] = None,
@@ -162,7 +162,7 @@ def batch(
 
     settings = {"layer": ",".join(layer) if layer else None}
     command = BatchCommand.of(context, words, method, metric, backend, settings, options)
-    told = {"labels": None if labels == "none" else labels, "masks": masks, "root": root}
+    told = {"labels": None if labels == "none" else labels, "masks": annotations, "root": root}
     if verify or export is not None:
         return command.look(verify, export)
     if len(command.words) == 1 and not dry_run:

@@ -185,7 +185,10 @@ class BatchCommand:
         labels = class_of_labels(source, source.items(), question.model.categories, question.model.num_classes)
         found = estimated(question, source, labels.numbers, self.command.options["jobs"])
         failed = f", {found.failed} of them failed" if found.failed else ""
-        print_line(f"{found.items:,} items; {found.measured} were measured with one worker{failed}")
+        measured = f"{found.measured} were measured with one worker{failed}"
+        if not found.measured:
+            measured = "one batch takes long, and was measured in part; maps count as large as the input"
+        print_line(f"{found.items:,} items; {measured}")
         print_line(f"{amount(found.bytes)} for each item, {amount(found.total_bytes)} in all")
         here = max(1, (os.cpu_count() or 1) // question.fixed.threads)
         for workers in sorted({1, here, 8, 64}):

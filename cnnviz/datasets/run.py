@@ -39,7 +39,7 @@ def batch(
     target: Target | TrueClass = None,
     metrics: str | Metric | Sequence[str | Metric] = (),
     labels: Any = "auto",
-    masks: str | Path | None = None,
+    annotations: str | Path | None = None,
     root: str | Path | None = None,
     preprocessing: Any = None,
     categories: Sequence[str] | None = None,
@@ -80,7 +80,7 @@ def batch(
         metrics: as for :func:`cnnviz.evaluate`; they are measured for each method and item.
         labels: the true classes: "folder" (the name of the first folder of each path), a table of files and labels,
             None, or "auto": the folders where all of them are names of classes.
-        masks: a folder of masks of the annotated evidence, for metrics that need them.
+        annotations: a folder of masks of the annotated evidence, for metrics that need them.
         root: the folder that the paths of a list or table are relative to; None: the one that it lies in.
         preprocessing, categories, seed, before_softmax, before_sigmoid, precision, fold, compile: as for ``explain``.
         memory: bytes that inputs evaluated together may take. It is fixed when the run is planned.
@@ -133,7 +133,7 @@ def batch(
             there=there,
         )
 
-    given = source_of(source, labels=labels, masks=masks, root=root)
+    given = source_of(source, labels=labels, masks=annotations, root=root)
     run = prepare_run(folder, given, question, shard_size, add, readers, tell)
     with listening(progress, "explaining") as listener:
         told = _counting(listener, run.plan)

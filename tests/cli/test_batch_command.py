@@ -17,6 +17,7 @@ from PIL import Image
 import cnnviz
 from cnnviz.__main__ import main
 from cnnviz.cli.batch_run import amount, duration, read_shard_of
+from cnnviz.datasets import estimate
 from cnnviz.datasets.shards.shard_work import ShardWorker
 
 
@@ -93,6 +94,18 @@ def test_the_cost_is_told_before_and_nothing_written(
     assert said[1] == f"{amount(each)} for each item, {amount(5 * each)} in all"
     assert [line.split(":")[0] for line in said[2:]][-2:] == ["8 workers", "64 workers"]
     assert not (tmp_path / "out").exists()
+
+
+def test_what_takes_long_is_measured_in_part(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a method of 4,000 passes a few are made, and the time of all told from them."""
+    monkeypatch.setattr(estimate, "PATIENCE", 0.05)
+    status, said, _ = ran(capsys, *asked(photos, tmp_path / "out", "--dry-run", "-m", "rise", "--masks", "4000"))
+    assert status == 0
+    assert said[0] == "5 items; one batch takes long, and was measured in part; maps count as large as the input"
+    assert said[1] == f"{amount(3 * 96 * 96 * 4 + 220)} for each item, {amount(5 * (3 * 96 * 96 * 4 + 220))} in all"
+    assert said[2].startswith("1 worker: ")
 
 
 def test_a_run_is_read_again_and_drawn(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -153,7 +153,7 @@ def test_the_command_prints_the_verdict_and_writes_the_report(
         (["-m", "grad_cam", "-o", "report.txt"], "report.txt has no suffix of a report"),
         (["-m", "grad_cam", "--show"], "--show opens the report, and none is written"),
         (["-m", "grad_cam", "--by", "label"], "no item of the batch has a label class; use by='predicted'"),
-        (["-m", "grad_cam", "--masks", "gone"], "gone"),
+        (["-m", "grad_cam", "--annotations", "gone"], "gone"),
     ],
 )
 def test_a_wrong_command_is_one_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -248,6 +249,14 @@ def test_a_question_that_nothing_answers_ends_at_once(tmp_path: Path) -> None:
         ran(tmp_path / "other", source, "grad_cam", lier="features")
     with pytest.raises(ValueError, match="true classes are explained, and no item has a label"):
         ran(tmp_path / "labels", source, target=true_class)
+
+
+def test_no_setting_of_a_method_or_metric_is_taken_for_an_argument_of_the_run() -> None:
+    """Such a setting could not be given."""
+    own = set(inspect.signature(cnnviz.batch).parameters) - {"settings"}
+    for registry in (cnnviz.attributions, cnnviz.metrics):
+        for name in registry:
+            assert not own & set(registry[name].settings), name
 
 
 def test_the_model_is_never_changed(tmp_path: Path) -> None:
