@@ -193,8 +193,10 @@ class BatchCommand:
         here = max(1, (os.cpu_count() or 1) // question.fixed.threads)
         for workers in sorted({1, here, 8, 64}):
             where = ", as this machine has processors" if workers == here and question.fixed.device == "cpu" else ""
-            rate, time_of_all = found.rate(workers), duration(found.hours(workers))
-            print_line(f"{workers} worker{'s' * (workers > 1)}: {rate:,.1f} items per second, {time_of_all}{where}")
+            rate = found.rate(workers)
+            each_second = f"{rate:,.1f}" if rate >= 10 else f"{rate:.2g}"
+            time_of_all = duration(found.hours(workers))
+            print_line(f"{workers} worker{'s' * (workers > 1)}: {each_second} items per second, {time_of_all}{where}")
         return 0
 
     def status(self) -> int:
