@@ -56,7 +56,7 @@ def test_what_takes_long_is_not_computed_to_plan() -> None:
 
 def test_few_items_make_enough_shards_for_several_workers() -> None:
     assert enough_shards(256, 100_000, 8) == 256
-    assert enough_shards(256, 2000, 8) == 128  # 125, in whole batches
+    assert enough_shards(256, 2000, 8) == 64  # 62.5, in whole batches
     assert enough_shards(256, 5, 8) == 8
     assert enough_shards(4, 100_000, 8) == 4
 

@@ -15,7 +15,7 @@ MOST_PASSES = 16_384
 TRIED_PASSES = 16
 """Of methods of more passes none is made to plan a run."""
 UNKNOWN = 64
-FEWEST_SHARDS = 16
+FEWEST_SHARDS = 32
 """Into so many at least a run is cut, so that several workers have something to do."""
 
 
