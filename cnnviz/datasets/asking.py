@@ -13,6 +13,8 @@ from cnnviz.datasets.plan import (
 )
 from cnnviz.datasets.question import BatchQuestion, Fixed, TrueClass, as_loaded
 from cnnviz.datasets.shards.kept_maps import MapStorage
+from cnnviz.datasets.workers.arithmetic import arithmetic_of
+from cnnviz.datasets.workers.fingerprint import without_address
 from cnnviz.engine.device_policy import policy_of
 from cnnviz.engine.validation import as_network, check_model
 from cnnviz.explanations.options import ExplainOptions
@@ -71,7 +73,8 @@ def asked(
         threads or known.get("threads") or 1,
         where.type,
     )
-    return BatchQuestion(loaded, chosen, scorers, target, options, storage, fixed, current_limit())
+    arithmetic = arithmetic_of(where.type)
+    return BatchQuestion(loaded, chosen, scorers, target, options, storage, fixed, current_limit(), arithmetic)
 
 
 def _named(registry: Registry[Any], given: Any, settings: Mapping[str, Any], forms: str, configured: str) -> Any:
@@ -85,7 +88,13 @@ def _named(registry: Registry[Any], given: Any, settings: Mapping[str, Any], for
                 "{'coarse': cnnviz.attributions['occlusion'](window=16)}"
             )
         return dict(given)
-    return resolve(registry, given, settings, forms=forms, configured=configured) if given else {}
+    if not given:
+        return {}
+    named: dict[str, Any] = {}
+    for name, each in resolve(registry, given, settings, forms=forms, configured=configured).items():
+        if named.setdefault(without_address(name), each) is not each:
+            raise ValueError(f"two {registry.kind}s are called {without_address(name)!r}; give them names, in a dict")
+    return named
 
 
 def _settings_of(methods: Any, registry: Any, settings: Mapping[str, Any]) -> dict[str, Any]:

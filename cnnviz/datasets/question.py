@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +13,13 @@ from torch import Tensor
 
 from cnnviz.datasets.shards.kept_maps import MapStorage
 from cnnviz.datasets.shards.shard_file import NO_CLASS
-from cnnviz.datasets.workers.fingerprint import fingerprint, origin_of_method, weights_of
+from cnnviz.datasets.workers.fingerprint import (
+    fingerprint,
+    layers_of,
+    origin_of_method,
+    weights_of,
+    without_address,
+)
 from cnnviz.engine.validation import as_network
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.options import ExplainOptions
@@ -30,6 +37,8 @@ from cnnviz.run.told import probability_of
 PREDICTED = "predicted class"
 LIBRARIES = ("cnnviz", "torch", "torchvision", "pillow", "numpy")
 """Whose versions may change what is read or computed."""
+PYTHON = ".".join(platform.python_version_tuple()[:2])
+"""Its version, as far as the same source has the same code."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +107,15 @@ class BatchQuestion:
     fixed: Fixed
     limit: int
     """The most pixels of a picture that is read."""
+    arithmetic: Mapping[str, Any]
+    """The switches of torch, as :func:`~cnnviz.datasets.workers.arithmetic.arithmetic_of` tells them."""
+    as_sent: Mapping[str, Any] | None = field(default=None, repr=False)
+    """In another process: the identity when it was sent, from which what arrived must not differ."""
     prepared: dict[tuple[torch.Size, str], Prepared] = field(default_factory=dict, repr=False)
     """The question as it was settled, by the inputs' shape and the kind of target."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"prepared": {}}
+        return vars(self) | {"prepared": {}, "as_sent": self.identity()}
 
     def explained(self, inputs: Tensor, classes: Tensor | None) -> dict[str, Explanation]:
         """The explanations of inputs (N, C, *spatial) by method, and that of the predicted class last.
@@ -140,7 +153,12 @@ class BatchQuestion:
         module = as_network(self.model.module)
         preprocessing, names = self.model.preprocessing, self.model.categories
         return {
-            "model": {"network": type(module).__name__, "name": self.model.name, "sha256": weights_of(module)},
+            "model": {
+                "network": type(module).__name__,
+                "name": self.model.name,
+                "sha256": weights_of(module),
+                "layers": layers_of(module),
+            },
             "methods": {name: _told(method, attributions) for name, method in self.methods.items()},
             "metrics": {name: _told(metric, metrics) for name, metric in self.metrics.items()},
             "target": "the predicted class" if self.target is None else _target_told(self.target),
@@ -150,7 +168,8 @@ class BatchQuestion:
             "storage": self.storage.described(),
             "fixed": asdict(self.fixed),
             "pixel_limit": self.limit,
-            "versions": {name: _version(name) for name in LIBRARIES},
+            "arithmetic": dict(self.arithmetic),
+            "versions": {name: _version(name) for name in LIBRARIES} | {"python": PYTHON},
         }
 
 
@@ -186,11 +205,11 @@ def as_loaded(model: Any, preprocessing: Any, categories: Sequence[str] | None) 
 def _told(method: Any, registry: Any) -> dict[str, Any]:
     origin = origin_of_method(method, registry)
     recipe = repr(method) if isinstance(method, Expr) or origin else name_of(method)
-    return {"recipe": recipe, "from": origin, "sha256": fingerprint(method)[:16]}
+    return {"recipe": without_address(recipe), "from": origin, "sha256": fingerprint(method)[:16]}
 
 
 def _target_told(target: Any) -> str:
-    told = name_of(target) if callable(target) else repr(target)
+    told = without_address(name_of(target) if callable(target) else repr(target))
     plain = isinstance(target, int | str | TrueClass)
     return told if plain else f"{told[:200]} ({fingerprint(target)[:16]})"
 

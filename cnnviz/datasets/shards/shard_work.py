@@ -21,6 +21,8 @@ from cnnviz.datasets.shards.commit import commit
 from cnnviz.datasets.shards.item_answers import Answering, ItemAnswer
 from cnnviz.datasets.shards.item_reading import ReadItem, read_ahead
 from cnnviz.datasets.shards.shard_file import NO_CLASS, ShardContent, compact, pack
+from cnnviz.datasets.workers.arithmetic import compute_by
+from cnnviz.datasets.workers.fingerprint import without_address
 from cnnviz.datasets.workers.pickling import Sent
 from cnnviz.datasets.workers.work import RunError, Task
 from cnnviz.explanations.explanation import Explanation
@@ -52,14 +54,18 @@ class ShardJob:
                 f"a worker can't load the question: {one_line(error)}; put what it needs into an installed module, "
                 "or compute in this process, by workers=0 (--workers 0)"
             ) from error
-        if not isinstance(question, BatchQuestion):
-            question = question()
         plan = read_plan(Path(self.folder))
         if plan.digest != self.digest:
             raise RunError(f"'{self.folder}' holds another run than the one that was started")
-        differing = differences(plan.identity, json.loads(compact(question.identity())))
-        if differing:
-            raise RunError(f"a worker would compute something else than the run: {', '.join(differing[:4])}")
+        if self.payload.was_sent:
+            if not isinstance(question, BatchQuestion):
+                question = question()
+            compute_by(question.arithmetic, self.device)
+            # a model that notes its passes is not as it was when it was asked about, but as it was sent
+            expected = json.loads(compact(question.as_sent or plan.identity))
+            differing = differences(expected, json.loads(compact(question.identity())))
+            if differing:
+                raise RunError(f"a worker would compute something else than the run: {', '.join(differing[:4])}")
         where = torch.device(device or self.device)
         if where.type != self.device:
             raise RunError(f"the run is computed on {self.device}, and the worker has {where}; its values would differ")
@@ -207,7 +213,7 @@ def _row(each: ReadItem, answer: ItemAnswer, first: Explanation | None) -> dict[
         "id": each.item.id,
         "label": each.item.label,
         "status": "error" if answer.error else "ok",
-        "error": answer.error,
+        "error": None if answer.error is None else without_address(answer.error),
         "sha256": each.sha256,
         "class": None if first is None or first.target is None else first.names()[0],
         "objective": None if first is None or first.target is not None else first.names()[0],
@@ -242,10 +248,10 @@ def _explanations(answers: Sequence[ItemAnswer], question: BatchQuestion) -> dic
     """What is told of each method, beside its maps."""
     found = next((answer.explanations for answer in answers if answer.explanations), None)
     if found is None:
-        return {name: {"recipe": repr(method)} for name, method in question.methods.items()}
+        return {name: {"recipe": without_address(repr(method))} for name, method in question.methods.items()}
     return {
         name: {
-            "recipe": found[name].recipe,
+            "recipe": without_address(found[name].recipe),
             "renderer": found[name].renderer,
             "options": asdict(found[name].options),
             "computed_in": found[name].computed_in,

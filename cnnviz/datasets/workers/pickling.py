@@ -20,6 +20,8 @@ class Sent:
         """``otherwise`` is sent where the value can't be."""
         self._value, self._otherwise = value, otherwise
         self._content: bytes | None = None
+        self.was_sent = False
+        """True in another process than the value is of."""
 
     def value(self) -> Any:
         """The value. In another process, raises ImportError or AttributeError where a module of it is not there."""
@@ -35,7 +37,7 @@ class Sent:
                 if self._otherwise is None:
                     raise
                 self._content = _packed(self._otherwise)
-        return {"_value": None, "_otherwise": None, "_content": self._content}
+        return {"_value": None, "_otherwise": None, "_content": self._content, "was_sent": True}
 
 
 def _packed(value: Any) -> bytes:
