@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from cnnviz.datasets.items import Item
 from cnnviz.datasets.question import differences
-from cnnviz.datasets.shards.commit import commit, digest_of, make_folder, replace
+from cnnviz.datasets.shards.commit import commit, digest_of, make_folder
 from cnnviz.datasets.shards.shard_file import compact
 from cnnviz.datasets.workers.fingerprint import fingerprint
 
@@ -118,11 +117,13 @@ def read_plan(folder: Path) -> BatchPlan:
             raise ValueError("it is of another kind")
         if told["format"] > FORMAT:
             raise ValueError(f"a later version of cnnviz wrote it, in format {told['format']}; update cnnviz")
-        parts = tuple(Part(x["file"], x["items"], x["sha256"], tuple(x["starts"])) for x in told["parts"])
+        parts = [_part_told(each) for each in told["parts"]]
+        while (more := _added_file(folder, len(parts))).is_file():
+            parts.append(_part_told(json.loads(more.read_bytes())))
         names = told.get("categories")
         categories = None if names is None else tuple(names)
         plan = BatchPlan(
-            folder, told["identity"], told["digest"], told["shard_size"], parts, told["source"], categories
+            folder, told["identity"], told["digest"], told["shard_size"], tuple(parts), told["source"], categories
         )
         _check(plan)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
@@ -200,13 +201,24 @@ def check_items(plan: BatchPlan, items: Iterable[Item], add: bool) -> list[Item]
 
 
 def added(plan: BatchPlan, items: Sequence[Item]) -> BatchPlan:
-    """The plan with one more part, written over the other; shards that are there stay as they are."""
+    """The plan with one more part; shards that are there stay as they are.
+
+    Where another process added a part meanwhile, the plan has that one, and the items may still be missing.
+    """
     known = {item.id for item in plan.items()}
     lines, part = _part(items, plan.shard_size, known)
     commit(plan.folder / part.file, lines)
-    grown = dataclasses.replace(plan, parts=(*plan.parts, part))
-    replace(plan.folder / PLAN, _written(grown))
+    commit(_added_file(plan.folder, len(plan.parts)), json.dumps(asdict(part), indent=1).encode())
     return read_plan(plan.folder)
+
+
+def _added_file(folder: Path, number: int) -> Path:
+    """What tells of a part that was added: a file of its own, for two processes may add at once."""
+    return folder / f"part-{number:04d}.json"
+
+
+def _part_told(told: Mapping[str, Any]) -> Part:
+    return Part(told["file"], told["items"], told["sha256"], tuple(told["starts"]))
 
 
 def _part(items: Iterable[Item], size: int, known: set[str]) -> tuple[bytes, Part]:

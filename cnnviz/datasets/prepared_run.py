@@ -56,7 +56,8 @@ class PreparedRun:
         Raises RunError where nothing more can be computed: the disk is full, no worker starts, none of the items can
         be explained.
         """
-        clean(self.plan.folder / SHARDS)
+        for folder in (self.plan.folder, self.plan.folder / SHARDS):
+            clean(folder)
         shards = in_order(self.missing(), shard_of)
         if not shards:
             return {}
@@ -107,8 +108,9 @@ def prepare_run(
     items = list(source.items())
     classes = _classes(items, source, question, tell)
     if there is not None:
-        new = check_items(there, items, add)
-        plan = added(there, new) if new else there
+        plan = there
+        while new := check_items(plan, items, add):  # another process may have added the same ones, or others
+            plan = added(plan, new)
     else:
         size = shard_size or enough_shards(usual_shard_size(question), len(items), question.fixed.batch)
         plan, is_others = make_plan(folder, identity, size, items, source.described(), question.model.categories)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 import cnnviz
 from cnnviz.datasets import Batch, Item, MapStorage, RunError, Task, true_class
-from cnnviz.datasets.plan import read_plan
+from cnnviz.datasets.plan import added, read_plan
 from cnnviz.datasets.prepared_run import prepare_run
+from cnnviz.datasets.shards.commit import temporary_in
 from cnnviz.datasets.shards.item_answers import Answering
 from cnnviz.datasets.shards.shard_work import ShardJob
 
@@ -218,6 +220,30 @@ def test_a_grown_source_is_taken_in_where_that_is_asked(tmp_path: Path) -> None:
         ran(tmp_path, Inputs({name: each for name, each in inputs.items() if name != "item-2"}))
     with pytest.raises(ValueError, match="had another label or mask"):
         ran(tmp_path, Inputs(inputs, dict.fromkeys(inputs, 1)))
+
+
+def test_two_processes_that_add_at_once_share_one_plan(tmp_path: Path) -> None:
+    inputs = inputs_of(9)
+    first, second = Inputs(dict(list(inputs.items())[:8])), Inputs(inputs)
+    ran(tmp_path, Inputs(dict(list(inputs.items())[:4])))
+    plan = read_plan(tmp_path)
+    added(plan, list(first.items())[4:])  # by a process that began as the other one, and was quicker
+    told = added(plan, list(second.items())[4:])
+    assert [part.items for part in told.parts] == [4, 4]  # what was there first stays
+    assert ran(tmp_path, second, add=True).ids == [*inputs]
+    assert [part.items for part in read_plan(tmp_path).parts] == [4, 4, 1]
+    assert cnnviz.open_batch(tmp_path).verify() == []
+
+
+def test_files_in_work_that_dead_processes_left_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 2**22 + 1)  # no process has such a number
+    left = [temporary_in(folder) for folder in (tmp_path, tmp_path / "shards")]
+    monkeypatch.undo()
+    (tmp_path / "shards").mkdir()
+    for path in left:
+        path.write_bytes(b"half")
+    ran(tmp_path, Inputs(inputs_of(4)))
+    assert not any(path.exists() for path in left)
 
 
 def test_what_runs_out_of_memory_is_halved_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 
 from cnnviz.datasets.shards import commit as committing
-from cnnviz.datasets.shards.commit import DiskFull, clean, commit, replace
+from cnnviz.datasets.shards.commit import DiskFull, clean, commit
 
 
 def test_the_first_file_of_a_name_stays(tmp_path: Path) -> None:
     assert commit(tmp_path / "a", b"first")
     assert not commit(tmp_path / "a", b"second")
     assert (tmp_path / "a").read_bytes() == b"first"
-    replace(tmp_path / "a", b"third")
-    assert (tmp_path / "a").read_bytes() == b"third"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 

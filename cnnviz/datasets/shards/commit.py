@@ -35,17 +35,6 @@ def commit(path: Path, content: bytes) -> bool:
         _sync_folder(path.parent)
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Put a whole file in place of another, which readers see until then. Raises as :func:`commit`."""
-    temporary = _written(path.parent, content)
-    try:
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
 def make_folder(folder: Path) -> None:
     """Make a folder, and those that it is in. Raises OSError, with the way out, where that can't be."""
     try:
@@ -70,8 +59,13 @@ def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def temporary_in(folder: Path) -> Path:
+    """A name for a file in work, which :func:`clean` removes once this process is dead."""
+    return folder / f".{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
 def _written(folder: Path, content: bytes) -> Path:
-    temporary = folder / f".{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temporary = temporary_in(folder)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         with os.fdopen(descriptor, "wb") as file:

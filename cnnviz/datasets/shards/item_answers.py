@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.datasets.question import PREDICTED, BatchQuestion, TrueClass
-from cnnviz.datasets.shards.item_reading import ReadItem
+from cnnviz.datasets.shards.item_reading import MEMORY, ReadItem
 from cnnviz.engine.deferred import uploaded
 from cnnviz.explanations.evaluate import evaluate
 from cnnviz.explanations.explanation import Explanation
@@ -25,6 +25,8 @@ class ItemAnswer:
 
     explanations: Mapping[str, Explanation] = field(default_factory=dict)
     """By method; of one input each, on the CPU."""
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    """By method what is kept of its map, (C, *spatial)."""
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By method and metric; NaN where it can't be measured."""
     error: str | None = None
@@ -39,6 +41,9 @@ class Answering:
     """The class of each label, where true classes are explained."""
     most: int | None = None
     """How many inputs pass together since memory ran out; None while it did not."""
+
+    def __post_init__(self) -> None:
+        self._whole = self.question
 
     @property
     def is_halved(self) -> bool:
@@ -81,9 +86,12 @@ class Answering:
             return [answer for part in parts for answer in self._answers(batch[part], inputs[part], failed[part])]
         try:
             return self._together(batch, inputs, failed)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if _is_out_of_memory(error):
-                self._use_less(len(batch), error)
+                if not self._use_less(len(batch)):
+                    least = self.question.fixed.memory
+                    self.question = self._whole
+                    return [ItemAnswer(error=failed[0] or f"{MEMORY}, also for it alone in chunks of {least} bytes")]
                 return self._answers(batch, inputs, failed)
             if len(batch) == 1:
                 return [ItemAnswer(error=failed[0] or _told(error))]
@@ -106,8 +114,16 @@ class Answering:
                 answers.append(ItemAnswer(error=why))
                 continue
             found = {name: {key: float(each[item]) for key, each in by.items()} for name, by in metrics.items()}
-            answers.append(ItemAnswer({name: each[item] for name, each in own.items()}, found))
+            answers.append(self._kept({name: each[item] for name, each in own.items()}, found))
         return answers
+
+    def _kept(self, explanations: Mapping[str, Explanation], metrics: Mapping[str, Mapping[str, float]]) -> ItemAnswer:
+        """The answer for an item with what is kept of its maps; an error where these are no numbers any more."""
+        kept = {name: self.question.storage(explanations[name].values)[0] for name in self.question.methods}
+        lost = next((name for name, values in kept.items() if not bool(values.isfinite().all())), None)
+        if lost is not None:
+            return ItemAnswer(error=f"what is kept of the map of {lost} is infinite in {kept[lost].dtype}")
+        return ItemAnswer(explanations, kept, metrics)
 
     def _metrics(
         self, batch: Sequence[ReadItem], explanations: Mapping[str, Explanation], failed: Sequence[str | None]
@@ -151,19 +167,20 @@ class Answering:
                 values[item] = float(one[0])
         return values
 
-    def _use_less(self, batch: int, error: Exception) -> None:
-        """Go on with half of the batch; of a single input, with chunks of half the size. Raises MemoryError at last."""
+    def _use_less(self, batch: int) -> bool:
+        """Go on with half of the batch; of a single input, with chunks of half the size. False where that is no use."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.question.prepared.clear()
         if batch > 1:
             self.most = batch // 2
-            return
+            return True
+        self.most = 1
         fixed = self.question.fixed
         if fixed.memory < 2**20:
-            raise MemoryError(f"memory ran out, also for one input in chunks of {fixed.memory} bytes") from error
-        self.most = 1
+            return False
         self.question = replace(self.question, fixed=replace(fixed, memory=fixed.memory // 2), prepared={})
+        return True
 
 
 def _on_cpu(explanation: Explanation) -> Explanation:
@@ -185,7 +202,7 @@ def _on_cpu(explanation: Explanation) -> Explanation:
     )
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     kind = "" if isinstance(error, ValueError | TypeError | LookupError) else f"{type(error).__name__}: "
     return f"{kind}{one_line(error)}"
 

@@ -20,6 +20,9 @@ from cnnviz.images.originals import opened
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.images.reading import one_line
 
+MEMORY = "memory ran out"
+"""How the error of an item begins that may have an answer where more is free."""
+
 
 @dataclass(frozen=True, eq=False)
 class ReadItem:
@@ -50,6 +53,17 @@ def read_ahead(
 
     What is no item any more, but is told to have failed, stays as it is.
     """
+
+    def read(waiting: Sequence[Future[ReadItem] | ReadItem]) -> list[ReadItem]:
+        done = [each if isinstance(each, ReadItem) else each.result() for each in waiting]
+        # several are read at once; one for which there was no memory is read again, after the others of its batch
+        return [
+            _read(each.item, source, preprocessing, masks)
+            if isinstance(asked, Future) and (each.error or "").startswith(MEMORY)
+            else each
+            for each, asked in zip(done, waiting, strict=True)
+        ]
+
     threads = ThreadPoolExecutor(readers, "cnnviz-reader")
     waiting: deque[list[Future[ReadItem] | ReadItem]] = deque()
     try:
@@ -61,9 +75,9 @@ def read_ahead(
                 ]
             )
             if len(waiting) > 2:
-                yield [each if isinstance(each, ReadItem) else each.result() for each in waiting.popleft()]
+                yield read(waiting.popleft())
         while waiting:
-            yield [each if isinstance(each, ReadItem) else each.result() for each in waiting.popleft()]
+            yield read(waiting.popleft())
     finally:
         threads.shutdown(cancel_futures=True)
 
@@ -94,8 +108,8 @@ def _read(item: Item, source: Source, preprocessing: Preprocessing | None, masks
             sha256 = sha256_of(original.pixels)
         return ReadItem(item, tensor, None, sha256, original.size, original.box, mask)
     except MemoryError:
-        raise  # says nothing of the picture
-    except Exception as error:  # what a damaged file raises in a library may be anything
+        return ReadItem(item, error=f"{MEMORY} when it was read")
+    except BaseException as error:  # what a damaged file raises in a library may be anything; no Ctrl-C comes here
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
         told = one_line(error)
         # where the data lies is not the same on all machines

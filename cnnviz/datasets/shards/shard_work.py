@@ -17,9 +17,10 @@ from torch import Tensor
 from cnnviz.datasets.items import Item, Source
 from cnnviz.datasets.plan import BatchPlan, read_plan
 from cnnviz.datasets.question import PREDICTED, BatchQuestion, differences
+from cnnviz.datasets.shards.alike import alike
 from cnnviz.datasets.shards.commit import commit
 from cnnviz.datasets.shards.item_answers import Answering, ItemAnswer
-from cnnviz.datasets.shards.item_reading import ReadItem, read_ahead
+from cnnviz.datasets.shards.item_reading import MEMORY, ReadItem, read_ahead
 from cnnviz.datasets.shards.shard_file import NO_CLASS, ShardContent, compact, pack
 from cnnviz.datasets.workers.arithmetic import compute_by
 from cnnviz.datasets.workers.fingerprint import without_address
@@ -100,11 +101,14 @@ class ShardWorker:
             warnings.simplefilter("ignore")  # of one picture among many
             read, answers = self._answers(items, task)
         if task.probe is not None:
+            _without_memory(answers)
             return {"shard": task.shard, "probe": len(task.probe)}
+        left_out = dict(task.left_out) | _without_memory(answers)
+        answers = alike(answers, [*self.question.methods])
         content = _content(read, answers, self.question)
         disturbed: dict[str, Any] = {}
-        if task.left_out:
-            disturbed["left_out"] = {str(slot): reason for slot, reason in sorted(task.left_out.items())}
+        if left_out:
+            disturbed["left_out"] = {str(slot): reason for slot, reason in sorted(left_out.items())}
         if self._answering.is_halved:
             disturbed["halved"] = True
         about = {
@@ -155,6 +159,14 @@ class ShardWorker:
         return read, answers
 
 
+def _without_memory(answers: Sequence[ItemAnswer]) -> dict[int, str]:
+    """The items of a shard that memory was too small for. Raises MemoryError where others fared no better."""
+    found = {slot: each.error for slot, each in enumerate(answers) if each.error and each.error.startswith(MEMORY)}
+    if found and all(each.error for each in answers):  # it may be short for a while only
+        raise MemoryError(next(iter(found.values())))
+    return found
+
+
 def _untried(each: Item | ReadItem) -> ReadItem:
     return each if isinstance(each, ReadItem) else ReadItem(each, error="it is not tried now")
 
@@ -163,14 +175,13 @@ def _content(read: Sequence[ReadItem], answers: Sequence[ItemAnswer], question: 
     """All that was found for the items of a shard."""
     firsts = [next(iter(answer.explanations.values()), None) for answer in answers]
     predicted = [_predicted(answer) for answer in answers]
-    storage = question.storage
     notes = {
         name: dict.fromkeys(key for answer in answers for key in _notes(answer, name)) for name in question.methods
     }
     return ShardContent(
         rows=[_row(*each) for each in zip(read, answers, firsts, strict=True)],
         maps={
-            name: [storage(answer.explanations[name].values)[0] if answer.explanations else None for answer in answers]
+            name: [answer.kept[name] if answer.explanations else None for answer in answers]
             for name in question.methods
         },
         notes={

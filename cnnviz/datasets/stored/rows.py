@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnviz.datasets.shards.commit import temporary_in
 from cnnviz.datasets.shards.open_shard import OpenShard
 from cnnviz.datasets.shards.shard_file import NO_CLASS
 from cnnviz.datasets.stored.run_folder import RunFolder
@@ -72,7 +72,7 @@ def write_table(out: str | Path) -> Path:
     except ImportError:
         arrow = None
     path, other = (folder.out / name for name in ((PARQUET, LINES) if arrow else (LINES, PARQUET)))
-    temporary = folder.out / f".{secrets.token_hex(8)}.cnnviz"
+    temporary = temporary_in(folder.out)
     try:
         if arrow is None:
             _write_lines(folder, temporary)

@@ -11,6 +11,8 @@ from cnnviz.datasets.workers.work import Done, Event, Failed, Lost, RunError, Ta
 
 TRIES = 2
 """How often a whole shard is tried before the items that kill its workers are looked for."""
+FEW = 4
+"""So many items that failed, and none before them that was answered, show that the question is wrong."""
 ROUNDS = 3
 """How often items are looked for in one shard."""
 
@@ -49,6 +51,10 @@ class Driver:
         """The shards that were not committed, and why."""
         self.answered = False
         """True once an item was answered."""
+        self._unanswered = 0
+        """How many items failed before one was answered."""
+        self._items = 0
+        """How many all shards have."""
 
     def run(self, shards: Iterable[int]) -> None:
         """Have them all committed, or given up. Raises RunError where all of them would fail.
@@ -57,6 +63,7 @@ class Driver:
         """
         for shard in shards:
             self.states[shard] = ShardState()
+            self._items += self.size_of(shard)
             self.workers.submit(Task(shard))
         try:
             try:
@@ -95,21 +102,23 @@ class Driver:
         self._check_answered(summary)
 
     def _check_answered(self, summary: Mapping[str, Any]) -> None:
-        """Raises RunError where the first shard shows that the question itself is wrong."""
+        """Raises RunError where the first items show that the question itself is wrong."""
         if summary.get("there") or summary["failed"] < summary["items"]:
             self.answered = True
         elif not self.answered:
-            raise RunError(
-                f"none of the first {summary['items']} items could be explained: {summary['error']}; "
-                "if that is to be so, run the same again, which goes on"
-            )
+            self._unanswered += summary["items"]
+            if self._unanswered >= min(FEW, self._items):
+                raise RunError(
+                    f"none of the first {self._unanswered} items could be explained: {summary['error']}; "
+                    "if that is to be so, run the same again, which goes on"
+                )
 
     def _lost(self, task: Task, reason: str) -> None:
         state = self.states.get(task.shard)
         if state is None:
             return
         if task.probe is not None and state.bisection is not None:
-            state.bisection.killed(task.probe, reason)
+            state.bisection.killed(task.probe, f"it kills the worker: {reason}")
             self._go_on(task.shard, state)
             return
         if self.is_there(task.shard):  # it died behind the commit
@@ -133,7 +142,7 @@ class Driver:
         for probe in bisection.take():
             self.workers.submit(Task(shard, dict(state.left_out), probe))
         if bisection.is_settled:
-            state.left_out |= {item: f"it kills the worker: {reason}" for item, reason in bisection.found.items()}
+            state.left_out |= bisection.found
             # where no item by itself kills a worker, the shard is tried once more as it is
             state.lost, state.bisection = (0 if bisection.found else TRIES - 1), None
             if not bisection.found:
@@ -145,6 +154,11 @@ class Driver:
             raise RunError(event.error)
         state = self.states.get(event.task.shard)
         if state is None:
+            return
+        if event.task.probe is not None:
+            if state.bisection is not None:  # one of its items is at fault
+                state.bisection.killed(event.task.probe, event.error)
+                self._go_on(event.task.shard, state)
             return
         state.failed += 1
         if state.failed < TRIES:

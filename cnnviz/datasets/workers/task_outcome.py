@@ -12,7 +12,7 @@ def attempt(work: Callable[[Task], Mapping[str, Any]], task: Task) -> Done | Fai
     """Do a task with what a job's ``open`` gave. Its error is told in one line; a RunError is fatal."""
     try:
         return Done(task, work(task))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # whatever calls sys.exit, a worker goes on
         return Failed(task, error_line(error), fatal=isinstance(error, RunError))
 
 

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -71,7 +71,8 @@ class _Process:
         self.process = context.Process(target=_work, args=(theirs, device), name=f"cnnviz-worker-{number}")
         self.process.daemon = True
         try:
-            self.process.start()
+            with _no_interrupt():  # which the process inherits: a Ctrl-C while it starts would end it
+                self.process.start()
         finally:
             theirs.close()
 
@@ -120,7 +121,8 @@ class _Processes:
 
     def events(self) -> Iterator[Event]:
         while self._waiting or any(each.task for each in self._processes):
-            self._start()
+            if self._early_deaths < STARTS or not any(each.is_ready for each in self._processes):
+                self._start()  # else those that work go on alone
             self._hand_out()
             ends = {each.process.sentinel: each for each in self._processes}
             ends |= {each.connection: each for each in self._processes}  # type: ignore[misc]  # both can be waited for
@@ -152,7 +154,10 @@ class _Processes:
     def _heard(self, each: _Process) -> Iterator[Event]:
         """What a process says; or that it has died, once all that it said before was heard."""
         try:
-            heard = each.connection.recv()
+            with _no_interrupt():  # half of what it says would be lost, and be waited for
+                heard = each.connection.recv()
+                if not isinstance(heard, str | Ready) and heard is not BEGUN:
+                    each.task = None
         except (EOFError, OSError):
             self._processes.remove(each)
             how, task = each.how_it_ended(), each.task
@@ -161,7 +166,7 @@ class _Processes:
                 yield Lost(task, how)
             elif not each.is_ready:
                 self._early_deaths += 1
-                if self._early_deaths == STARTS:
+                if self._early_deaths >= STARTS and not any(other.is_ready for other in self._processes):
                     raise RunError(
                         f"no worker can start ({how}); a script needs its call of cnnviz.batch under "
                         "if __name__ == '__main__':, or workers=0"
@@ -175,14 +180,14 @@ class _Processes:
             raise RunError(heard)
         if isinstance(heard, Ready):
             each.is_ready, self._early_deaths = True, 0
-        else:
-            each.task = None
         yield heard
 
 
 def _work(connection: Connection, device: str) -> None:
     """What a worker process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
+    if hasattr(signal, "pthread_sigmask"):  # it was held back until here
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError):  # nobody listens any more
         connection.send(BEGUN)
@@ -196,6 +201,19 @@ def _work(connection: Connection, device: str) -> None:
         connection.send(Ready(f"{os.getpid()} on {device}"))
         while True:
             connection.send(attempt(do, connection.recv()))
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Ctrl-C is held back inside of ``with``, and comes behind it, where the system can do that."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:
