@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from cnnviz.datasets.question import PREDICTED, BatchQuestion, TrueClass
-from cnnviz.datasets.shards.item_reading import MEMORY, ReadItem
+from cnnviz.datasets.shards.item_reading import MEMORY, ReadItem, is_out_of_memory
 from cnnviz.engine.deferred import uploaded
 from cnnviz.explanations.evaluate import evaluate
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.reading import one_line
-
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +85,7 @@ class Answering:
         try:
             return self._together(batch, inputs, failed)
         except (Exception, SystemExit) as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 if not self._use_less(len(batch)):
                     least = self.question.fixed.memory
                     self.question = self._whole
@@ -152,7 +150,7 @@ class Answering:
                 scores: Tensor = evaluate(explanation, metric, masks=torch.stack(known) if known else None, **asked)
                 return scores.detach().cpu().double()
             except Exception as error:
-                if _is_out_of_memory(error):
+                if is_out_of_memory(error):
                     raise
         values = torch.full((len(batch),), float("nan"), dtype=torch.float64)
         for item, why in enumerate(failed):
@@ -161,7 +159,7 @@ class Answering:
                 try:
                     one = evaluate(explanation[item], metric, masks=None if mask is None else mask[None], **asked)
                 except Exception as error:
-                    if _is_out_of_memory(error):
+                    if is_out_of_memory(error):
                         raise
                     continue
                 values[item] = float(one[0])
@@ -205,9 +203,3 @@ def _on_cpu(explanation: Explanation) -> Explanation:
 def _told(error: BaseException) -> str:
     kind = "" if isinstance(error, ValueError | TypeError | LookupError) else f"{type(error).__name__}: "
     return f"{kind}{one_line(error)}"
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or (isinstance(error, RuntimeError) and any(each in text for each in OUT_OF_MEMORY))

@@ -20,6 +20,7 @@ from cnnviz.images.originals import opened
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.images.reading import one_line
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 MEMORY = "memory ran out"
 """How the error of an item begins that may have an answer where more is free."""
 
@@ -107,9 +108,9 @@ def _read(item: Item, source: Source, preprocessing: Preprocessing | None, masks
         if original.pixels is not None:
             sha256 = sha256_of(original.pixels)
         return ReadItem(item, tensor, None, sha256, original.size, original.box, mask)
-    except MemoryError:
-        return ReadItem(item, error=f"{MEMORY} when it was read")
     except BaseException as error:  # what a damaged file raises in a library may be anything; no Ctrl-C comes here
+        if is_out_of_memory(error):
+            return ReadItem(item, error=f"{MEMORY} when it was read")
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
         told = one_line(error)
         # where the data lies is not the same on all machines
@@ -133,3 +134,10 @@ def _mask(item: Item, source: Source, preprocessing: Preprocessing | None) -> Te
 def sha256_of(tensor: Tensor) -> str:
     """The SHA-256 of a tensor's values."""
     return hashlib.sha256(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was too small, on whatever device; torch has no error of its own for a CPU."""
+    text = str(error).lower()
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or (isinstance(error, RuntimeError) and any(each in text for each in OUT_OF_MEMORY))

@@ -135,7 +135,7 @@ class _Processes:
         self._waiting.clear()
         if now or not any(each.task for each in self._processes):
             for each in self._processes:
-                each.end(now)
+                each.end(now or not each.is_ready)  # one that still loads the model has nothing to finish
             self._processes.clear()
 
     def _start(self) -> None:
