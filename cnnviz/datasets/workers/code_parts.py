@@ -12,6 +12,9 @@ from typing import Any
 LISTED = ("torch.", "torchvision.", "numpy.", "PIL.", "cnnviz.")
 """Packages whose versions a run's identity has; no part of them is told beside their names."""
 
+GROWING = ("append", "extend", "add", "update", "insert", "appendleft")
+"""Methods of containers that take something in."""
+
 
 def is_listed(module: str | None) -> bool:
     """True if a version tells the code of this module, or the Python version does."""
@@ -63,8 +66,18 @@ def code_of(function: Any) -> CodeType | None:
 
 @cache
 def stored_in(code: CodeType | None) -> frozenset[str]:
-    """The names of attributes that a code sets."""
-    return frozenset() if code is None else frozenset(_names(code, "STORE_ATTR"))
+    """The names of attributes that a code sets, or adds something to, as ``self.passes.append(3)`` does."""
+    found: set[str] = set()
+    for part in () if code is None else _parts(code):
+        before: dis.Instruction | None = None
+        for step in dis.get_instructions(part):
+            grows = step.opname in ("LOAD_ATTR", "LOAD_METHOD") and step.argval in GROWING
+            if step.opname == "STORE_ATTR":
+                found.add(step.argval)
+            elif grows and before is not None and before.opname == "LOAD_ATTR":
+                found.add(before.argval)
+            before = step
+    return frozenset(found)
 
 
 @cache
@@ -74,9 +87,13 @@ def _global_names(code: CodeType) -> tuple[str, ...]:
 
 
 def _names(code: CodeType, operation: str) -> Iterator[str]:
-    for step in dis.get_instructions(code):
-        if step.opname == operation:
-            yield step.argval
+    for part in _parts(code):
+        yield from (step.argval for step in dis.get_instructions(part) if step.opname == operation)
+
+
+def _parts(code: CodeType) -> Iterator[CodeType]:
+    """The code and the functions in it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _names(constant, operation)
+            yield from _parts(constant)
