@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import tempfile
 import warnings
 from collections.abc import Callable
 
@@ -302,7 +303,15 @@ def patches(net: nn.Module) -> object:
     return tasks.patch_sheet(net, "layer", cnnviz.top_activations(net, [photos()], "layer", [0]))
 
 
+def in_a_run(net: nn.Module) -> None:
+    """Explain a data set of two pictures in this process."""
+    photographs = torch.utils.data.TensorDataset(photos()[:2])
+    with tempfile.TemporaryDirectory() as folder:
+        cnnviz.batch(net, photographs, "gradient", folder, labels=None, workers=0)
+
+
 PASSING: dict[str, Callable[[nn.Module], object]] = {
+    "batch": in_a_run,
     "confusion_matrix": lambda net: cnnviz.confusion_matrix(net, [(photos()[0], 0), (photos()[1], 1)]),
     "detect": lambda net: cnnviz.detect(net, photos(), boxes=lambda scores: (scores.new_zeros(1, 4), scores, None)),
     "draw": lambda net: cnnviz.draw(Image.new("RGB", (20, 16), "teal"), model=net),
