@@ -201,7 +201,13 @@ class BatchCommand:
 
     def status(self) -> int:
         """Tell how far the run is."""
-        failed, missing = self._told(read_plan(self.folder))
+        try:
+            plan = read_plan(self.folder)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}; to explain pictures name the folder of the run behind them: cnnviz batch photos/ out/"
+            ) from None
+        failed, missing = self._told(plan)
         return PARTLY if failed or missing else 0
 
     def look(self, verify: bool, export: Path | None) -> int:
@@ -226,25 +232,27 @@ class BatchCommand:
         print_note("finishing the shards in work; Ctrl-C again ends at once")
 
     def _told(self, plan: BatchPlan) -> tuple[int, int]:
-        """Tell how it went: how many items failed, and how many are missing."""
+        """Tell how it went: how many items failed or lack metrics, and how many are missing."""
         there = plan.committed()
         missing = len(plan) - sum(map(plan.size_of, there))
         batch = open_batch(plan.folder)
-        failed = batch.failed
-        for row in failed[:SHOWN]:
-            print_failure(f"{row['id']}: {row['error']}")
-        if len(failed) > SHOWN:
-            print_failure(
-                f"{len(failed) - SHOWN:,} more items failed; cnnviz.open_batch('{plan.folder}').failed lists them"
-            )
+        failed, unmeasured = batch.failed, batch.unmeasured
+        for rows, what, name in ((failed, "failed", "failed"), (unmeasured, "lack metrics", "unmeasured")):
+            for row in rows[:SHOWN]:
+                print_failure(f"{row['id']}: {row['error']}")
+            if len(rows) > SHOWN:
+                print_failure(
+                    f"{len(rows) - SHOWN:,} more items {what}; cnnviz.open_batch('{plan.folder}').{name} lists them"
+                )
         if not self.command.options["quiet"]:
             size = sum(plan.shard_path(shard).stat().st_size for shard in there)
             more = f", {missing:,} are missing" if missing else ""
+            more += f", {len(unmeasured):,} lack metrics" if unmeasured else ""
             print_line(
                 f"{plan.folder}: {len(plan) - missing - len(failed):,} of {len(plan):,} items explained, "
-                f"{len(failed):,} failed{more}; {len(there)} shards, {amount(size)}"
+                f"{len(failed):,} failed{more}; {len(there)} shard{'s' * (len(there) != 1)}, {amount(size)}"
             )
-        return len(failed), missing
+        return len(failed) + len(unmeasured), missing
 
     def _again(self) -> BatchQuestion:
         return self.question(read_plan(self.folder.absolute()))

@@ -101,6 +101,8 @@ def estimated(
     good = [answer for answer in answers if not answer.error]
     if not good:
         raise ValueError(f"none of the first {len(answers)} items could be explained: {answers[0].error}")
+    if all(answer.unmeasured for answer in good):
+        raise ValueError(f"none of the first {len(answers)} items could be measured: {good[0].unmeasured}")
     kept = [question.storage(good[0].explanations[name].values) for name in question.methods]
     return Estimate(total, len(answers), len(answers) - len(good), seconds, _bytes(question, kept))
 

@@ -17,7 +17,7 @@ from cnnviz.datasets.plan import (
 from cnnviz.datasets.prepared_run import READERS, check_given_up, prepare_run, shard_of_launcher
 from cnnviz.datasets.question import BatchQuestion, TrueClass
 from cnnviz.datasets.shards.kept_maps import MapStorage
-from cnnviz.datasets.sources.source_kinds import source_of
+from cnnviz.datasets.sources.source_kinds import source_from_described, source_of
 from cnnviz.datasets.stored.batch_view import Batch, open_batch
 from cnnviz.datasets.stored.rows import write_table
 from cnnviz.datasets.workers.work import Done, Event
@@ -141,7 +141,8 @@ def batch(
     check_given_up(run.plan, given_up)
     if not run.missing():  # who shares the work, and ends first, leaves the table to the others
         write_table(folder)
-    return open_batch(folder)
+    # what can't be opened again by what the plan tells of it, as a Dataset, is at hand here
+    return open_batch(folder, None if source_from_described(run.plan.source) else given)
 
 
 def check_main() -> None:

@@ -70,7 +70,7 @@ class Trial:
         if self.annotation is None:
             raise ValueError(
                 "the metric compares maps with annotated places, and there are none; "
-                "give evaluate(..., masks=...), or cnnviz evaluate --annotations FILE"
+                "give evaluate(..., masks=...), batch(..., annotations=...), or --annotations"
             )
         return self.annotation
 

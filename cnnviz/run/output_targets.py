@@ -55,10 +55,15 @@ class OutputTarget(Objective):
         arguments: list[str] = []
         for place, part in enumerate(fields(self)):  # type: ignore[arg-type]  # every target is a dataclass
             value = getattr(self, part.name)
-            if part.default is MISSING or value is not part.default:
+            # a text that came from another process is another object
+            if part.default is MISSING or not (value is part.default or (_plain(value) and value == part.default)):
                 told = written(value)
                 arguments.append(told if place == len(arguments) else f"{part.name}={told}")
         return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, str | int | float)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

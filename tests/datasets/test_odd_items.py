@@ -147,3 +147,35 @@ def test_ids_of_any_letters_are_rows(tmp_path: Path) -> None:
     batch = ran(tmp_path, Inputs(2))
     assert batch.ids == ["item 0\n☃", "item 1\n☃"]
     assert json.loads((tmp_path / read_plan(tmp_path).parts[0].file).read_text().splitlines()[1])["id"] == batch.ids[1]
+
+
+def test_metric_that_cannot_be_measured_tells_why_in_the_row(tmp_path: Path) -> None:
+    def third(trial: cnnviz.Trial) -> Tensor:
+        if bool((trial.explanation.inputs == 3.0).any()):  # item 2
+            raise ValueError("three is too much")
+        return torch.tensor([1 / 3] * len(trial), dtype=torch.float64)
+
+    batch = ran(tmp_path / "out", Inputs(6), metrics=third)
+    rows = batch.table()
+    assert [row["third"] for row in rows] == [1 / 3, 1 / 3, None, 1 / 3, 1 / 3, 1 / 3]  # in all digits
+    assert [row["error"] for row in rows] == [None, None, "third: three is too much", None, None, None]
+    assert [row["status"] for row in rows] == ["ok"] * 6
+    assert not batch.failed
+    assert [dict(row) for row in batch[1:].unmeasured] == [
+        {"item": 1, "id": "item 2\n☃", "error": "third: three is too much"}
+    ]
+
+
+def test_metric_without_masks_ends_the_run_once_and_can_be_gone_on_with(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"^none of the first 4 items could be measured: roc_auc: the metric compares"):
+        ran(tmp_path / "out", Inputs(12), metrics="roc_auc")
+    batch = ran(tmp_path / "out", Inputs(12), metrics="roc_auc")
+    assert len(batch.answered) == len(batch.unmeasured) == 12
+    assert {row["roc_auc"] for row in batch.table()} == {None}
+
+
+def test_batch_that_was_just_run_has_the_inputs_of_its_source(tmp_path: Path) -> None:
+    batch = ran(tmp_path / "out", Inputs(4))
+    assert torch.equal(batch["gradient"][2].inputs, torch.full((1, 1, 4, 4), 3.0))
+    with pytest.raises(ValueError, match="can't be opened again by itself"):
+        _ = cnnviz.open_batch(tmp_path / "out")["gradient"][2].inputs

@@ -5,6 +5,7 @@ Each is compared with the gradient or the loop that autograd and a few lines of 
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from cnnviz import Explanation, attributions, evaluate, explain, gradient, synthesize, toward
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.objectives import channel, class_score
-from cnnviz.targets import against, region, several, similar, top, value
+from cnnviz.targets import against, box, region, several, similar, top, value
 
 NAMES = ("cat", "dog", "bird")
 METHODS = sorted(
@@ -468,3 +469,10 @@ def test_several_targets_are_explained_together() -> None:
     assert len(passes) == 1
     for each, target in zip(found, targets, strict=True):
         torch.testing.assert_close(each.values, explain(net, inputs, "gradient", target=target).values)
+
+
+def test_target_prints_the_same_after_it_was_sent_to_another_process() -> None:
+    for target in (region(1), box(0), box((1.0, 2.0, 3.0, 4.0), threshold=0.5), against(1, 2), value(0)):
+        sent = pickle.loads(pickle.dumps(target))
+        assert repr(sent) == repr(target)
+    assert repr(region(1, "".join(["pre", "dicted"]))) == "region(1)"

@@ -28,6 +28,8 @@ class ItemAnswer:
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By method and metric; NaN where it can't be measured."""
     error: str | None = None
+    unmeasured: str | None = None
+    """Which metrics could not be measured, each with the reason."""
 
 
 @dataclass(eq=False)
@@ -104,7 +106,7 @@ class Answering:
         if weight is not None:
             inputs = uploaded(inputs.to(weight.dtype), weight.device)
         explanations = self.question.explained(inputs, torch.tensor(classes, dtype=torch.int64))
-        metrics = self._metrics(batch, explanations, failed)
+        metrics, reasons = self._metrics(batch, explanations, failed)
         own = {name: _on_cpu(each) for name, each in explanations.items()}
         answers = []
         for item, why in enumerate(failed):
@@ -112,7 +114,8 @@ class Answering:
                 answers.append(ItemAnswer(error=why))
                 continue
             found = {name: {key: float(each[item]) for key, each in by.items()} for name, by in metrics.items()}
-            answers.append(self._kept({name: each[item] for name, each in own.items()}, found))
+            answer = self._kept({name: each[item] for name, each in own.items()}, found)
+            answers.append(replace(answer, unmeasured="; ".join(dict.fromkeys(reasons[item])) or None))
         return answers
 
     def _kept(self, explanations: Mapping[str, Explanation], metrics: Mapping[str, Mapping[str, float]]) -> ItemAnswer:
@@ -125,22 +128,27 @@ class Answering:
 
     def _metrics(
         self, batch: Sequence[ReadItem], explanations: Mapping[str, Explanation], failed: Sequence[str | None]
-    ) -> dict[str, dict[str, Tensor]]:
-        """For each method and metric a number for each input, (N,); NaN where it could not be measured."""
-        if not self.question.metrics:
-            return {}
+    ) -> tuple[dict[str, dict[str, Tensor]], list[list[str]]]:
+        """For each method and metric a number for each input, (N,); NaN where it could not be measured.
+
+        And for each input the reasons, ``road: ...``.
+        """
         found: dict[str, dict[str, Tensor]] = {}
-        for name, explanation in explanations.items():
+        reasons: list[list[str]] = [[] for _ in batch]
+        for name, explanation in explanations.items() if self.question.metrics else ():
             if name == PREDICTED:
                 continue
             found[name] = {}
             for key, metric in self.question.metrics.items():
-                found[name][key] = self._measured(batch, explanation, metric, failed)
-        return found
+                found[name][key], why = self._measured(batch, explanation, metric, failed)
+                for item, reason in why.items():
+                    reasons[item].append(f"{key}: {reason}")
+        return found, reasons
 
     def _measured(
         self, batch: Sequence[ReadItem], explanation: Explanation, metric: Any, failed: Sequence[str | None]
-    ) -> Tensor:
+    ) -> tuple[Tensor, dict[int, str]]:
+        """A number for each input, (N,), and by item why there is none."""
         target = self.question.target
         asked: dict[str, Any] = {"model": self.question.model, "target": target if callable(target) else None}
         masks = [each.mask for each in batch]
@@ -148,11 +156,12 @@ class Answering:
         if not any(failed) and len(known) in (0, len(batch)):
             try:
                 scores: Tensor = evaluate(explanation, metric, masks=torch.stack(known) if known else None, **asked)
-                return scores.detach().cpu().double()
+                return scores.detach().cpu().double(), {}
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
         values = torch.full((len(batch),), float("nan"), dtype=torch.float64)
+        reasons: dict[int, str] = {}
         for item, why in enumerate(failed):
             mask = masks[item]
             if not why:
@@ -161,9 +170,10 @@ class Answering:
                 except Exception as error:
                     if is_out_of_memory(error):
                         raise
+                    reasons[item] = _told(error)
                     continue
                 values[item] = float(one[0])
-        return values
+        return values, reasons
 
     def _use_less(self, batch: int) -> bool:
         """Go on with half of the batch; of a single input, with chunks of half the size. False where that is no use."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,7 @@ class ShardWorker:
             "items": size,
             "failed": len(errors),
             "error": errors[0] if errors else None,
+            "unmeasured": _unmeasured(answers),
             "bytes": len(packed),
             "seconds": round(time.monotonic() - started, 3),
             "there": not mine,
@@ -194,7 +197,9 @@ def _content(read: Sequence[ReadItem], answers: Sequence[ItemAnswer], question: 
         },
         metrics={
             name: {
-                key: torch.tensor([answer.metrics.get(name, {}).get(key, float("nan")) for answer in answers]).double()
+                key: torch.tensor(
+                    [answer.metrics.get(name, {}).get(key, float("nan")) for answer in answers], dtype=torch.float64
+                )
                 for key in question.metrics
             }
             for name in question.methods
@@ -219,12 +224,21 @@ def _content(read: Sequence[ReadItem], answers: Sequence[ItemAnswer], question: 
     )
 
 
+def _unmeasured(answers: Sequence[ItemAnswer]) -> str | None:
+    """Why a metric has no value of any item; None where each has one."""
+    answered = [answer for answer in answers if not answer.error]
+    values = [list(chain.from_iterable(by.values() for by in answer.metrics.values())) for answer in answered]
+    never = any(all(math.isnan(value) for value in each) for each in zip(*values, strict=True))
+    return answered[0].unmeasured if never else None
+
+
 def _row(each: ReadItem, answer: ItemAnswer, first: Explanation | None) -> dict[str, Any]:
     told = {
         "id": each.item.id,
         "label": each.item.label,
         "status": "error" if answer.error else "ok",
         "error": None if answer.error is None else without_address(answer.error),
+        "unmeasured": None if answer.unmeasured is None else without_address(answer.unmeasured),
         "sha256": each.sha256,
         "class": None if first is None or first.target is None else first.names()[0],
         "objective": None if first is None or first.target is not None else first.names()[0],

@@ -14,7 +14,7 @@ from torch import Tensor
 from cnnviz.datasets.sources.annotated import mask_file
 from cnnviz.datasets.sources.source_again import given_source
 from cnnviz.datasets.stored.map_reading import maps_of
-from cnnviz.datasets.stored.rows import failed_rows, item_rows, to_arrow
+from cnnviz.datasets.stored.rows import failed_rows, item_rows, to_arrow, unmeasured_rows
 from cnnviz.datasets.stored.run_folder import NoAnswer, RunFolder
 from cnnviz.datasets.stored.stored_explanation import StoredExplanation, stored_explanation
 from cnnviz.explanations.explanation_set import Explanations
@@ -121,7 +121,7 @@ class Batch:
             raise TypeError(f"an item is chosen by its number, not by a {type(chosen).__name__}") from None
         if not -len(self) <= number < len(self):
             raise IndexError(f"there is no item {number}; there are {len(self)}")
-        return self._answers(int(self._numbers[number]))
+        return _answers(self._folder, int(self._numbers[number]), self._method)
 
     def _several(self, chosen: Any) -> NDArray[np.int64]:
         array = np.asarray(chosen.cpu() if isinstance(chosen, Tensor) else chosen)
@@ -138,19 +138,6 @@ class Batch:
             raise IndexError(f"there is no item {int(array.max())} or {int(array.min())}; there are {len(self)}")
         every = np.asarray(self._numbers, np.int64)
         return np.asarray(every[array], np.int64)
-
-    def _answers(self, number: int) -> Explanations[StoredExplanation] | StoredExplanation:
-        item = self._folder.item(number)
-        try:
-            shard, slot, row = self._folder.row(number)
-        except NoAnswer as reason:
-            raise NoAnswer(f"{item.id!r} has no explanation: {reason}") from None
-        if row["status"] != "ok":
-            raise NoAnswer(f"{item.id!r} has no explanation: {row.get('error', 'it failed')}")
-        if self._method is not None:
-            return stored_explanation(self._folder, number, shard, slot, self._method)
-        every = {name: stored_explanation(self._folder, number, shard, slot, name) for name in shard.methods}
-        return Explanations(every)
 
     @property
     def missing(self) -> Batch:
@@ -170,6 +157,11 @@ class Batch:
     def failed(self) -> Table:
         """A row for each item that failed: its number, id and error."""
         return failed_rows(self._folder, self._numbers)
+
+    @property
+    def unmeasured(self) -> Table:
+        """A row for each item that has maps, but not all of its metrics: its number, id, and why, as ``error``."""
+        return unmeasured_rows(self._folder, self._numbers)
 
     def mask_file(self, number: SupportsIndex) -> Path | None:
         """The file of an item's annotated evidence; None where it has none.
@@ -286,3 +278,17 @@ class Batch:
         missing = len(self.missing)
         gone = f", {missing:,} of them not computed yet" if missing else ""
         return f"Batch({str(self.out)!r}: {len(self):,} items by {', '.join(self.methods) or 'no methods'}{gone})"
+
+
+def _answers(folder: RunFolder, number: int, method: str | None) -> Explanations[StoredExplanation] | StoredExplanation:
+    item = folder.item(number)
+    try:
+        shard, slot, row = folder.row(number)
+    except NoAnswer as reason:
+        raise NoAnswer(f"{item.id!r} has no explanation: {reason}") from None
+    if row["status"] != "ok":
+        raise NoAnswer(f"{item.id!r} has no explanation: {row.get('error', 'it failed')}")
+    if method is not None:
+        return stored_explanation(folder, number, shard, slot, method)
+    every = {name: stored_explanation(folder, number, shard, slot, name) for name in shard.methods}
+    return Explanations(every)

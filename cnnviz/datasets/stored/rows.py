@@ -49,6 +49,24 @@ def failed_rows(folder: RunFolder, numbers: range | NDArray[np.int64]) -> Table:
     return Table(sorted(found, key=lambda row: int(row["item"])))
 
 
+def unmeasured_rows(folder: RunFolder, numbers: range | NDArray[np.int64]) -> Table:
+    """As :attr:`cnnviz.datasets.Batch.unmeasured`."""
+    found = []
+    columns = _metric_columns(folder, folder.methods)
+    for shard, slots, places in folder.by_shard(numbers) if columns else ():
+        if shard is None:
+            continue
+        lacking = np.zeros(shard.items, bool)
+        for method, metric in columns.values():
+            if metric in shard.told(method, "metrics"):
+                lacking |= np.isnan(shard.metric(method, metric).numpy())
+        lacking &= shard.numbers("status").numpy() == 0
+        for slot, place in zip(slots[lacking[slots]].tolist(), places[lacking[slots]].tolist(), strict=True):
+            row = folder.checked(shard, slot, int(numbers[place]))[1]
+            found.append({"item": place, "id": row["id"], "error": row.get("unmeasured")})
+    return Table(sorted(found, key=lambda row: int(row["item"])))
+
+
 def to_arrow(folder: RunFolder, numbers: range | NDArray[np.int64], methods: Sequence[str]) -> Any:
     """As :meth:`cnnviz.datasets.Batch.to_arrow`."""
     try:
@@ -159,4 +177,4 @@ def _row(
         item, told = folder.checked(shard, slot, number)
     row: dict[str, Any] = {"id": item.id, "label": item.label, "class": told.get("class", told.get("objective"))}
     row |= {name: values[name][slot] if values else None for name in (*_NUMBERS, *metrics)}
-    return row | {"status": told.get("status", "missing"), "error": told.get("error")}
+    return row | {"status": told.get("status", "missing"), "error": told.get("error", told.get("unmeasured"))}

@@ -103,14 +103,17 @@ class Driver:
 
     def _check_answered(self, summary: Mapping[str, Any]) -> None:
         """Raises RunError where the first items show that the question itself is wrong."""
-        if summary.get("there") or summary["failed"] < summary["items"]:
+        measured = not summary.get("unmeasured")
+        if summary.get("there") or (summary["failed"] < summary["items"] and measured):
             self.answered = True
         elif not self.answered:
             self._unanswered += summary["items"]
             if self._unanswered >= min(FEW, self._items):
+                failed = "explained" if measured else "measured"
+                reason = summary["error"] if measured else summary["unmeasured"]
                 raise RunError(
-                    f"none of the first {self._unanswered} items could be explained: {summary['error']}; "
-                    "if that is to be so, run the same again, which goes on"
+                    f"none of the first {self._unanswered} items could be {failed}: {reason}; "
+                    "if that is to be so, run the same again, which goes on; another question needs another folder"
                 )
 
     def _lost(self, task: Task, reason: str) -> None:
