@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cnnviz.cli.completion import among, metric_names
+from cnnviz.cli.completion import among, metric_names, renderer_names
 from cnnviz.cli.options import (
     Layers,
     Limit,
@@ -145,8 +145,30 @@ def batch(
         bool, work_option("Read all of OUT again, and tell what is damaged or missing.", "--verify")
     ] = False,
     export: Annotated[
-        Path | None, work_option("Draw the maps of OUT as pictures in this folder.", "--export", metavar="FOLDER")
+        Path | None,
+        work_option(
+            "Draw the maps of OUT as pictures in this folder. SOURCE says where the pictures are now, if they"
+            " were moved.",
+            "--export",
+            metavar="FOLDER",
+        ),
     ] = None,
+    render: Annotated[
+        str | None,
+        work_option(
+            "With --export: the renderer that draws. Default: the one that suits the method. Its settings are options"
+            " too.",
+            metavar="NAME",
+            autocompletion=renderer_names,
+        ),
+    ] = None,
+    at: Annotated[
+        Literal["input", "original"],
+        work_option("With --export: draw on what the network sees, or on the whole picture at its own size.", "--at"),
+    ] = "input",
+    overwrite: Annotated[
+        bool, work_option("With --export: replace pictures that are there already.", "--overwrite")
+    ] = False,
     log: Annotated[
         Literal["text", "json"], work_option("json: print a line of JSON for each file of answers.", "--log")
     ] = "text",
@@ -158,13 +180,16 @@ def batch(
     the backend are options too. [bold]cnnviz.open_batch[/bold] reads the answers, [bold]cnnviz audit[/bold] tells what
     they say together.
     """
+    from cnnviz.cli.batch_look import Drawing, look
     from cnnviz.cli.batch_run import BatchCommand
 
     settings = {"layer": ",".join(layer) if layer else None}
-    command = BatchCommand.of(context, words, method, metric, backend, settings, options)
+    command = BatchCommand.of(context, words, method, metric, backend, settings, options, render)
+    drawing = Drawing(export, render, at, overwrite)
+    drawing.check(context)
     told = {"labels": None if labels == "none" else labels, "masks": annotations, "root": root}
     if verify or export is not None:
-        return command.look(verify, export)
+        return look(command, verify, drawing, told)
     if len(command.words) == 1 and not dry_run:
         return command.status()
     command = command.asking(target, true_class, kept, channels, longest, threads, shard_size)

@@ -32,7 +32,7 @@ from cnnviz.datasets.stored.batch_view import open_batch
 from cnnviz.datasets.stored.rows import write_table
 from cnnviz.datasets.workers.work import Done, Event, Lost, RunError
 from cnnviz.explanations.options import ExplainOptions
-from cnnviz.registry.registry import backends, metrics
+from cnnviz.registry.registry import backends, metrics, renderers
 
 SHOWN = 5  # failures of which each has a line
 
@@ -69,13 +69,14 @@ class BatchCommand:
         backend: str,
         settings: Mapping[str, str | None],
         options: Mapping[str, Any],
+        render: str | None = None,
     ) -> BatchCommand:
         """Tell the words apart. Raises ValueError, TypeError or LookupError for what there is not."""
         names = value_parsing.names(method, "grad_cam")
         measured = value_parsing.names(metric, "") if metric else []
         words = with_settings(words, **settings)
         known = [*named_methods(names, words), *(metrics[name] for name in measured), backends[backend]]
-        command = prepared(context, words, known, options)
+        command = prepared(context, words, known, options, [] if render is None else [renderers[render]])
         if not command.arguments or not all(command.arguments):
             raise ValueError("name what is explained, and the folder of the run: cnnviz batch photos/ out/")
         return cls(command, command.arguments, names, measured, backend)
@@ -209,24 +210,6 @@ class BatchCommand:
             ) from None
         failed, missing = self._told(plan)
         return PARTLY if failed or missing else 0
-
-    def look(self, verify: bool, export: Path | None) -> int:
-        """Read the run again, or draw its maps."""
-        batch = open_batch(self.folder)
-        if verify:
-            faults = batch.verify()
-            for fault in faults:
-                print_failure(fault)
-            missing = len(batch.missing)
-            if not faults and not self.command.options["quiet"]:
-                print_line(f"{self.folder}: {len(batch) - missing:,} of {len(batch):,} items are there and whole")
-            if faults or missing:
-                return PARTLY
-        if export is not None:
-            batch.answered.export(export)
-            if not self.command.options["quiet"]:
-                print_line(f"{export}: {len(batch.answered):,} items")
-        return 0
 
     def _interrupted(self) -> None:
         print_note("finishing the shards in work; Ctrl-C again ends at once")

@@ -108,11 +108,30 @@ def test_what_takes_long_is_measured_in_part(
     assert said[2].startswith("1 worker: ")
 
 
+def test_export_draws_as_explain_does_at_the_pictures_own_size(
+    photos: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(photos, moved)
+    drawn = ["--at", "original", "--render", "overlay", "--opacity", "0.3"]
+    assert ran(capsys, "batch", moved, run, "--export", tmp_path / "a", *drawn)[0] == 0
+    assert ran(capsys, "batch", moved, run, "--export", tmp_path / "a", *drawn, "--overwrite")[0] == 0
+    assert ran(capsys, "explain", photos / "star", "-m", "grad_cam", "-o", tmp_path / "b", *drawn)[0] == 1
+    for name in ("2", "4"):
+        ours = np.asarray(Image.open(tmp_path / "a" / "star" / f"{name}.png.png"))
+        assert ours.shape[:2] == (50, 60)
+        its = np.asarray(Image.open(tmp_path / "b" / f"{name}_grad_cam.png"))
+        assert np.abs(ours.astype(int) - its).max() <= 1
+
+
 def test_a_run_is_read_again_and_drawn(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ran(capsys, "batch", run, "--verify") == (0, [f"{run}: 5 of 5 items are there and whole"], [])
     assert ran(capsys, "batch", run, "--export", tmp_path / "drawn")[0] == 0
     drawn = sorted(path.relative_to(tmp_path / "drawn").as_posix() for path in (tmp_path / "drawn").rglob("*.*"))
     assert len(drawn) == 4
+    status, _, failed = ran(capsys, "batch", run, "--export", tmp_path / "drawn")
+    assert (status, len(failed)) == (2, 1)
+    assert "is there already, and was not replaced" in failed[0]
     out = tmp_path / "out"
     shutil.copytree(run, out)
     shard = out / "shards" / "000000.safetensors"
@@ -138,7 +157,8 @@ def test_a_run_is_read_again_and_drawn(run: Path, tmp_path: Path, capsys: pytest
         (["{empty}", "{other}"], "holds no pictures"),
         (["{photos}", "{other}", "--labels", "none", "--true-class"], "no item has a label"),
         (["{photos}", "{photos}/ring/0.png"], "0.png"),
-        (["{other}"], "holds no batch run: it has no batch.json"),
+        (["{other}"], "holds no batch run: it has no batch.json; to explain pictures name the folder of the run"),
+        (["{out}", "--at", "original"], "--at says how --export draws, and nothing is drawn"),
         (["{photos}", "{other}", "--lier", "3"], "there is no option --lier"),
     ],
 )

@@ -44,7 +44,8 @@ def export(
             path = folder / (f"{file_name(method.replace('/', '%2F'))}/{place}" if len(methods) > 1 else place)
             if path.exists() and not overwrite:
                 raise FileExistsError(
-                    f"{path} is there already, and was not replaced; choose another folder, or say overwrite=True"
+                    f"{path} is there already, and was not replaced; choose another folder, or say overwrite=True "
+                    "(--overwrite)"
                 )
             picture = explanation.render(renderer, at, **settings)[0]
             _write_inside(folder, path, encoded(np.asarray(picture), suffix))
