@@ -9,3 +9,8 @@ from typing import Any
 def drawing_function(place: str, name: str) -> Any:
     """The function of that name in ``cnnviz/drawing``, in the file ``place``."""
     return getattr(import_module(f"cnnviz.drawing.{place}"), name)
+
+
+def page_function(place: str, name: str) -> Any:
+    """The function of that name in ``cnnviz/pages``, in the file ``place``, such as ``notebook.bundles``."""
+    return getattr(import_module(f"cnnviz.pages.{place}"), name)
