@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeAlias, get_args, overload
 from torch import Tensor
 
 from cnnviz.formulas.expr import Expr, frozen, plan, writer
-from cnnviz.formulas.layer_fusion import Several
+from cnnviz.formulas.words import method_text
+from cnnviz.formulas.written_parts import Several
 from cnnviz.registry.configured import ConfiguredMethod
 from cnnviz.registry.registry import Method, attributions
 from cnnviz.run.plan import Plan
@@ -51,7 +52,7 @@ class ConfiguredAttribution(Expr):
             yield self.method.function
 
     def text(self, write: Callable[[Any], str]) -> str:
-        return self.method.text(write)
+        return replace(self.method, name=method_text(self.method.name)).text(write)
 
     def recipe(self, run: Run) -> str:
         """The call that gives the same values on any network: a layer that was chosen automatically is named."""
@@ -64,7 +65,8 @@ class ConfiguredAttribution(Expr):
             )
             settings |= {"call": calls[0]} if len(calls) == 1 else {}
         settings |= {name: formula for name, formula in self.formulas if name in settings or formula.automatic()}
-        return replace(method, settings=tuple(settings.items())).text(writer(run))
+        called = method_text(method.name)
+        return replace(method, name=called, settings=tuple(settings.items())).text(writer(run))
 
 
 @overload

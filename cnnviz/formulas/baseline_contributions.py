@@ -6,8 +6,9 @@ their number.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.layers import INPUT
 from cnnviz.formulas.expectation import Points, RunningMean, by_variant
-from cnnviz.formulas.expr import Expr, lift, plan
+from cnnviz.formulas.expr import Expr, plan
 from cnnviz.run.plan import Plan
 from cnnviz.run.run import Run
 
@@ -34,6 +35,8 @@ class Ways(Protocol):
 @dataclass(frozen=True, repr=False)
 class along(Expr):
     """The mean over ways of the difference they make, times a formula's value at a point on each."""
+
+    called: ClassVar[str] = "along"
 
     of: Expr
     ways: Ways
@@ -64,6 +67,8 @@ class compared(Expr):
     the model calls other operations for a baseline than for its input.
     """
 
+    called: ClassVar[str] = "compared"
+
     rule: Rule
     baselines: Points
 
@@ -76,12 +81,22 @@ class compared(Expr):
 
     def baseline_score(self) -> Expr:
         """The mean score of the baselines, (N,), which the same passes give."""
-        return _first_column(_comparison(self.rule, self.baselines))
+        return baseline_score(self)
 
 
-@lift
-def _first_column(rows: Tensor) -> Tensor:
-    return rows[:, 0]
+@dataclass(frozen=True, repr=False)
+class baseline_score(Expr):
+    """The mean score of the baselines of a comparison, (N,), which the same passes give."""
+
+    called: ClassVar[str] = "baseline_score"
+
+    of: compared
+
+    def parts(self) -> Iterator[Expr]:
+        yield _comparison(self.of.rule, self.of.baselines)
+
+    def compute(self, run: Run) -> Tensor:
+        return _comparison(self.of.rule, self.of.baselines)(run)[:, 0]
 
 
 @dataclass(frozen=True, repr=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeAlias, TypeGuard
+from typing import Annotated, Any, ClassVar, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ _NAMES = ("black", "white", "mean", "blur")
 @dataclass(frozen=True, repr=False)
 class baseline_input(Expr):
     """The input that a baseline stands for, (N, C, *spatial)."""
+
+    called: ClassVar[str] = "baseline_input"
 
     baseline: Baseline
 
@@ -98,6 +100,8 @@ def _for_each(baseline: Any, inputs: Sequence[Tensor]) -> Sequence[Any]:
 @dataclass(frozen=True)
 class backgrounds:
     """Baselines, each of them for every input of the batch. Points of ``over`` and ``compared``."""
+
+    called: ClassVar[str] = "backgrounds"
 
     baselines: Baselines = 0.0
 

@@ -7,7 +7,7 @@ their number. Formulas over the same samples share their forward passes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ class over(Expr):
 
     Raises ValueError for another reduction, and for no points.
     """
+
+    called: ClassVar[str] = "over"
 
     of: Expr
     points: Points

@@ -7,7 +7,7 @@ Any PyTorch function takes a formula where it takes a tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import update_wrapper
 from typing import Any
 
@@ -16,13 +16,17 @@ from torch import Tensor
 
 from cnnviz.engine.model_inputs import plain
 from cnnviz.engine.validation import check_dense
-from cnnviz.registry.configured import code
+from cnnviz.formulas.torch_functions import function_text
+from cnnviz.formulas.written_parts import call_text, part_text, unknown
 from cnnviz.run.plan import Plan
 from cnnviz.run.run import Run
 
 
 class Expr:
-    """A formula: an attribution that takes part in arithmetic and in PyTorch functions."""
+    """A formula: an attribution that takes part in arithmetic and in PyTorch functions.
+
+    A part that :func:`cnnviz.parse_formula` knows has the text it is called by as ``called``.
+    """
 
     def __call__(self, run: Run, /) -> Tensor:
         if self not in run.answers:
@@ -56,16 +60,11 @@ class Expr:
         return self.text(writer(run))
 
     def __repr__(self) -> str:
-        return self.text(code)
+        return self.text(_code)
 
     def text(self, write: Callable[[Any], str]) -> str:
         """The formula as code; ``write`` turns its parts into code."""
-        arguments: list[str] = []
-        for place, part in enumerate(fields(self)):  # type: ignore[arg-type]  # every formula is a dataclass
-            value = getattr(self, part.name)
-            if value is not part.default and (part.default is MISSING or value != part.default):
-                arguments.append(write(value) if place == len(arguments) else f"{part.name}={write(value)}")
-        return f"{type(self).__name__}({', '.join(arguments)})"
+        return call_text(self, write)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Expr:
@@ -140,15 +139,17 @@ class Apply(Expr):
         if self.func in _INFIX and len(self.args) == 2 and not self.kwargs:
             sign, strength = _INFIX[self.func]
             left, right = self.args
-            # a - (b - c) and a / (b / c) need their brackets, a + b + c does not
-            return f"{_bracketed(left, write, strength)} {sign} {_bracketed(right, write, strength + (sign in '-/'))}"
-        if self.func is torch.rsub:
-            return f"{write(self.args[1])} - {_bracketed(self.args[0], write, 2)}"
-        if self.func is torch.neg:
+            # what is computed first has its brackets, a + (b + c) too: its rounding differs from that of a + b + c
+            power = sign == "**"
+            sides = _bracketed(left, write, strength + power), _bracketed(right, write, strength + (not power))
+            return f"{sides[0]} {sign} {sides[1]}"
+        if self.func is torch.rsub and len(self.args) == 2 and not self.kwargs:
+            return f"{_bracketed(self.args[1], write, 1)} - {_bracketed(self.args[0], write, 2)}"
+        if self.func is torch.neg and len(self.args) == 1 and not self.kwargs:
             return f"-{_bracketed(self.args[0], write, 3)}"
-        name = {torch.abs: "abs"}.get(self.func, getattr(self.func, "__name__", repr(self.func)))
+        told = getattr(self.func, "__name__", type(self.func).__name__)
         settings = [write(arg) for arg in self.args] + [f"{name}={write(value)}" for name, value in self.kwargs]
-        return f"{name}({', '.join(settings)})"
+        return f"{function_text(self.func) or unknown(told)}({', '.join(settings)})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -232,13 +233,22 @@ def writer(run: Run) -> Callable[[Any], str]:
     def write(value: Any) -> str:
         if isinstance(value, Expr):
             return value.recipe(run)
-        return code(value, lambda module: repr(run.layer_name(module)))
+        return part_text(value, write, lambda module: repr(run.layer_name(module)))
 
     return write
 
 
+def _code(value: Any) -> str:
+    """A part of a formula as code, with no run to tell a module's name."""
+    if isinstance(value, Expr):
+        return value.text(_code)
+    return part_text(value, _code, lambda module: unknown(type(module).__name__))
+
+
 def _bracketed(value: Any, write: Callable[[Any], str], strength: int) -> str:
     inner = 5
-    if isinstance(value, Apply):
+    if isinstance(value, Apply) and not value.kwargs:
         inner = {torch.neg: 3, torch.rsub: 1}.get(value.func, _INFIX.get(value.func, ("", 5))[1])
+    elif isinstance(value, int | float) and value < 0 and strength > 4:
+        inner = 4  # -2 ** f is the negative of a power
     return f"({write(value)})" if inner < strength else write(value)

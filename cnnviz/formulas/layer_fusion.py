@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ class layer_maps(Expr):
     All calls of a layer count that the score depends on. One is used at its size, several of one size are added up, and
     several of different sizes at the input's size. So are several layers fused.
     """
+
+    called: ClassVar[str] = "layer_maps"
 
     maps: tuple[Expr, ...]
     """For each layer the formula of its map."""
@@ -119,10 +121,3 @@ _FUSES: dict[str, Callable[[Sequence[Tensor]], Tensor]] = {
     "max": lambda maps: reduce(torch.maximum, maps),
     "product": lambda maps: reduce(torch.mul, maps),
 }
-
-
-class Several(tuple[Any, ...]):
-    """Several layers as a setting, which prints as the list it was given as; a plain tuple is the path of one layer."""
-
-    def __repr__(self) -> str:
-        return f"[{', '.join(map(repr, self))}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ class path:
 
     "captum-trapezoid" gives what captum's ``riemann_trapezoid`` does: its weights add up to (steps - 1) / steps.
     """
+
+    called: ClassVar[str] = "path"
 
     steps: int = 50
     baseline: Baseline | baseline_input = 0.0
@@ -83,6 +85,8 @@ class noisy:
     Every input of a batch meets the same draws, so that no map depends on its neighbours in the batch.
     """
 
+    called: ClassVar[str] = "noisy"
+
     samples: int = 25
     sigma: float = 0.15
 
@@ -124,6 +128,8 @@ class between:
     the ways from each are spread evenly, one drawn in each of as many equal parts. ``sigma`` is the standard deviation
     of noise put on the input, as a share of each input's range; the differences are those to the input without noise.
     """
+
+    called: ClassVar[str] = "between"
 
     baselines: backgrounds
     samples: int

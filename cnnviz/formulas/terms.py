@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from cnnviz.run.targets import class_index
 class image(Expr):
     """The input itself, (N, C, *spatial)."""
 
+    called: ClassVar[str] = "image"
+
     def compute(self, run: Run) -> Tensor:
         return run.inputs
 
@@ -32,6 +34,8 @@ class image(Expr):
 class score(Expr):
     """The score explained, (N,)."""
 
+    called: ClassVar[str] = "score"
+
     def compute(self, run: Run) -> Tensor:
         return run.score
 
@@ -39,6 +43,8 @@ class score(Expr):
 @dataclass(frozen=True, repr=False)
 class prediction(Expr):
     """The class with the highest score, (N,)."""
+
+    called: ClassVar[str] = "prediction"
 
     def compute(self, run: Run) -> Tensor:
         return run.prediction
@@ -50,6 +56,8 @@ class activation(Expr):
 
     With ``spatial=False`` the output as it is. ``LayerAt(layer, call=2)`` is a layer's second call.
     """
+
+    called: ClassVar[str] = "cnnviz.activation"  # the name alone is a method's
 
     layer: Layer = None
     spatial: bool = True
@@ -73,6 +81,8 @@ class activation(Expr):
 @dataclass(frozen=True, repr=False)
 class gradient(Expr):
     """The score's gradient at the input, or at a layer's map (None: the last layer with one), under a rule."""
+
+    called: ClassVar[str] = "cnnviz.gradient"  # the name alone is a method's
 
     layer: Layer | InputPlace = INPUT
     rule: Rule = PLAIN
@@ -113,6 +123,8 @@ class bias_maps(Expr):
 class bias_share(Expr):
     """What the implicit biases of all operations add to the score, (N,)."""
 
+    called: ClassVar[str] = "bias_share"
+
     def compute(self, run: Run) -> Tensor:
         items = len(run.inputs)
         shares = [term.reshape(items, -1).sum(1, dtype=torch.float64) for term in run.bias_gradients()]
@@ -142,12 +154,14 @@ class procedure(Expr):
         return plan(*self.needs) | Plan(again=True, variants=self.variants)
 
     def text(self, write: Callable[[Any], str]) -> str:
-        return f"procedure({getattr(self.func, '__name__', self.func)!s})"
+        return f"procedure({write(self.func)})"
 
 
 @dataclass(frozen=True, repr=False)
 class upsample(Expr):
     """A coarse map at the input's size; ``mode`` is "linear" (of whatever rank), "corners" or "nearest"."""
+
+    called: ClassVar[str] = "upsample"
 
     of: Expr
     mode: Literal["linear", "nearest", "corners"] = "linear"
@@ -167,6 +181,8 @@ class upsample(Expr):
 class at(Expr):
     """The formula's value at another input, given as a formula (N, C, *spatial)."""
 
+    called: ClassVar[str] = "at"
+
     of: Expr
     inputs: Expr
 
@@ -180,6 +196,8 @@ class at(Expr):
 @dataclass(frozen=True, repr=False)
 class toward(Expr):
     """The formula's value for another class: a number, name or formula (N,), as ``prediction()``; or an objective."""
+
+    called: ClassVar[str] = "toward"
 
     of: Expr
     target: int | str | Expr | Objective
@@ -212,6 +230,8 @@ class toward(Expr):
 @dataclass(frozen=True, repr=False)
 class noted(Expr):
     """The formula's value; on the way, ``note`` (N,) is measured and told with the explanation under ``name``."""
+
+    called: ClassVar[str] = "noted"
 
     of: Expr
     name: str

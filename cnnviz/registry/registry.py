@@ -210,6 +210,10 @@ class Registry(Mapping[str, M]):
         """The distribution that offers the name, with its version: ``cnnviz 0.4.0``."""
         return self._origins.get(name) or origin_of(self._offers()[name])
 
+    def modules(self) -> list[tuple[str, str]]:
+        """The modules of installed packages that offer methods, each as (package, module); nothing is imported."""
+        return sorted({(dist_of(entry), entry.module) for entry in self._offers().values()})
+
     def faults(self) -> dict[str, PluginError]:
         """Load every method; the errors of those that do not load, by name."""
         faults = {}

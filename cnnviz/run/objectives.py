@@ -126,7 +126,7 @@ class Combined(Objective):
         if (self.sign, self.left) == ("*", -1):
             return f"-{_bracketed(self.right, '+-')}"
         left = _bracketed(self.left, "+-" if self.sign in "*/" else "")
-        return f"{left} {self.sign} {_bracketed(self.right, {'+': '', '*': '+-', '-': '+-', '/': '+-*/'}[self.sign])}"
+        return f"{left} {self.sign} {_bracketed(self.right, '+-' if self.sign in '+-' else '+-*/')}"
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ def _deconvolved(call: Call, grad: Tensor) -> Tensor:
 
 
 GUIDED = rule(*RECTIFIERS, reads_input=False, otherwise=_SMOOTH, name="guided")(_guided)
-GUIDED_SMOOTH = rule(*ACTIVATIONS, reads_input=False, otherwise=_NONE, name="guided smooth")(_guided)
+GUIDED_SMOOTH = rule(*ACTIVATIONS, reads_input=False, otherwise=_NONE, name="guided_smooth")(_guided)
 DECONV = rule(*RECTIFIERS, reads_input=False, otherwise=_SMOOTH, name="deconvnet")(_deconvolved)
-DECONV_SMOOTH = rule(*ACTIVATIONS, reads_input=False, otherwise=_NONE, name="deconvnet smooth")(_deconvolved)
+DECONV_SMOOTH = rule(*ACTIVATIONS, reads_input=False, otherwise=_NONE, name="deconvnet_smooth")(_deconvolved)
 
 
 @attribution(renderer="grayscale")
