@@ -35,6 +35,14 @@ def evidence(explanation: Explanation, sign: Sign = "auto") -> Tensor:
     Raises:
         ValueError: for values that are not finite, or of another number of maps: no one of them is the map.
     """
+    return resize(single_maps(explanation, sign), explanation.inputs.shape[2:])[:, 0]
+
+
+def single_maps(explanation: Explanation, sign: Sign = "auto") -> Tensor:
+    """The maps of :func:`evidence` before they are interpolated: (N, 1, *spatial) at their own size.
+
+    Raises ValueError as it does.
+    """
     if sign not in SIGNS:
         raise ValueError(f"there is no sign {sign!r}; use {', '.join(SIGNS)}")
     values, inputs = explanation.values.detach(), explanation.inputs
@@ -49,11 +57,9 @@ def evidence(explanation: Explanation, sign: Sign = "auto") -> Tensor:
     check_finite(values, f"what {explanation.recipe} gave")
     values = values if values.dtype == torch.float64 else values.float()
     if sign == "magnitude" or (sign == "auto" and explanation.fine):
-        single = values.abs().sum(1, keepdim=True)
-    else:
-        single = values.sum(1, keepdim=True)
-        single = single if sign == "signed" else single.relu()  # before resizing, as Grad-CAM's ReLU is
-    return resize(single, inputs.shape[2:])[:, 0]
+        return values.abs().sum(1, keepdim=True)
+    single = values.sum(1, keepdim=True)
+    return single if sign == "signed" else single.relu()  # before resizing, as Grad-CAM's ReLU is
 
 
 def shares_of_peak(maps: NDArray[Any]) -> NDArray[np.float32]:
