@@ -19,6 +19,7 @@ from cnnviz.cli.evaluate import evaluate
 from cnnviz.cli.excite import excite
 from cnnviz.cli.explain import confusion, explain, project
 from cnnviz.cli.inspect import doctor, layers, methods
+from cnnviz.cli.report import report
 from cnnviz.cli.segment import segment
 from cnnviz.cli.synthesize import invert, synthesize
 
@@ -39,6 +40,7 @@ def _add(command: Callable[..., Any], example: str, settings: dict[str, bool] | 
 
 
 _add(explain, "explain photos/ --model resnet50 --method grad_cam,gradient -o maps/", _open)
+_add(report, "report photos/ --model resnet50 --method grad_cam,gradient -o report.html", _open)
 _add(confusion, "confusion cat.jpg --model resnet50 --target 'tiger cat' -o confusion.png", _open)
 _add(confusions, "confusions labelled/ --model resnet50 -o matrix.png --counts counts.csv", _open)
 _add(classic, "classic cat.jpg --model resnet50 -o results/ --sheet results.png", _open)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cnnviz.cli.demo_page import MADE_BY, page
 from cnnviz.cli.errors import print_line
-from cnnviz.cli.report import MADE_BY, page
 
 STARTED = ".cnnviz-demo"
 INTRODUCTION = (

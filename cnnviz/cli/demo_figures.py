@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnviz import demo
+from cnnviz.cli.demo_page import Figure
 from cnnviz.cli.errors import print_line
-from cnnviz.cli.report import Figure
 from cnnviz.demo.drawing import Drawn, draw
 from cnnviz.drawing.comparison import grid
 from cnnviz.explanations.evaluate import evaluate

@@ -42,8 +42,10 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
                 warnings.simplefilter("always", InputWarning)
                 warnings.simplefilter("always", FontWarning)
                 warnings.showwarning = _told_once()
-            _check_values(sys.argv[1:] if args is None else args)
-            status = typer.main.get_command(app).main(args, prog_name="cnnviz", standalone_mode=False)
+            words = list(sys.argv[1:] if args is None else args)
+            _check_values(words)
+            # obj: a report says by which words it is made again
+            status = typer.main.get_command(app).main(words, prog_name="cnnviz", standalone_mode=False, obj=words)
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
         status, told = INTERRUPTED, str(error)
     except SystemExit as done:  # what typer does once it has completed a word

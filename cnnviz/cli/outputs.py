@@ -213,8 +213,13 @@ def write_pages(
 
 
 def open_in_viewer(paths: Sequence[Path]) -> None:
-    """Open written pictures in the viewer of the desktop, the first few of many."""
+    """Open written pictures in the viewer of the desktop, the first few of many; pages in its browser."""
     for path in paths[:SHOWN]:
+        if path.suffix.lower() in (".html", ".htm"):
+            import webbrowser
+
+            webbrowser.open(path.absolute().as_uri())
+            continue
         with Image.open(path) as picture:
             picture.show()
     if len(paths) > SHOWN:

@@ -1,86 +1,115 @@
-"""The report: one page of HTML with the pictures beside it, and no scripts."""
+"""The command that writes a report: one page with all maps, to look at in a browser."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
-from urllib.parse import quote
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
-MADE_BY = "Made by cnnviz"
-STYLE = """
-:root { color-scheme: light dark; --quiet: light-dark(#5a6068, #a0a8b0); --tile: light-dark(#f1f3f5, #22262b); }
-body { font: 1rem/1.55 system-ui, sans-serif; max-width: 66rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .75rem; }
-h2 { font-size: 1.2rem; margin: 0 0 .35rem; }
-p { max-width: 44rem; margin: 0 0 .75rem; }
-figure { margin: 3rem 0 0; }
-figure img { display: block; max-width: 100%; height: auto; border-radius: 4px; }
-figcaption { margin-bottom: 1rem; }
-code { display: block; overflow-wrap: anywhere; padding: .5rem .75rem; border-radius: 4px;
-       font: .82rem/1.5 ui-monospace, monospace; color: var(--quiet); background: var(--tile); }
-.small { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1.75rem; margin-top: 3rem; }
-.small figure { margin: 0; min-width: 0; }
-.small img { width: 100%; image-rendering: pixelated; margin-bottom: .6rem; }
-.small h2 { font-size: 1rem; margin: 0; }
-.small p { color: var(--quiet); margin: 0 0 .4rem; }
-footer { margin-top: 3rem; color: var(--quiet); }
-"""
+import typer
 
+from cnnviz.cli import value_parsing
+from cnnviz.cli.completion import attribution_names
+from cnnviz.cli.method_options import named_methods
+from cnnviz.cli.options import (
+    EXPLAIN,
+    Layers,
+    OverwriteOptions,
+    Pictures,
+    Show,
+    SpeedOptions,
+    TargetList,
+    answer_option,
+    sharing,
+)
+from cnnviz.cli.question import Question
 
-@dataclass(frozen=True)
-class Figure:
-    """A picture beside the page, what it shows, and a command that draws it."""
-
-    file: str
-    title: str
-    caption: str
-    command: str = ""
+METHODS = "grad_cam,layer_cam,gradient,guided_backprop"
 
 
-def page(title: str, introduction: str, figures: Sequence[Figure], small: Sequence[Figure]) -> str:
-    """The whole page. Small figures stand together at its end, without their commands."""
-    from importlib.metadata import version
+@sharing(*EXPLAIN, OverwriteOptions, SpeedOptions)
+def report(
+    context: typer.Context,
+    pictures: Pictures,
+    options: Mapping[str, Any],
+    method: Annotated[
+        list[str] | None,
+        answer_option(
+            "The methods that explain; cnnviz methods lists them. Repeatable, or with commas between. Default:"
+            f" {METHODS}.",
+            "--method",
+            "-m",
+            metavar="NAMES",
+            autocompletion=attribution_names,
+        ),
+    ] = None,
+    target: TargetList = None,
+    targets: Annotated[
+        Path | None,
+        answer_option("A table file,target with a class for each picture, by number or name.", metavar="FILE.csv"),
+    ] = None,
+    top_classes: Annotated[
+        int | None,
+        answer_option(
+            "Explain so many classes, the most probable first. Default: 5, or as many as there are.",
+            "--top-classes",
+            min=1,
+            metavar="NUMBER",
+        ),
+    ] = None,
+    layer: Layers = None,
+    depth: Annotated[
+        str | None,
+        answer_option(
+            "Layers at which class activation maps are shown too, with commas between; none for none. Default: some"
+            " through the network.",
+            metavar="NAMES",
+        ),
+    ] = None,
+    verdict: Annotated[
+        bool,
+        answer_option("Whether the methods' sanity checks are asked on the first pictures.", "--verdict/--no-verdict"),
+    ] = True,
+    title: Annotated[str, answer_option("What stands above the page.", metavar="TEXT")] = "",
+    output: Annotated[
+        Path, answer_option("The page, which holds all that it shows.", "--output", "-o", metavar="FILE.html")
+    ] = Path("cnnviz-report.html"),
+    show: Show = False,
+) -> int:
+    """Explain pictures, and write one page to look at all maps: by class, method, layer, opacity, and place.
 
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>{escape(title)}</h1>
-<p>{escape(introduction)}</p>
-{"".join(map(_figure, figures))}
-<div class="small">
-{"".join(map(_small, small))}
-</div>
-<footer>{MADE_BY} {escape(version("cnnviz"))}.</footer>
-</body>
-</html>
-"""
+    The page is one file that asks for nothing elsewhere, for the browser. Every setting of a method is an option too:
+    --steps 100, --masks 500. [bold]cnnviz methods NAME[/bold] lists them.
+    """
+    from cnnviz.cli.errors import print_line
+    from cnnviz.cli.outputs import check_folder, open_in_viewer
+    from cnnviz.cli.picture_files import picture_files
+    from cnnviz.cli.places import settle
+    from cnnviz.cli.prepared import prepared, with_settings
+    from cnnviz.cli.report_work import ReportWork
+    from cnnviz.images.writing import write
+    from cnnviz.pages.report.making import NO_VERDICT, check_count, check_report
+    from cnnviz.pages.report.page import page
 
-
-def _figure(figure: Figure) -> str:
-    return f"""<figure>
-<figcaption><h2>{escape(figure.title)}</h2>
-<p>{escape(figure.caption)}</p>
-<code>{escape(figure.command)}</code></figcaption>
-{_image(figure)}
-</figure>
-"""
-
-
-def _small(figure: Figure) -> str:
-    return f"""<figure>
-{_image(figure)}
-<figcaption><h2>{escape(figure.title)}</h2>
-<p>{escape(figure.caption)}</p></figcaption>
-</figure>
-"""
-
-
-def _image(figure: Figure) -> str:
-    return f'<img src="{quote(figure.file)}" alt="{escape(figure.title)}: {escape(figure.caption)}">'
+    names = value_parsing.names(method, METHODS)
+    question = Question(target or (), targets, top_classes)
+    words = with_settings(pictures, layer=",".join(layer) if layer else None)
+    command = prepared(context, words, named_methods(names, words), options)
+    check_report(output)
+    check_folder(output)
+    files = picture_files(command.arguments, options)
+    check_count(len(files.paths))
+    settle([output], [*files.paths, *command.reads], options)
+    work = ReportWork(command, names, question, depth, verdict)
+    content = work(files.paths)
+    content.failures = {**files.absent, **content.failures}
+    if content.rows:
+        verdicts = work.verdicts()
+        unasked = "" if verdicts is not None else NO_VERDICT
+        made = work.made(context.obj or [], files.paths, output)
+        write(output, page(content, made, title, verdicts, unasked).encode())
+        if not options["quiet"]:
+            print_line(f"{output}: {len(content.rows)} of {len(files.paths) + len(files.absent)} pictures")
+        if show:
+            open_in_viewer([output])
+    return files.status(len(files.paths) - len(content.rows))

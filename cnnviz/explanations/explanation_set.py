@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, equal
 
-from cnnviz.explanations.drawn_above import drawing_function
+from cnnviz.explanations.drawn_above import drawing_function, page_function
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.joint import JointExplanation
 from cnnviz.explanations.saving import UNREADABLE, described, read_tensors, restored
@@ -102,6 +102,39 @@ class _Several:
                 file = path / (f"{name}-{number}.png" if len(pictures) > 1 else f"{name}.png")
                 write(file, encoded(picture, ".png"))
                 written.append(file)
+        return written
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        model: Any = None,
+        verdict: bool = True,
+        depth: bool | Sequence[Any] = True,
+        title: str = "",
+    ) -> Path:
+        """Write one file of HTML in which all maps are looked at: pictures x methods, classes, opacity, layers, values.
+
+        It holds pictures and maps (in 8 bits, with their scale), and asks for nothing elsewhere. A file that is there
+        is replaced. Returns the file.
+
+        Args:
+            path: ``.html``.
+            model: what was explained. Without it there is neither a verdict nor another layer.
+            verdict: whether the sanity checks are asked of each method, on the first pictures. They cost about three
+                more explanations of each of these.
+            depth: the layers at which class activation maps are shown too. True chooses some through the network;
+                False: none. Methods of more than one gradient are shown at their own layer only.
+            title: stands above the page.
+
+        Raises:
+            ValueError: for another suffix, for no explanations, for more than 100 inputs, and where several inputs of a
+                model are explained together.
+            LookupError: for a layer that is not there.
+        """
+        written: Path = page_function("report.making", "write_report")(
+            self, path, model=model, verdict=verdict, depth=depth, title=title
+        )
         return written
 
     def _repr_png_(self) -> bytes | None:

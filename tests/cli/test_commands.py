@@ -600,7 +600,7 @@ def test_the_demonstration_finds_the_shortcut(here: Path, capsys: pytest.Capture
 
 
 def test_the_report_escapes_what_it_is_told() -> None:
-    from cnnviz.cli.report import Figure, page
+    from cnnviz.cli.demo_page import Figure, page
 
     text = page("<b>", "a & b", [Figure('a"b.png', "<i>", "1 < 2", "cnnviz x && y")], [])
     assert "<b>" not in text

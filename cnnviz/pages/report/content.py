@@ -14,7 +14,7 @@ from cnnviz.explanations.evidence_maps import input_pictures
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.modes import in_mode
 from cnnviz.images.originals import Original
-from cnnviz.pages.report.maps import Map, StoredMap, has_both_signs, reduced_maps, stored
+from cnnviz.pages.report.maps import DEEPER_SIDE, Map, StoredMap, has_both_signs, reduced_maps, stored
 from cnnviz.pages.shared.texts import shown
 
 LONGEST = 384
@@ -110,10 +110,14 @@ class Content:
         first = next(iter(answers.values()))
         classes = [_explained(each) for each in first]
         tiles = {method: _tiles(each, deeper.get(method, ())) for method, each in answers.items()}
+        rows = []
         for number, name in enumerate(names):
             picture = picture_of(first[0], number, name)
-            explained = [_with_boxes(of_class[number], of, number, picture) for of_class, of in zip(classes, first, strict=True)]
-            self.rows.append(Row(picture, explained, {method: each[number] for method, each in tiles.items()}))
+            explained = [
+                _with_boxes(of_class[number], of, number, picture) for of_class, of in zip(classes, first, strict=True)
+            ]
+            rows.append(Row(picture, explained, {method: each[number] for method, each in tiles.items()}))
+        self.rows += rows  # all of them, or none where one fails
         for method, each in answers.items():
             self.recipes.setdefault(method, each[0].recipe)
             self.layers.setdefault(method, [layer for layer, _ in deeper.get(method, ())])
@@ -133,7 +137,9 @@ class Content:
         return {
             method
             for method in self.methods
-            if any(has_both_signs([each for of_class in row.tiles[method].maps for each in of_class]) for row in self.rows)
+            if any(
+                has_both_signs([each for of_class in row.tiles[method].maps for each in of_class]) for row in self.rows
+            )
         }
 
 
@@ -212,7 +218,7 @@ def _tiles(of_classes: Sequence[Explanation], further: Sequence[tuple[str, Seque
         drawn = [each.render() for each in of_classes]
         return [Tile(drawn=[pictures[number] for pictures in drawn]) for number in range(count)]
     own = [reduced_maps(each) for each in of_classes]
-    deep = [[reduced_maps(each) for each in there] for _, there in further]
+    deep = [[reduced_maps(each, DEEPER_SIDE) for each in there] for _, there in further]
     return [
         Tile([[maps[number], *(there[rank][number] for there in deep)] for rank, maps in enumerate(own)])
         for number in range(count)

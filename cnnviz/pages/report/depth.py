@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -42,7 +43,8 @@ def deeper_maps(model: Any, answers: Answers, layers: Sequence[Any] | None = Non
     Raises:
         LookupError, ValueError: for a layer that is named and does not exist, or is no place for a map.
     """
-    movable = {method: found for method, each in answers.items() if (found := _movable(each[0])) is not None}
+    moved = {method: _movable(each[0]) for method, each in answers.items()}
+    movable = {method: each for method, each in moved.items() if each is not None}
     first = next(iter(answers.values()))
     targets = [each.target for each in first]
     network = as_network(model.module if isinstance(model, LoadedModel) else model)
@@ -59,8 +61,8 @@ def deeper_maps(model: Any, answers: Answers, layers: Sequence[Any] | None = Non
     }
     if not asked:
         return {}
-    found = explain(model, inputs, [*asked.values()], target=several(*targets), **vars(first[0].options))
-    by_key = dict(zip(asked, found.values(), strict=True))
+    of_layers = explain(model, inputs, [*asked.values()], target=several(*targets), **vars(first[0].options))
+    by_key = dict(zip(asked, of_layers.values(), strict=True))
     deeper: dict[str, list[tuple[str, Sequence[Explanation]]]] = {method: [] for method in movable}
     for (method, layer), each in by_key.items():
         deeper[method].append((str(layer), each))
@@ -86,13 +88,13 @@ def thinned(flow: LayerFlow) -> list[str]:
         if call.name == last:
             break
     sizes.pop(last or "", None)
-    while sizes and last and (inner := [*sizes][-1]).startswith(f"{last}."):  # what the last layer itself ends in
+    if sizes and last and (inner := [*sizes][-1]).startswith(f"{last}."):  # the end of the last layer, the same map
         del sizes[inner]
     names = _whole_blocks(list(sizes))
     ends = list({sizes[name]: name for name in names}.values())[-MOST:]
     while len(ends) < MOST:
         taken = sorted([-1, *(names.index(name) for name in ends), len(names)])
-        start, stop = max(zip(taken, taken[1:], strict=False), key=lambda gap: gap[1] - gap[0])
+        start, stop = max(itertools.pairwise(taken), key=lambda gap: gap[1] - gap[0])
         if stop - start < 2:
             break
         ends.append(names[(start + stop) // 2])

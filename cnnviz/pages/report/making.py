@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnviz.explanations.explanation import Explanation
-from cnnviz.explanations.explanation_set import Explanations
+from cnnviz.explanations.explanation_set import ExplanationList, Explanations
 from cnnviz.explanations.joint import JointExplanation
 from cnnviz.images.writing import write
 from cnnviz.pages.report.content import Answers, Content
@@ -23,7 +23,7 @@ NO_MODEL = "The sanity checks of the methods were not asked: they need the model
 
 
 def write_report(
-    explanations: Explanations[Any],
+    explanations: Explanations[Any] | ExplanationList,
     path: str | Path,
     *,
     model: Any = None,
@@ -64,10 +64,12 @@ def check_count(pictures: int) -> None:
         raise ValueError("there are no pictures to report of; explain at least one")
 
 
-def answers_of(explanations: Mapping[str, Any]) -> Answers:
+def answers_of(explanations: Mapping[str, Any] | ExplanationList) -> Answers:
     """By method the explanations for each class. Raises ValueError for those of several inputs of a model."""
     if not explanations:
         raise ValueError("there are no explanations to report of; explain with at least one method")
+    if isinstance(explanations, list):
+        explanations = {explanations[0].recipe.partition("(")[0]: explanations}
     answers: dict[str, list[Explanation]] = {}
     for method, each in explanations.items():
         parts = [each] if isinstance(each, Explanation) else list(each)
@@ -113,5 +115,3 @@ def file_names(paths: Sequence[Path]) -> list[str]:
         f"{path.parent.name}/{name}" if names.count(name) > 1 and path.parent.name else name
         for path, name in zip(paths, names, strict=True)
     ]
-
-

@@ -15,6 +15,8 @@ from cnnviz.explanations.explanation import Explanation
 
 SIDE = 112
 """The most places of a stored map on a side."""
+DEEPER_SIDE = 56
+"""The same of a map at a further layer, of which there are many."""
 FULL = 99.5
 """The percentile of a map's magnitudes that is drawn in full colour, unless its reader chooses the peak."""
 ZERO = 128
@@ -53,25 +55,25 @@ class StoredMap:
         return told
 
 
-def reduced_maps(explanation: Explanation) -> list[Map]:
-    """One map for each input. Magnitudes added up over channels where values are of the input's own shape.
+def reduced_maps(explanation: Explanation, side: int = SIDE) -> list[Map]:
+    """One map for each input, with at most ``side`` places on a side. Magnitudes added up over channels where values are of the input's own shape.
 
     A larger map is reduced by the mean over the area of each place. Raises ValueError for what is no one map, and for
     values that are not finite.
     """
     own = single_maps(explanation, "magnitude" if explanation.fine else "signed").cpu().float()
     height, width = own.shape[2:]
-    small = _reduced(own)[:, 0].numpy()
+    small = _reduced(own, side)[:, 0].numpy()
     peaks = own.abs().flatten(1).amax(1).tolist()
     return [Map(values, peak, (height, width)) for values, peak in zip(small, peaks, strict=True)]
 
 
-def _reduced(maps: Tensor) -> Tensor:
+def _reduced(maps: Tensor, side: int) -> Tensor:
     height, width = maps.shape[2:]
     longest = max(height, width)
-    if longest <= SIDE:
+    if longest <= side:
         return maps
-    return F.adaptive_avg_pool2d(maps, (max(1, round(height * SIDE / longest)), max(1, round(width * SIDE / longest))))
+    return F.adaptive_avg_pool2d(maps, (max(1, round(height * side / longest)), max(1, round(width * side / longest))))
 
 
 def stored(found: Map, signed: bool) -> StoredMap:
@@ -87,9 +89,7 @@ def stored(found: Map, signed: bool) -> StoredMap:
     low = -high * ZERO / (255 - ZERO) if signed else 0.0
     levels = np.rint((found.values.astype(np.float64) - low) / (high - low) * 255).clip(0, 255)
     cut = float(np.percentile(magnitudes, FULL))
-    return StoredMap(
-        levels.astype(np.uint8), low, high, cut if cut > 1e-6 * high else high, found.peak, found.size
-    )
+    return StoredMap(levels.astype(np.uint8), low, high, cut if cut > 1e-6 * high else high, found.peak, found.size)
 
 
 def has_both_signs(maps: list[Map]) -> bool:

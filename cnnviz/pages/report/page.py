@@ -19,7 +19,7 @@ from markupsafe import Markup
 from cnnviz.explanations.explanation import percent
 from cnnviz.pages.report.content import Content, Explained, Row, Tile
 from cnnviz.pages.report.made import Made, facts
-from cnnviz.pages.report.maps import FULL, SIDE, StoredMap
+from cnnviz.pages.report.maps import DEEPER_SIDE, FULL, SIDE, StoredMap
 from cnnviz.pages.report.stills import EVIDENCE, SIGNED, colors, jpeg, said, scale_text, still
 from cnnviz.pages.shared.texts import counted, plain, short_number, shown
 from cnnviz.registry.registry import PluginError, attributions
@@ -56,7 +56,12 @@ def page(
         "signed": _base64(colors(SIGNED).tobytes()),
         "depth": depth,
         "methods": [
-            {"name": shown(method), "signed": method in signed, "layers": content.layers[method], "own": _own_layer(recipe)}
+            {
+                "name": shown(method),
+                "signed": method in signed,
+                "layers": content.layers[method],
+                "own": _own_layer(recipe),
+            }
             for method, recipe in content.recipes.items()
         ],
         "rows": rows,
@@ -64,7 +69,7 @@ def page(
     style, script = _text("report.css"), _text("report.js")
     heading = shown(title or f"What {made.model or 'the network'} looks at")
     most = max((len(row.classes) for row in content.rows), default=1)
-    return _template().render(
+    text: str = _template().render(
         title=heading,
         policy=f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; "
         f"script-src 'sha256-{_digest(script)}'; base-uri 'none'; form-action 'none'",
@@ -84,11 +89,13 @@ def page(
         facts=facts(made, content),
         made=made,
         side=SIDE,
+        deeper_side=DEEPER_SIDE,
         full=FULL,
         scored=_scored,
         photograph=lambda row: _uri(row.picture.jpeg(), "jpeg"),
         rounded=lambda number: f"{number:.1f}",
     )
+    return text
 
 
 def json_in_html(data: Any) -> str:
@@ -104,7 +111,11 @@ def _row_data(row: Row, kept: Mapping[str, list[list[StoredMap]]]) -> dict[str, 
         "size": [width, height],
         "box": [round(side, 2) for side in row.picture.box],
         "classes": [
-            {"name": each.name, "told": _scored(each), "boxes": [[round(side, 1) for side in box] for box in each.boxes]}
+            {
+                "name": each.name,
+                "told": _scored(each),
+                "boxes": [[round(side, 1) for side in box] for box in each.boxes],
+            }
             for each in row.classes
         ],
         "tiles": [_tile_data(tile, kept[method]) for method, tile in row.tiles.items()],

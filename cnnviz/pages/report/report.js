@@ -216,7 +216,8 @@
       this.cell.row = Math.min(this.cell.row, map.height - 1);
       const { column, row } = this.cell, byte = map.bytes[row * map.width + column];
       const value = number(map.value(byte));
-      this.readout.textContent = `8-bit value ${byte} = ${value}, row ${row + 1}, column ${column + 1} of ${map.height} × ${map.width}`;
+      this.readout.textContent = `8-bit value ${byte} = ${value}`;
+      this.place = `row ${row + 1} of ${map.height}, column ${column + 1} of ${map.width}`;
     }
 
     listen() {
@@ -242,7 +243,7 @@
         if (event.key === "Escape") this.choose(null);
         else if (!step || !this.cell) this.choose(map.peakCell());
         else this.choose({ column: held(from.column + step[0], map.width), row: held(from.row + step[1], map.height) });
-        told.textContent = this.readout.textContent;
+        told.textContent = this.cell ? `${this.readout.textContent}, ${this.place}` : "";
       });
     }
 

@@ -15,7 +15,9 @@ def shown(text: object, most: int = MOST) -> str:
     of files differ at both ends.
     """
     line = " ".join(str(text).split())
-    line = "".join(letter if letter.isprintable() or letter == JOINS else "\N{REPLACEMENT CHARACTER}" for letter in line)
+    line = "".join(
+        letter if letter.isprintable() or letter == JOINS else "\N{REPLACEMENT CHARACTER}" for letter in line
+    )
     if len(line) <= most:
         return line
     end = most // 3
