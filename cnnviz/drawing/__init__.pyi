@@ -42,6 +42,7 @@ from .montage import in_rows as in_rows
 from .montage import laid_out as laid_out
 from .montage import sheet as sheet
 from .montage import tiled as tiled
+from .telling import WithLegends as WithLegends
 from .text import draw_text as draw_text
 from .text import font as font
 from .text import lines as lines

@@ -41,6 +41,8 @@ class Legend:
     """The value drawn at full strength; 0 for a blank map."""
     highest: float
     """The highest value of the map, which may be above the peak."""
+    lowest: float = 0.0
+    """The value drawn in the first colour; where both signs are drawn, minus the peak."""
 
 
 def legends(colors: Colormap, maps: Floats, peaks: Floats) -> list[Legend]:
@@ -97,12 +99,13 @@ class PixelFigure:
             )
 
     def legend(self, legend: Legend, left: float, top: float, height: float) -> None:
-        """Draw a colour bar from 0 to the peak; the upper label has a "≥" if the highest value is above the peak."""
+        """Draw a colour bar from the lowest value to the peak, whose label has a "≥" if the map goes above it."""
         axes = self.axes(left, top, 14, height)
         steps = np.linspace(1, 0, 256)[:, None]
         axes.imshow(colors_of(legend.colors, steps), aspect="auto", origin="upper", extent=(0, 1, 0, 1))
         ticks = [0.0, 0.5, 1.0] if legend.peak > 0 else [0.0]  # a blank map has no scale
-        labels = [f"{tick * legend.peak:.3g}" for tick in ticks]
+        span = legend.peak - legend.lowest
+        labels = [f"{legend.lowest + tick * span:.3g}" for tick in ticks]
         if legend.highest > legend.peak > 0 and f"{legend.highest:.3g}" != labels[-1]:
             labels[-1] = f"\u2265 {labels[-1]}"
         axes.set_yticks(ticks, labels, usetex=False)

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from cnnviz.explanations.tables import Table, row_of_means
+from cnnviz.images.in_notebooks import InNotebooks
 
 
-class Evaluation(dict[str, dict[str, Tensor]]):
+class Evaluation(InNotebooks, dict[str, dict[str, Tensor]]):
     """What :func:`cnnviz.evaluate` gives for several explanations: for each method the metrics by name, each (N,)."""
 
     blank: Mapping[str, Tensor]
@@ -46,9 +47,6 @@ class Evaluation(dict[str, dict[str, Tensor]]):
 
     def __repr__(self) -> str:
         return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def _by_input(scores: Mapping[str, Tensor]) -> list[dict[str, float]]:

@@ -16,9 +16,9 @@ from torch import Tensor
 from cnnviz.explanations.drawn_above import drawing_function
 from cnnviz.explanations.options import ExplainOptions
 from cnnviz.explanations.saved_explanations import check_inputs_kept
+from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.originals import At, Original, check_at
 from cnnviz.images.preprocessing import Preprocessing
-from cnnviz.images.writing import encoded
 from cnnviz.registry.configured import name_of
 from cnnviz.registry.default_renderer import default_renderer
 from cnnviz.registry.registry import renderers
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(InNotebooks):
     """Why a model gave these inputs their scores.
 
     ``values`` keep the method's own resolution and sign; nothing is resized or normalized before a renderer does it.
@@ -302,9 +302,6 @@ class Explanation:
             name: moved(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, notes={name: moved(note) for name, note in self.notes.items()}, **tensors)
-
-    def _repr_png_(self) -> bytes:
-        return encoded(drawing_function("comparison", "grid")({self.recipe: self}), ".png")
 
 
 def _only(item: SupportsIndex, inputs: int) -> slice:

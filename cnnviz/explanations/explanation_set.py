@@ -14,6 +14,7 @@ from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.joint import JointExplanation
 from cnnviz.explanations.saving import UNREADABLE, described, read_tensors, restored
 from cnnviz.explanations.tables import Table
+from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.originals import At
 from cnnviz.images.places import check_file
 from cnnviz.images.reading import one_line
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 
-class _Several:
+class _Several(InNotebooks):
     """What several explanations can do, whatever holds them."""
 
     def entries(self) -> list[tuple[str, Explanation]]:
@@ -136,13 +137,6 @@ class _Several:
             self, path, model=model, verdict=verdict, depth=depth, title=title
         )
         return written
-
-    def _repr_png_(self) -> bytes | None:
-        import io
-
-        stream = io.BytesIO()
-        self.grid().save(stream, "PNG")
-        return stream.getvalue()
 
     def __str__(self) -> str:
         return repr(self)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.saving import UNREADABLE, described, read_tensors, restored
+from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.reading import one_line
 from cnnviz.images.writing import packed, write_result
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from cnnviz.registry.protocols import Renderer
 
 
-class JointExplanation(tuple[Explanation, ...]):
+class JointExplanation(InNotebooks, tuple[Explanation, ...]):
     """Explanations of several inputs of one model, one for each, computed together.
 
     Where a method has a path or subsets, all inputs move along it together; values of all inputs add up.

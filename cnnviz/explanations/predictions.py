@@ -13,7 +13,7 @@ from cnnviz.engine.validation import as_network, check_model
 from cnnviz.explanations.inputs import called_with
 from cnnviz.explanations.read_inputs import loaded_batches, read_inputs
 from cnnviz.images.preprocessing import Preprocessing
-from cnnviz.models.prediction import Prediction
+from cnnviz.models.prediction import Prediction, Predictions, Ranking
 from cnnviz.run.options import RunOptions
 from cnnviz.run.plan import Plan
 from cnnviz.run.run import Run
@@ -28,7 +28,7 @@ def predictions(
     top: int = 5,
     preprocessing: Preprocessing | None = None,
     categories: tuple[str, ...] | None = None,
-) -> list[list[Prediction]]:
+) -> Predictions:
     """The ``top`` classes of each input, the highest score first; of a model with fewer classes, all.
 
     Takes inputs as :func:`cnnviz.explain` does. Raises ValueError for a ``top`` below 1, and what ``explain`` raises.
@@ -36,11 +36,11 @@ def predictions(
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise ValueError(f"the top {top!r} classes can't be; ask for 1 or more")
     if isinstance(inputs, DataLoader):
-        return [
+        return Predictions(
             one
             for batch in loaded_batches(inputs)
             for one in predictions(network, batch, top, preprocessing, categories)
-        ]
+        )
     network = as_network(network)
     check_model(network)
     call, _ = called_with(network, read_inputs(network, inputs, preprocessing)[0])
@@ -51,7 +51,7 @@ def predictions(
         classes = run.question.ranked(run.trace.output, len(call.first), most)
         by_rank = [run.toward(ranked) for ranked in classes.unbind(1)]
         found = [_told(each) for each in by_rank]
-    return [list(row) for row in zip(*found, strict=True)]
+    return Predictions(Ranking(row) for row in zip(*found, strict=True))
 
 
 def _told(run: Run) -> list[Prediction]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
 import math
@@ -11,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from cnnviz.images.in_notebooks import InNotebooks
+
 ERROR = "_error"
 """Ends the name of a column with the standard errors of the means in the column before it."""
 
 
-class Table(list[dict[str, Any]]):
+class Table(InNotebooks, list[dict[str, Any]]):
     """Rows, each a dict by the names of the columns; prints as a table."""
 
     def __str__(self) -> str:
@@ -36,17 +37,6 @@ class Table(list[dict[str, Any]]):
 
     def __repr__(self) -> str:
         return str(self)
-
-    def _repr_html_(self) -> str:
-        if not self:
-            return ""
-        rows = [list(readable(self[0])), *(list(readable(row).values()) for row in self)]
-        kinds = ["th"] + ["td"] * len(self)
-        lines = (
-            f"<tr>{''.join(f'<{kind}>{html.escape(cell)}</{kind}>' for cell in row)}</tr>"
-            for kind, row in zip(kinds, rows, strict=True)
-        )
-        return f"<table>{''.join(lines)}</table>"
 
     def markdown(self) -> str:
         """A table in Markdown."""

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnnviz.drawing.input_images import draw_inputs
+from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.preprocessing import Preprocessing
-from cnnviz.images.writing import encoded, packed, write_result
+from cnnviz.images.writing import packed, write_result
 
 
 @dataclass(frozen=True, eq=False)
-class Synthesized:
+class Synthesized(InNotebooks):
     """Inputs that a synthesis made for a model, N of them."""
 
     inputs: Tensor
@@ -84,9 +85,6 @@ class Synthesized:
             "preprocessing": self.preprocessing.as_dict() if self.preprocessing else None,
         }
         return packed(tensors, about)
-
-    def _repr_png_(self) -> bytes:
-        return encoded(_side_by_side(self.pictures()), ".png")
 
 
 def _side_by_side(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:

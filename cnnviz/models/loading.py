@@ -10,17 +10,18 @@ from typing import Any
 
 from torch import nn
 
+from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.by_name import Asked, check_num_classes, found
 from cnnviz.models.class_names import class_names
-from cnnviz.models.prediction import Prediction
+from cnnviz.models.prediction import Predictions
 
 ASKING = "cnnviz.explanations.predictions"
 """Imported by its name: what asks a model stands above what loads it."""
 
 
 @dataclass(frozen=True, eq=False)
-class LoadedModel:
+class LoadedModel(InNotebooks):
     """A network in eval mode on the CPU, with its preprocessing, and its class names where they are known."""
 
     name: str
@@ -44,7 +45,7 @@ class LoadedModel:
         )
         return f"LoadedModel({'; '.join(filter(None, parts))})"
 
-    def predict(self, pictures: Any, top: int = 5) -> list[list[Prediction]]:
+    def predict(self, pictures: Any, top: int = 5) -> Predictions:
         """What the network sees: for each picture the ``top`` classes, the highest score first.
 
         Args:
@@ -56,9 +57,7 @@ class LoadedModel:
             ValueError, TypeError: for a ``top`` below 1, and what ``explain`` raises.
         """
         asking = importlib.import_module(ASKING)
-        found: list[list[Prediction]] = asking.predictions(
-            self.module, pictures, top, self.preprocessing, self.categories
-        )
+        found: Predictions = asking.predictions(self.module, pictures, top, self.preprocessing, self.categories)
         return found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cnnviz.images.in_notebooks import InNotebooks
+
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
@@ -22,3 +24,11 @@ class Prediction:
         named = self.name or (f"class {self.index}" if self.index >= 0 else "not class 0")
         share = "" if self.probability is None else f" ({100 * self.probability:.1f} %)"
         return f"<{self.index} {named} {self.score:.2f}{share}>"
+
+
+class Ranking(InNotebooks, list[Prediction]):
+    """The classes that a model names for one input, the highest score first."""
+
+
+class Predictions(InNotebooks, list[Ranking]):
+    """What a model says of several inputs: for each of them its classes."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
 
 import pluggy
 
+from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.registry.configured import Canvas, ConfiguredMethod, ConfiguredRenderer
 from cnnviz.registry.hooks import HOME, Hooks, hookimpl
 from cnnviz.registry.origins import dist_of, origin_of
@@ -38,7 +39,7 @@ class PluginError(RuntimeError):
     """A plugin does not load; the message names its package and how to go on without it."""
 
 
-class Method(Generic[T]):
+class Method(InNotebooks, Generic[T]):
     """A function from settings to a callable; also the pluggy plugin that offers it."""
 
     def __init__(
@@ -122,7 +123,7 @@ class RendererMethod(Method[ConfiguredRenderer]):
         """The values that it draws if no renderer is named."""
 
 
-class Registry(Mapping[str, M]):
+class Registry(InNotebooks, Mapping[str, M]):
     """Methods of one kind by name."""
 
     def __init__(self, group: str):

@@ -25,6 +25,7 @@ from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.joining import joined
 from cnnviz.formulas import terms
 from cnnviz.images.batches import READERS, Picture, in_batches
+from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.images.writing import picture_suffix, write_pictures
 from cnnviz.models.loading import LoadedModel
@@ -54,7 +55,7 @@ class Answers(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class ConfusionMatrix:
+class ConfusionMatrix(InNotebooks):
     """A confusion matrix, and an explanation for each of its cells that is drawn."""
 
     counts: Mapping[Place, int]

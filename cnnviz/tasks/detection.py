@@ -14,6 +14,7 @@ from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import as_network, check_model
 from cnnviz.explanations.inputs import called_with
 from cnnviz.explanations.read_inputs import read_inputs
+from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.originals import At, Original, check_at
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.class_names import class_names
@@ -37,6 +38,10 @@ class Detection:
     """Its probability, times that of holding anything where the model tells that apart."""
 
 
+class Detections(InNotebooks, list[list[Detection]]):
+    """What :func:`cnnviz.detect` gives: a list with the detections of each image."""
+
+
 @borrows
 def detect(
     model: nn.Module | LoadedModel | Callable[..., Any],
@@ -47,7 +52,7 @@ def detect(
     preprocessing: Preprocessing | Any = None,
     categories: Sequence[str] | None = None,
     at: At = "input",
-) -> list[list[Detection]]:
+) -> Detections:
     """What does a detector find? For each image its detections, as ``target=box(number)`` numbers them.
 
     Args:
@@ -78,7 +83,7 @@ def detect(
     output = forward(network, inputs)
     names = class_names(categories or ())
     with torch.no_grad():
-        found = []
+        found = Detections()
         for image in proposals_of(output, inputs[0], boxes):
             scores, labels = image.confidence()
             rows = enumerate(image.found(threshold).tolist())
@@ -86,7 +91,9 @@ def detect(
         if at == "original" and 0 in originals:
             size = (inputs[0].shape[2], inputs[0].shape[3])
             pairs = zip(found, originals[0], strict=True)
-            return [[each if known is None else _moved(each, known, size) for each in row] for row, known in pairs]
+            return Detections(
+                [each if known is None else _moved(each, known, size) for each in row] for row, known in pairs
+            )
         return found
 
 

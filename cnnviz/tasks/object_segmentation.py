@@ -17,12 +17,13 @@ from torch import Tensor
 from cnnviz.explanations.evidence_maps import Sign, evidence, input_pictures
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.on_original import OnOriginal, pasted
+from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.originals import At, check_at
 from cnnviz.images.writing import write_pictures
 
 
 @dataclass(frozen=True, eq=False)
-class Segmentation:
+class Segmentation(InNotebooks):
     """The object that the map points at, for each of N inputs."""
 
     masks: Tensor

@@ -16,6 +16,7 @@ from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import check_finite, check_model, unwrap
 from cnnviz.explanations.inputs import called_with
 from cnnviz.explanations.read_inputs import read_inputs
+from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.objectives import channel_units
@@ -35,6 +36,13 @@ class TopActivation:
     """The unit's activation, above 0."""
 
 
+class TopActivations(InNotebooks, dict[int, list[TopActivation]]):
+    """What :func:`cnnviz.top_activations` gives: for each channel the inputs, the most active first."""
+
+    preprocessing: Preprocessing | None = None
+    """Turns the inputs back into pictures."""
+
+
 @borrows
 def top_activations(
     model: nn.Module | LoadedModel,
@@ -44,7 +52,7 @@ def top_activations(
     count: int = 9,
     *,
     preprocessing: Preprocessing | Any = None,
-) -> dict[int, list[TopActivation]]:
+) -> TopActivations:
     """For each channel the inputs in which one of its units is most active, the most active first.
 
     The top image patches of Zeiler & Fergus (2014, arXiv:1311.2901, figure 2). ``batches`` are read one after the
@@ -63,7 +71,8 @@ def top_activations(
     network = unwrap(model)
     check_model(network)
     extractor = FeatureExtractor(network, [layer], output=False, graph=False)
-    best: dict[int, list[TopActivation]] = {channel: [] for channel in channels}
+    best = TopActivations((channel, []) for channel in channels)
+    best.preprocessing = preprocessing
     passed = 0
     for batch in batches:
         inputs = called_with(network, read_inputs(network, batch, preprocessing)[0])[0].first

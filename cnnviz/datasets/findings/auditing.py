@@ -16,6 +16,7 @@ from cnnviz.datasets.findings.heat_shares import SIZE, inside_table, region_tabl
 from cnnviz.datasets.findings.map_clusters import Cluster, cluster_maps, clusters_of, typical_and_strange
 from cnnviz.datasets.findings.repeated_places import RepeatedPlace, repeated_places
 from cnnviz.explanations.tables import Table
+from cnnviz.images.in_notebooks import InNotebooks
 
 if TYPE_CHECKING:
     from cnnviz.explanations.evidence_maps import Sign
@@ -32,7 +33,7 @@ EXAMPLES = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Audit:
+class Audit(InNotebooks):
     """What many maps of a method say together; prints as its verdict, one sentence for each finding."""
 
     method: str

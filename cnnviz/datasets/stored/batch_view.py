@@ -19,6 +19,7 @@ from cnnviz.datasets.stored.run_folder import NoAnswer, RunFolder
 from cnnviz.datasets.stored.stored_explanation import StoredExplanation, stored_explanation
 from cnnviz.explanations.explanation_set import Explanations
 from cnnviz.explanations.tables import Table
+from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.originals import At
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def open_batch(out: str | Path, source: Any = None) -> Batch:
     return Batch(RunFolder(out, None if source is None else given_source(source)))
 
 
-class Batch:
+class Batch(InNotebooks):
     """Explanations of a data set, one for each item and method, in the order of the items.
 
     ``batch[5]`` are the :class:`~cnnviz.explanations.Explanations` of item 5 by the names of the methods;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -19,6 +20,7 @@ from cnnviz.drawing import (
     Normalization,
     PixelFigure,
     Scale,
+    WithLegends,
     as_uint8,
     check_rank,
     check_share,
@@ -59,7 +61,7 @@ def heatmap(
         pictures = colors_of(colors, fraction_of_peak(maps, peaks))
         return _beside_legends(pictures, legends(colors, maps, peaks)) if bar else as_uint8(pictures)
 
-    return draw
+    return draw if bar else _telling(draw, colors, scale, absolute)
 
 
 @renderer(default_for="coarse")
@@ -98,7 +100,7 @@ def overlay(
             both = mixed(under, over, opacity * strengths if blend == "heat" else opacity)
         return _beside_legends(both, legends(colors, maps, peaks)) if bar else as_uint8(both)
 
-    return draw
+    return draw if bar else _telling(draw, colors, scale, absolute)
 
 
 @renderer(canvas="map")
@@ -115,16 +117,36 @@ def diverging(
     check_share("fade", fade)
     colors, scale = colormap_named(colormap), Scale(normalize, percentile)
 
+    def values(explanation: Explanation) -> Floats:
+        return resized(values_of(explanation).sum(1), explanation.inputs.shape[2:])
+
+    def tell(explanation: Explanation) -> list[Legend]:
+        maps = values(explanation)
+        return both_signs(colors, maps, scale.peaks(maps))
+
     def draw(explanation: Explanation) -> NDArray[np.uint8]:
         check_rank(explanation, "diverging", 2)
-        strengths = scale(resized(values_of(explanation).sum(1), explanation.inputs.shape[2:]))
+        strengths = scale(values(explanation))
         over = colors_of(colors, (strengths + 1) / 2)
         if fade == 1:
             return as_uint8(over)
         pale = 1 - (1 - fade) * (1 - gray(pictures_of(explanation)))
         return as_uint8(mixed(pale, over, np.sqrt(np.abs(strengths))))
 
-    return draw
+    return WithLegends(draw, tell)
+
+
+def both_signs(colors: Colormap, maps: Floats, peaks: Floats) -> list[Legend]:
+    """A legend for each of the maps (N, ...) from minus its peak (N, 1, ...) to its peak."""
+    return [
+        replace(legend, lowest=-legend.peak, highest=float(np.abs(values).max()))
+        for legend, values in zip(legends(colors, maps, peaks), maps, strict=True)
+    ]
+
+
+def _telling(draw: Renderer, colors: Colormap, scale: Scale, absolute: bool) -> WithLegends:
+    """The renderer of heat in these colours, with its legends."""
+    return WithLegends(draw, lambda explanation: legends(colors, *heat_and_peaks(explanation, scale, absolute)))
 
 
 def _beside_legends(pictures: Floats, bars: Sequence[Legend]) -> NDArray[np.uint8]:

@@ -8,7 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnviz import Explanation, Renderer, renderer
-from cnnviz.drawing import Floats, Normalization, Scale, as_uint8, check_rank, magnitudes, resized, values_of
+from cnnviz.drawing import (
+    Floats,
+    Legend,
+    Normalization,
+    Scale,
+    WithLegends,
+    as_uint8,
+    check_rank,
+    colormap_named,
+    magnitudes,
+    resized,
+    values_of,
+)
+from cnnviz_plugins.renderers.heatmaps import both_signs
 
 Style = Literal["zero", "minmax", "std"]
 STYLES = get_args(Style)
@@ -24,7 +37,15 @@ def grayscale(normalize: Normalization = "percentile", percentile: float = 99.0)
         strengths = scale(scale.above_lowest(resized(magnitudes(explanation), explanation.inputs.shape[2:])))
         return as_uint8(np.repeat(strengths[..., None], 3, -1))
 
-    return draw
+    def tell(explanation: Explanation) -> list[Legend]:
+        maps = resized(magnitudes(explanation), explanation.inputs.shape[2:])
+        above = scale.above_lowest(maps)
+        peaks, black = scale.peaks(above).ravel(), (maps - above).reshape(len(maps), -1).max(1)
+        highest, gray = maps.reshape(len(maps), -1).max(1), colormap_named("gray")
+        rows = zip(peaks.tolist(), black.tolist(), highest.tolist(), strict=True)
+        return [Legend(gray, peak and low + peak, high, low if peak else 0.0) for peak, low, high in rows]
+
+    return WithLegends(draw, tell)
 
 
 @renderer(canvas="map")
@@ -51,7 +72,11 @@ def color(style: Style = "zero", normalize: Normalization = "percentile", percen
         centred, spread = above - above.mean((1, 2, 3), keepdims=True), above.std((1, 2, 3), keepdims=True)
         return as_uint8(0.5 + 0.1 * np.divide(centred, spread, out=np.zeros_like(values), where=spread > 0))
 
-    return draw
+    def tell(explanation: Explanation) -> list[Legend]:
+        values = _red_green_blue(explanation)
+        return both_signs(colormap_named("gray"), values, scale.peaks(values))
+
+    return WithLegends(draw, tell) if style == "zero" else draw
 
 
 @renderer(canvas="map")

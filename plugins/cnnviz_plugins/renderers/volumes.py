@@ -19,6 +19,7 @@ from cnnviz.drawing import (
     Normalization,
     PixelFigure,
     Scale,
+    WithLegends,
     check_rank,
     check_share,
     colormap_named,
@@ -73,7 +74,7 @@ def slices(
         cells = mixed(under, colors_of(colors, strengths), opacity * strengths)
         return _grids(cells, labels, drawable_titles(explanation))
 
-    return draw
+    return WithLegends(draw, lambda explanation: legends(colors, *heat_and_peaks(explanation, scale, absolute)))
 
 
 @renderer(ranks=(3,), canvas="figure")

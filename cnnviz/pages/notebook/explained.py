@@ -1,0 +1,156 @@
+"""Explanations in notebooks: each input beside its maps, which are drawn as ``render`` draws them, with their scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnviz.drawing.comparison import grid
+from cnnviz.drawing.figure import Legend
+from cnnviz.drawing.input_images import as_uint8, pictures_of
+from cnnviz.drawing.montage import Pixels
+from cnnviz.drawing.telling import legends_of
+from cnnviz.explanations.explanation import Explanation, percent
+from cnnviz.images.reading import one_line
+from cnnviz.pages.notebook.page import Figure, Figures, Page
+from cnnviz.registry.registry import renderers
+
+Named = tuple[str, Explanation]
+FEW = 8
+"""Inputs that are shown; a notebook is no place for more."""
+POINTS = 16_000_000
+"""Of all maps at the size of their inputs: more take seconds to draw."""
+REST = "result[8:16] shows others, result.save(...) writes all"
+
+
+def of_one(answer: Explanation) -> Page:
+    """An explanation by one method."""
+    return _page(answer.recipe, [("", answer)], answer)
+
+
+def of_methods(answer: Mapping[str, Any]) -> Page:
+    """Explanations of several methods, by name; of several targets each."""
+    entries = [entry for name, each in answer.items() for entry in _entries(str(name), each)]
+    title = f"{len(answer)} method{'' if len(answer) == 1 else 's'}"
+    return _page(title, entries, answer, code=False, rest="answer.grid(...) draws, and answer.save(...) writes them")
+
+
+def of_targets(answer: Sequence[Explanation]) -> Page:
+    """Explanations of several targets."""
+    title = answer[0].recipe if answer else "no targets"
+    return _page(title, [("", each) for each in answer], answer)
+
+
+def of_inputs(answer: Sequence[Explanation]) -> Page:
+    """Explanations of several inputs of one model."""
+    names = [f"input {each.of}" if isinstance(each.of, int) else each.of for each in answer]
+    entries = list(zip(names, answer, strict=True))
+    title = answer[0].recipe if answer else "no inputs"
+    return _page(title, entries, None, told=["The inputs of the model were explained together."], together=False)
+
+
+def _entries(name: str, answer: Any) -> list[Named]:
+    if isinstance(answer, Explanation):
+        return [(name, answer)]
+    return [(name, each) for each in answer]
+
+
+def _page(
+    title: str,
+    entries: Sequence[Named],
+    whole: Any,
+    *,
+    code: bool = True,
+    rest: str = REST,
+    told: Sequence[str] = (),
+    together: bool = True,
+) -> Page:
+    """``together``: the entries are of the same inputs, which are shown once."""
+    count = max((len(each) for _, each in entries), default=0)
+    if not count:
+        return Page(title, [*told, "There is no input, and nothing to see."], code=code)
+    shown = min(count, FEW, max(1, POINTS // max(1, sum(_points(each) for _, each in entries))))
+    groups: list[list[Figure]] = [[] for _ in range(shown)]
+    titles = {tuple(each.titles()) for _, each in entries}
+    for number, (name, each) in enumerate(entries):
+        part = each[:shown] if len(each) > shown else each
+        if part.inputs.ndim == 4 and (not number or not together):
+            inputs = _inputs(part, "" if together else name, len(titles) == 1, count > 1)
+            for group, figure in zip(groups, inputs, strict=False):
+                group.append(figure)
+        alone = part.inputs.ndim == 4 and len(titles) == 1 and together
+        for group, figure in zip(groups, _maps(name, part, not alone, len(entries) > 1), strict=False):
+            group.append(figure)
+    one = whole is not None and count == 1
+    results = {title: whole} if isinstance(whole, Explanation) else whole
+    return Page(title, told, [Figures(groups, count, rest=rest)], code, (lambda: grid(results)) if one else None)
+
+
+def _points(explanation: Explanation) -> int:
+    """Of one map at the size of the input."""
+    return int(explanation.inputs[:1, 0].numel()) if len(explanation) else 0
+
+
+def _about(explanation: Explanation) -> list[list[str]]:
+    """For each input the class explained, the score, and the probability where it is known."""
+    shares = explanation.told_probability
+    rows = zip(explanation.names(), explanation.score.tolist(), strict=True)
+    told = [[_named(name, explanation), f"score {score:.2f}"] for name, score in rows]
+    if shares is not None:
+        told = [[*each, f"probability {percent(share)}"] for each, share in zip(told, shares.tolist(), strict=True)]
+    return told
+
+
+def _named(name: str, explanation: Explanation) -> str:
+    """The class as it is told; objectives tell what they are."""
+    known = explanation.target is not None and explanation.categories is not None
+    return f"class {name}" if known and not name.startswith(("class ", "not ")) else name
+
+
+def _inputs(explanation: Explanation, name: str, titled: bool, numbered: bool) -> list[Figure]:
+    """The pictures themselves, ``titled`` with the class explained, its score and its probability."""
+    reason = ""
+    pictures: Sequence[Pixels | None] = [None] * len(explanation)
+    try:
+        pictures = list(as_uint8(pictures_of(explanation)))
+    except Exception as error:  # the picture of a batch may be gone, and the inputs of a file left out
+        reason = _why(error)
+    figures = []
+    for number, (picture, about) in enumerate(zip(pictures, _about(explanation), strict=True)):
+        head = name or (f"input {number}" if numbered else "input")
+        lines = [_file(explanation, number), *(about if titled else []), reason]
+        figures.append(Figure(head, picture, [line for line in lines if line]))
+    return figures
+
+
+def _maps(name: str, explanation: Explanation, titled: bool, several: bool) -> list[Figure]:
+    """What the usual renderer draws of each input, with the scale of its colours."""
+    reason, wide = "", explanation.inputs.ndim != 4
+    pictures: Sequence[Pixels | None] = [None] * len(explanation)
+    legends: Sequence[Legend | None] = pictures
+    try:
+        draw = renderers[explanation.usual_renderer]()
+        pictures = list(explanation.render(draw))
+        legends = legends_of(draw, explanation) or legends
+        wide = wide or draw.canvas == "figure"
+    except Exception as error:  # one that can't be drawn hides no other
+        reason = _why(error)
+    figures = []
+    for picture, legend, about in zip(pictures, legends, _about(explanation), strict=True):
+        blank = "the map is blank" if legend is not None and legend.peak == 0 else ""
+        lines = [*(about if titled else []), blank, reason]
+        figures.append(
+            Figure(name or ("" if several else "map"), picture, [line for line in lines if line], legend, wide)
+        )
+    return figures
+
+
+def _why(error: Exception) -> str:
+    return f"not drawn: {one_line(error)}"
+
+
+def _file(explanation: Explanation, number: int) -> str:
+    """The name of the file that the input was read from."""
+    original = explanation.originals[number] if explanation.originals is not None else None
+    return Path(original.path).name if original is not None and original.path else ""
