@@ -74,6 +74,11 @@ class ConfusionMatrix(InNotebooks):
     def __len__(self) -> int:
         return sum(self.counts.values())
 
+    def __repr__(self) -> str:
+        shown = ", ".join(self.name_of(index) for index in self.classes[:8])
+        more = ", ..." if len(self.classes) > 8 else ""
+        return f"ConfusionMatrix({len(self)} pictures, {self.accuracy:.1%} of them named right; {shown}{more})"
+
     @property
     def accuracy(self) -> float:
         """The accuracy: the share of correctly classified pictures, 0 to 1."""

@@ -36,6 +36,11 @@ class Segmentation(InNotebooks):
     def __len__(self) -> int:
         return len(self.masks)
 
+    def __repr__(self) -> str:
+        height, width = self.masks.shape[1:]
+        objects = int(self.masks.flatten(1).any(1).sum())
+        return f"Segmentation({self.explanation.recipe}; {objects} objects in {len(self)} inputs of {width} x {height})"
+
     def __getitem__(self, item: int) -> Segmentation:
         """The segmentation of one input, still a batch (of one)."""
         return Segmentation(self.masks[item][None], self.boxes[item][None], self.explanation[item])

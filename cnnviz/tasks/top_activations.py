@@ -22,7 +22,7 @@ from cnnviz.models.loading import LoadedModel
 from cnnviz.run.objectives import channel_units
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TopActivation:
     """An input, and the unit of a channel with the largest activation for it."""
 
@@ -34,6 +34,9 @@ class TopActivation:
     """The unit's place in the layer's output, (*spatial); () where that has no spatial extent."""
     activation: float
     """The unit's activation, above 0."""
+
+    def __repr__(self) -> str:
+        return f"<input {self.number} at {self.at}: {self.activation:.3g}>"
 
 
 class TopActivations(InNotebooks, dict[int, list[TopActivation]]):

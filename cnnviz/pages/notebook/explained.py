@@ -92,13 +92,14 @@ def _points(explanation: Explanation) -> int:
     return int(explanation.inputs[:1, 0].numel()) if len(explanation) else 0
 
 
-def _about(explanation: Explanation) -> list[list[str]]:
-    """For each input the class explained, the score, and the probability where it is known."""
+def _about(explanation: Explanation) -> list[tuple[str, str]]:
+    """For each input the class explained, and its score with its probability where that is known."""
     shares = explanation.told_probability
     rows = zip(explanation.names(), explanation.score.tolist(), strict=True)
-    told = [[_named(name, explanation), f"score {score:.2f}"] for name, score in rows]
+    told = [(_named(name, explanation), f"score {score:.2f}") for name, score in rows]
     if shares is not None:
-        told = [[*each, f"probability {percent(share)}"] for each, share in zip(told, shares.tolist(), strict=True)]
+        likely = [f", probability {percent(share)}" for share in shares.tolist()]
+        told = [(name, score + share) for (name, score), share in zip(told, likely, strict=True)]
     return told
 
 
@@ -128,7 +129,7 @@ def _maps(name: str, explanation: Explanation, titled: bool, several: bool) -> l
     """What the usual renderer draws of each input, with the scale of its colours."""
     reason, wide = "", explanation.inputs.ndim != 4
     pictures: Sequence[Pixels | None] = [None] * len(explanation)
-    legends: Sequence[Legend | None] = pictures
+    legends: Sequence[Legend | None] = [None] * len(explanation)
     try:
         draw = renderers[explanation.usual_renderer]()
         pictures = list(explanation.render(draw))
@@ -137,12 +138,12 @@ def _maps(name: str, explanation: Explanation, titled: bool, several: bool) -> l
     except Exception as error:  # one that can't be drawn hides no other
         reason = _why(error)
     figures = []
-    for picture, legend, about in zip(pictures, legends, _about(explanation), strict=True):
+    for picture, legend, (known, score) in zip(pictures, legends, _about(explanation), strict=True):
         blank = "the map is blank" if legend is not None and legend.peak == 0 else ""
-        lines = [*(about if titled else []), blank, reason]
-        figures.append(
-            Figure(name or ("" if several else "map"), picture, [line for line in lines if line], legend, wide)
-        )
+        head = name or (known if several else "map")
+        about = (score,) if head == known else (known, score)
+        lines = [line for line in (*(about if titled or (several and not name) else ()), blank, reason) if line]
+        figures.append(Figure(head, picture, lines, legend, wide))
     return figures
 
 

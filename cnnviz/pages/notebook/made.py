@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from torch import Tensor
 
@@ -75,7 +73,7 @@ def _share(mask: Pixels) -> str:
 def of_confusions(answer: ConfusionMatrix) -> Page:
     """The matrix as a picture, and the accuracy."""
     matrix = answer.render()
-    told = list(answer.caption) or [f"Accuracy {answer.accuracy:.1%} of {len(answer):,} pictures."]
+    told = [] if answer.caption else [f"Accuracy {answer.accuracy:.1%} of {len(answer):,} pictures."]
     figures = Figures([[Figure("", matrix, wide=True)]], 1)
     return Page("Confusion matrix", told, [figures], code=False, picture=lambda: matrix)
 
@@ -109,5 +107,5 @@ def _on_grid(answer: TopActivations) -> bool:
 
 
 def _drawn(one: Tensor, answer: TopActivations) -> Pixels:
-    drawn: Sequence[Pixels] = draw_inputs(one[None], answer.preprocessing)
-    return drawn[0]
+    drawn: Pixels = draw_inputs(one[None], answer.preprocessing)[0]
+    return drawn

@@ -69,3 +69,8 @@ class Page:
     """Whether the title is code, as a recipe is."""
     picture: Callable[[], Pixels] | None = field(default=None)
     """Draws the answer as one picture, for places that show no HTML; None where it is none."""
+
+
+def short(text: str, most: int = 160) -> str:
+    """The text, or its beginning where it has more characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

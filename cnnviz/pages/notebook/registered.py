@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
@@ -20,7 +21,8 @@ from cnnviz.registry.setting_meanings import meaning_of
 
 def of_registry(answer: Registry[Any]) -> Page:
     """A row for each method: its name, what it is and who offers it."""
-    rows = [(name, _summary(answer, name), answer.origin(name)) for name in answer]
+    offered = _offered(answer)
+    rows = [(name, _summary(answer, name, offered), answer.origin(name)) for name in answer]
     told = [f'{answer.group}["{next(iter(answer), "name")}"] shows the settings of one.'] if rows else []
     title = f"{len(rows)} {answer.group.rpartition('.')[2]}"
     parts = [Rows((answer.kind, "what it is", "from"), rows, (True, True, True), len(rows), code=True)]
@@ -50,9 +52,9 @@ def _default(setting: inspect.Parameter) -> str:
     return "none: it must be given" if setting.default is inspect.Parameter.empty else repr(setting.default)
 
 
-def _summary(registry: Registry[Any], name: str) -> str:
+def _summary(registry: Registry[Any], name: str, offered: Mapping[tuple[str, str], EntryPoint]) -> str:
     """What the method is: of one that is loaded as it says, else as its source says."""
-    entry = _entry(registry, name)
+    entry = offered.get((name.rpartition(":")[2], registry.origin(name)))
     if entry is not None and entry.module not in sys.modules:
         return _in_source(entry.module, entry.attr)
     try:
@@ -62,10 +64,9 @@ def _summary(registry: Registry[Any], name: str) -> str:
     return summary
 
 
-def _entry(registry: Registry[Any], name: str) -> EntryPoint | None:
-    """The entry point that offers the method; None for one that was registered in this process."""
-    found = entry_points(group=registry.group, name=name.rpartition(":")[2])
-    return next((each for each in found if origin_of(each) == registry.origin(name)), None)
+def _offered(registry: Registry[Any]) -> dict[tuple[str, str], EntryPoint]:
+    """The entry points of installed packages, by name and origin; what this process registered has none."""
+    return {(each.name, origin_of(each)): each for each in entry_points(group=registry.group)}
 
 
 @lru_cache(maxsize=1024)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cnnviz.explanations.evaluation import Evaluation
+from cnnviz.explanations.explanation import percent
 from cnnviz.explanations.tables import Table, readable
 from cnnviz.models.loading import LoadedModel
 from cnnviz.models.prediction import Prediction
@@ -45,7 +46,7 @@ def of_ranking(answer: Sequence[Prediction]) -> Page:
 
 def _told(one: Prediction) -> tuple[str, ...]:
     name = one.name or ("not class 0" if one.index < 0 else "")
-    share = "" if one.probability is None else f"{100 * one.probability:.1f} %"
+    share = "" if one.probability is None else percent(one.probability)
     return str(one.index), name, f"{one.score:.2f}", share
 
 

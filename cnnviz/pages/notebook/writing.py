@@ -5,37 +5,21 @@ GitHub takes styles away: what belongs together stands in one cell of a table, a
 
 from __future__ import annotations
 
-import io
-from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import TypeVar
 
-import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
-from PIL import Image
 
-from cnnviz.drawing.colors import colors_of
-from cnnviz.drawing.figure import Legend
-from cnnviz.drawing.montage import Pixels, fitted
-from cnnviz.pages.notebook.page import Figure, Figures, Page, Rows
+from cnnviz.pages.notebook.page import Figures, Page, Rows, short
 
+T = TypeVar("T")
 ACROSS = 5  # pictures beside each other: as many as a notebook shows without scrolling
 SIDES = (320, 224, 176, 128, 96)  # pixels of the longer side of a picture
 ENOUGH = {320: 2, 224: 10, 176: 24, 128: 48}  # pictures that are shown so large
-WIDE = 2.8  # times as long are pictures with text of their own
-ROWS, LETTERS = 60, 160  # of a table, and of a text
-BAR = (96, 9)  # pixels of a colour bar
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A picture as the template takes it."""
-
-    content: str
-    width: int
-    height: int
+ROWS = 60  # of a table
+LETTERS = 640  # of a paragraph
 
 
 def written(page: Page, limit: int) -> str:
@@ -56,8 +40,8 @@ def _sizes(page: Page) -> list[tuple[int, float]]:
 
 def _html(page: Page, side: int, share: float) -> str:
     parts = [_pictures(part, side, share) if isinstance(part, Figures) else _table(part, share) for part in page.parts]
-    told = [_short(line, 4 * LETTERS) for line in page.told]
-    return _template().render(title=_short(page.title, 2 * LETTERS), code=page.code, told=told, parts=parts).strip()
+    told = [short(line, LETTERS) for line in page.told]
+    return _template().render(title=short(page.title, LETTERS // 2), code=page.code, told=told, parts=parts).strip()
 
 
 @cache
@@ -68,16 +52,18 @@ def _template() -> Template:
 
 def _pictures(part: Figures, side: int, share: float) -> dict[str, object]:
     """Rows of cells; of groups that are longer than a row each has rows of its own."""
+    from cnnviz.pages.notebook.cells import cell  # draws, and tables need nothing that does
+
     groups = part.groups[: max(1, round(len(part.groups) * share))]
     length = max(map(len, groups), default=0)
     if share < 1 and len(part.groups) == 1:
         groups = [groups[0][: max(1, round(length * share))]]
-    cells = [[_cell(figure, side) for figure in group] for group in groups]
-    abreast = max(1, ACROSS // max(1, length))
+    cells = [[cell(figure, side) for figure in group] for group in groups]
+    longest = max(map(len, cells), default=1)
+    abreast = max(1, ACROSS // longest)
+    across = longest * abreast if longest <= ACROSS else -(-longest // -(-longest // ACROSS))
     rows = [
-        row
-        for start in range(0, len(cells), abreast)
-        for row in _rows([cell for group in cells[start : start + abreast] for cell in group])
+        line for row in _in_rows(cells, abreast) for line in _in_rows([each for group in row for each in group], across)
     ]
     left, cut = part.of - len(groups), length - max(map(len, groups), default=0)
     more = [f"and {left:,} more {part.what}{'s' if left > 1 else ''}"] if left > 0 else []
@@ -85,67 +71,18 @@ def _pictures(part: Figures, side: int, share: float) -> dict[str, object]:
     return {"rows": rows, "table": None, "more": "; ".join([*more, *([part.rest] if more and part.rest else [])])}
 
 
-def _rows(cells: Sequence[object]) -> list[Sequence[object]]:
-    return [cells[start : start + ACROSS] for start in range(0, len(cells), ACROSS)]
-
-
-def _cell(figure: Figure, side: int) -> dict[str, object]:
-    longest = round(side * WIDE) if figure.wide else side
-    drawn = None if figure.pixels is None else _drawn(figure.pixels, longest)
-    lines = [_short(line) for line in figure.lines]
-    return {
-        "head": _short(figure.head),
-        "picture": drawn,
-        "lines": lines,
-        "told": ", ".join(filter(None, (_short(figure.head), *lines))),
-        "bar": None if figure.legend is None else _bar(figure.legend),
-    }
-
-
-def _drawn(pixels: Pixels, side: int) -> Drawn:
-    """At most ``side`` pixels long, as PNG or as JPEG, whichever is shorter."""
-    pixels = fitted(pixels, side) if max(pixels.shape[:2]) != side else pixels
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    photograph = _encoded(image, "JPEG", quality=85, subsampling=0)
-    plain = _encoded(image, "PNG")
-    content = (
-        f"data:image/png;base64,{plain}" if len(plain) <= len(photograph) else f"data:image/jpeg;base64,{photograph}"
-    )
-    return Drawn(content, image.width, image.height)
-
-
-def _encoded(image: Image.Image, kind: str, **settings: int) -> str:
-    stream = io.BytesIO()
-    image.save(stream, kind, **settings)
-    return b64encode(stream.getvalue()).decode()
-
-
-def _bar(legend: Legend) -> dict[str, object] | None:
-    """The colours of the values from the lowest to the highest that is drawn; None for a map that is blank."""
-    if legend.peak <= 0:
-        return None
-    width, height = BAR
-    strip = np.round(colors_of(legend.colors, np.linspace(0, 1, width)) * 255).astype(np.uint8)
-    image = Image.fromarray(np.broadcast_to(strip, (height, width, 3)).copy())
-    low, high = f"{legend.lowest:.3g}", f"{legend.peak:.3g}"
-    if legend.highest > legend.peak and f"{legend.highest:.3g}" != high:
-        high = f"≥ {high}"
-    content = f"data:image/png;base64,{_encoded(image, 'PNG')}"
-    return {"low": low, "high": high, "picture": Drawn(content, width, height)}
-
-
 def _table(part: Rows, share: float) -> dict[str, object]:
     shown = part.rows[: max(1, round(min(len(part.rows), ROWS) * share))]
     left = part.of - len(shown)
     more = f"and {left:,} more row{'s' if left > 1 else ''}" if left > 0 else ""
     table = {
-        "names": [_short(name) for name in part.names],
-        "rows": [[_short(cell) for cell in row] for row in shown],
+        "names": [short(name) for name in part.names],
+        "rows": [[short(cell) for cell in row] for row in shown],
         "left": part.left,
         "code": part.code,
     }
     return {"rows": [], "table": table, "more": "; ".join(filter(None, (more, part.rest if more else "")))}
 
 
-def _short(text: str, most: int = LETTERS) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _in_rows(cells: Sequence[T], columns: int) -> list[Sequence[T]]:
+    return [cells[start : start + columns] for start in range(0, len(cells), columns)]
