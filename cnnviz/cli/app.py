@@ -21,6 +21,7 @@ from cnnviz.cli.explain import confusion, explain, project
 from cnnviz.cli.inspect import doctor, layers, methods
 from cnnviz.cli.report import report
 from cnnviz.cli.segment import segment
+from cnnviz.cli.serve import serve
 from cnnviz.cli.synthesize import invert, synthesize
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ _add(evaluate, "evaluate photos/ --annotations masks/ --method grad_cam,gradient
 _add(deconv_segment, "deconv-segment demo/pictures -o segmented.png")
 _add(batch, "batch photos/ answers/ --model resnet50 --method grad_cam,gradient --metric sparseness", _open)
 _add(audit, "audit answers/ --method grad_cam -o report.html")
+_add(serve, "serve --model resnet50")
 _add(methods, "methods integrated_gradients")
 _add(layers, "layers resnet50")
 _add(demo, "demo -o demo")

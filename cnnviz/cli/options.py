@@ -311,8 +311,11 @@ EXPLAIN = (*LOOK, VerboseOptions)
 
 
 def sharing(*groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the options of these classes too. It takes them together, as the mapping ``options``."""
-    shared = {
+    """Give a command the options of these classes too. It takes them together, as the mapping ``options``.
+
+    An option that the command declares itself stays its own.
+    """
+    all_shared = {
         name: Parameter(name, Parameter.KEYWORD_ONLY, default=getattr(group, name), annotation=kind)
         for group in groups
         for name, kind in get_type_hints(group, include_extras=True).items()
@@ -325,6 +328,8 @@ def sharing(*groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]
             for name, parameter in inspect.signature(command).parameters.items()
             if name != "options"
         }
+
+        shared = {name: parameter for name, parameter in all_shared.items() if name not in own}
 
         @wraps(command)
         def run(**values: Any) -> Any:

@@ -1,0 +1,187 @@
+"""What the page lets a person choose: the models of the command line with their layers and classes, methods, renderers.
+
+A request names a choice by its number or its name here. Nothing else that it names is ever looked up.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import torch
+from matplotlib import colormaps
+
+from cnnviz.engine.black_box import BlackBox
+from cnnviz.engine.layer_flow import LayerFlow, layer_flow
+from cnnviz.engine.model_inputs import ModelInputs
+from cnnviz.engine.nested import tensors
+from cnnviz.models.loading import LoadedModel
+from cnnviz.registry.registry import Method, PluginError, RendererMethod, attributions, renderers
+from cnnviz.registry.setting_meanings import meaning_of
+
+COLORMAPS = ("viridis", "cividis", "magma", "inferno", "gray", "turbo", "jet", "RdBu_r", "coolwarm", "PiYG")
+"""Those in the list; more are none, since colours that people can compare are few."""
+_SHARES = ("opacity", "fade", "dim")
+"""Settings between 0 and 1, for which the page has a slider."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model that can be asked."""
+
+    model: LoadedModel
+    layers: tuple[tuple[str, tuple[int, ...]], ...]
+    """Those that are places for a map: name, and the size of their output."""
+    automatic: str | None
+    """The one that is taken where none is named."""
+    arguments: Mapping[str, Any]
+    """What :func:`cnnviz.load_model` made it of, beside its name: for the Python that makes answers again."""
+    whole: bool = False
+    """Whether pictures are prepared without the crop."""
+
+    def told(self) -> dict[str, Any]:
+        """As JSON."""
+        size = self.model.preprocessing.input_size
+        return {
+            "name": self.model.name,
+            "classes": None if self.model.categories is None else list(self.model.categories),
+            "count": self.model.num_classes,
+            "layers": [{"name": name, "shape": shape} for name, shape in self.layers],
+            "automatic": self.automatic,
+            "input": None if self.whole or size is None else [size[1], size[0]],
+        }
+
+
+def subject(model: LoadedModel, arguments: Mapping[str, Any], whole: bool = False) -> Subject:
+    """The model with its layers, which one pass finds."""
+    flow = None if isinstance(model.module, BlackBox) else _flow(model)
+    if flow is None:
+        return Subject(model, (), None, arguments, whole)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for call in flow.calls:
+        if call.usable and not call.passive and not call.inner:
+            shapes[call.name] = call.shape[1:]
+    return Subject(model, tuple(shapes.items()), flow.automatic(), arguments, whole)
+
+
+def _flow(model: LoadedModel) -> LayerFlow | None:
+    """What the layers have to do with the output; None of a model that can't be asked so."""
+    from cnnviz.engine.loans import borrows
+
+    preprocessing = model.preprocessing
+    size = preprocessing.input_size or (224, 224)
+    like = next(iter(model.module.parameters()), torch.zeros(()))
+    zeros = torch.zeros(1, len(preprocessing.mean), *size, dtype=like.dtype, device=like.device)
+
+    def everything(output: Any, layers: Any) -> torch.Tensor:
+        found = [tensor.sum() for tensor in tensors(output) if tensor.is_floating_point()]
+        return torch.stack(found) if found else torch.zeros(1)
+
+    try:
+        return borrows(layer_flow)(model.module, ModelInputs.of((zeros,)), everything)
+    except (RuntimeError, ValueError, TypeError, LookupError):
+        return None  # the answer to the first question tells what is wrong with it
+
+
+def offered_methods() -> list[dict[str, Any]]:
+    """The attributions that load, with a line each; of others why they do not."""
+    methods: list[dict[str, Any]] = []
+    for name in attributions:
+        try:
+            method = attributions[name]
+        except PluginError as error:
+            methods.append({"name": name, "summary": str(error), "loads": False})
+            continue
+        required = any(each.default is inspect.Parameter.empty for each in method.settings.values())
+        if not required:  # those are for formulas
+            entry = {
+                "name": name,
+                "summary": _plain(method.summary),
+                "loads": True,
+                "layer": "layer" in method.settings,
+            }
+            methods.append(entry)
+    return methods
+
+
+def offered_renderers() -> list[dict[str, Any]]:
+    """The renderers that draw pictures, with the settings that the page has a control for."""
+    found = []
+    for name in renderers:
+        try:
+            renderer = renderers[name]
+        except PluginError:
+            continue
+        if 2 in renderer.ranks:
+            settings = [told for setting in renderer.settings if (told := control(renderer, setting))]
+            about = {"name": name, "summary": _plain(renderer.summary), "usual": usual_settings(renderer)}
+            found.append(about | {"settings": settings})
+    return found
+
+
+def control(renderer: RendererMethod, setting: str) -> dict[str, Any] | None:
+    """The control for a setting of plain values; None for one that has others."""
+    default = renderer.settings[setting].default
+    kinds = _members(renderer.types.get(setting, Any))
+    told = {"name": setting, "meaning": meaning_of(renderer, setting), "default": default}
+    choices = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
+    if setting == "colormap":
+        names = [name for name in COLORMAPS if name in colormaps]
+        first = [] if default is None or default in names else [default]
+        return told | {"kind": "choice", "choices": [*first, *names]}
+    if choices and isinstance(default, str):
+        return told | {"kind": "choice", "choices": choices}
+    if bool in kinds:
+        return told | {"kind": "switch"}
+    if setting in _SHARES:
+        return told | {"kind": "share"}
+    if float in kinds or int in kinds:
+        return told | {"kind": "number", "whole": float not in kinds}
+    return None
+
+
+def checked_settings(renderer: RendererMethod, given: Any) -> dict[str, Any]:
+    """Settings of a request that have a control and a value of its kind. Raises ValueError for others."""
+    if not isinstance(given, dict):
+        raise ValueError("the settings of a renderer are names with values")
+    settings: dict[str, Any] = {}
+    for name, value in given.items():
+        known = control(renderer, name) if name in renderer.settings else None
+        if known is None:
+            raise ValueError(f"{renderer.name} has no setting {name!r} that can be chosen here")
+        most = 1000 if known.get("whole") else 1e9  # columns, iterations
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most
+        fits = {"choice": value in known.get("choices", ()), "switch": isinstance(value, bool)}
+        if not fits.get(known["kind"], number):
+            raise ValueError(f"{name} of {renderer.name} can't be {str(value)[:40]!r}")
+        settings[name] = int(value) if known.get("whole") else value
+    return settings
+
+
+def usual_settings(renderer: RendererMethod) -> dict[str, Any]:
+    """Those that the page begins with: heat in colours that everybody can tell apart."""
+    known = renderer.settings.get("colormap")
+    return {"colormap": "viridis"} if known is not None and known.default == "turbo" else {}
+
+
+def _members(kind: Any) -> list[Any]:
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) is Union or type(kind).__name__ == "UnionType":
+        return [member for part in get_args(kind) for member in _members(part)]
+    return [kind]
+
+
+def _plain(text: str) -> str:
+    """A line of a docstring without the marks of the documentation."""
+    return re.sub(r":\w+(?::\w+)*:`~?([^`]*)`", r"\1", text).replace("``", "").replace("`", "")
+
+
+def method_named(name: Any) -> Method[Any]:
+    """The attribution of that name. Raises LookupError for a name that is none."""
+    if not isinstance(name, str) or name not in attributions:
+        raise LookupError(f"there is no method {str(name)[:80]!r}")
+    return attributions[name]
