@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 from importlib.resources import files
@@ -22,21 +21,20 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from cnnviz import demo
+from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.reading import read_content
 from cnnviz.pages.explorer import drawn
 from cnnviz.pages.explorer.asking import Picture, Question, Result, formula_told, predicting, read_question
 from cnnviz.pages.explorer.guard import Guard, Keys
 from cnnviz.pages.explorer.jobs import Job, Jobs, reason
-from cnnviz.pages.explorer.limits import PICTURE_BYTES, PICTURES, QUESTION, UPLOAD, Kept, Refused
+from cnnviz.pages.explorer.limits import PICTURE_BYTES, PICTURES, UPLOAD, Kept, Refused
 from cnnviz.pages.explorer.offered import (
     Subject,
-    checked_settings,
     offered_methods,
     offered_renderers,
-    usual_settings,
 )
-from cnnviz.pages.explorer.python_code import python_of
-from cnnviz.registry.registry import renderers
+from cnnviz.pages.explorer.python_code import python_of, stem
+from cnnviz.pages.explorer.sent import body, json_object, view
 
 EXAMPLE = 3
 """Of the bundled pictures: the star."""
@@ -73,7 +71,7 @@ class Explorer:
 
     async def send_picture(self, request: Request) -> Response:
         """Keep a picture: the body is the content of its file."""
-        content = await _body(request, UPLOAD, "the picture")
+        content = await body(request, UPLOAD, "the picture")
         name = request.query_params.get("name", "")[-200:].replace("\\", "/").rpartition("/")[2] or "picture.png"
         async with self._reading:
             try:
@@ -100,12 +98,12 @@ class Explorer:
 
     async def formula(self, request: Request) -> Response:
         """How a formula reads, or what is wrong with it and where."""
-        asked = await _json(request)
+        asked = await json_object(request)
         return JSONResponse(await run_in_threadpool(formula_told, str(asked.get("text", ""))))
 
     async def send_job(self, request: Request) -> Response:
         """Put a question into the queue."""
-        asked = await _json(request)
+        asked = await json_object(request)
         number, picture = asked.get("model"), asked.get("picture")
         if type(number) is not int or not 0 <= number < len(self.subjects):
             raise Refused(422, "there is no such model; those of the command line can be chosen")
@@ -135,46 +133,38 @@ class Explorer:
 
     async def drawn(self, request: Request) -> Response:
         """A result as a picture."""
-        result, settings, name, at = self._result(request), _settings(request), _renderer(request), _at(request)
-
-        def draw() -> bytes:
-            assert result.explanation is not None
-            renderer = renderers[name or result.explanation.usual_renderer]
-            return drawn.drawn(result.explanation, renderer, _of(renderer, settings, name), at)
-
-        content = await _answered(draw)
+        result, how = self._result(request), view(request)
+        content = await _answered(lambda: drawn.drawn(_explained(result), *how.of(_explained(result)), how.at))
         if "download" in request.query_params:
-            return _download(content, "image/png", f"{_stem(result)}.png")
+            return _download(content, "image/png", f"{stem(result.method)}.png")
         return Response(content, media_type="image/png")
 
     async def scale(self, request: Request) -> Response:
         """What the colours of a drawn result mean."""
-        result, settings, name = self._result(request), _settings(request), _renderer(request)
-
-        def told() -> dict[str, Any]:
-            assert result.explanation is not None
-            renderer = renderers[name or result.explanation.usual_renderer]
-            chosen = _of(renderer, settings, name)
-            return {"renderer": renderer.name, "scale": drawn.scale(result.explanation, renderer, chosen)}
-
-        return JSONResponse(await _answered(told))
+        result, how = self._result(request), view(request)
+        told = await _answered(lambda: drawn.scale(_explained(result), *how.of(_explained(result))))
+        return JSONResponse({"scale": told})
 
     async def values(self, request: Request) -> Response:
         """The values of a result as a file."""
         result, suffix = self._result(request), "." + request.path_params["suffix"]
         if suffix not in drawn.VALUES:
             raise Refused(404, f"values are written as {', '.join(drawn.VALUES)}")
-        content = await _answered(lambda: drawn.values_file(result.explanation, suffix))  # type: ignore[arg-type]
-        return _download(content, "application/octet-stream", _stem(result) + suffix)
+        content = await _answered(lambda: drawn.values_file(_explained(result), suffix))
+        return _download(content, "application/octet-stream", stem(result.method) + suffix)
 
     async def python(self, request: Request) -> Response:
         """The Python that makes the answers of a job again."""
         question = self._job(request).question
         if not isinstance(question, Question):
             raise Refused(404, "there is no Python for this job")
-        settings, name, at = _settings(request), _renderer(request), _at(request)
-        given = checked_settings(renderers[name], settings) if name is not None else {}
-        text = python_of(question, name, given, at)
+        how = view(request)
+
+        def drawing(explanation: Explanation) -> tuple[str, dict[str, Any], str]:
+            renderer, settings = how.of(explanation)
+            return renderer.name, settings, how.at
+
+        text = await _answered(lambda: python_of(question, drawing))
         if "download" in request.query_params:
             return _download(text.encode(), "text/plain; charset=utf-8", "answers.py")
         return Response(text, media_type="text/plain")
@@ -239,32 +229,6 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": reason(error)}, 500)
 
 
-async def _body(request: Request, most: int, what: str) -> bytes:
-    """What was sent. Raises Refused (413) as soon as it is too long, whatever was announced."""
-    refusal = Refused(413, f"{what} has more than the {most:,} bytes that are taken")
-    if int(request.headers.get("content-length", "0") or 0) > most:
-        raise refusal
-    content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > most:
-            raise refusal
-    if not content:
-        raise Refused(422, f"{what} is empty")
-    return bytes(content)
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    content = await _body(request, QUESTION, "the question")
-    try:
-        asked = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise Refused(422, "what was sent is no JSON") from error
-    if not isinstance(asked, dict):
-        raise Refused(422, "what was sent is no JSON object")
-    return asked
-
-
 async def _answered(work: Callable[[], Any]) -> Any:
     """What the work gives, beside the others. Raises Refused (422) for what can't be drawn so."""
     try:
@@ -273,39 +237,9 @@ async def _answered(work: Callable[[], Any]) -> Any:
         raise Refused(422, reason(error)) from error
 
 
-def _settings(request: Request) -> Any:
-    text = request.query_params.get("settings", "{}")
-    try:
-        return json.loads(text) if len(text) <= QUESTION else None
-    except (ValueError, RecursionError) as error:
-        raise Refused(422, "the settings are no JSON") from error
-
-
-def _renderer(request: Request) -> str | None:
-    """The renderer that is named; None for the method's own."""
-    name = request.query_params.get("renderer") or None
-    if name is not None and name not in renderers:
-        raise Refused(422, f"there is no renderer {name[:80]!r}")
-    return name
-
-
-def _of(renderer: Any, settings: Any, name: str | None) -> dict[str, Any]:
-    """The settings of the renderer; of a method's own the usual ones."""
-    return usual_settings(renderer) if name is None else checked_settings(renderer, settings)
-
-
-def _at(request: Request) -> Any:
-    at = request.query_params.get("at", "input")
-    if at not in ("input", "original"):
-        raise Refused(422, "pictures are drawn at input or at original")
-    return at
-
-
-def _stem(result: Result) -> str:
-    kept = "".join(
-        letter if letter.isascii() and (letter.isalnum() or letter in "_-") else "-" for letter in result.method
-    )
-    return kept.strip("-")[:60] or "answer"
+def _explained(result: Result) -> Explanation:
+    assert result.explanation is not None  # _result looks
+    return result.explanation
 
 
 def _download(content: bytes, media_type: str, name: str) -> Response:

@@ -34,6 +34,7 @@ class Result:
 
     method: str
     """Its name, or the formula as it was written."""
+    is_formula: bool = False
     explanation: Explanation | None = None
     error: str | None = None
     warnings: Sequence[str] = ()
@@ -106,10 +107,10 @@ class Question:
                     **({} if is_formula else self.settings_of(name)),
                 )
         except (Exception, SystemExit) as error:
-            return Result(name, error=reason(error), warnings=told)
+            return Result(name, is_formula, error=reason(error), warnings=told)
         first = next((each.explanation for each in self.results if each.explanation is not None), found)
         # one copy of the picture's pixels is enough
-        return Result(name, replace(found.to("cpu"), originals=first.originals), warnings=told)
+        return Result(name, is_formula, replace(found.to("cpu"), originals=first.originals), warnings=told)
 
 
 def predicting(subject: Subject, picture: Picture, top: int = 5) -> Callable[[Job], None]:

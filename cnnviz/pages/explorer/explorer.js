@@ -206,7 +206,9 @@ function drawModel() {
 }
 
 function drawMethods() {
-  const list = state.choices.methods.map(({ name, summary, loads }) => {
+  const first = (method) => STARTS_WITH.includes(method.name) ? 0 : 1;
+  const methods = [...state.choices.methods].sort((one, other) => first(one) - first(other));
+  const list = methods.map(({ name, summary, loads }) => {
     const input = make("input", { type: "checkbox", value: name, disabled: !loads, checked: loads && STARTS_WITH.includes(name) });
     input.addEventListener("change", () => { countMethods(); changed(); });
     return make("label", { className: "choice" }, input, make("span", {}, name, make("span", { textContent: summary })));
@@ -324,6 +326,7 @@ async function stop() {
 function running(is) {
   at("cancel").hidden = at("progress").hidden = !is;
   at("explain").hidden = is;
+  at("to-answers").hidden = is || !state.shown;
 }
 
 async function explain() {
@@ -376,6 +379,7 @@ async function explain() {
       state.job = null;
       running(false);
       state.took = performance.now() - began;
+      at("to-answers").hidden = !state.shown;
       if (told.state === "cancelled") status("Cancelled. The answers that were done by then are shown.");
       else if (told.state === "failed") status(told.error);
       else {
@@ -453,7 +457,6 @@ function redrawSoon() {
 
 function redraw() {
   for (const card of at("cards").querySelectorAll("figure.answer")) card.redraw?.();
-  drawPicture();
   drawPython();
 }
 
@@ -480,10 +483,6 @@ function pictureCard() {
   return make("figure", {}, make("div", { className: "frame" }, image),
     make("figcaption", {}, make("h3", { textContent: name }), make("p", { className: "small", textContent: seen }),
       make("p", { className: "quiet small", textContent: `${width} × ${height} pixels` })));
-}
-
-function drawPicture() {
-  // the picture itself is the same however maps are drawn
 }
 
 function card(result, job, place) {

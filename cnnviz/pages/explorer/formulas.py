@@ -33,7 +33,7 @@ def parse_formula(text: str) -> Any:
             if made is None:
                 near = get_close_matches(name, [*attributions, "upsample"], n=1)
                 raise err(f"there is no method or part {name!r}", n.func, f"did you mean {near[0]}?" if near else None)
-            return made(*map(walk, n.args), **{k.arg: walk(k.value) for k in n.keywords})
+            return made(*map(walk, n.args), **{str(k.arg): walk(k.value) for k in n.keywords})
         raise err("this is no part of a formula", n)
 
     try:

@@ -99,7 +99,7 @@ def offered_methods() -> list[dict[str, Any]]:
         if not required:  # those are for formulas
             entry = {
                 "name": name,
-                "summary": _plain(method.summary),
+                "summary": _uncited(_plain(method.summary)),
                 "loads": True,
                 "layer": "layer" in method.settings,
             }
@@ -178,6 +178,11 @@ def _members(kind: Any) -> list[Any]:
 def _plain(text: str) -> str:
     """A line of a docstring without the marks of the documentation."""
     return re.sub(r":\w+(?::\w+)*:`~?([^`]*)`", r"\1", text).replace("``", "").replace("`", "")
+
+
+def _uncited(text: str) -> str:
+    """A summary without the paper in its last brackets, which have a comma: (Selvaraju et al., 2017, ...)."""
+    return re.sub(r" \([^()]*, [^()]*\)\.?$", ".", text)
 
 
 def method_named(name: Any) -> Method[Any]:

@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
-from cnnviz.pages.explorer.asking import Question
+from cnnviz.explanations.explanation import Explanation
+from cnnviz.pages.explorer.asking import Question, Result
+
+Drawing: TypeAlias = Callable[[Explanation], tuple[str, Mapping[str, Any], str]]
+"""How an explanation is drawn: the renderer's name, its settings, and at which size."""
 
 
-def python_of(question: Question, renderer: str | None, settings: Mapping[str, Any], at: str) -> str:
-    """A program that writes the pictures of all methods into the folder ``answers``."""
-    model = question.subject.model
-    made = "".join(f", {name}={value!r}" for name, value in question.subject.arguments.items())
-    lines = ["import cnnviz", "", f"model = cnnviz.load_model({model.name!r}{made})"]
-    lines += _moved(question)
-    methods = [repr(name) for name in question.names]
-    methods += [f"cnnviz.parse_formula({text!r})" for text in question.formulas]
-    arguments = ["model", repr(question.picture.name), *([] if len(methods) > 1 else [f"[{methods[0]}]"])]
-    if len(methods) > 1:
-        arguments.append("[\n        " + ",\n        ".join(methods) + ",\n    ]")
-    arguments += [f"target={question.target}"] if question.target is not None else []
-    if any(question.settings_of(name) for name in question.names):
-        arguments.append(f"layer={question.layer!r}")
-    arguments += ['preprocess="whole"'] if question.subject.whole else []
-    arguments.append(f"seed={question.seed}")
-    lines += ["answers = cnnviz.explain("]
-    for argument in arguments:
-        name = _class_name(question) if argument.startswith("target=") else None
-        lines.append(f"    {argument}," + (f"  # {name!r}" if name else ""))
-    lines += [")"]
-    given = [repr(part) for part in ("answers", renderer) if part is not None]
-    given += [f"at={at!r}"] if at != "input" else []
-    given += [f"{name}={value!r}" for name, value in settings.items()]
-    lines += [f"answers.save({', '.join(given)})", "print(answers.table())"]
+def python_of(question: Question, draw: Drawing) -> str:
+    """A program that computes the answers of all methods that have one, and writes their pictures."""
+    model, subject = question.subject.model, question.subject
+    done = [result for result in [*question.results] if result.explanation is not None]
+    names = [result.method for result in done if not result.is_formula]
+    made = "".join(f", {name}={value!r}" for name, value in subject.arguments.items())
+    lines = ["import cnnviz", "", f"model = cnnviz.load_model({model.name!r}{made})", *_moved(question)]
+    lines += ["answers = cnnviz.explain(", "    model,", f"    {question.picture.name!r},", "    ["]
+    for result in done:
+        written = f"cnnviz.parse_formula({result.method!r})" if result.is_formula else repr(result.method)
+        lines.append(f"        {written},")
+    lines.append("    ],")
+    if question.target is not None:
+        name = _class_name(question)
+        lines.append(f"    target={question.target}," + (f"  # {name!r}" if name else ""))
+    if any(question.settings_of(name) for name in names):
+        lines.append(f"    layer={question.layer!r},")
+    lines += ['    preprocess="whole",'] if subject.whole else []
+    lines += [f"    seed={question.seed},", ")"]
+    variables = [_variable(result, number) for number, result in enumerate(done, 1)]
+    unpacked = f"({variables[0]},)" if len(done) == 1 else ", ".join(variables)
+    lines += [f"{unpacked} = answers.values()"] if done else []
+    for variable, result in zip(variables, done, strict=True):
+        assert result.explanation is not None
+        name, settings, at = draw(result.explanation)
+        place = f", at={at!r}" if at != "input" else ""
+        written = "".join(f", {setting}={value!r}" for setting, value in settings.items())
+        lines.append(f"{variable}.save({f'{stem(result.method)}.png'!r}, {name!r}{place}{written})")
+    lines.append("print(answers.table())")
     return "\n".join(lines) + "\n"
+
+
+def _variable(result: Result, number: int) -> str:
+    """A name for an answer, which is no word of Python."""
+    return f"formula_{number}" if result.is_formula else re.sub(r"\W", "_", result.method) + "_map"
+
+
+def stem(method: str) -> str:
+    """A method or a formula as the name of a file."""
+    kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_-") else "-" for letter in method)
+    return "-".join(filter(None, kept.split("-")))[:60] or "answer"
 
 
 def _moved(question: Question) -> list[str]:
