@@ -1,7 +1,8 @@
-"""Draws the gallery: every method with every renderer, on pictures that scikit-image ships.
+"""Draws the gallery: ``python docs/make_gallery.py --weights squeezenet1_0-imagenet.pth --cache maps/``.
 
-``python docs/make_gallery.py --model squeezenet1_0 --weights squeezenet1_0-imagenet.pth`` writes docs/gallery/*.jpg,
-docs/gallery.md and the pictures of the README. Signals and volumes are explained on networks trained here, in seconds.
+It writes docs/gallery/*.jpg, the pages docs/gallery.md and docs/renderers.md, and the README's pictures. The photographs
+come with scikit-image. ``--cache`` keeps the maps, so that a second call only draws. Signals and volumes are explained on
+networks trained here, in seconds.
 """
 
 from __future__ import annotations
@@ -11,136 +12,136 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import skimage
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
 
 import cnnviz
 
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+
+import gallery_pages
+import gallery_signals
+from cnnviz.drawing import Cell, Layout, as_uint8, fitted, laid_out, pictures_of
+from cnnviz.targets import several
+
+Pixels = NDArray[np.uint8]
 HERE = Path(__file__).parent
-RANKED = {"line": 1, "projection": 3, "slices": 3}  # the renderers that do not draw images
-FIGURES = ("by_channel", "channels", "confusion_matrix", "panels")
-MADE = {  # pictures that docs/make_pictures.py draws
-    "feature_image": "filters",
-    "class_image": "class",
-    "deep_dream": "dream",
-    "inversion": "inverted",
-}
+SIDE = 144
+"""Pixels of a tile."""
+LAYOUT = Layout(gap=6, column=SIDE, letters=10, line=14)
+CLASSES = {"Egyptian cat": 285, "espresso": 967}
+SHOWN = ("overlay", "grayscale", "diverging", "segmentation")
+"""What each method is drawn by, beside its own renderer."""
+FIRST = ("grad_cam", "layer_cam", "guided_grad_cam", "integrated_gradients")
+"""The methods of the README's picture."""
 
 
-def write(name: str, picture: NDArray[np.uint8]) -> str:
-    Image.fromarray(picture).save(HERE / "gallery" / f"{name}.jpg", quality=88)
-    return f"![{name}](gallery/{name}.jpg)"
+def cat_and_cup() -> Image.Image:
+    """A cat above a cup of coffee: one picture with two objects, so that the maps of two classes can differ."""
+    both = Image.new("RGB", (448, 448))
+    for top, photograph, begin in ((0, skimage.data.chelsea(), 20), (224, skimage.data.coffee(), 60)):
+        wide = Image.fromarray(photograph).resize((448, 298), Image.Resampling.LANCZOS)
+        both.paste(wide.crop((0, begin, 448, begin + 224)), (0, top))
+    return both
 
 
-def by_renderer(explanation: cnnviz.Explanation, names: list[str]) -> NDArray[np.uint8]:
-    return cnnviz.grid({name: replace(explanation, renderer=name) for name in names}, columns=5)
+def write(name: str, picture: Pixels, folder: Path = HERE / "gallery") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(folder / f"{name}.jpg", quality=85, optimize=True)
 
 
-class SpikeNet(nn.Module):
-    """Tells the class of a blob in a signal or a volume."""
-
-    def __init__(self, rank: int) -> None:
-        super().__init__()
-        conv: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
-        self.body = nn.Sequential(
-            conv(1, 16, 5, padding=2), nn.ReLU(), conv(16, 32, 5, stride=2, padding=2), nn.ReLU(),
-            conv(32, 32, 3, padding=1), nn.ReLU(),
-        )  # fmt: skip
-        self.head = nn.Linear(32, 2)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        scores: Tensor = self.head(self.body(inputs).flatten(2).mean(2))
-        return scores
+def tile(explanation: cnnviz.Explanation, renderer: str | None = None) -> Pixels:
+    return fitted((replace(explanation, renderer=renderer) if renderer else explanation).render()[0], SIDE)
 
 
-def blobs(count: int, rank: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Noise with a narrow blob (class 0) or a wide one (class 1) somewhere."""
-    generator = torch.Generator().manual_seed(seed)
-    size = 160 if rank == 1 else 24
-    labels = torch.randint(2, (count,), generator=generator)
-    widths = torch.where(labels == 0, 0.02, 0.05) * (1 if rank == 1 else 2.5)
-    axis = torch.linspace(0, 1, size)
-    total = torch.zeros(count, *(1,) * rank)
-    for dim in range(rank):
-        centre = 0.2 + 0.6 * torch.rand(count, 1, generator=generator)
-        shape = [count, *(size if other == dim else 1 for other in range(rank))]
-        total = total + (((axis - centre) / widths[:, None]) ** 2).view(shape)
-    noise = 0.15 * torch.randn(count, 1, *(size,) * rank, generator=generator)
-    return torch.exp(-total / 2)[:, None] + noise, labels
+def photograph(explanation: cnnviz.Explanation) -> Pixels:
+    return fitted(as_uint8(pictures_of(explanation))[0], SIDE)
 
 
-def trained(rank: int) -> SpikeNet:
-    torch.manual_seed(0)
-    network = SpikeNet(rank)
-    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    for step in range(200 if rank == 1 else 60):
-        inputs, labels = blobs(32, rank, seed=step)
-        optimizer.zero_grad()
-        F.cross_entropy(network(inputs), labels).backward()
-        optimizer.step()
-    return network.eval()
+def drawn(answers: Sequence[cnnviz.Explanation]) -> Pixels:
+    """One method: a row for each class, the picture first, then the method's own renderer and the usual ones."""
+    own = answers[0].renderer
+    others = [name for name in SHOWN if name != own][: len(SHOWN) - 1]
+    rows: list[list[Cell]] = []
+    for title, answer in zip(CLASSES, answers, strict=True):
+        row: list[Cell] = [([title], photograph(answer))]
+        rows.append([*row, *(([str(name)], tile(answer, name)) for name in (own, *others))])
+    return laid_out(rows, LAYOUT)
+
+
+def overview(results: dict[str, Sequence[cnnviz.Explanation]], columns: int = 5) -> Pixels:
+    """All methods by their own renderers: of each a tile for the one class above a tile for the other."""
+    named = list(results.items())
+    first = named[0][1]
+    tiles: list[tuple[str, list[Pixels]]] = [("the picture", [photograph(answer) for answer in first])]
+    tiles += [(name, [tile(answer) for answer in answers]) for name, answers in named]
+    rows: list[list[Cell]] = []
+    for start in range(0, len(tiles), columns):
+        part = tiles[start : start + columns]
+        for place, title in enumerate(CLASSES):
+            rows.append([([name, title], both[place]) for name, both in part])
+    return laid_out(rows, LAYOUT)
+
+
+def compared(results: dict[str, Sequence[cnnviz.Explanation]], names: Sequence[str], side: int = 208) -> Pixels:
+    """A row for each class, with the map of each method: the README's picture."""
+    rows: list[list[Cell]] = []
+    for place, title in enumerate(CLASSES):
+        row: list[Cell] = [([title], fitted(as_uint8(pictures_of(results[names[0]][place]))[0], side))]
+        rows.append([*row, *(([name], fitted(results[name][place].render()[0], side)) for name in names)])
+    return laid_out(rows, Layout(gap=8, column=side, letters=12, line=16))
+
+
+def explained(model: cnnviz.LoadedModel, name: str, cache: Path | None) -> list[cnnviz.Explanation]:
+    """The method's maps of both classes, from the cache where they are."""
+    files = [cache / f"{name}-{index}.safetensors" for index in CLASSES.values()] if cache else []
+    if files and all(file.exists() for file in files):
+        return [cnnviz.Explanation.load(file) for file in files]
+    answers = list(cnnviz.explain(model, cat_and_cup(), name, target=several(*CLASSES.values())))
+    for file, answer in zip(files, answers, strict=False):
+        answer.save(file)
+    return answers
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--weights")
+    parser.add_argument("--weights", required=True, help="a state dict of squeezenet1_0")
+    parser.add_argument("--cache", type=Path, help="a folder for the maps")
     options = parser.parse_args()
-    model = cnnviz.load_model(options.model, weights=options.weights)
-    cat = [Image.fromarray(skimage.data.chelsea())]
-    target = 281  # tabby
-    names = [name for name in cnnviz.renderers if name not in RANKED and name not in FIGURES]
-    methods = list(cnnviz.attributions)
-    results = cnnviz.explain(model, cat, methods, target=target)
-    several = {name: results.pop(name) for name in methods if results[name].renderer in FIGURES}
+    if options.cache:
+        options.cache.mkdir(parents=True, exist_ok=True)
+    model = cnnviz.load_model("squeezenet1_0", weights=options.weights)
+    results: dict[str, Sequence[cnnviz.Explanation]] = {}
+    for name in gallery_pages.methods():
+        results[name] = explained(model, name, options.cache)
+        write(name, drawn(results[name]))
+        print(name, flush=True)
+    write("methods", overview(results))
+    for name in gallery_pages.FIGURES:
+        (answer, *_) = explained(model, name, options.cache)
+        write(name, fitted(answer.render()[0], 900))
+    for name in gallery_pages.renderers():
+        pair = [results[method][1] for method in gallery_pages.RENDERED]
+        figures = [fitted(answer.render(name)[0], 448 if name == "panels" else 224) for answer in pair]
+        row: list[Cell] = [([name], figure) for name, figure in zip(gallery_pages.RENDERED, figures, strict=True)]
+        write(f"renderer-{name}", laid_out([row], Layout(gap=8, letters=12, line=16)))
+    gallery_signals.draw(write)
+    gallery_pages.write_pages(HERE)
 
-    (HERE / "pictures").mkdir(exist_ok=True)
-    best = ("grad_cam", "layer_cam", "guided_grad_cam", "integrated_gradients")
-    pictures = {"cat": (cat, target), "cup": ([Image.fromarray(skimage.data.coffee())], 967)}
-    for name, (picture, label) in pictures.items():
-        grid = cnnviz.grid(cnnviz.explain(model, picture, best, target=label))
-        Image.fromarray(grid).save(HERE / "pictures" / f"{name}.jpg", quality=90)
-    several["saliency_confusion"].save(HERE / "pictures" / "confusion.png")
+    pictures = HERE / "pictures"
+    write("cat-and-cup", compared(results, FIRST), pictures)
+    (confusion, *_) = explained(model, "saliency_confusion", options.cache)
+    confusion.save(pictures / "confusion.png", overwrite=True)
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "cnnviz", "demo", "-o", folder], check=True, stdout=subprocess.DEVNULL)
-        shutil.copy(Path(folder) / "methods.png", HERE / "pictures" / "demo.png")
-        shutil.copy(Path(folder) / "shortcut.png", HERE / "pictures" / "shortcut.png")
-
-    page = [
-        "# Gallery",
-        "",
-        "Every method with every renderer, on pictures of scikit-image. Made by `docs/make_gallery.py`.",
-    ]
-    page += ["", "## All methods", "", write("methods", cnnviz.grid(results, columns=5))]
-    for name, explanation in results.items():
-        page += ["", f"## {name}", "", cnnviz.attributions[name].summary, ""]
-        page += [
-            write(name, by_renderer(explanation, names)),
-            "",
-            write(f"{name}-panels", explanation.render("panels")[0]),
-        ]
-    for name, explanation in several.items():
-        page += ["", f"## {name}", "", cnnviz.attributions[name].summary, "", write(name, explanation.render()[0])]
-    for renderer, rank in RANKED.items():
-        inputs, labels = blobs(1, rank, seed=1000)
-        network, chosen = trained(rank), ["grad_cam", "layer_cam", "guided_backprop", "integrated_gradients"]
-        answers = cnnviz.explain(network, inputs, chosen, target=labels, categories=["narrow blob", "wide blob"])
-        page += ["", f"## {renderer}", "", cnnviz.renderers[renderer].summary]
-        for name, explanation in answers.items():
-            page += ["", f"{name}:", "", write(f"{renderer}-{name}", explanation.render(renderer)[0])]
-    page += ["", "# Syntheses", "", "Inputs that were made. The commands are on the page [Where it began](seeds.md)."]
-    for name, picture in MADE.items():
-        page += ["", f"## {name}", "", cnnviz.syntheses[name].summary, "", f"![{name}](pictures/seeds/{picture}.png)"]
-    (HERE / "gallery.md").write_text("\n".join(page) + "\n")
+        shutil.copy(Path(folder) / "methods.png", pictures / "demo.png")
+        shutil.copy(Path(folder) / "shortcut.png", pictures / "shortcut.png")
 
 
 if __name__ == "__main__":

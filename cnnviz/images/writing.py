@@ -146,7 +146,13 @@ def packed(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> byt
     """Tensors by name in the format ``.safetensors``, with a description in JSON as the metadata ``cnnviz``."""
     from safetensors.torch import save
 
-    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    arrays: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        kept = tensor.detach().cpu().contiguous()
+        place = kept.untyped_storage().data_ptr()
+        arrays[name] = kept.clone() if place in seen else kept  # the format refuses tensors that share memory
+        seen.add(place)
     return save(arrays, {"cnnviz": json.dumps(description)})
 
 

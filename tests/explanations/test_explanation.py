@@ -21,6 +21,15 @@ def test_options_are_kept_with_the_values(tmp_path: Path) -> None:
     assert (answer.options.seed, answer.options.memory) == (7, 10**6)
 
 
+def test_a_note_that_shares_memory_with_the_score_is_kept(tmp_path: Path) -> None:
+    answer = explain(AveragingNet(), tiny_inputs(), "saliency_confusion")  # whose prediction's score is the score
+    assert answer.notes["prediction_score"].data_ptr() == answer.score.data_ptr()
+    (file,) = answer.save(tmp_path / "kept.safetensors")
+    loaded = Explanation.load(file)
+    torch.testing.assert_close(loaded.notes["prediction_score"], answer.score, rtol=0, atol=0)
+    torch.testing.assert_close(loaded.values, answer.values, rtol=0, atol=0)
+
+
 def test_a_file_of_an_older_version_has_default_options(tmp_path: Path) -> None:
     answer = explain(AveragingNet(), tiny_inputs(), "gradient", target=1)
     (file,) = answer.save(tmp_path / "kept.safetensors")

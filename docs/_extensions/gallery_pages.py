@@ -1,0 +1,157 @@
+"""The pages of the gallery, as text: docs/gallery.md shows every method, docs/renderers.md every renderer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from families import FAMILIES
+
+import cnnviz
+
+FIGURES = {"saliency_confusion": "confusion_matrix", "projections": "by_channel", "activation": "channels"}
+"""Methods that have renderers of their own, which draw all of their maps into one figure."""
+ELSEWHERE = {"d_rise": "It explains detections: [Layers, targets, inputs](layers-targets-inputs.md) has a picture."}
+RENDERED = ("grad_cam", "integrated_gradients")
+"""The methods that each renderer is shown with: a coarse map without a sign for pixels, and a fine one with signs."""
+SIGNALS = ("line", "projection", "slices")
+"""Renderers of signals and volumes."""
+MADE = {  # pictures that docs/make_pictures.py draws
+    "feature_image": ("filters", "A row of patterns, each of which one channel responds to most"),
+    "class_image": ("class", "A picture with the patterns of one class all over"),
+    "deep_dream": ("dream", "A photograph in which patterns of a layer are exaggerated"),
+    "inversion": ("inverted", "A picture, and what three layers preserve of it"),
+}
+NOTES = {
+    "deconvnet": "It is gray here, and that is right. At each rectifier the method cuts what is negative in the gradient. In "
+    "this network all of it is negative at one of them for most classes, so nothing is left. The method was made for "
+    "channels: see [projections](#projections), which carries single channels back with it.",
+    "eigen_cam": "Both rows are the same: the method does not ask for the class.",
+    "smoothgrad_squared": "Squares have no sign, so `diverging` shows one colour.",
+    "vargrad": "A variance has no sign, so `diverging` shows one colour.",
+}
+OF_RENDERERS = {
+    "negative": "Grad-CAM has only one channel and little that speaks against the class, so its picture is nearly black.",
+    "positive": "A map of one channel is gray.",
+    "color": "A map of one channel is gray.",
+    "segmentation": "A fine map points at single pixels, so the object is smaller than that of a coarse map.",
+    "boxes": "Explanations of detections are drawn by it: [Layers, targets, inputs](layers-targets-inputs.md) has a picture.",
+}
+INTRODUCTION = """\
+# Gallery of methods
+
+Each method explains the same picture twice. The picture shows a cat above a cup of coffee. The upper row explains the class "Egyptian cat", the lower row the class "espresso". A good map of the cat lies on the cat, and a good map of the espresso lies on the cup.
+
+The network is torchvision's `squeezenet1_0` with its ImageNet weights. All settings are the defaults. The colours of `overlay` and `diverging` are explained on [the page of renderers](renderers.md); [Which maps can be trusted for what](sanity.md) measures what looks alone cannot tell.
+
+This makes the picture and the map of one method:
+
+```python
+import numpy as np
+from PIL import Image
+from skimage import data
+
+import cnnviz
+
+both = Image.new("RGB", (448, 448))
+for top, photograph, begin in ((0, data.chelsea(), 20), (224, data.coffee(), 60)):
+    wide = Image.fromarray(photograph).resize((448, 298), Image.Resampling.LANCZOS)
+    both.paste(wide.crop((0, begin, 448, begin + 224)), (0, top))
+both.save("cat-and-cup.png")
+
+model = cnnviz.load_model("squeezenet1_0")
+cat = cnnviz.explain(model, "cat-and-cup.png", "grad_cam", target="Egyptian cat")
+cat.save("grad_cam.png")
+```
+
+The line under each heading below is for this `model` and this picture.
+
+## All methods
+
+![The picture of a cat above a cup, and under it the map of each method for the cat and for the cup](gallery/methods.jpg)
+"""
+
+
+def methods() -> list[str]:
+    """The attributions with a section and a picture of maps, in the order of the page."""
+    names = [name for _, family in FAMILIES.values() for name in family]
+    return [name for name in names if name not in FIGURES and name not in ELSEWHERE]
+
+
+def renderers() -> list[str]:
+    """The renderers of pictures, which draw any map."""
+    skipped = {*SIGNALS, *FIGURES.values(), "boxes"}
+    return [name for name in cnnviz.renderers if name not in skipped]
+
+
+def line(name: str) -> str:
+    """The call that explains the picture."""
+    return f'cnnviz.explain(model, "cat-and-cup.png", "{name}", target="espresso").save("{name}.png")'
+
+
+def write_pages(folder: Path) -> None:
+    (folder / "gallery.md").write_text("\n".join(gallery()) + "\n")
+    (folder / "renderers.md").write_text("\n".join(renderer_page()) + "\n")
+
+
+def gallery() -> list[str]:
+    page = [INTRODUCTION]
+    for title, (sentence, names) in FAMILIES.items():
+        page += [f"## {title}", "", sentence, ""]
+        for name in names:
+            page += [f"### {name}", "", cnnviz.attributions[name].summary, ""]
+            if name in ELSEWHERE:
+                page += [ELSEWHERE[name], ""]
+                continue
+            page += [f"`{line(name)}`", ""]
+            if name in FIGURES:
+                page += [f"![What {name} gives, by its own renderer {FIGURES[name]}](gallery/{name}.jpg)", ""]
+            else:
+                page += [f"![The maps of {name} for the cat and for the espresso](gallery/{name}.jpg)", ""]
+            page += [NOTES[name], ""] if name in NOTES else []
+            page += [f"[Settings, cost and verdict of {name}](methods.md#{name.replace('_', '-')})", ""]
+    page += ["## Pictures that are made", "", "A synthesis makes a picture that a part of the network responds to.", ""]
+    for name, (file, alternative) in MADE.items():
+        page += [f"### {name}", "", cnnviz.syntheses[name].summary, ""]
+        page += [f"![{alternative}](pictures/seeds/{file}.png)", ""]
+    page += ["The commands that made them are on the page [From five earlier projects](seeds.md)."]
+    return page
+
+
+def renderer_page() -> list[str]:
+    """What each renderer draws of a coarse and of a fine map."""
+    left, right = RENDERED
+    page = [
+        "# Ways to draw a map",
+        "",
+        f"A renderer turns a map into a picture. Every renderer of pictures is shown here with two methods: {left}, whose "
+        f"map is coarse, and {right}, whose map has values for each pixel and colour. Both explain the class "
+        '"espresso" of [the gallery\'s picture](gallery.md).',
+        "",
+        "On the command line a renderer is `--render NAME`; in Python it is the second argument of `save`, and of `render`, "
+        "which gives an array. Without one, each method has its own.",
+        "",
+        "```python",
+        "import cnnviz",
+        "from cnnviz import demo",
+        "",
+        'model = cnnviz.load_model("demo")',
+        'result = cnnviz.explain(model, demo.as_inputs(demo.pictures().pictures[:1]), "grad_cam")',
+        'result.save("diverging.png", "diverging")',
+        'pixels = result.render("heatmap", colormap="viridis")  # (1, 96, 96, 3), uint8',
+        "```",
+        "",
+    ]
+    for name in renderers():
+        page += [f"## {name}", "", cnnviz.renderers[name].summary, "", f"`result.save(\"{name}.png\", \"{name}\")`", ""]
+        page += [f"![{left} and {right} of the espresso, drawn by {name}](gallery/renderer-{name}.jpg)", ""]
+        page += [OF_RENDERERS[name], ""] if name in OF_RENDERERS else []
+    page += ["## boxes", "", cnnviz.renderers["boxes"].summary, "", OF_RENDERERS["boxes"], ""]
+    page += ["## Renderers of one method", ""]
+    page += ["These draw several maps into one figure, and belong to the method that gives them.", ""]
+    page += [f"- `{name}`: [{method}](gallery.md#{method.replace('_', '-')})" for method, name in FIGURES.items()]
+    page += ["", "## Signals and volumes", ""]
+    page += ["Each is shown with a network that was trained on noise with a narrow or a wide bump somewhere.", ""]
+    for name in SIGNALS:
+        page += [f"### {name}", "", cnnviz.renderers[name].summary, ""]
+        page += [f"![Two methods, drawn by {name}](gallery/{name}.jpg)", ""]
+    return page
