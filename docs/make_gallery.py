@@ -66,12 +66,12 @@ def photograph(explanation: cnnviz.Explanation) -> Pixels:
 
 def drawn(answers: Sequence[cnnviz.Explanation]) -> Pixels:
     """One method: a row for each class, the picture first, then the method's own renderer and the usual ones."""
-    own = answers[0].renderer
+    own = answers[0].renderer or "overlay"
     others = [name for name in SHOWN if name != own][: len(SHOWN) - 1]
     rows: list[list[Cell]] = []
     for title, answer in zip(CLASSES, answers, strict=True):
         row: list[Cell] = [([title], photograph(answer))]
-        rows.append([*row, *(([str(name)], tile(answer, name)) for name in (own, *others))])
+        rows.append([*row, *(([name], tile(answer, name)) for name in (own, *others))])
     return laid_out(rows, LAYOUT)
 
 
@@ -128,9 +128,10 @@ def main() -> None:
         write(name, fitted(answer.render()[0], 900))
     for name in gallery_pages.renderers():
         pair = [results[method][1] for method in gallery_pages.RENDERED]
-        figures = [fitted(answer.render(name)[0], 448 if name == "panels" else 224) for answer in pair]
+        figures = [fitted(answer.render(name)[0], 760 if name == "panels" else 320) for answer in pair]
         row: list[Cell] = [([name], figure) for name, figure in zip(gallery_pages.RENDERED, figures, strict=True)]
-        write(f"renderer-{name}", laid_out([row], Layout(gap=8, letters=12, line=16)))
+        rows = [[cell] for cell in row] if name == "panels" else [row]
+        write(f"renderer-{name}", laid_out(rows, Layout(gap=8, letters=12, line=16)))
     gallery_signals.draw(write)
     gallery_pages.write_pages(HERE)
 

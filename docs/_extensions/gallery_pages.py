@@ -153,5 +153,5 @@ def renderer_page() -> list[str]:
     page += ["Each is shown with a network that was trained on noise with a narrow or a wide bump somewhere.", ""]
     for name in SIGNALS:
         page += [f"### {name}", "", cnnviz.renderers[name].summary, ""]
-        page += [f"![Two methods, drawn by {name}](gallery/{name}.jpg)", ""]
+        page += [f"![A bump, and the map of it, drawn by {name}](gallery/{name}.jpg)", ""]
     return page

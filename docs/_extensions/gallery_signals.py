@@ -15,8 +15,8 @@ import cnnviz
 from cnnviz.drawing import Layout, fitted, laid_out
 
 RANKED = {"line": 1, "projection": 3, "slices": 3}
-METHODS = ("layer_cam", "integrated_gradients")
-WIDEST = 760
+METHODS = {"line": ("layer_cam", "integrated_gradients"), "projection": ("layer_cam",), "slices": ("layer_cam",)}
+WIDEST = 1000
 
 
 class BumpNet(nn.Module):
@@ -67,7 +67,7 @@ def trained(rank: int) -> BumpNet:
 def draw(write: Callable[[str, NDArray[np.uint8]], None]) -> None:
     for renderer, rank in RANKED.items():
         inputs, labels = bumps(1, rank, seed=1000)
-        answers = cnnviz.explain(trained(rank), inputs, METHODS, target=labels, categories=["narrow bump", "wide bump"])
+        answers = cnnviz.explain(trained(rank), inputs, METHODS[renderer], target=labels, categories=["narrow bump", "wide bump"])
         figures = [fitted(answer.render(renderer)[0], WIDEST) for answer in answers.values()]
         rows = [[([name], figure)] for name, figure in zip(answers, figures, strict=True)]
         write(renderer, laid_out(rows, Layout(gap=8)))
