@@ -56,6 +56,7 @@ from .formulas.attribution import attribution as attribution
 from .formulas.expectation import over as over
 from .formulas.expr import Expr as Expr
 from .formulas.expr import lift as lift
+from .formulas.parsing import parse_formula as parse_formula
 from .formulas.terms import activation as activation
 from .formulas.terms import at as at
 from .formulas.terms import gradient as gradient

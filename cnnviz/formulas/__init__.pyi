@@ -10,9 +10,11 @@ from .conditions import reads_at_once as reads_at_once
 from .conditions import require as require
 from .conditions import tell_if as tell_if
 from .conditions import uploaded as uploaded
+from .formula_error import FormulaError as FormulaError
 from .layer_fusion import MapWarning as MapWarning
 from .layer_fusion import layer_maps as layer_maps
 from .mask_learning import learned_mask as learned_mask
+from .passes import passes_at_most as passes_at_most
 from .sample_points import Quadrature as Quadrature
 from .sample_points import between as between
 from .sample_points import noisy as noisy

@@ -64,8 +64,9 @@ def _hashable(function: Any) -> bool:
 
 def function_text(function: Callable[..., Any]) -> str | None:
     """How a torch function is written; None for any other function, and for one that is no step of a formula."""
-    if function is getattr(torch, getattr(function, "__name__", ""), None) and function.__name__ in PLAIN:
-        return function.__name__
+    name = str(getattr(function, "__name__", ""))
+    if name in PLAIN and function is getattr(torch, name):
+        return name
     return _names().get(function) if _hashable(function) else None
 
 

@@ -1,4 +1,4 @@
-"""What stands in a formula, as text: what can be read back as it is written, and all else as ``tensor(...)`` or ``<name>``.
+"""What stands in a formula, as text: as it is read back, and all else as ``tensor(...)`` or ``<name>``.
 
 Neither of these two is a word of the language, so that nothing is read back as what it was not.
 """
