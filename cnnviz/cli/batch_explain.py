@@ -26,7 +26,7 @@ from cnnviz.engine.deferred import uploaded
 from cnnviz.engine.meter import metered
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.prepare import Prepared, prepare
-from cnnviz.formulas.attribution import ConfiguredAttribution
+from cnnviz.formulas.expr import Expr
 from cnnviz.images.batches import READERS, in_batches
 from cnnviz.images.originals import Original
 from cnnviz.models.loading import LoadedModel
@@ -42,7 +42,7 @@ class Explainer:
     """Explains inputs by several methods, each under a name of its own."""
 
     model: LoadedModel
-    attributions: Mapping[str, ConfiguredAttribution]
+    attributions: Mapping[str, Expr]
     """By the name of their explanations; a method that stands under several names is computed once."""
     target: Target
     options: Mapping[str, Any]
@@ -85,18 +85,18 @@ class Explainer:
 
     def _explanations(self, inputs: Tensor, target: Target | top | several) -> dict[str, Explanation]:
         inputs = like_weights(inputs, self.model.module)
-        methods = {attribution.method.name: attribution for attribution in self.attributions.values()}
+        methods = list(dict.fromkeys(self.attributions.values()))
         if inputs.shape not in self.prepared:
             self.prepared.clear()
-            asked = prepare(self.model, list(methods.values()), like=inputs, target=target, **self.options)
+            asked = prepare(self.model, methods, like=inputs, target=target, **self.options)
             self.prepared[inputs.shape] = asked
         results = self.prepared[inputs.shape](inputs, target)
         by_method = dict(zip(methods, results.values(), strict=True))
         if self.labels:
-            pairs = [by_method[attribution.method.name] for attribution in self.attributions.values()]
+            pairs = [by_method[attribution] for attribution in self.attributions.values()]
             each = [answers[place] for place in range(len(self.labels)) for answers in pairs]
             return dict(zip(self.names, each, strict=True))
-        explanations = {name: by_method[attribution.method.name] for name, attribution in self.attributions.items()}
+        explanations = {name: by_method[attribution] for name, attribution in self.attributions.items()}
         return explanations | {name: replace(explanations[name], renderer=own) for name, own in self.renderers.items()}
 
 

@@ -16,6 +16,7 @@ import typer
 
 from cnnviz.cli import value_parsing
 from cnnviz.cli.errors import PARTLY, Interrupted, exit_status, print_failure, print_line, print_note
+from cnnviz.cli.method_names import method_names
 from cnnviz.cli.method_options import converted, named_methods
 from cnnviz.cli.prepared import PreparedCommand, loaded, prepared, with_settings
 from cnnviz.cli.progress import progress
@@ -72,7 +73,7 @@ class BatchCommand:
         render: str | None = None,
     ) -> BatchCommand:
         """Tell the words apart. Raises ValueError, TypeError or LookupError for what there is not."""
-        names = value_parsing.names(method, "grad_cam")
+        names = method_names(method, "grad_cam")
         measured = value_parsing.names(metric, "") if metric else []
         words = with_settings(words, **settings)
         known = [*named_methods(names, words), *(metrics[name] for name in measured), backends[backend]]

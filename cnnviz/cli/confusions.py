@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cnnviz.cli.method_names import method_name
 from cnnviz.cli.method_options import named_methods
 from cnnviz.cli.options import LOOK, Layer, OverwriteOptions, Render, Show, answer_option, sharing
 
@@ -64,6 +65,7 @@ def confusions(
     from cnnviz.tasks.confusion_matrix import confusion_matrix
     from cnnviz.tasks.labels import labelled_pictures
 
+    method = method_name(method)
     words = with_settings(folder, layer=layer)
     command = prepared(context, words, named_methods([method], words), options, offered_renderers(render))
     if len(command.arguments) != 1:

@@ -12,6 +12,7 @@ from cnnviz.cli import value_parsing
 from cnnviz.cli.completion import metric_names
 from cnnviz.cli.documents import AnswersJson, print_document
 from cnnviz.cli.errors import FAILED, Interrupted, print_failure, reason
+from cnnviz.cli.method_names import method_names
 from cnnviz.cli.method_options import converted, named_methods
 from cnnviz.cli.options import EXPLAIN, Layer, Methods, OverwriteOptions, Pictures, Target, answer_option, sharing
 from cnnviz.registry.registry import metrics
@@ -72,7 +73,7 @@ def evaluate(
     from cnnviz.images.annotations import read_annotations
     from cnnviz.images.mask_levels import Inside
 
-    names, measured = value_parsing.names(method, "grad_cam"), value_parsing.names(metric, "roc_auc,mass_inside")
+    names, measured = method_names(method, "grad_cam"), value_parsing.names(metric, "roc_auc,mass_inside")
     words = with_settings(pictures, layer=layer)
     methods, measures = named_methods(names, words), [metrics[name] for name in measured]
     command = prepared(context, words, [*methods, *measures], options)

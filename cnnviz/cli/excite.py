@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnnviz.cli import value_parsing
+from cnnviz.cli.method_names import method_name
 from cnnviz.cli.method_options import named_methods
 from cnnviz.cli.options import (
     ChannelLayer,
@@ -63,6 +64,7 @@ def excite(
     from cnnviz.tasks.activation_crops import patch_sheet
     from cnnviz.tasks.top_activations import top_activations
 
+    method = method_name(method)
     command = prepared(context, pictures, named_methods([method], pictures), options, offered_renderers(render))
     numbers = value_parsing.numbers(channels, "--channels", int, "numbers with commas between, such as 5,9") or ()
     files = picture_files(command.arguments, options)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnviz.cli import value_parsing
 from cnnviz.cli.completion import among
 from cnnviz.cli.documents import AnswersJson
+from cnnviz.cli.method_names import method_names
 from cnnviz.cli.method_options import named_methods
 from cnnviz.cli.options import (
     EXPLAIN,
@@ -74,7 +74,7 @@ def explain(
     """
     from cnnviz.cli.answers import Answers
 
-    names = value_parsing.names(method, "grad_cam")
+    names = method_names(method, "grad_cam")
     settings = {"layer": ",".join(layer) if layer else None}
     question = Question(target or (), targets, top_classes)
     if format not in FORMATS:

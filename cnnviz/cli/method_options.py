@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import click
 
+from cnnviz.cli.method_names import is_formula
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from cnnviz.formulas.attribution import ConfiguredAttribution
+    from cnnviz.formulas.expr import Expr
     from cnnviz.registry.registry import Method
 
 Read = Callable[[Path], "Tensor"]
@@ -30,14 +33,24 @@ _OPTIONS = re.compile(r"\b(\w+)=(?!\w)")
 
 
 def named_methods(names: Iterable[str], tokens: Sequence[str]) -> list[Method[ConfiguredAttribution]]:
-    """The named methods, followed by those that their formula settings name. Raises LookupError for unknown names."""
-    from cnnviz.registry.registry import attributions
+    """The named methods, followed by those that their formula settings name. Raises LookupError for unknown names.
+
+    A formula stands among them as a method without settings: it has them in it.
+    """
+    from cnnviz.registry.registry import Method, attributions
+
+    def no_settings() -> None:
+        """A formula takes none."""
 
     chosen: dict[str, Method[ConfiguredAttribution]] = {}
     waiting = list(names)
     while waiting:
         name = waiting.pop(0)
         if name in chosen:
+            continue
+        if is_formula(name):
+            chosen[name] = Method(no_settings)
+            chosen[name].name = name
             continue
         chosen[name] = attributions[name]
         for setting, default in formula_settings(chosen[name]).items():
@@ -80,18 +93,26 @@ def separated(
     return pictures, texts
 
 
-def formula(name: str, texts: Mapping[str, str], read: Read) -> ConfiguredAttribution:
-    """The method with the settings that it has; the other settings are passed to the formulas inside it."""
+def formula(name: str, texts: Mapping[str, str], read: Read) -> Expr:
+    """The method with the settings that it has; the other settings are passed to the formulas inside it.
+
+    What has a bracket or a sign in its name is a formula, and takes no settings. Raises FormulaError for one that is
+    none.
+    """
+    from cnnviz.formulas.parsing import parse_formula
     from cnnviz.registry.registry import attributions
 
+    if is_formula(name):
+        return parse_formula(name)
     method = attributions[name]
     settings = converted(method, texts, read)
     others = {setting: text for setting, text in texts.items() if setting not in method.settings}
     for setting, default in formula_settings(method).items():
         inner = settings.get(setting, default)
-        if isinstance(inner, str) and others:
+        if isinstance(inner, str) and (others or is_formula(inner)):
             made = formula(inner, others, read)
-            settings |= {setting: made} if made.method.settings else {}
+            plain = isinstance(made, ConfiguredAttribution) and not made.method.settings
+            settings |= {} if plain and not is_formula(inner) else {setting: made}
     return method(**settings)
 
 
@@ -245,6 +266,8 @@ def _no_option(
         if renderers:
             drawn = _listed(renderers) or "no settings"
             hint += f"; what draws it takes {drawn}" if len(renderers) == 1 else "; cnnviz methods overlay lists more"
+    if any(is_formula(method.name) for method in methods):
+        hint = f"a formula has its settings in it, such as grad_cam(layer=3); {hint}"
     return f"there is no option {written} for {' and '.join(method.name for method in methods)}; {hint}"
 
 

@@ -9,6 +9,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
+from cnnviz.cli.method_names import file_part
 from cnnviz.images.places import file_and_place
 from cnnviz.images.writing import check_replaceable, mark_of
 
@@ -122,7 +123,7 @@ def file_names(
     taken: set[str] = set()
     for picture, stem in stems.items():
         for method in methods:
-            ending = f"_{method}".replace("/", "-").replace(":", "-") if method else ""
+            ending = f"_{file_part(method)}".replace("/", "-").replace(":", "-") if method else ""
             path, number = folder / stem.parent / shortened(stem.name, ending + suffix), 2
             while os.path.normcase(path) in taken:
                 path = folder / stem.parent / shortened(stem.name, f"{ending}-{number}{suffix}")

@@ -23,7 +23,7 @@ from cnnviz.cli.question import Question
 from cnnviz.cli.target_table import read_targets
 from cnnviz.cli.targets import label_of, read_target, separate_targets
 from cnnviz.cli.verbose import Watch
-from cnnviz.formulas.attribution import ConfiguredAttribution
+from cnnviz.formulas.expr import Expr
 from cnnviz.images.reading import read_input
 from cnnviz.models.loading import LoadedModel, load_model
 from cnnviz.registry.registry import Method, PluginError, RendererMethod, renderers
@@ -60,7 +60,7 @@ class PreparedCommand:
         """The picture as an input (C, *spatial) of the network."""
         return read_input(path, self.model.preprocessing)
 
-    def attributions(self, names: Iterable[str]) -> dict[str, ConfiguredAttribution]:
+    def attributions(self, names: Iterable[str]) -> dict[str, Expr]:
         """The methods of these names with their settings."""
         return {name: formula(name, self.settings, self.read) for name in names}
 
@@ -70,7 +70,7 @@ class PreparedCommand:
         options = {name: self.options[name] for name in PASSED_ON if name in self.options}
         return options | {"memory": value_parsing.byte_count(options["memory"])}
 
-    def explainer(self, attributions: Mapping[str, ConfiguredAttribution], target: str | None) -> Explainer:
+    def explainer(self, attributions: Mapping[str, Expr], target: str | None) -> Explainer:
         """Explains batches of inputs by these methods, as the options say."""
         options = self.explain_options  # first, so that a wrong one is reported before the network loads
         watched = self.options.get("verbose")

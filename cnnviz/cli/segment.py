@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnnviz.cli import value_parsing
 from cnnviz.cli.documents import AnswersJson
 from cnnviz.cli.errors import print_line
 from cnnviz.cli.explain import explain_pictures
+from cnnviz.cli.method_names import file_part, method_names
 from cnnviz.cli.method_options import converted
 from cnnviz.cli.options import (
     EXPLAIN,
@@ -64,7 +64,7 @@ def segment(
     """
     from cnnviz.cli.answers import Answers
 
-    names, answers = value_parsing.names(method, "grad_cam"), Answers() if json else None
+    names, answers = method_names(method, "grad_cam"), Answers() if json else None
 
     def beside(files: PictureFiles) -> Beside:
         from cnnviz.cli.batch_explain import Beside
@@ -72,7 +72,7 @@ def segment(
         places: dict[tuple[Path, str], Path] = {}
         for picture in files.paths if masks is not None else ():
             for name in names:
-                folder = masks / name if masks is not None and len(names) > 1 else masks or Path()
+                folder = masks / file_part(name) if masks is not None and len(names) > 1 else masks or Path()
                 places[picture, f"mask of {name}"] = folder / files.below[picture] / f"{picture.stem}.png"
         return Beside(places, partial(cut_out, places=places))
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from cnnviz.engine.model_inputs import plain
+from cnnviz.engine.torch_functions import function_text
 from cnnviz.engine.validation import check_dense
-from cnnviz.formulas.torch_functions import function_text
 from cnnviz.formulas.written_parts import call_text, part_text, unknown
 from cnnviz.run.plan import Plan
 from cnnviz.run.run import Run

@@ -11,13 +11,13 @@ from typing import Any, NoReturn
 import torch
 
 from cnnviz.engine.layers import INPUT
+from cnnviz.engine.torch_functions import changes_its_argument, function_named, function_texts
 from cnnviz.formulas.argument_kinds import kind_of, takes
 from cnnviz.formulas.expr import Expr, applied
 from cnnviz.formulas.formula_error import FormulaError, shown
 from cnnviz.formulas.named_rules import rule_named, rule_names
 from cnnviz.formulas.passes import passes_at_most
 from cnnviz.formulas.syntax import Call, Items, Literal, Name, Node, Parser, Signed
-from cnnviz.formulas.torch_functions import changes_its_argument, function_named, function_texts
 from cnnviz.formulas.words import PARTS, UNREADABLE, method_text, part_named
 from cnnviz.registry.peer_names import asked_back, near_methods, near_settings
 from cnnviz.registry.registry import Method, attributions

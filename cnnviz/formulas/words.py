@@ -10,6 +10,7 @@ import keyword
 from typing import Any
 
 from cnnviz.engine.layers import LayerAt
+from cnnviz.engine.torch_functions import PLAIN
 from cnnviz.formulas.baseline_contributions import along, baseline_score, compared
 from cnnviz.formulas.baselines import backgrounds, baseline_input
 from cnnviz.formulas.expectation import over
@@ -27,7 +28,6 @@ from cnnviz.formulas.terms import (
     toward,
     upsample,
 )
-from cnnviz.formulas.torch_functions import PLAIN
 from cnnviz.run.box_target import box
 from cnnviz.run.dense_targets import region
 from cnnviz.run.objectives import (

@@ -90,7 +90,7 @@ def test_a_layers_gradient_is_the_same_whatever_is_asked_beside_it(forward: Forw
         return
     alone = values(Net(forward), gradient("c1"))
     together = explain(Net(forward), batch(), [gradient("c1"), beside], target=[1, 2])
-    torch.testing.assert_close(together["gradient('c1')"].values, alone)
+    torch.testing.assert_close(together["cnnviz.gradient('c1')"].values, alone)
 
 
 def test_watching_a_layer_leaves_what_the_model_computes() -> None:
