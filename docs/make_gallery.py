@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 import gallery_pages
 import gallery_signals
+
 from cnnviz.drawing import Cell, Layout, as_uint8, fitted, laid_out, pictures_of
 from cnnviz.targets import several
 

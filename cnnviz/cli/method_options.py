@@ -267,7 +267,8 @@ def _no_option(
             drawn = _listed(renderers) or "no settings"
             hint += f"; what draws it takes {drawn}" if len(renderers) == 1 else "; cnnviz methods overlay lists more"
     if any(is_formula(method.name) for method in methods):
-        hint = f"a formula has its settings in it, such as grad_cam(layer=3); {hint}"
+        of_formula = "a formula has its settings in it, such as grad_cam(layer=3)"
+        hint = of_formula if near and _option(near[0]) == written else f"{of_formula}; {hint}"
     return f"there is no option {written} for {' and '.join(method.name for method in methods)}; {hint}"
 
 

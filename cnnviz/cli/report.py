@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cnnviz.cli import value_parsing
 from cnnviz.cli.completion import attribution_names
+from cnnviz.cli.method_names import method_names
 from cnnviz.cli.method_options import named_methods
 from cnnviz.cli.options import (
     EXPLAIN,
@@ -91,7 +91,7 @@ def report(
     from cnnviz.pages.report.making import NO_VERDICT, check_count, check_report
     from cnnviz.pages.report.page import page
 
-    names = value_parsing.names(method, METHODS)
+    names = method_names(method, METHODS)
     question = Question(target or (), targets, top_classes)
     words = with_settings(pictures, layer=",".join(layer) if layer else None)
     command = prepared(context, words, named_methods(names, words), options)

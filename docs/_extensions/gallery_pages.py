@@ -142,7 +142,7 @@ def renderer_page() -> list[str]:
         "",
     ]
     for name in renderers():
-        page += [f"## {name}", "", cnnviz.renderers[name].summary, "", f"`result.save(\"{name}.png\", \"{name}\")`", ""]
+        page += [f"## {name}", "", cnnviz.renderers[name].summary, "", f'`result.save("{name}.png", "{name}")`', ""]
         page += [f"![{left} and {right} of the espresso, drawn by {name}](gallery/renderer-{name}.jpg)", ""]
         page += [OF_RENDERERS[name], ""] if name in OF_RENDERERS else []
     page += ["## boxes", "", cnnviz.renderers["boxes"].summary, "", OF_RENDERERS["boxes"], ""]

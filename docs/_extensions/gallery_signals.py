@@ -67,7 +67,9 @@ def trained(rank: int) -> BumpNet:
 def draw(write: Callable[[str, NDArray[np.uint8]], None]) -> None:
     for renderer, rank in RANKED.items():
         inputs, labels = bumps(1, rank, seed=1000)
-        answers = cnnviz.explain(trained(rank), inputs, METHODS[renderer], target=labels, categories=["narrow bump", "wide bump"])
+        answers = cnnviz.explain(
+            trained(rank), inputs, METHODS[renderer], target=labels, categories=["narrow bump", "wide bump"]
+        )
         figures = [fitted(answer.render(renderer)[0], WIDEST) for answer in answers.values()]
         rows = [[([name], figure)] for name, figure in zip(answers, figures, strict=True)]
         write(renderer, laid_out(rows, Layout(gap=8)))

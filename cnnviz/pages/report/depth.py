@@ -17,7 +17,7 @@ from cnnviz.engine.validation import as_network
 from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.formulas.attribution import ConfiguredAttribution
-from cnnviz.formulas.layer_fusion import Several
+from cnnviz.formulas.written_parts import Several
 from cnnviz.models.loading import LoadedModel
 from cnnviz.pages.report.content import Answers, Deeper
 from cnnviz.registry.registry import attributions
