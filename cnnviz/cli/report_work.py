@@ -18,6 +18,7 @@ from cnnviz.cli.progress import progress
 from cnnviz.cli.question import Question
 from cnnviz.engine.meter import metered
 from cnnviz.explanations.explanation import Explanation
+from cnnviz.formulas.attribution import ConfiguredAttribution
 from cnnviz.pages.report.content import Answers, Content
 from cnnviz.pages.report.depth import deeper_maps
 from cnnviz.pages.report.made import Made
@@ -211,7 +212,9 @@ def _call(first: str, more: Mapping[str, Any]) -> str:
 
 
 def _method(attribution: Any) -> str:
-    """A method as code: its name, or the call that configures it."""
+    """A method as code: its name, or the call that configures it, or the text of a formula."""
+    if not isinstance(attribution, ConfiguredAttribution):
+        return f"cnnviz.parse_formula({repr(attribution)!r})"
     text = repr(attribution)
     name, _, rest = text.partition("(")
     return repr(name) if rest == ")" else f"cnnviz.attributions[{name!r}]({rest}"

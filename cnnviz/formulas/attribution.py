@@ -120,8 +120,12 @@ def _method(build: Callable[..., Any], renderer: str | None) -> Method[Configure
         if not callable(result):
             raise TypeError(f"{name} returned {result!r}; an attribution is a formula or a callable of a run")
         formulas = built(dict(configured.settings))
+
+        def held(setting: str, value: Any) -> Any:
+            return formulas[setting] if isinstance(value, Method) and setting in formulas else _held(setting, value)
+
         return ConfiguredAttribution(
-            replace(configured, settings=tuple((key, _held(key, value)) for key, value in configured.settings)),
+            replace(configured, settings=tuple((key, held(key, value)) for key, value in configured.settings)),
             renderer,
             "layer" in method.settings,
             "call" in method.settings,

@@ -125,7 +125,7 @@ class _Builder:
         formulas = [isinstance(value, Expr) for value in values]
         targets = [isinstance(value, Objective) for value in values]
         for operand, value, *known in zip(node.operands, values, formulas, targets, strict=True):
-            if not any(known) and not _is_number(value):
+            if not any(known) and not isinstance(value, int | float):
                 reason = f"{kind_of(value)} takes no part in arithmetic; formulas and numbers do"
                 self.parser.fail(reason, operand.start, operand.stop)
         if any(formulas) and any(targets):

@@ -132,6 +132,7 @@ class Registry(InNotebooks, Mapping[str, M]):
         self._methods: dict[str, M] = {}
         self._origins: dict[str, str] = {}
         self._entries: dict[str, EntryPoint] | None = None
+        self._modules: list[tuple[str, str]] | None = None
         self._loading: tuple[str, object, str] | None = None
         self._lock = threading.RLock()  # a plugin may look up others while it loads
         self.plugins = pluggy.PluginManager(HOME)
@@ -213,7 +214,10 @@ class Registry(InNotebooks, Mapping[str, M]):
 
     def modules(self) -> list[tuple[str, str]]:
         """The modules of installed packages that offer methods, each as (package, module); nothing is imported."""
-        return sorted({(dist_of(entry), entry.module) for entry in self._offers().values()})
+        offers = self._offers()
+        if self._modules is None:  # the name of a package is read from its metadata each time
+            self._modules = sorted({(dist_of(entry), entry.module) for entry in offers.values()})
+        return self._modules
 
     def faults(self) -> dict[str, PluginError]:
         """Load every method; the errors of those that do not load, by name."""
@@ -227,7 +231,7 @@ class Registry(InNotebooks, Mapping[str, M]):
 
     def refresh(self) -> None:
         """Read the entry points anew, for a process that installs packages while it runs."""
-        self._entries = None
+        self._entries = self._modules = None
 
     def _offers(self) -> dict[str, EntryPoint]:
         """Entry points by method name; a name that several packages claim is cnnviz's, or only ``package:name``."""
