@@ -23,6 +23,7 @@ class Watched:
         self.page = page
         self.faults: list[str] = []
         self._home: tuple[str, str] | str | None = None
+        page.set_default_timeout(15_000)
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
         page.on("dialog", self._dialog)
@@ -42,7 +43,7 @@ class Watched:
         self.faults = [fault for fault in self.faults if words not in fault]
 
     def _console(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
+        if message.type == "error":
             self.faults.append(f"console: {message.text}")
 
     def _dialog(self, dialog: Any) -> None:

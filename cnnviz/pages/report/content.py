@@ -74,9 +74,9 @@ class Tile:
     drawn: Sequence[NDArray[np.uint8]] = ()
     """For each class what its renderer draws, (H, W, 3), where it is no map over a picture."""
 
-    def stored(self, signed: bool) -> list[list[StoredMap]]:
-        """The maps in 8 bits."""
-        return [[stored(each, signed) for each in of_class] for of_class in self.maps]
+    def stored(self, signed: Sequence[bool]) -> list[list[StoredMap]]:
+        """The maps in 8 bits; ``signed`` says of each layer whether they have both signs."""
+        return [[stored(*pair) for pair in zip(of_class, signed, strict=True)] for of_class in self.maps]
 
 
 @dataclass(frozen=True)
@@ -132,14 +132,17 @@ class Content:
         """In their order."""
         return list(self.recipes)
 
-    def signed(self) -> set[str]:
-        """The methods whose maps, of any picture, have both signs."""
+    def signed(self) -> dict[str, list[bool]]:
+        """By method whether its maps, of any picture and class, have both signs: at its own layer, then at each other.
+
+        Before a rectifier, say, maps have both where they have one behind it.
+        """
         return {
-            method
-            for method in self.methods
-            if any(
-                has_both_signs([each for of_class in row.tiles[method].maps for each in of_class]) for row in self.rows
-            )
+            method: [
+                has_both_signs([of_class[place] for row in self.rows for of_class in row.tiles[method].maps])
+                for place in range(1 + len(layers))
+            ]
+            for method, layers in self.layers.items()
         }
 
 

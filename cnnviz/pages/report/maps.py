@@ -56,10 +56,10 @@ class StoredMap:
 
 
 def reduced_maps(explanation: Explanation, side: int = SIDE) -> list[Map]:
-    """One map for each input, with at most ``side`` places on a side. Magnitudes added up over channels where values are of the input's own shape.
+    """One map for each input, with at most ``side`` places on a side.
 
-    A larger map is reduced by the mean over the area of each place. Raises ValueError for what is no one map, and for
-    values that are not finite.
+    Magnitudes are added up over channels where values are of the input's own shape. A larger map is reduced by the
+    mean over the area of each place. Raises ValueError for what is no one map, and for values that are not finite.
     """
     own = single_maps(explanation, "magnitude" if explanation.fine else "signed").cpu().float()
     height, width = own.shape[2:]

@@ -48,9 +48,9 @@ def page(
     depth = list(dict.fromkeys(layer for layers in content.layers.values() for layer in layers))
     rows, tiles = [], []
     for row in content.rows:
-        kept = {method: tile.stored(method in signed) for method, tile in row.tiles.items()}
+        kept = {method: tile.stored(signed[method]) for method, tile in row.tiles.items()}
         rows.append(_row_data(row, kept))
-        tiles.append([_shown(row, method, kept[method], method in signed) for method in content.methods])
+        tiles.append([_shown(row, method, kept[method], signed[method][0]) for method in content.methods])
     data = {
         "evidence": _base64(colors(EVIDENCE).tobytes()),
         "signed": _base64(colors(SIGNED).tobytes()),
@@ -58,7 +58,7 @@ def page(
         "methods": [
             {
                 "name": shown(method),
-                "signed": method in signed,
+                "signed": signed[method],
                 "layers": content.layers[method],
                 "own": _own_layer(recipe),
             }
@@ -82,8 +82,8 @@ def page(
         ranks=range(1, most + 1),
         depth=depth,
         has_maps=any(tile.maps for row in content.rows for tile in row.tiles.values()),
-        has_signed=bool(signed),
-        methods=[_told_method(method, content, method in signed, verdicts) for method in content.methods],
+        has_signed=any(map(any, signed.values())),
+        methods=[_told_method(method, content, signed[method][0], verdicts) for method in content.methods],
         unasked=unasked,
         failures={shown(name): shown(why, 400) for name, why in content.failures.items()},
         facts=facts(made, content),

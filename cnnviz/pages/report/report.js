@@ -87,19 +87,25 @@
     }
 
     get layerName() {
-      const chosen = data.depth[state.depth];
-      return chosen === undefined || !this.method.layers.includes(chosen) ? this.method.own : chosen;
+      return this.place ? data.depth[state.depth] : this.method.own;
+    }
+
+    get place() {
+      return this.method.layers.indexOf(data.depth[state.depth]) + 1; // 0: the method's own layer
     }
 
     get map() {
-      const layers = this.maps[this.rank];
-      return layers[this.method.layers.indexOf(data.depth[state.depth]) + 1] ?? layers[0];
+      return this.maps[this.rank][this.place];
+    }
+
+    get signed() {
+      return this.method.signed[this.place];
     }
 
     // Values as shares of full colour, and the colour and opacity of each.
     colours(map) {
       const full = state.full === "cut" ? map.cut : state.full === "peak" ? map.high : this.peak;
-      const both = this.method.signed && !state.only, table = both ? signed : evidence;
+      const both = this.signed && !state.only, table = both ? signed : evidence;
       const found = new Uint8ClampedArray(STEPS * 4);
       for (let step = 0; step < STEPS; step++) {
         let share = full > 0 ? map.value(step / 4) / full : 0;
@@ -139,7 +145,7 @@
       this.canvas.setAttribute("aria-label", this.described());
       this.layer.textContent = this.method.layers.length || this.layerName ? `layer ${this.layerName}` : "";
       const high = number(map.high);
-      this.limits.textContent = !map.high ? "blank: zero everywhere" : this.method.signed ? `−${high} to ${high}` : `0 to ${high}`;
+      this.limits.textContent = !map.high ? "blank: zero everywhere" : this.signed ? `−${high} to ${high}` : `0 to ${high}`;
       this.limits.title = `full colour at ${number(colours.full)}; the method’s own map, ${map.ownWidth} × ${map.ownHeight}, has the peak ${number(map.peak)}`;
       this.drawBar(map, colours);
       this.tell();
@@ -182,7 +188,7 @@
 
     drawBar(map, { both, full }) {
       const brush = this.bar.getContext("2d"), image = brush.createImageData(this.bar.width, 1);
-      const low = this.method.signed ? -map.high : 0;
+      const low = this.signed ? -map.high : 0;
       for (let x = 0; x < this.bar.width; x++) {
         const value = low + (x / (this.bar.width - 1)) * (map.high - low);
         const share = Math.min(1, Math.max(both ? -1 : 0, full > 0 ? value / full : 0));
@@ -217,7 +223,7 @@
       const { column, row } = this.cell, byte = map.bytes[row * map.width + column];
       const value = number(map.value(byte));
       this.readout.textContent = `8-bit value ${byte} = ${value}`;
-      this.place = `row ${row + 1} of ${map.height}, column ${column + 1} of ${map.width}`;
+      this.where = `row ${row + 1} of ${map.height}, column ${column + 1} of ${map.width}`;
     }
 
     listen() {
@@ -243,7 +249,7 @@
         if (event.key === "Escape") this.choose(null);
         else if (!step || !this.cell) this.choose(map.peakCell());
         else this.choose({ column: held(from.column + step[0], map.width), row: held(from.row + step[1], map.height) });
-        told.textContent = this.cell ? `${this.readout.textContent}, ${this.place}` : "";
+        told.textContent = this.cell ? `${this.readout.textContent}, ${this.where}` : "";
       });
     }
 
