@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from cnnviz.explanations.explanation import percent
 from cnnviz.pages.report.content import Content, Explained, Row, Tile
@@ -73,9 +72,9 @@ def page(
         title=heading,
         policy=f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; "
         f"script-src 'sha256-{_digest(script)}'; base-uri 'none'; form-action 'none'",
-        style=Markup(style),
-        script=Markup(script),
-        data=Markup(json_in_html(data)),
+        style=style,
+        script=script,
+        data=json_in_html(data),
         summary=f"{counted(len(content.rows), 'picture')}, {counted(len(content.methods), 'method')}, "
         f"{counted(most, 'class', 'classes')} of each picture",
         rows=list(zip(content.rows, tiles, strict=True)),

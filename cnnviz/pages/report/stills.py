@@ -7,10 +7,11 @@ from functools import cache
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from cnnviz.drawing.colors import colormap_named, colors_of
+from cnnviz.drawing.input_images import as_uint8
 from cnnviz.images.resampling import resize
 from cnnviz.pages.report.content import Explained, Picture
 from cnnviz.pages.report.maps import StoredMap
@@ -24,8 +25,7 @@ EVIDENCE, SIGNED = "viridis", "RdBu_r"
 @cache
 def colors(name: str) -> NDArray[np.uint8]:
     """256 colours (256, 3), uint8, of matplotlib's colour map of that name."""
-    table = (colormaps[name](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-    return np.ascontiguousarray(table)
+    return as_uint8(colors_of(colormap_named(name), np.linspace(0, 1, 256)))
 
 
 def still(picture: Picture, found: StoredMap, signed: bool) -> bytes:
