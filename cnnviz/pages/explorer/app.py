@@ -15,10 +15,10 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from cnnviz import demo
 from cnnviz.explanations.explanation import Explanation
@@ -186,7 +186,7 @@ class Explorer:
         return found
 
 
-def explorer(subjects: Sequence[Subject], keys: Keys, jobs: Jobs) -> Starlette:
+def explorer(subjects: Sequence[Subject], keys: Keys, jobs: Jobs) -> ASGIApp:
     """The application that answers the page of these models."""
     made = Explorer(subjects, keys, jobs)
     result = "/jobs/{job}/{number:int}"
@@ -208,11 +208,11 @@ def explorer(subjects: Sequence[Subject], keys: Keys, jobs: Jobs) -> Starlette:
         (f"{result}/scale", made.scale, "GET"),
         (f"{result}/values.{{suffix}}", made.values, "GET"),
     ]
-    return Starlette(
+    app = Starlette(
         routes=[Route(path, handler, methods=[method]) for path, handler, method in routes],
-        middleware=[Middleware(Guard, keys=keys)],
         exception_handlers={Refused: _refused, HTTPException: _http, Exception: _unexpected},
     )
+    return Guard(app, keys)  # around everything, errors too
 
 
 async def _refused(request: Request, error: Exception) -> Response:

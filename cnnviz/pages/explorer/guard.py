@@ -64,7 +64,11 @@ class Guard:
         self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # no WebSockets are served
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # none are served
+            return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
 
