@@ -19,7 +19,9 @@ from cnnviz import demo
 
 pytest.importorskip("starlette", reason="the explorer's tests need cnnviz[serve]")
 pytest.importorskip("uvicorn", reason="the explorer's tests need cnnviz[serve]")
-playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need Playwright")
+pytest.importorskip("playwright.sync_api", reason="the browser tests need Playwright")
+
+from playwright.sync_api import expect
 
 from cnnviz.pages.explorer.guard import Keys
 from cnnviz.pages.explorer.jobs import Jobs
@@ -56,10 +58,6 @@ def served() -> Iterator[Served]:
     assert not thread.is_alive()
 
 
-def expect(locator: Any) -> Any:
-    return playwright.expect(locator)
-
-
 def answered(page: Any, count: int) -> None:
     """Wait for so many answers that are drawn."""
     expect(page.locator("#status")).to_have_text(re.compile("^Done"))
@@ -82,7 +80,7 @@ def test_a_picture_is_explained_and_the_question_changed(served: Served, watched
     (tmp_path / "cross.png").write_bytes(_png(demo.pictures().pictures[4]))
     page.set_input_files("#file", str(tmp_path / "cross.png"))
     answered(page, 2)
-    assert "cross.png, 96 × 96 pixels" in page.locator("#picture-name").inner_text()
+    expect(page.locator("#picture-name")).to_have_text(re.compile("cross.png, 96 . 96 pixels"))
     # the model's five best classes, the first chosen
     classes = page.locator("#classes").get_by_role("radio")
     expect(classes).to_have_count(5)
@@ -167,7 +165,7 @@ def test_progress_is_shown_and_a_job_cancelled(served: Served, watched: Any) -> 
 
 def test_hostile_names_are_text(served: Served, watched: Any, tmp_path: Path) -> None:
     page = watched.open(served.keys.address)
-    page.get_by_label("Model").select_option(HOSTILE)
+    page.get_by_label("Model", exact=True).select_option(HOSTILE)
     file = {"name": f"{HOSTILE}.png", "mimeType": "image/png", "buffer": _png(demo.pictures().pictures[3])}
     page.set_input_files("#file", files=file)
     answered(page, 2)

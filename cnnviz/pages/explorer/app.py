@@ -47,6 +47,7 @@ class Explorer:
     def __init__(self, subjects: Sequence[Subject], keys: Keys, jobs: Jobs):
         self.subjects, self.keys, self.jobs = subjects, keys, jobs
         self.pictures: Kept[Picture] = Kept("picture", PICTURES, PICTURE_BYTES)
+        self.methods, self.renderers = offered_methods(), offered_renderers()  # loads all plugins, before anybody waits
         self._reading = anyio.Lock()  # one at a time: each may take the memory of the largest picture
 
     async def page(self, request: Request) -> Response:
@@ -65,9 +66,8 @@ class Explorer:
 
     async def choices(self, request: Request) -> Response:
         """What can be chosen."""
-        methods, drawing = await run_in_threadpool(lambda: (offered_methods(), offered_renderers()))
         models = [subject.told() for subject in self.subjects]
-        return JSONResponse({"models": models, "methods": methods, "renderers": drawing})
+        return JSONResponse({"models": models, "methods": self.methods, "renderers": self.renderers})
 
     async def send_picture(self, request: Request) -> Response:
         """Keep a picture: the body is the content of its file."""

@@ -73,6 +73,7 @@ async function send(file) {
 
 async function keep(sending) {
   try {
+    await started; // a person may be faster than the first answer
     const turn = ++state.turn;
     const kept = await sending();
     if (turn !== state.turn) return; // another one was sent meanwhile
@@ -94,6 +95,7 @@ async function keep(sending) {
   await stop();
   drawCards([]);
   await predict();
+  if (state.shown === null) drawCards([]);
   if (ready()) await explain();
 }
 
@@ -635,4 +637,4 @@ async function start() {
   refresh();
 }
 
-start();
+const started = start();
