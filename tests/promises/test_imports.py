@@ -168,6 +168,8 @@ def test_plugins_import_only_public_names() -> None:
         ("torch.autograd", {"engine", "incremental"}),
         ("typer", {"cli"}),
         ("matplotlib", {"drawing"}),
+        ("starlette", {"pages"}),
+        ("uvicorn", {"pages"}),
     ],
 )
 def test_a_library_is_met_in_few_rooms(package: str, owners: set[str]) -> None:
@@ -182,12 +184,22 @@ def test_a_library_is_met_in_few_rooms(package: str, owners: set[str]) -> None:
 def test_every_library_that_is_imported_is_a_declared_dependency() -> None:
     """Not only there because another package brings it along."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {re.split(r"[<>=\[ ]", line)[0].lower().replace("-", "_") for line in project["dependencies"]}
     called = {"pil": "pillow", "skimage": "scikit_image", "cv2": "opencv_python_headless"}
-    files = [*(ROOT / "cnnviz").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]
-    modules = {name.partition(".")[0] for file in files for name in imported(file, everywhere=True)}
-    libraries = modules - set(sys.stdlib_module_names) - {"cnnviz", "cnnviz_plugins"}
-    assert {called.get(name.lower(), name.lower()) for name in libraries} <= declared
+
+    def declared(lines: list[str]) -> set[str]:
+        return {re.split(r"[<>=\[ ]", line)[0].lower().replace("-", "_") for line in lines}
+
+    def libraries(files: set[Path]) -> set[str]:
+        modules = {name.partition(".")[0] for file in files for name in imported(file, everywhere=True)}
+        found = modules - set(sys.stdlib_module_names) - {"cnnviz", "cnnviz_plugins"}
+        return {called.get(name.lower(), name.lower()) for name in found}
+
+    explorer = {*(ROOT / "cnnviz" / "pages" / "explorer").rglob("*.py")}  # the one part that is an extra's
+    others = {*(ROOT / "cnnviz").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")} - explorer
+    assert libraries(others) <= declared(project["dependencies"])
+    extra = declared(project["optional-dependencies"]["serve"])
+    assert libraries(explorer) <= declared(project["dependencies"]) | extra
+    assert libraries(explorer) >= extra
 
 
 def test_importing_and_listing_load_neither_torch_nor_matplotlib() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
@@ -9,7 +10,6 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
-import anyio
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 from starlette.applications import Starlette
@@ -48,7 +48,7 @@ class Explorer:
         self.subjects, self.keys, self.jobs = subjects, keys, jobs
         self.pictures: Kept[Picture] = Kept("picture", PICTURES, PICTURE_BYTES)
         self.methods, self.renderers = offered_methods(), offered_renderers()  # loads all plugins, before anybody waits
-        self._reading = anyio.Lock()  # one at a time: each may take the memory of the largest picture
+        self._reading = asyncio.Lock()  # one at a time: each may take the memory of the largest picture
 
     async def page(self, request: Request) -> Response:
         """The page. Its cookie lets what it loads in."""

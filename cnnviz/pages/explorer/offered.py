@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
-from matplotlib import colormaps
 
 from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.layer_flow import LayerFlow, layer_flow
@@ -129,9 +128,8 @@ def control(renderer: RendererMethod, setting: str) -> dict[str, Any] | None:
     told = {"name": setting, "meaning": meaning_of(renderer, setting), "default": default}
     choices = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
     if setting == "colormap":
-        names = [name for name in COLORMAPS if name in colormaps]
-        first = [] if default is None or default in names else [default]
-        return told | {"kind": "choice", "choices": [*first, *names]}
+        first = [] if default in COLORMAPS else [default]
+        return told | {"kind": "choice", "choices": [*first, *COLORMAPS]}
     if choices and isinstance(default, str):
         return told | {"kind": "choice", "choices": choices}
     if bool in kinds:
