@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
+from base64 import b64decode
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -505,7 +508,10 @@ def test_what_was_made_is_kept(tmp_path: Path) -> None:
         assert made.recipe in file.metadata()["cnnviz"]
     with pytest.raises(ValueError, match=r"made.gif has no suffix that can be written; use .safetensors or .png"):
         made.save(tmp_path / "made.gif")
-    assert made._repr_png_().startswith(b"\x89PNG")
+    assert {"text/html", "text/plain"} == set(made._repr_mimebundle_()), "of two there is no one picture"
+    single = replace(made, inputs=made.inputs[:1])._repr_mimebundle_()["image/png"]
+    with Image.open(io.BytesIO(b64decode(single))) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), made.pictures()[0])
     assert len(made) == 2
     assert kept(torch.zeros(1, 3, 2, 2)).outcome() == "rose from 1 to 2.5 in 2 steps"
     assert Synthesized(torch.zeros(1, 3, 2, 2), torch.zeros(0, 1), "made()").outcome() == "took no steps"

@@ -205,6 +205,7 @@ def test_every_library_that_is_imported_is_a_declared_dependency() -> None:
 def test_importing_and_listing_load_neither_torch_nor_matplotlib() -> None:
     code = (
         "import sys, cnnviz; names = [*cnnviz.attributions, *cnnviz.renderers]; assert 'grad_cam' in names; "
+        "shown = cnnviz.attributions._repr_mimebundle_()['text/html']; assert 'by their mean gradient' in shown; "
         "print([name for name in ('torch', 'matplotlib', 'numpy', 'cnnviz_plugins') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

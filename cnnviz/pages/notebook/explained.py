@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,20 @@ from cnnviz.drawing.montage import Pixels
 from cnnviz.drawing.telling import legends_of
 from cnnviz.explanations.explanation import Explanation, percent
 from cnnviz.images.reading import one_line
+from cnnviz.images.resampling import resize
 from cnnviz.pages.notebook.page import Figure, Figures, Page
 from cnnviz.registry.registry import renderers
 
 Named = tuple[str, Explanation]
 FEW = 8
 """Inputs that are shown; a notebook is no place for more."""
-POINTS = 16_000_000
-"""Of all maps at the size of their inputs: more take seconds to draw."""
-REST = "result[8:16] shows others, result.save(...) writes all"
+PICTURES = 40
+"""Pictures that are shown, if there are several inputs."""
+POINTS = 4_000_000
+"""Of all maps as they are drawn, if there are several inputs: more take seconds."""
+LARGE = 448
+"""Pixels of the longer side above which an input is drawn smaller."""
+REST = "[8:16] shows others, and save(...) writes all"
 
 
 def of_one(answer: Explanation) -> Page:
@@ -33,7 +40,7 @@ def of_methods(answer: Mapping[str, Any]) -> Page:
     """Explanations of several methods, by name; of several targets each."""
     entries = [entry for name, each in answer.items() for entry in _entries(str(name), each)]
     title = f"{len(answer)} method{'' if len(answer) == 1 else 's'}"
-    return _page(title, entries, answer, code=False, rest="answer.grid(...) draws, and answer.save(...) writes them")
+    return _page(title, entries, answer, code=False, rest="grid(...) draws, and save(...) writes all of them")
 
 
 def of_targets(answer: Sequence[Explanation]) -> Page:
@@ -70,11 +77,12 @@ def _page(
     count = max((len(each) for _, each in entries), default=0)
     if not count:
         return Page(title, [*told, "There is no input, and nothing to see."], code=code)
-    shown = min(count, FEW, max(1, POINTS // max(1, sum(_points(each) for _, each in entries))))
+    points = sum(_points(each) for _, each in entries)
+    shown = max(1, min(count, FEW, PICTURES // (len(entries) + 1), POINTS // max(1, points)))
     groups: list[list[Figure]] = [[] for _ in range(shown)]
     titles = {tuple(each.titles()) for _, each in entries}
     for number, (name, each) in enumerate(entries):
-        part = each[:shown] if len(each) > shown else each
+        part = _reduced(each[:shown] if len(each) > shown else each)
         if part.inputs.ndim == 4 and (not number or not together):
             inputs = _inputs(part, "" if together else name, len(titles) == 1, count > 1)
             for group, figure in zip(groups, inputs, strict=False):
@@ -88,8 +96,34 @@ def _page(
 
 
 def _points(explanation: Explanation) -> int:
-    """Of one map at the size of the input."""
-    return int(explanation.inputs[:1, 0].numel()) if len(explanation) else 0
+    """Of one map, as it is drawn."""
+    size = _size(explanation)
+    return math.prod(explanation.inputs.shape[2:] if size is None else size)
+
+
+def _size(explanation: Explanation) -> tuple[int, int] | None:
+    """The smaller size at which a large input is drawn, if its map is coarser than that; else None.
+
+    Values of the input's own shape are drawn as they are: averaged, those of opposite signs would be lost.
+    """
+    shape, values = explanation.inputs.shape, explanation.values.shape
+    if len(shape) != 4 or len(values) != 4 or max(shape[2:]) <= LARGE:
+        return None
+    height, width = (max(1, round(length * LARGE / max(shape[2:]))) for length in shape[2:])
+    return (height, width) if values[2] < height and values[3] < width else None
+
+
+def _reduced(explanation: Explanation) -> Explanation:
+    """The explanation with inputs of at most that size, which is faster to draw. The map is what it was."""
+    size = _size(explanation)
+    if size is None or explanation.inputs.is_meta:
+        return explanation
+    old, inputs = explanation.inputs.shape[2:], resize(explanation.inputs.detach().float(), size, antialias=True)
+    boxes = explanation.boxes
+    if boxes is not None:
+        rows, columns = (new / length for new, length in zip(size, old, strict=True))
+        boxes = boxes * boxes.new_tensor([columns, rows, columns, rows])
+    return replace(explanation, inputs=inputs, boxes=boxes, fine_values=explanation.fine)
 
 
 def _about(explanation: Explanation) -> list[tuple[str, str]]:

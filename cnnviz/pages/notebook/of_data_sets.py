@@ -30,11 +30,11 @@ def of_batch(answer: Batch) -> Page:
     shown = first.answered.ids[:DRAWN]
     groups = [group for number, name in enumerate(first.ids) if name in shown for group in _groups(first, number, name)]
     if groups:
-        parts.append(Figures(groups, len(answer) - missing, "item", "answer[:8].grid() shows others"))
+        parts.append(Figures(groups, len(answer) - missing, "item", "grid() draws up to 64, as of batch[:64]"))
     table = first.table()
     if table:
         rows = rows_of(table)
-        parts.append(type(rows)(rows.names, rows.rows, rows.left, len(answer), "answer.table() has all"))
+        parts.append(type(rows)(rows.names, rows.rows, rows.left, len(answer), "table() has all of them"))
     return Page(str(answer.out), told, parts)
 
 
@@ -55,7 +55,7 @@ def _groups(batch: Batch, number: int, name: str) -> list[list[Figure]]:
 def of_audit(answer: Audit) -> Page:
     """The verdict, the mean map of all items, and where the heat of each class lies."""
     title = f"Audit of {len(answer):,} maps by {answer.method}"
-    told = [*answer.verdict, "answer.report('audit.html') has the pictures."]
+    told = [*answer.verdict, 'report("audit.html") writes a page with pictures.']
     parts: list[Part] = []
     if len(answer):
         whole = answer.mean_maps[EVERYTHING]

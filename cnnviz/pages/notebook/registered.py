@@ -56,7 +56,7 @@ def _summary(registry: Registry[Any], name: str, offered: Mapping[tuple[str, str
     """What the method is: of one that is loaded as it says, else as its source says."""
     entry = offered.get((name.rpartition(":")[2], registry.origin(name)))
     if entry is not None and entry.module not in sys.modules:
-        return _in_source(entry.module, entry.attr)
+        return summary_in_source(entry.module, entry.attr)
     try:
         summary: str = registry[name].summary
     except Exception as error:
@@ -70,7 +70,7 @@ def _offered(registry: Registry[Any]) -> dict[tuple[str, str], EntryPoint]:
 
 
 @lru_cache(maxsize=1024)
-def _in_source(module: str, attribute: str) -> str:
+def summary_in_source(module: str, attribute: str) -> str:
     """The first paragraph of a function's documentation, read without importing anything of it; else nothing."""
     file = _file(module)
     try:
