@@ -2,6 +2,8 @@
 
 from .activation_crops import patch_sheet as patch_sheet
 from .detection import Detection as Detection
+from .detection import Detections as Detections
 from .labels import labelled_pictures as labelled_pictures
 from .receptive_fields import receptive_field as receptive_field
 from .top_activations import TopActivation as TopActivation
+from .top_activations import TopActivations as TopActivations
