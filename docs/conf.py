@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 project = "cnnviz"
 author = "the cnnviz authors"
 release = version = installed("cnnviz")
-extensions = ["myst_parser", "sphinx.ext.autodoc", "pages_of_methods"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "pages_of_methods"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"cnnviz {release}"

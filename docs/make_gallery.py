@@ -126,7 +126,8 @@ def main() -> None:
     write("methods", overview(results))
     for name in gallery_pages.FIGURES:
         (answer, *_) = explained(model, name, options.cache)
-        write(name, fitted(answer.render()[0], 900))
+        settings = {"most": 48, "columns": 12} if name == "activation" else {}
+        write(name, fitted(answer.render(**settings)[0], 900))
     for name in gallery_pages.renderers():
         pair = [results[method][1] for method in gallery_pages.RENDERED]
         figures = [fitted(answer.render(name)[0], 760 if name == "panels" else 320) for answer in pair]
@@ -139,7 +140,7 @@ def main() -> None:
     pictures = HERE / "pictures"
     write("cat-and-cup", compared(results, FIRST), pictures)
     (confusion, *_) = explained(model, "saliency_confusion", options.cache)
-    confusion.save(pictures / "confusion.png", overwrite=True)
+    confusion.save(pictures / "confusion.png")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "cnnviz", "demo", "-o", folder], check=True, stdout=subprocess.DEVNULL)
         shutil.copy(Path(folder) / "methods.png", pictures / "demo.png")

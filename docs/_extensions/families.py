@@ -41,7 +41,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
 IN_WORDS: dict[str, str] = {
     "ablation_cam": "sum over channels of weight * activation; the weight is (score - score without the channel) / score",
     "score_cam": "sum over channels of weight * activation; the weight is the score of the picture seen through the "
-    "channel, after a softmax over channels if that is set",
+    "channel, after a softmax over the channels",
     "d_rise": "mean over random masks of (mask * how well the box is found again in the masked picture)",
     "deeplift": "(input - baseline) * multiplier; multipliers are differences of outputs divided by differences of inputs, "
     "multiplied from layer to layer",
@@ -53,7 +53,7 @@ IN_WORDS: dict[str, str] = {
     "occlusion": "for each pixel: mean over the windows that hide it of (score - score with the window hidden)",
     "rise": "for each pixel: mean score of the random masks that show it, compared with that of the others",
     "lime": "coefficients of a linear model of the score, fitted on pictures of which some segments are hidden",
-    "kernel_shap": "the same with Shapley's weights, so that the coefficients are near to Shapley values",
+    "kernel_shap": "coefficients of a linear model of the score, fitted with Shapley's weights, so that they are near to Shapley values",
     "shapley_sampling": "mean over random orders of the segments of the change of the score as each is shown",
     "extremal_perturbation": "a mask of a fixed area, learned so that the score of what it shows is highest",
     "meaningful_perturbation": "the smallest mask, learned so that the score falls when what it covers is hidden",

@@ -26,6 +26,9 @@ NOTES = {
     "this network all of it is negative at one of them for most classes, so nothing is left. The method was made for "
     "channels: see [projections](#projections), which carries single channels back with it.",
     "eigen_cam": "Both rows are the same: the method does not ask for the class.",
+    "meaningful_perturbation": "The map of the cat is blank, and that is right. The method looks for a mask that makes the class's "
+    'probability fall. Here the probability of "Egyptian cat" is below 0.1 %, so nothing can fall.',
+    "activation": "48 of 512 channels are shown.",
     "smoothgrad_squared": "Squares have no sign, so `diverging` shows one colour.",
     "vargrad": "A variance has no sign, so `diverging` shows one colour.",
 }
@@ -108,7 +111,7 @@ def gallery() -> list[str]:
             else:
                 page += [f"![The maps of {name} for the cat and for the espresso](gallery/{name}.jpg)", ""]
             page += [NOTES[name], ""] if name in NOTES else []
-            page += [f"[Settings, cost and verdict of {name}](methods.md#{name.replace('_', '-')})", ""]
+            page += [f"{{ref}}`Settings, cost and verdict of {name} <method-{name}>`", ""]
     page += ["## Pictures that are made", "", "A synthesis makes a picture that a part of the network responds to.", ""]
     for name, (file, alternative) in MADE.items():
         page += [f"### {name}", "", cnnviz.syntheses[name].summary, ""]
@@ -148,7 +151,7 @@ def renderer_page() -> list[str]:
     page += ["## boxes", "", cnnviz.renderers["boxes"].summary, "", OF_RENDERERS["boxes"], ""]
     page += ["## Renderers of one method", ""]
     page += ["These draw several maps into one figure, and belong to the method that gives them.", ""]
-    page += [f"- `{name}`: [{method}](gallery.md#{method.replace('_', '-')})" for method, name in FIGURES.items()]
+    page += [f"- `{name}`: [{method}](gallery.md#{method})" for method, name in FIGURES.items()]
     page += ["", "## Signals and volumes", ""]
     page += ["Each is shown with a network that was trained on noise with a narrow or a wide bump somewhere.", ""]
     for name in SIGNALS:

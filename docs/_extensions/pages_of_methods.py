@@ -1,12 +1,14 @@
 """Pages made of docstrings and signatures when the documentation is built, so that they cannot go stale.
 
-``cnnviz-methods:: attributions`` lists a registry, ``cnnviz-api::`` the public names. Nothing is listed by hand.
+``cnnviz-methods:: attributions`` lists a registry, ``cnnviz-package:: cnnviz.images`` the public names of a package, and
+``cnnviz-api::`` names of cnnviz itself, which the page of the API groups; a test compares them with the stub.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
+import sys
 import typing
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -26,14 +28,11 @@ from cnnviz.cli.method_options import annotation
 from cnnviz.registry.registry import Method
 from cnnviz.registry.setting_meanings import meaning_of
 
-FOR_PLUGINS = ("cnnviz.testing",)
-KINDS = ("attribution", "metric", "renderer", "synthesis", "backend")
-"""Of methods that plugins offer, each with a check."""
-PACKAGES = (
-    *("cnnviz.objectives", "cnnviz.formulas", "cnnviz.drawing", "cnnviz.feature_visualization", "cnnviz.images"),
-    *("cnnviz.explanations", "cnnviz.tasks", "cnnviz.datasets", "cnnviz.models"),
-)
-"""Whose public names are documented after those of ``cnnviz`` itself."""
+sys.path.insert(0, str(Path(__file__).parent))
+
+import facts
+from families import FAMILIES
+
 SHAPE = re.compile(r"(?<![\w`])\((?:[^()`]*\*spatial|(?:K\*)?N,[^()`]*)\)")  # whose stars are no emphasis
 
 
@@ -57,53 +56,55 @@ class Methods(_Written):
 
     def lines(self) -> Iterator[str]:
         registry = getattr(cnnviz, self.arguments[0])
-        for name in registry:
-            if registry.origin(name).partition(" ")[0] != "cnnviz":
-                continue  # what else is installed where the pages are built is not cnnviz's to document
-            yield from _page(name, registry[name])
+        # what else is installed where the pages are built is not cnnviz's to document
+        names = [name for name in registry if registry.origin(name).partition(" ")[0] == "cnnviz"]
+        if registry is not cnnviz.attributions:
+            for name in names:
+                yield from _page(name, registry[name], facts.pictures(registry.kind, name))
+            return
+        if set(names) != {name for _, family in FAMILIES.values() for name in family}:
+            raise ValueError("docs/_extensions/families.py does not list every attribution once")
+        for title, (sentence, family) in FAMILIES.items():
+            yield from (*_heading(title, "-"), sentence, "")
+            for name in family:
+                yield from _page(name, registry[name], facts.of_attribution(name), "~")
 
 
 class Api(_Written):
-    """Every public name, by the group or the room that lists it, and what plugin authors test with."""
+    """Public names of ``cnnviz``, which the page lists by what they are for."""
+
+    has_content = True
 
     def lines(self) -> Iterator[str]:
-        for group, names in _groups(Path(cnnviz.__file__).with_suffix(".pyi")).items():
-            if not names:
-                continue  # packages, which have sections of their own
-            yield from _heading(group[0].upper() + group[1:], "-")
-            for name in names:
-                yield from _documented("cnnviz", name)
-        for package in PACKAGES:
-            module = import_module(package)
-            yield from (*_heading(package, "-"), f".. automodule:: {package}", "")
-            for name in sorted(_public(module), key=str.lower):
-                yield from _documented(package, name)
-        for package in FOR_PLUGINS:
-            yield from (*_heading(package, "-"), f".. automodule:: {package}", "")
-            for name in ("checks", *(f"check_{kind}" for kind in KINDS)):
-                yield from (f".. autofunction:: {package}.{name}", "")
+        for name in " ".join(self.content).split():
+            yield from _documented("cnnviz", name)
 
 
-def _groups(stub: Path) -> dict[str, list[str]]:
-    """The names that a stub lists below each of its comments."""
-    groups: dict[str, list[str]] = {}
-    for line in stub.read_text().splitlines():
-        if line.startswith("# "):
-            names = groups.setdefault(line.removeprefix("# "), [])
-        elif " import " in line and not line.startswith("from . "):
-            names.append(line.rpartition(" as ")[2])
-    return groups
+class Package(_Written):
+    """Every public name of a package."""
+
+    required_arguments = 1
+
+    def lines(self) -> Iterator[str]:
+        package = self.arguments[0]
+        yield from (f".. automodule:: {package}", "")
+        for name in sorted(public_names(import_module(package)), key=str.lower):
+            yield from _documented(package, name)
 
 
-def _public(module: ModuleType) -> list[str]:
+def public_names(module: ModuleType) -> list[str]:
+    """Without what a module without a list of names has imported."""
     listed: list[str] | None = getattr(module, "__all__", None)
-    return [name for name in vars(module) if not name.startswith("_")] if listed is None else listed
+    if listed is not None:
+        return listed
+    return [name for name, value in vars(module).items() if not name.startswith("_") and not isinstance(value, ModuleType)]
 
 
-def _page(name: str, method: Method[Any]) -> Iterator[str]:
-    yield from _heading(name, "-")
+def _page(name: str, method: Method[Any], more: Iterable[str] = (), line: str = "-") -> Iterator[str]:
+    """A section: the docstring, what else is known of the method, its settings."""
+    yield from (f".. _method-{name}:", "", *_heading(name, line))
     yield from _literal((inspect.getdoc(method.build) or "").splitlines())
-    yield ""
+    yield from ("", *more)
     if not method.settings:
         yield from ("It has no settings.", "")
         return
@@ -167,4 +168,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", _process)
     app.add_directive("cnnviz-methods", Methods)
     app.add_directive("cnnviz-api", Api)
+    app.add_directive("cnnviz-package", Package)
     return {"parallel_read_safe": True}

@@ -27,7 +27,8 @@ from cnnviz.registry.registry import registries
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+WRITTEN = [page for page in sorted(DOCS.rglob("*.md")) if not page.relative_to(DOCS).parts[0].startswith("_")]
+PAGES = [ROOT / "README.md", *WRITTEN]
 FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>[^>]+) -->\n+)?^```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$", re.M | re.S
 )
@@ -206,11 +207,12 @@ def anchors(page: Path) -> list[str]:
 
 def test_every_page_is_in_the_contents() -> None:
     listed: set[str] = set()
-    for page in DOCS.glob("*.md"):
+    for page in WRITTEN:
         for block in blocks(page):
             if block.language == "{toctree}":
-                listed |= {line for line in block.text.splitlines() if line and not line.startswith(":")}
-    assert listed == {page.stem for page in DOCS.glob("*.md")} - {"index"}
+                names = (line for line in block.text.splitlines() if line and not line.startswith(":"))
+                listed |= {str((page.parent / name).relative_to(DOCS)) for name in names}
+    assert listed == {str(page.relative_to(DOCS).with_suffix("")) for page in WRITTEN} - {"index"}
 
 
 def test_troubleshooting_is_keyed_by_messages_that_exist() -> None:

@@ -1,0 +1,67 @@
+"""What the page of methods says of each: its picture, formula, cost, what tests hold of it, and its verdict."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from claims import CLAIMS
+from families import IN_WORDS
+from passes import FILE, in_words
+
+import cnnviz
+
+DOCS = Path(__file__).parents[1]
+LAYER = re.compile(r"LayerAt\(layer=None, call=None, layout='auto', grid=None, extra=0\)")
+OUTER = re.compile(r"^layer_maps\(\((.*?),\), \(layer,\)\)$")
+LONGEST = 130
+"""Characters of a formula that is shown as it is."""
+
+
+def formula(name: str) -> str:
+    """The formula as code prints it, without what only names a layer; or in words, where it is a procedure."""
+    if name in IN_WORDS:
+        return IN_WORDS[name]
+    text = LAYER.sub("layer", str(cnnviz.attributions[name].build()))
+    text = re.sub(r"\b_(\w+)\(", r"\1(", OUTER.sub(r"\1", text))
+    if "procedure" in text or len(text) > LONGEST:
+        raise ValueError(f"{name}: {text} can't be read; say it in families.IN_WORDS")
+    return text
+
+
+@cache
+def verdicts() -> dict[str, str]:
+    """What docs/sanity.md says of each method, which benchmarks.sanity writes."""
+    table = (DOCS / "sanity.md").read_text().partition("## Verdicts")[2].partition("By these rules")[0]
+    return {name.strip(): text.strip() for name, text in re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", table, re.M)}
+
+
+def of_attribution(name: str) -> Iterator[str]:
+    yield from _picture(f"gallery/{name}.jpg", f"What {name} gives for a cat and for a cup of coffee")
+    written = formula(name)
+    yield f":Formula: {written.replace('*', chr(92) + '*').replace('|', chr(92) + '|') if name in IN_WORDS else f'``{written}``'}"
+    costs = json.loads(FILE.read_text())
+    if name in costs:
+        yield f":Cost: {in_words(costs[name])}"
+    else:
+        yield ":Cost: 1 pass forward for each mask"
+    found = verdicts().get(name)
+    said = f"{found}: `sanity checks <sanity.html#verdicts>`__" if found else "none: it gives no map of a class"
+    yield f":Verdict: {said}"
+    held = "; ".join(f"{sentence[0].lower()}{sentence[1:].rstrip('.')} (``{test}``)" for sentence, test in CLAIMS[name])
+    yield from (f":Tested: {held}", f":Pictures: `gallery <gallery.html#{name}>`__", "")
+
+
+def pictures(kind: str, name: str) -> Iterator[str]:
+    """The picture of a renderer."""
+    if kind == "renderer":
+        for file in (f"gallery/renderer-{name}.jpg", f"gallery/{name}.jpg"):
+            yield from _picture(file, f"Maps drawn by {name}")
+
+
+def _picture(file: str, alternative: str) -> Iterator[str]:
+    if (DOCS / file).exists():
+        yield from (f".. image:: {file}", f"   :alt: {alternative}", "")
