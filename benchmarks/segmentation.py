@@ -24,10 +24,10 @@ from torch import Tensor
 
 import cnnviz
 from benchmarks.markdown import table
-from benchmarks.sanity.blind import blind_maps
 from cnnviz import Attribution, Explanation, demo
 from cnnviz.demo import drawing
 from cnnviz.images.writing import encoded, write
+from cnnviz.testing.sanity.blind import blind_maps
 
 BATCH = 25
 SEED = 7

@@ -12,19 +12,17 @@ the file beside what is there: ``python -m benchmarks.sanity --parts photographs
 from __future__ import annotations
 
 import sys
-import time
-import warnings
 from collections.abc import Iterator
 
 import torch
 
 from benchmarks.command import Options, begun_by, one_line_errors, parsed, parser_of
-from benchmarks.sanity.checks import NETWORKS, PARTS, TRAINED, Case, case
-from benchmarks.sanity.rows import SANITY, LeftOut, Row, mean
+from benchmarks.sanity.checks import NETWORKS, PARTS, case
+from benchmarks.sanity.rows import SANITY
 from benchmarks.sanity.subjects import FINE, known, subject
-from cnnviz.cli.errors import reason
-
-DRAWN_AT_ONCE = 4
+from cnnviz.testing.sanity.cases import Case
+from cnnviz.testing.sanity.measuring import measured as measured_row
+from cnnviz.testing.sanity.rows import LeftOut, Row, mean
 
 
 @one_line_errors
@@ -75,21 +73,7 @@ def measured(options: Options) -> Iterator[Row | LeftOut]:
 def row(case: Case, method: str, most: float, thorough: bool) -> Row | LeftOut:
     """One method on as many pictures as fit the time."""
     size = case.inputs.shape[-1]
-    step = 1 if case.network in TRAINED else DRAWN_AT_ONCE
-    figures: dict[str, list[float]] = {}
-    began, start = time.perf_counter(), 0
-    try:
-        attribution, written = subject(method, size, thorough)
-        while start < len(case.inputs) and (start == 0 or time.perf_counter() - began < most):
-            with warnings.catch_warnings(action="ignore"):
-                numbers = case.figures(attribution, start, min(start + step, len(case.inputs)))
-            for name, values in numbers.items():
-                figures.setdefault(name, []).extend(round(value, 5) for value in values)
-            start += step
-    except (ValueError, LookupError, TypeError) as error:
-        return LeftOut(case.part, case.network, method, reason(error))
-    seconds = round(time.perf_counter() - began, 2)
-    return Row(case.part, case.network, method, written, size, seconds, figures, case.remark)
+    return measured_row(case, method, lambda: subject(method, size, thorough), most)
 
 
 def line_of(result: Row | LeftOut) -> str:

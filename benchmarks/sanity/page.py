@@ -14,28 +14,12 @@ from pathlib import Path
 from benchmarks.command import one_line_errors
 from benchmarks.markdown import grouped, table
 from benchmarks.records import DOCS, read
-from benchmarks.sanity.blind import BLIND
-from benchmarks.sanity.rows import FILE, SANITY, Records, Row, error_of_mean, mean, mean_of_networks, values
-from benchmarks.sanity.verdicts import RULES, verdict
+from benchmarks.sanity.rows import FILE, SANITY, Records
+from cnnviz.testing.sanity.blind import BLIND
+from cnnviz.testing.sanity.rows import Row, error_of_mean, mean, mean_of_networks, values
+from cnnviz.testing.sanity.tables import PHOTOGRAPHS, TITLES, WEIGHTS, label
+from cnnviz.testing.sanity.verdicts import RULES, verdict
 
-WEIGHTS = ("output", "quarter", "all", "single")
-PHOTOGRAPHS = ("insertion", "deletion", "road", "max_sensitivity")
-TITLES = {
-    "roc_auc": "ROC area",
-    "mass_inside": "on the shape",
-    "pointing_game": "peak on it",
-    "mask_iou": "IoU",
-    "on_tag": "on the tag",
-    "output": "output layer",
-    "quarter": "upper quarter",
-    "all": "all layers",
-    "single": "single layers",
-    "labels": "labels",
-    "insertion": "insertion",
-    "deletion": "deletion",
-    "road": "ROAD",
-    "max_sensitivity": "max-sensitivity",
-}
 PAGE = Path(__file__).with_suffix(".md")
 MAPS = """## Maps
 
@@ -131,10 +115,6 @@ def left_out(records: Records) -> Iterator[str]:
     yield from (f"- {remark[0].upper()}{remark[1:]}." for remark in remarks)
     if not reasons and not remarks:
         yield "Nothing."
-
-
-def label(method: str) -> str:
-    return f"({method})" if method in BLIND else method
 
 
 def cell(records: Records, method: str, figure: str) -> str:

@@ -1,83 +1,13 @@
-"""The rows of the sanity benchmark: figures of one method, a number for each picture, and their means."""
+"""The file that the rows of the sanity benchmark are kept in."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from benchmarks.records import HOME, Format
 from benchmarks.records import Records as AnyRecords
+from cnnviz.testing.sanity.rows import LeftOut, Row
 
 FILE = HOME / "sanity-cpu.json"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One method in one part, on one network."""
-
-    part: str
-    network: str
-    method: str
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.part, self.network, self.method
-
-
-@dataclass(frozen=True)
-class LeftOut(Subject):
-    """What is not measured, and why."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Row(Subject):
-    """The figures of a subject."""
-
-    written: str
-    """The method with the settings that are not its own defaults."""
-    size: int
-    """Pixels on a side of the pictures."""
-    seconds: float
-    figures: dict[str, list[float]]
-    """By name a number for each picture."""
-    remark: str = ""
-
-    @property
-    def pictures(self) -> int:
-        """The number of pictures that were measured."""
-        return len(next(iter(self.figures.values())))
-
-    def check(self) -> None:
-        if not all(math.isfinite(number) for numbers in self.figures.values() for number in numbers):
-            raise ValueError(f"{self.method} has figures that are no numbers")
-
-
 Records: TypeAlias = AnyRecords[Row, LeftOut]
 SANITY = Format(Row, LeftOut, "python -m benchmarks.sanity", same_machine=False)
-
-
-def values(records: Records, method: str, figure: str, network: str | None = None) -> list[float]:
-    """A figure of a method, a number for each picture, of one network or of all."""
-    rows = [row for row in records.rows if row.method == method and network in (None, row.network)]
-    return [number for row in rows for number in row.figures.get(figure, [])]
-
-
-def mean(numbers: Sequence[float]) -> float | None:
-    return statistics.fmean(numbers) if numbers else None
-
-
-def mean_of_networks(records: Records, method: str, figure: str) -> float | None:
-    """The mean of the networks' means, since not all have as many pictures."""
-    names = dict.fromkeys(row.network for row in records.rows if row.method == method and figure in row.figures)
-    means = [mean(values(records, method, figure, name)) for name in names]
-    return mean([number for number in means if number is not None])
-
-
-def error_of_mean(numbers: Sequence[float]) -> float:
-    """The standard error; infinite where one number alone tells nothing of it."""
-    return statistics.stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else math.inf

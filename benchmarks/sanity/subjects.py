@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import cnnviz
-from benchmarks.sanity.blind import BLIND, blind
 from cnnviz import Attribution
+from cnnviz.testing.sanity.blind import BLIND, blind
 
 CHEAP: dict[str, dict[str, Any]] = {
     "ablation_cam": {"channels": 32},

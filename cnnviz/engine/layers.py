@@ -134,6 +134,21 @@ def execution_order(model: nn.Module, inputs: AnyInputs) -> list[str]:
     return list(order)
 
 
+def last_rectifiers(model: nn.Module, inputs: AnyInputs) -> list[str]:
+    """The ReLU modules, by name, that run behind all modules with weights and never before."""
+    calls: list[tuple[str, bool]] = []
+    watched = {
+        name: isinstance(module, nn.ReLU | nn.ReLU6)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ReLU | nn.ReLU6) or any(True for _ in module.parameters(recurse=False))
+    }
+    hooks = [(name, lambda module, args, name=name, it=it: calls.append((name, it))) for name, it in watched.items()]
+    forward(model, inputs, pre_hooks=hooks, survey=True)
+    behind = next((place for place, (_, rectifier) in enumerate(reversed(calls)) if not rectifier), len(calls))
+    names = [name for name, _ in calls]
+    return [name for name in dict.fromkeys(names[len(calls) - behind :]) if name not in names[: len(calls) - behind]]
+
+
 def is_automatic(layer: Any) -> bool:
     """True for a layer that is not named, so that one is chosen."""
     return layer is None or (isinstance(layer, LayerAt) and layer.layer is None)

@@ -12,3 +12,6 @@ from .joint import JointExplanation as JointExplanation
 from .prepare import Prepared as Prepared
 from .score_curves import Curve as Curve
 from .score_curves import curves as curves
+from .similarity import SIMILARITIES as SIMILARITIES
+from .similarity import map_similarity as map_similarity
+from .similarity import tied_ranks as tied_ranks

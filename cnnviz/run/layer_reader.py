@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.grid_reading import GridReading, NoGrid
-from cnnviz.engine.layers import Layer, LayerAt, Site, execution_order
+from cnnviz.engine.layers import Layer, LayerAt, Site, execution_order, last_rectifiers
 from cnnviz.run.passes import Passes
 from cnnviz.run.plan import Plan
 
@@ -49,6 +49,10 @@ class LayerReader:
     def execution_order(self) -> list[str]:
         """The modules with weights of their own, by name, in the order in which they first run."""
         return execution_order(self.passes.model, self.passes.inputs)
+
+    def last_rectifiers(self) -> list[str]:
+        """The ReLU modules, by name, that run behind all modules with weights."""
+        return last_rectifiers(self.passes.model, self.passes.inputs)
 
     def activation(self, at: LayerAt) -> Tensor:
         """A layer's map; see ``Run.activation``."""

@@ -9,4 +9,6 @@ from .nets import SmallNet as SmallNet
 from .package_checks import Check as Check
 from .package_checks import checks as checks
 from .renderers import check_renderer as check_renderer
+from .sanity.on_model import ModelVerdict as ModelVerdict
+from .sanity.on_model import check_on_model as check_on_model
 from .syntheses import check_synthesis as check_synthesis

@@ -11,9 +11,11 @@ import torch
 
 from benchmarks import networks, records
 from benchmarks.sanity import __main__ as command
-from benchmarks.sanity import blind, page, rows
-from benchmarks.sanity.verdicts import verdict
+from benchmarks.sanity import page
+from benchmarks.sanity.rows import FILE, SANITY
 from cnnviz import demo, explain
+from cnnviz.testing.sanity import blind, rows
+from cnnviz.testing.sanity.verdicts import verdict
 
 
 def run(*arguments: str | Path) -> int:
@@ -21,7 +23,7 @@ def run(*arguments: str | Path) -> int:
 
 
 def kept(path: Path) -> Any:
-    return records.read(path, rows.SANITY)
+    return records.read(path, SANITY)
 
 
 @pytest.fixture(scope="module")
@@ -145,4 +147,4 @@ def test_a_mean_and_its_error_by_hand() -> None:
 
 
 def test_the_page_in_the_documentation_is_made_of_the_results_beside_it() -> None:
-    assert page.page(kept(rows.FILE), drawn=True) == (records.DOCS / "sanity.md").read_text()
+    assert page.page(kept(FILE), drawn=True) == (records.DOCS / "sanity.md").read_text()

@@ -426,7 +426,7 @@ def test_no_metric_writes_into_the_inputs() -> None:
 
 
 def test_similarities_are_those_of_the_libraries() -> None:
-    from cnnviz_plugins.metrics._map_similarity import map_similarity
+    from cnnviz.explanations import map_similarity
 
     generator = torch.Generator().manual_seed(4)
     one = torch.randint(0, 6, (24, 30), generator=generator).double()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from cnnviz import Trial
@@ -23,10 +22,3 @@ def ranks(trial: Trial, sign: Sign) -> Tensor:
 def foremost(ranked: Tensor, counts: Tensor, like: Tensor) -> Tensor:
     """True at the ``counts`` (K,) places with the most evidence of inputs (N, C, *spatial): (K, N, 1, *spatial)."""
     return (ranked < counts.to(ranked.device)[:, None, None]).view(len(counts), len(like), 1, *like.shape[2:])
-
-
-def tied_ranks(values: Tensor) -> Tensor:
-    """Ranks (K,) of values (K,), from 1 for the lowest, in float64; equal values share their mean rank."""
-    order = values.sort().values
-    first, behind = torch.searchsorted(order, values), torch.searchsorted(order, values, right=True)
-    return (first + behind + 1).double() / 2

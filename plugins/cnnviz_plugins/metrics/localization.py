@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from cnnviz import Metric, Trial, metric, segment
-from cnnviz.explanations import Sign, evidence
+from cnnviz.explanations import Sign, evidence, tied_ranks
 from cnnviz_plugins.metrics._connected_parts import connected, intervals
-from cnnviz_plugins.metrics._ranking import tied_ranks
 from cnnviz_plugins.metrics._settings import check_choice
 
 

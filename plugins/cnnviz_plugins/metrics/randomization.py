@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -14,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz import Metric, Trial, metric
-from cnnviz.explanations import Sign, evidence
+from cnnviz.explanations import SIMILARITIES, Sign, evidence, map_similarity
 from cnnviz.feature_visualization import RandomNumbers
-from cnnviz_plugins.metrics._map_similarity import SIMILARITIES, map_similarity
 from cnnviz_plugins.metrics._settings import check_choice
 
 
@@ -34,7 +34,8 @@ def randomization(
     them. Random are all layers from the output down to one layer ("cascading"), or that layer alone ("independent").
     There are ``stops`` such layers, evenly spread over the ``share`` of layers next to the output and ending with its
     last; 1 makes only that one map, None one for each layer with weights. Weights are drawn as by He et al. (2015,
-    arXiv:1502.01852); biases are 0, normalizations as before training. ``similarity`` is "spearman", the correlation of
+    arXiv:1502.01852); biases are 0, normalizations as before training. A ReLU that the scores end in is left out of the
+    copy: random scores are negative as often as not, and nothing would pass it. ``similarity`` is "spearman", the correlation of
     ranks, "ssim", or "hog", the correlation of histograms of oriented gradients, of images; it is 1 for two blank maps,
     0 if only one is blank. Raises ValueError for an unknown ``order`` or ``similarity``, ``stops`` below 1, a ``share``
     outside of 0..1, and for a model that can't be copied or has no weights.
@@ -50,11 +51,11 @@ def randomization(
 
     def score(trial: Trial) -> Tensor:
         run, maps = trial.run, evidence(trial.explanation, sign)
-        model = _copied(run.model)
         names = run.layers.execution_order()
         if not names:
             raise ValueError(f"{type(run.model).__name__} has no weights to make random; there is nothing to test")
-        model = _copied(run.model)
+        ends = run.layers.last_rectifiers()
+        model = _copied(run.model, ends)
         names = names[::-1][: max(1, round(share * len(names)))]
         count = len(names) if stops is None else min(stops, len(names))
         total = torch.zeros(len(maps), dtype=torch.float64, device=maps.device)
@@ -62,7 +63,7 @@ def randomization(
         for stop in range(1, count + 1):
             end = round(stop * len(names) / count)
             if order == "independent":
-                model, done = _copied(run.model), end - 1
+                model, done = _copied(run.model, ends), end - 1
             for place in range(done, end):
                 randomize(model.get_submodule(names[place]), run.draws(place))
             done = end
@@ -74,14 +75,19 @@ def randomization(
     return score
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def _copied(model: nn.Module, ends: Sequence[str]) -> nn.Module:
+    """A copy in which the modules ``ends`` hand on what they are given."""
     try:
-        return copy.deepcopy(model)
+        other = copy.deepcopy(model)
     except Exception as error:  # a model may hold anything
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{type(model).__name__} can't be copied, and only a copy's weights may be made random: {reason}"
         ) from error
+    for name in ends:
+        place, _, attribute = name.rpartition(".")
+        setattr(other.get_submodule(place), attribute, nn.Identity())
+    return other
 
 
 def randomize(module: nn.Module, draws: RandomNumbers) -> None:

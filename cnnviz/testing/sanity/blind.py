@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz import Run
+from cnnviz.run.run import Run
 
 BLIND = ("random", "centre blob", "edges")
 

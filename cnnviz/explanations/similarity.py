@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnviz_plugins.metrics._ranking import tied_ranks
-
 
 def spearman(first: Tensor, second: Tensor) -> float:
     """Correlation of the ranks of evidence, -1 to 1."""
@@ -49,9 +47,20 @@ SIMILARITIES: dict[str, Callable[[Tensor, Tensor], float]] = {
 
 
 def map_similarity(name: str, first: Tensor, second: Tensor) -> float:
-    """One of ``SIMILARITIES`` of two maps (*spatial); 1 for two constant maps, 0 if one of them is constant."""
+    """How alike two maps (*spatial) of evidence are, -1 to 1; 1 for two constant maps, 0 if one of them is constant.
+
+    ``name`` is "spearman", the correlation of ranks, "ssim", or "hog", the correlation of histograms of oriented
+    gradients. Raises ValueError for maps that are too small for the last two.
+    """
     constant = [bool((values == values.flatten()[0]).all()) for values in (first, second)]
     return float(all(constant)) if any(constant) else SIMILARITIES[name](first.double(), second.double())
+
+
+def tied_ranks(values: Tensor) -> Tensor:
+    """Ranks (K,) of values (K,), from 1 for the lowest, in float64; equal values share their mean rank."""
+    order = values.sort().values
+    first, behind = torch.searchsorted(order, values), torch.searchsorted(order, values, right=True)
+    return (first + behind + 1).double() / 2
 
 
 def _peaked(values: Tensor) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.sanity.blind import BLIND
-from benchmarks.sanity.rows import Records, error_of_mean, mean, mean_of_networks, values
+from cnnviz.testing.sanity.blind import BLIND
+from cnnviz.testing.sanity.rows import Records, error_of_mean, mean, mean_of_networks, values
 
 SAME, STEADFAST, CLASSLESS, ALIKE = 0.9, 0.7, 0.95, 0.7
 ON_TAG, NEAR_TAG = 0.6, 0.3
@@ -39,19 +39,22 @@ def verdict(records: Records, method: str) -> list[str]:
     return [*weights, *_places(records, method), *_score(records, method)]
 
 
+def of_random_weights(output: float, quarter: float, all_layers: float) -> list[str]:
+    """What is said of a map that is so like those with random weights in the output layer, the quarter, all layers."""
+    if all_layers >= SAME:
+        return ["does not depend on the weights"]
+    said = ["hardly heeds the upper layers"] if quarter >= STEADFAST else []
+    said += ["does not depend on the class"] if output >= CLASSLESS else []
+    return said or ["depends on the weights"]
+
+
 def _weights(records: Records, method: str) -> Iterator[str]:
     output, quarter, all_layers = (mean_of_networks(records, method, name) for name in ("output", "quarter", "all"))
     labels = mean(values(records, method, "labels"))
     if output is not None and quarter is not None and all_layers is not None:
+        yield from of_random_weights(output, quarter, all_layers)
         if all_layers >= SAME:
-            yield "does not depend on the weights"
             return
-        if quarter >= STEADFAST:
-            yield "hardly heeds the upper layers"
-        if output >= CLASSLESS:
-            yield "does not depend on the class"
-        if quarter < STEADFAST and output < CLASSLESS:
-            yield "depends on the weights"
     if labels is not None and labels >= ALIKE:
         yield "does not depend on the labels"
 
