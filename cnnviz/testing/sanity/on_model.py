@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from cnnviz.engine.black_box import opaque_part
+from cnnviz.engine.black_box import BlackBox, opaque_part
 from cnnviz.engine.validation import as_network
 from cnnviz.explanations.evaluate import evaluate
 from cnnviz.explanations.evidence_maps import evidence
@@ -70,8 +70,7 @@ def check_on_model(
     if not isinstance(answer, Explanation):
         raise TypeError(f"a verdict is of one explanation of each input, not of a {type(answer).__name__}")
     network = as_network(model.module if isinstance(model, LoadedModel) else model)
-    opaque = opaque_part(network)
-    if opaque is not None:
+    if isinstance(network, BlackBox) or opaque_part(network) is not None:
         return ModelVerdict(answer.recipe, (), {}, 0, "the network is a black box, whose weights can't be made random")
     try:
         shown = evidence(answer).flatten(1).any(1)
@@ -79,13 +78,12 @@ def check_on_model(
         found = evaluate(answer, scores, model=network, target=target)
     except (ValueError, LookupError, TypeError, RuntimeError) as error:
         return ModelVerdict(answer.recipe, (), {}, 0, " ".join(str(error).split()))
-    return _verdict(
-        answer.recipe, shown.cpu(), dict(zip(WEIGHTS, (each.cpu() for each in found.values()), strict=True))
-    )
+    alike = {name: values.cpu() for name, values in zip(WEIGHTS, found.values(), strict=True)}
+    return _verdict(answer.recipe, shown.cpu(), alike)
 
 
 def _verdict(method: str, shown: Tensor, alike: Mapping[str, Tensor]) -> ModelVerdict:
-    """Of the similarities of each picture (N,); maps that are zero everywhere, of which ``shown`` is False, tell nothing."""
+    """Of similarities (N,) in each figure. Maps that are zero everywhere, of which ``shown`` is False, tell nothing."""
     count = int(shown.sum())
     if not count:
         return ModelVerdict(method, (), {}, 0, "its maps are zero everywhere")

@@ -35,10 +35,10 @@ def randomization(
     There are ``stops`` such layers, evenly spread over the ``share`` of layers next to the output and ending with its
     last; 1 makes only that one map, None one for each layer with weights. Weights are drawn as by He et al. (2015,
     arXiv:1502.01852); biases are 0, normalizations as before training. A ReLU that the scores end in is left out of the
-    copy: random scores are negative as often as not, and nothing would pass it. ``similarity`` is "spearman", the correlation of
-    ranks, "ssim", or "hog", the correlation of histograms of oriented gradients, of images; it is 1 for two blank maps,
-    0 if only one is blank. Raises ValueError for an unknown ``order`` or ``similarity``, ``stops`` below 1, a ``share``
-    outside of 0..1, and for a model that can't be copied or has no weights.
+    copy: random scores are negative as often as not, and nothing would pass it. ``similarity`` is "spearman", the
+    correlation of ranks, "ssim", or "hog", the correlation of histograms of oriented gradients, of images; it is 1 for
+    two blank maps, 0 if only one is blank. Raises ValueError for an unknown ``order`` or ``similarity``, ``stops``
+    below 1, a ``share`` outside of 0..1, and for a model that can't be copied or has no weights.
     """
     check_choice("order", order, "cascading", "independent")
     if similarity not in SIMILARITIES:
