@@ -20,6 +20,7 @@ from cnnviz.cli.excite import excite
 from cnnviz.cli.explain import confusion, explain, project
 from cnnviz.cli.inspect import doctor, layers, methods
 from cnnviz.cli.report import report
+from cnnviz.cli.sanity import sanity
 from cnnviz.cli.segment import segment
 from cnnviz.cli.serve import serve
 from cnnviz.cli.synthesize import invert, synthesize
@@ -51,6 +52,7 @@ _add(synthesize, "synthesize feature_image --model resnet50 --target goldfish -o
 _add(invert, "invert cat.jpg --model resnet50 --layer layer1,layer3 -o inverted.png", _open)
 _add(segment, "segment photos/ --model resnet50 -o cut/ --write-masks masks/", _open)
 _add(evaluate, "evaluate photos/ --annotations masks/ --method grad_cam,gradient --metric roc_auc", _open)
+_add(sanity, "sanity --method grad_cam -o sanity.md", _open)
 _add(deconv_segment, "deconv-segment demo/pictures -o segmented.png")
 _add(batch, "batch photos/ answers/ --model resnet50 --method grad_cam,gradient --metric sparseness", _open)
 _add(audit, "audit answers/ --method grad_cam -o report.html")

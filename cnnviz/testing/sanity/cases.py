@@ -127,3 +127,8 @@ def learned_random_labels() -> tuple[nn.Module, float]:
         module.load_state_dict({key: weights.get_tensor(key).float() for key in weights.keys()})  # noqa: SIM118
         share = float(weights.metadata()["learned"])
     return module.eval(), share
+
+
+def own_cases(name: str, model: nn.Module, inputs: Tensor) -> list[Case]:
+    """The parts that any network can answer, about inputs (N, C, *spatial) of its own."""
+    return [Case(part, name, model, inputs, large=True) for part in ("weights", "photographs")]
