@@ -19,6 +19,7 @@ from cnnviz.cli.evaluate import evaluate
 from cnnviz.cli.excite import excite
 from cnnviz.cli.explain import confusion, explain, project
 from cnnviz.cli.inspect import doctor, layers, methods
+from cnnviz.cli.new import new
 from cnnviz.cli.report import report
 from cnnviz.cli.sanity import sanity
 from cnnviz.cli.segment import segment
@@ -53,6 +54,7 @@ _add(invert, "invert cat.jpg --model resnet50 --layer layer1,layer3 -o inverted.
 _add(segment, "segment photos/ --model resnet50 -o cut/ --write-masks masks/", _open)
 _add(evaluate, "evaluate photos/ --annotations masks/ --method grad_cam,gradient --metric roc_auc", _open)
 _add(sanity, "sanity --method grad_cam -o sanity.md", _open)
+_add(new, "new attribution my-cam")
 _add(deconv_segment, "deconv-segment demo/pictures -o segmented.png")
 _add(batch, "batch photos/ answers/ --model resnet50 --method grad_cam,gradient --metric sparseness", _open)
 _add(audit, "audit answers/ --method grad_cam -o report.html")
