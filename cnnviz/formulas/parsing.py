@@ -58,7 +58,7 @@ def parse_formula(text: str) -> Expr:
         raise TypeError(f"parse_formula reads a text, not a {type(text).__name__}; a formula can be explained as it is")
     parser = Parser(text)
     tree = parser.tree()
-    if isinstance(tree, Name):
+    if isinstance(tree, Name) and tree.name not in _CONSTANTS:
         _Builder(parser).refuse_name(tree)
     value = _Builder(parser).value(tree)
     if not isinstance(value, Expr):
@@ -106,11 +106,10 @@ class _Builder:
         if node.name in UNREADABLE:
             self.parser.fail(f"{node.name} can't be read: {UNREADABLE[node.name]}", node.start, node.stop)
         known = [*attributions, *PARTS]
-        near, remark = near_methods(node.name, known)
+        name = node.name.removeprefix("cnnviz.")  # before a method there is nothing
+        near, remark = near_methods(name, known)
         if not near:
-            near, remark = near_methods(node.name, function_texts())
-        if not near and "." in node.name:  # a method is called by its name alone
-            near, remark = near_methods(node.name.rpartition(".")[2], known)
+            near, remark = near_methods(name, function_texts())
         hint = asked_back(near, remark) if near else "cnnviz methods lists methods, the page Compose methods the parts"
         texts = [method_text(name) if name in attributions else name for name in near]
         reason = f"there is no method, part or function {shown(node.name)!r}; {hint}"

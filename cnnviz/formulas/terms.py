@@ -104,6 +104,8 @@ class gradient(Expr):
 class bias_maps(Expr):
     """Sum of what ``each`` makes of every spatial gradient x implicit bias, (N, 1, *spatial) at the input's size."""
 
+    called: ClassVar[str] = "bias_maps"
+
     each: Callable[[Tensor], Tensor]
 
     def compute(self, run: Run) -> Tensor:

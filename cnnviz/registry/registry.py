@@ -214,9 +214,8 @@ class Registry(InNotebooks, Mapping[str, M]):
 
     def modules(self) -> list[tuple[str, str]]:
         """The modules of installed packages that offer methods, each as (package, module); nothing is imported."""
-        offers = self._offers()
         if self._modules is None:  # the name of a package is read from its metadata each time
-            self._modules = sorted({(dist_of(entry), entry.module) for entry in offers.values()})
+            self._modules = sorted({(dist_of(entry), entry.module) for entry in self._offers().values()})
         return self._modules
 
     def faults(self) -> dict[str, PluginError]:
