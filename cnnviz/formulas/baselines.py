@@ -107,6 +107,8 @@ class backgrounds:
 
     def __post_init__(self) -> None:
         baselines = frozen(self.baselines)
+        if baselines == ():
+            raise ValueError("there are no baselines; give at least one")
         stacks = [each for each in (baselines if isinstance(baselines, tuple) else [baselines]) if _is_stack(each)]
         for stack in stacks:
             if stack.value.ndim == 0 or len(stack.value) == 0:

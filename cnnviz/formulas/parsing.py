@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 from cnnviz.engine.layers import INPUT
-from cnnviz.engine.torch_functions import changes_its_argument, function_named, function_texts
+from cnnviz.engine.torch_functions import PLAIN, changes_its_argument, function_named, function_texts
 from cnnviz.formulas.argument_kinds import kind_of, takes
 from cnnviz.formulas.expr import Expr, applied
 from cnnviz.formulas.formula_error import FormulaError, shown
@@ -24,6 +24,8 @@ from cnnviz.registry.registry import Method, attributions
 from cnnviz.run.objectives import Objective
 
 MOST_PASSES, MOST_POWER = 10_000_000, 1_000
+LONGEST_NAME = 60
+"""No longer name is looked for among those that it may have meant."""
 _CONSTANTS = {"None": None, "True": True, "False": False, "INPUT": INPUT, "cnnviz.INPUT": INPUT}
 _SIGNS: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add,
@@ -64,7 +66,7 @@ def parse_formula(text: str) -> Expr:
     if not isinstance(value, Expr):
         way_out = "; it stands inside of one, such as toward(grad_cam(), ...)" if isinstance(value, Objective) else ""
         parser.fail(f"this is {kind_of(value)}, and no formula{way_out}", tree.start, tree.stop)
-    passes = passes_at_most(value)
+    passes = _Builder(parser).made(tree, lambda: passes_at_most(value))
     if passes > MOST_PASSES:
         parser.fail(f"this takes {passes:,} passes, and a formula at most {MOST_PASSES:,}", tree.start, tree.stop)
     return value
@@ -105,11 +107,9 @@ class _Builder:
         """Raises FormulaError for a name that means nothing, with the nearest one."""
         if node.name in UNREADABLE:
             self.parser.fail(f"{node.name} can't be read: {UNREADABLE[node.name]}", node.start, node.stop)
-        known = [*attributions, *PARTS]
         name = node.name.removeprefix("cnnviz.")  # before a method there is nothing
-        near, remark = near_methods(name, known)
-        if not near:
-            near, remark = near_methods(name, function_texts())
+        known = function_texts() if name.startswith("torch.") else [*attributions, *PARTS, *PLAIN]
+        near, remark = near_methods(name, known) if len(name) < LONGEST_NAME else ([], "")
         hint = asked_back(near, remark) if near else "cnnviz methods lists methods, the page Compose methods the parts"
         texts = [method_text(name) if name in attributions else name for name in near]
         reason = f"there is no method, part or function {shown(node.name)!r}; {hint}"
@@ -136,7 +136,7 @@ class _Builder:
             return -values[0]
         if node.sign == "**":
             return self._power(node, *values)
-        return self._made(node, lambda: _SIGNS[node.sign](*values))
+        return self.made(node, lambda: _SIGNS[node.sign](*values))
 
     def _power(self, node: Signed, base: Any, exponent: Any) -> Any:
         if not isinstance(base, Expr) and not isinstance(exponent, Expr):
@@ -189,7 +189,7 @@ class _Builder:
             annotation = method.types.get(setting, method.settings[setting].annotation)
             if not takes(annotation, value, plain=False):
                 self._refuse_kind(name, setting, value, places[setting])
-        return self._made(node, lambda: _formula_of(method, settings), places)
+        return self.made(node, lambda: _formula_of(method, settings), places)
 
     def _part(self, node: Call, part: Any) -> Any:
         name, parameters = part.__name__, inspect.signature(part).parameters
@@ -203,7 +203,7 @@ class _Builder:
                 values[argument] = self.value(place)
             if not takes(annotation, values[argument]):
                 self._refuse_kind(name, argument, values[argument], place)
-        return self._made(node, lambda: part(**values), places)
+        return self.made(node, lambda: part(**values), places)
 
     def _function(self, node: Call, function: Callable[..., Any]) -> Any:
         positional = [self.value(place) for place in node.positional]
@@ -221,7 +221,7 @@ class _Builder:
         if not any(_has_formula(value) for value, _ in pairs):
             reason = f"{node.called.name} takes at least one formula; write the number that it gives"
             self.parser.fail(reason, node.start, node.stop)
-        return self._made(node, lambda: applied(function, positional, named))
+        return self.made(node, lambda: applied(function, positional, named))
 
     def _places(self, node: Call, known: Mapping[str, Any], called: str) -> dict[str, Node]:
         """The arguments by name. Raises FormulaError for those that there are not, and for those that are missing."""
@@ -251,7 +251,7 @@ class _Builder:
     def _refuse_kind(self, called: str, setting: str, value: Any, place: Node) -> NoReturn:
         self.parser.fail(f"{called}: {setting} can't be {kind_of(value)}; give another value", place.start, place.stop)
 
-    def _made(self, node: Node, make: Callable[[], Any], places: Mapping[str, Node] | None = None) -> Any:
+    def made(self, node: Node, make: Callable[[], Any], places: Mapping[str, Node] | None = None) -> Any:
         """What is made; whatever it raises is told as an error of this place, or of the argument that it names."""
         try:
             return make()
