@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,7 +27,12 @@ def _names(*chosen: Registry[Any]) -> Complete:
     return among(lambda: dict.fromkeys(name for registry in chosen for name in registry))
 
 
-attribution_names, renderer_names, metric_names, synthesis_names = map(
-    _names, (attributions, renderers, metrics, syntheses)
-)
+def attribution_names(incomplete: str) -> list[str]:
+    """Completes a method's name, the last of several, or the last word of a formula."""
+    match = re.fullmatch(r"(.*[^\w.:-])?([\w.:-]*)", incomplete, re.DOTALL)
+    before, last = (match[1] or "", match[2]) if match is not None else ("", incomplete)
+    return [before + name for name in attributions if name.startswith(last)]
+
+
+renderer_names, metric_names, synthesis_names = map(_names, (renderers, metrics, syntheses))
 all_names = _names(*registries)

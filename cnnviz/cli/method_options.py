@@ -99,6 +99,7 @@ def formula(name: str, texts: Mapping[str, str], read: Read) -> Expr:
     What has a bracket or a sign in its name is a formula, and takes no settings. Raises FormulaError for one that is
     none.
     """
+    from cnnviz.formulas.attribution import ConfiguredAttribution
     from cnnviz.formulas.parsing import parse_formula
     from cnnviz.registry.registry import attributions
 

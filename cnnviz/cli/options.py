@@ -68,7 +68,8 @@ TrustModel = Annotated[
 Methods = Annotated[
     list[str] | None,
     answer_option(
-        "The method that explains; cnnviz methods lists them. Repeatable, or with commas between. Default: grad_cam.",
+        "The method that explains; cnnviz methods lists them. Or a formula of methods:"
+        " 'guided_backprop() * upsample(grad_cam())'. Repeatable, or with commas between. Default: grad_cam.",
         "--method",
         "-m",
         metavar="NAME",
