@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from cnnviz.cli.demo_page import MADE_BY, page
+from cnnviz.cli.demo_page import MADE_BY, Onward, page
 from cnnviz.cli.errors import print_line
 
 STARTED = ".cnnviz-demo"
 INTRODUCTION = (
     "Two small networks, which come with cnnviz, name the shape in a picture. The right explanation is known: "
-    "the shapes are drawn, with every pixel of them recorded. Each figure has a command for all pictures."
+    "the shapes are drawn, with every pixel of them recorded. Warm colours speak for the class. Behind each class "
+    "stands its score before the softmax, and in brackets its probability. Each figure has a command for all pictures."
 )
+NEXT = "cnnviz report your.jpg --model resnet50 -o mine.html"
 
 
 def demo(
@@ -23,8 +25,8 @@ def demo(
         typer.Option("--output", "-o", metavar="FOLDER", help="A new one, or one of this command.", file_okay=False),
     ] = Path("cnnviz-demo"),
 ) -> None:
-    """Explain bundled pictures with bundled networks, offline, and write pictures and a report."""
-    from cnnviz.cli.demo_figures import methods, overlays, shortcut, wrong_tag
+    """Explain bundled pictures with bundled networks, offline, and write pictures, a page, and a report."""
+    from cnnviz.cli.demo_figures import methods, overlays, report, shortcut, wrong_tag
     from cnnviz.cli.places import check_writable
     from cnnviz.images.writing import write
 
@@ -33,9 +35,12 @@ def demo(
     output.mkdir(parents=True, exist_ok=True)
     (output / STARTED).touch()  # so that a demonstration that was interrupted can be made again
     figures = [methods(output), shortcut(output), wrong_tag(output)]
-    write(output / "index.html", page("What a network looked at", INTRODUCTION, figures, overlays(output)).encode())
+    onward = Onward(report(output), NEXT)
+    text = page("What a network looked at", INTRODUCTION, figures, overlays(output), onward)
+    write(output / "index.html", text.encode())
     (output / STARTED).unlink()
     print_line(f"open {output / 'index.html'}")
+    print_line(f"then your own picture: {NEXT}")
 
 
 def check_own(folder: Path) -> None:

@@ -17,8 +17,10 @@ from cnnviz.explanations.evaluate import evaluate
 from cnnviz.explanations.explain import explain
 from cnnviz.images.writing import encoded, write
 from cnnviz.models.loading import load_model
+from cnnviz.run.resolve_target import top
 
 METHODS = ("grad_cam", "layer_cam", "guided_backprop", "guided_grad_cam", "integrated_gradients", "smoothgrad")
+IN_REPORT = ("grad_cam", "layer_cam", "gradient", "guided_backprop")
 IN_GRID = 4  # pictures in a grid; the others are alike
 
 
@@ -57,7 +59,8 @@ def shortcut(folder: Path) -> Figure:
         "A shortcut, found",
         "Grad-CAM of both networks. demo-shortcut was trained where a tag in a corner gave the class away. It names "
         f"these pictures as well as demo does, but {shares['demo-shortcut']:.0%} of the positive energy of its "
-        f"Grad-CAM is on the tag, {area:.0%} of the picture; of demo's it is {shares['demo']:.0%}.",
+        f"Grad-CAM is on the tag, {area:.0%} of the picture; of demo's it is {shares['demo']:.0%}. The command draws "
+        "the maps of demo-shortcut.",
         f"cnnviz explain {_quoted(folder / 'tagged')} --model demo-shortcut -o shortcut.png",
     )
 
@@ -77,7 +80,7 @@ def wrong_tag(folder: Path) -> Figure:
         "What spoke for the wrong class",
         f"With the tag of another class, {followed} of {len(labels)} predictions follow the tag. The saliency "
         f"confusion matrix of one of them, a {truth}: what speaks against and for the true class, and against and "
-        "for the predicted one, on one scale.",
+        "for the predicted one, on one scale. A panel without colours says that nothing did.",
         f"cnnviz confusion {picture} --model demo-shortcut --target {truth} -o confusion.png",
     )
 
@@ -92,6 +95,15 @@ def overlays(folder: Path) -> list[Figure]:
         _write(folder / file, picture)
         figures.append(Figure(file, title, "LayerCAM over the picture."))
     return figures
+
+
+def report(folder: Path) -> str:
+    """The report of the pictures, beside the page. Returns the name of its file."""
+    files = [folder / "pictures" / f"{name}.png" for name in demo.CATEGORIES]
+    model = load_model("demo")
+    explanations = explain(model, files, IN_REPORT, target=top(3))
+    print_line(str(explanations.report(folder / "report.html", model=model, title="What the network demo looks at")))
+    return "report.html"
 
 
 def _write_each(folder: Path, drawn: Drawn) -> None:

@@ -24,6 +24,9 @@ code { display: block; overflow-wrap: anywhere; padding: .5rem .75rem; border-ra
 .small img { width: 100%; image-rendering: pixelated; margin-bottom: .6rem; }
 .small h2 { font-size: 1rem; margin: 0; }
 .small p { color: var(--quiet); margin: 0 0 .4rem; }
+section { margin-top: 3rem; }
+section h2:not(:first-child) { margin-top: 1.75rem; }
+a { color: light-dark(#0b57a4, #8ec5ff); }
 footer { margin-top: 3rem; color: var(--quiet); }
 """
 
@@ -38,7 +41,19 @@ class Figure:
     command: str = ""
 
 
-def page(title: str, introduction: str, figures: Sequence[Figure], small: Sequence[Figure]) -> str:
+@dataclass(frozen=True)
+class Onward:
+    """Where a reader goes from here."""
+
+    report: str
+    """A report beside the page."""
+    command: str
+    """What makes one of the reader's own picture."""
+
+
+def page(
+    title: str, introduction: str, figures: Sequence[Figure], small: Sequence[Figure], onward: Onward | None = None
+) -> str:
     """The whole page. Small figures stand together at its end, without their commands."""
     from importlib.metadata import version
 
@@ -57,6 +72,7 @@ def page(title: str, introduction: str, figures: Sequence[Figure], small: Sequen
 <div class="small">
 {"".join(map(_small, small))}
 </div>
+{"" if onward is None else _onward(onward)}
 <footer>{MADE_BY} {escape(version("cnnviz"))}.</footer>
 </body>
 </html>
@@ -79,6 +95,18 @@ def _small(figure: Figure) -> str:
 <figcaption><h2>{escape(figure.title)}</h2>
 <p>{escape(figure.caption)}</p></figcaption>
 </figure>
+"""
+
+
+def _onward(onward: Onward) -> str:
+    return f"""<section>
+<h2>Look closer</h2>
+<p><a href="{quote(onward.report)}">The report of these pictures</a> has every map by itself: choose the class, the
+method, the layer and the opacity, and read the value of a place.</p>
+<h2>Now your own picture</h2>
+<p>This command explains your picture and writes such a report. It downloads the weights of the network, once.</p>
+<code>{escape(onward.command)}</code>
+</section>
 """
 
 

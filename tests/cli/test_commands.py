@@ -587,16 +587,19 @@ def test_the_demonstration_finds_the_shortcut(here: Path, capsys: pytest.Capture
         for name, share in re.findall(r"^([\w-]+): (\d+)% of Grad-CAM's positive energy", "\n".join(lines), re.M)
     }
     assert shares["demo-shortcut"] > 25 > 5 > shares["demo"]
-    assert lines[-1] == "open shown here/index.html"
+    assert lines[-2] == "open shown here/index.html"
+    assert lines[-1] == "then your own picture: cnnviz report your.jpg --model resnet50 -o mine.html"
     text = Path("shown here/index.html").read_text(encoding="utf-8")
     page = _Page()
     page.feed(text)
     assert "script" not in page.tags
-    assert len(page.sources) == 11
-    for source in page.sources:
+    assert len(page.sources) == 12
+    assert page.sources.count("report.html") == 1
+    assert Path("shown here/report.html").is_file()
+    for source in filter(lambda each: each != "report.html", page.sources):
         assert opened(Path("shown here") / source).mode == "RGB"
     written = re.findall(r"<code>cnnviz (.*?)</code>", text)
-    assert len(written) == 3
+    assert len(written) == 4
 
 
 def test_the_report_escapes_what_it_is_told() -> None:

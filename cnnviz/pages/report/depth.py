@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.layer_flow import LayerFlow
+from cnnviz.engine.layers import layer_name
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.validation import as_network
 from cnnviz.explanations.explain import explain
@@ -51,7 +52,10 @@ def deeper_maps(model: Any, answers: Answers, layers: Sequence[Any] | None = Non
     if not movable or isinstance(network, BlackBox) or first[0].of != 0 or any(target is None for target in targets):
         return {}
     inputs = first[0].inputs
-    names = [*layers] if layers is not None else chosen_layers(network, inputs, targets[0])
+    if layers is None:
+        names = chosen_layers(network, inputs, targets[0])
+    else:
+        names = [layer_name(network, layer, [inputs[:1]]) for layer in layers]
     own = {method: _layer_of(answers[method][0].recipe) for method in movable}
     asked = {
         (method, layer): _at(attribution, layer)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.pages.report.content import Answers
+from cnnviz.pages.shared.texts import counted, short_number
 
-MOST = 4
-"""Pictures that the checks are asked on."""
+MOST = 6
+"""Pictures that the checks are asked on: as many as a verdict needs."""
+LAYERS = {"output": "the output layer", "quarter": "the quarter of layers next to it", "all": "all layers"}
 
 
 def verdicts(
@@ -21,7 +23,10 @@ def verdicts(
     ``told`` is called with how many methods are checked, and how many there are. A method that can't be checked, such
     as one of a black box, has a sentence that says why.
     """
-    check = import_module("cnnviz.testing.sanity.on_model").check_on_model
+    try:
+        check = import_module("cnnviz.testing.sanity.on_model").check_on_model
+    except ModuleNotFoundError:
+        return dict.fromkeys(answers, ("Not checked.",))
     found: dict[str, tuple[str, ...]] = {}
     told(0, len(answers))
     for number, (method, of_classes) in enumerate(answers.items(), 1):
@@ -46,4 +51,17 @@ def _checked(check: Callable[..., Any], model: Any, first: Explanation) -> tuple
         )
     except (ValueError, TypeError, LookupError, RuntimeError) as error:
         return (f"Not checked: {error}",)
-    return tuple(verdict.sentences)
+    return tuple(_sentences(verdict))
+
+
+def _sentences(verdict: Any) -> Iterator[str]:
+    """The verdict, what it rests on, and what it does not tell."""
+    words = ", ".join(verdict.sentences) or "no verdict"
+    yield f"{words[0].upper()}{words[1:]}{f' ({verdict.untold})' if verdict.untold else ''}."
+    if verdict.figures:
+        told = [(verdict.figures.get(name), layers) for name, layers in LAYERS.items()]
+        alike = ", ".join(f"{short_number(value)} in {layers}" for value, layers in told if value is not None)
+        yield (
+            f"On {counted(verdict.pictures, 'picture')}: rank correlation with the maps of random weights {alike}. "
+            "A map that depends on the weights is near 0 in all of them."
+        )
