@@ -25,7 +25,6 @@ code { display: block; overflow-wrap: anywhere; padding: .5rem .75rem; border-ra
 .small h2 { font-size: 1rem; margin: 0; }
 .small p { color: var(--quiet); margin: 0 0 .4rem; }
 section { margin-top: 3rem; }
-section h2:not(:first-child) { margin-top: 1.75rem; }
 a { color: light-dark(#0b57a4, #8ec5ff); }
 footer { margin-top: 3rem; color: var(--quiet); }
 """
@@ -68,6 +67,7 @@ def page(
 <body>
 <h1>{escape(title)}</h1>
 <p>{escape(introduction)}</p>
+{"" if onward is None else _closer(onward)}
 {"".join(map(_figure, figures))}
 <div class="small">
 {"".join(map(_small, small))}
@@ -98,11 +98,15 @@ def _small(figure: Figure) -> str:
 """
 
 
+def _closer(onward: Onward) -> str:
+    return (
+        f'<p><a href="{quote(onward.report)}">The report of these pictures</a> shows every map by itself: choose the '
+        "class, the layer and the opacity, and read the value of a place.</p>"
+    )
+
+
 def _onward(onward: Onward) -> str:
     return f"""<section>
-<h2>Look closer</h2>
-<p><a href="{quote(onward.report)}">The report of these pictures</a> has every map by itself: choose the class, the
-method, the layer and the opacity, and read the value of a place.</p>
 <h2>Now your own picture</h2>
 <p>This command explains your picture and writes such a report. It downloads the weights of the network, once.</p>
 <code>{escape(onward.command)}</code>

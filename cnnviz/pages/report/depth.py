@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.layer_flow import LayerFlow
@@ -26,6 +28,8 @@ from cnnviz.run.plan import Plan
 from cnnviz.run.resolve_target import several
 from cnnviz.run.run import Run
 
+STEPS = (_ConvNd, _NormBase, nn.LayerNorm, nn.GroupNorm)
+"""Modules whose map is not yet what the next block takes."""
 MOST = 5
 """Layers beside the method's own, unless they are named."""
 
@@ -78,11 +82,14 @@ def chosen_layers(network: nn.Module, inputs: Tensor, target: Tensor | None) -> 
     with torch.inference_mode(False), torch.no_grad():
         run = Run(network, ModelInputs.of([inputs[:1]]), None if target is None else target[:1], plan=Plan(again=True))
         flow: LayerFlow = run.layers.choice.flow
-    return thinned(flow)
+    return thinned(flow, network)
 
 
-def thinned(flow: LayerFlow) -> list[str]:
-    """At most five layers of a network that are places for a map, up to the automatic one, without it."""
+def thinned(flow: LayerFlow, network: nn.Module) -> list[str]:
+    """At most five layers of a network that are places for a map, up to the automatic one, without it.
+
+    Convolutions and norms are left out where something of their size follows, such as a rectifier.
+    """
     last = flow.automatic()
     places = [call for call in flow.calls if call.usable and not call.passive and not call.is_score]
     sizes: dict[str, tuple[int, ...]] = {}
@@ -92,9 +99,12 @@ def thinned(flow: LayerFlow) -> list[str]:
         if call.name == last:
             break
     sizes.pop(last or "", None)
-    if sizes and last and (inner := [*sizes][-1]).startswith(f"{last}."):  # the end of the last layer, the same map
-        del sizes[inner]
-    names = _whole_blocks(list(sizes))
+    if sizes and last and (ends_it := [*sizes][-1]).startswith(f"{last}."):  # the end of the last layer, the same map
+        del sizes[ends_it]
+    modules = dict(network.named_modules())
+    steps = [name for name, after in itertools.pairwise(sizes) if sizes[name] == sizes[after]]
+    inner = {name for name in steps if isinstance(modules.get(name), STEPS)}
+    names = _whole_blocks([name for name in sizes if name not in inner])
     ends = list({sizes[name]: name for name in names}.values())[-MOST:]
     while len(ends) < MOST:
         taken = sorted([-1, *(names.index(name) for name in ends), len(names)])
