@@ -104,7 +104,7 @@
 
     // Values as shares of full colour, and the colour and opacity of each.
     colours(map) {
-      const full = state.full === "cut" ? map.cut : state.full === "peak" ? map.high : this.peak;
+      const full = this.full(map);
       const both = this.signed && !state.only, table = both ? signed : evidence;
       const found = new Uint8ClampedArray(STEPS * 4);
       for (let step = 0; step < STEPS; step++) {
@@ -124,6 +124,20 @@
         this.still.alt = this.described();
         return;
       }
+      const map = this.map, high = number(map.high);
+      this.canvas.setAttribute("aria-label", this.described());
+      this.layer.textContent = this.layerName ? `layer ${this.layerName}` : "";
+      this.limits.textContent = !map.high ? "blank: zero everywhere" : this.signed ? `−${high} to ${high}` : `0 to ${high}`;
+      this.limits.title = `full colour at ${number(this.full(map))}; the method’s own map, ${map.ownWidth} × ${map.ownHeight}, has the peak ${number(map.peak)}`;
+      this.tell();
+      this.stale = true;
+      if (this.row.near) this.refresh();
+    }
+
+    // Draw what is stale; of tiles that nobody sees this waits until somebody does.
+    refresh() {
+      if (!this.stale) return;
+      this.stale = false;
       const map = this.map, colours = this.colours(map);
       this.paint(map, colours.table);
       const [left, top, right, bottom] = this.box;
@@ -142,13 +156,11 @@
         const { column, row } = this.cell;
         this.frame(brush, left + column * across, top + row * down, across, down, []);
       }
-      this.canvas.setAttribute("aria-label", this.described());
-      this.layer.textContent = this.method.layers.length || this.layerName ? `layer ${this.layerName}` : "";
-      const high = number(map.high);
-      this.limits.textContent = !map.high ? "blank: zero everywhere" : this.signed ? `−${high} to ${high}` : `0 to ${high}`;
-      this.limits.title = `full colour at ${number(colours.full)}; the method’s own map, ${map.ownWidth} × ${map.ownHeight}, has the peak ${number(map.peak)}`;
       this.drawBar(map, colours);
-      this.tell();
+    }
+
+    full(map) {
+      return state.full === "cut" ? map.cut : state.full === "peak" ? map.high : this.peak;
     }
 
     // The map in colours, interpolated between the middles of its places as cnnviz interpolates maps.
@@ -261,7 +273,7 @@
   }
 
   const rows = [...document.querySelectorAll(".row")].map((section, number) => {
-    const row = { ...data.rows[number], rank: 0, photograph: section.querySelector(".photograph img") };
+    const row = { ...data.rows[number], section, rank: 0, photograph: section.querySelector(".photograph img") };
     const [width, height] = row.size, edges = [0, 0, width, height];
     row.isWhole = row.box.every((side, each) => Math.abs(side - edges[each]) < 1);
     row.tiles = [...section.querySelectorAll(".tile")].map((figure, each) => new Tile(figure, row, data.methods[each], row.tiles[each]));
@@ -324,13 +336,35 @@
       showAll();
     });
 
+  const open = async (row) => {
+    await row.photograph?.decode();
+    await Promise.all(row.tiles.map((tile) => tile.open()));
+  };
+
   const begin = async () => {
     byId("depth")?.setAttribute("aria-valuetext", "the method’s own");
+    for (const row of rows) row.near = row.section.getBoundingClientRect().top < 1.5 * innerHeight;
     show(rows);
-    await Promise.all(rows.map((row) => row.photograph?.decode()));
+    const watch = new IntersectionObserver((seen) => {
+      for (const each of seen) {
+        const row = rows[Number(each.target.dataset.row)];
+        row.near = each.isIntersecting;
+        if (row.near) for (const tile of row.tiles) if (tile.maps) tile.refresh();
+      }
+    }, { rootMargin: "50%" });
+    await Promise.all(rows.filter((row) => row.near).map(open));
     if (controls) controls.hidden = false;
-    await Promise.all(rows.flatMap((row) => row.tiles.map((tile) => tile.open())));
+    document.documentElement.dataset.ready = "seen"; // what is seen can be used; the other pictures follow
+    const rest = rows.filter((row) => !row.tiles.some((tile) => tile.maps));
+    for (const row of rows) watch.observe(row.section);
+    for (const row of rest) {
+      await new Promise((resume) => setTimeout(resume));
+      await open(row);
+    }
     document.documentElement.dataset.ready = "yes";
   };
+  addEventListener("beforeprint", () => {
+    for (const row of rows) for (const tile of row.tiles) if (tile.maps) tile.refresh();
+  });
   begin();
 })();
