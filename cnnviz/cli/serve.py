@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from typing import Annotated, Any
 
@@ -69,6 +70,8 @@ def serve(
 
     def told(address: str) -> None:
         print_line(address)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # whoever reads it by a pipe waits for it
         print_note("the page is at this address; the token in it is new at each start; Ctrl-C ends it")
 
     answer(subjects, listening, open_page, told)

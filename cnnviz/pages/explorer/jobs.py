@@ -105,13 +105,16 @@ class Jobs:
         """End the job: before its turn, or between two passes of it."""
         self.kept[name].cancelling = True
 
-    def close(self, seconds: float = 2.0) -> None:
-        """Cancel everything, and wait a little for the job that runs."""
-        with self._lock:
-            self._closed = True
-            for job in self._unfinished:
-                job.cancelling = True
+    def end(self) -> None:
+        """Cancel everything, and take nothing more. May be called by a signal's handler: it waits for nothing."""
+        self._closed = True
+        for job in [*self._unfinished]:
+            job.cancelling = True
         self._queue.put(None)
+
+    def close(self, seconds: float = 1.0) -> None:
+        """End, and wait a little for the job that runs."""
+        self.end()
         if self._thread is not None:
             self._thread.join(seconds)
 

@@ -6,6 +6,7 @@ import errno
 import socket
 import webbrowser
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 import uvicorn
 
@@ -30,24 +31,36 @@ def bound(port: int) -> socket.socket:
     return found
 
 
-def server_of(subjects: Sequence[Subject], keys: Keys, jobs: Jobs) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """uvicorn's, whose end begins with the jobs: a long one may need a moment to notice."""
+
+    def __init__(self, config: uvicorn.Config, jobs: Jobs):
+        super().__init__(config)
+        self.jobs = jobs
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called by a signal such as Ctrl-C."""
+        self.jobs.end()
+        super().handle_exit(sig, frame)
+
+
+def server_of(subjects: Sequence[Subject], keys: Keys, jobs: Jobs) -> Server:
     """The server, not yet running."""
     app = explorer(subjects, keys, jobs)
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            loop="asyncio",
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=64,
-            timeout_graceful_shutdown=1,
-        )
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=64,
+        timeout_graceful_shutdown=1,
     )
+    return Server(config, jobs)
 
 
 def serve(subjects: Sequence[Subject], listening: socket.socket, open_page: bool, told: Callable[[str], None]) -> None:
