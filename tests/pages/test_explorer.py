@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import runpy
+import signal
 import socket
 import threading
 import time
@@ -25,6 +28,7 @@ from cnnviz.testing.state_snapshot import state, unchanged
 pytest.importorskip("starlette", reason="the explorer's tests need cnnviz[serve]")
 pytest.importorskip("httpx", reason="the explorer's tests need httpx")
 
+import httpx
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -531,6 +535,41 @@ def test_closing_ends_the_job_that_runs(page: Page, star: bytes) -> None:
 
 
 # ---------------------------------------------------------------- the command
+
+
+def test_ctrl_c_ends_the_server_and_the_job_that_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[str] = []
+    told: list[dict[str, Any]] = []
+
+    def person(address: str) -> None:
+        home = address.partition("/?")[0]
+        try:
+            with httpx.Client(base_url=home) as client:
+                key = re.search(r'name="cnnviz-page" content="([^"]+)"', client.get(address).text)
+                assert key is not None
+                client.headers |= {"Origin": home, "X-Cnnviz-Page": key[1]}
+                picture = client.post("/example", json={}).json()["picture"]
+                question = {"model": 0, "picture": picture, "formulas": ["rise(masks=100000)"]}
+                job = client.post("/jobs", json=question).json()["job"]
+                waiting(lambda: client.get(f"/jobs/{job}").json()["passed"] > 0)
+                told.append(client.get(f"/jobs/{job}").json())
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def browse(address: str) -> None:
+        opened.append(address)
+        threading.Thread(target=person, args=(address,)).start()
+
+    monkeypatch.setattr("cnnviz.pages.explorer.server.webbrowser.open", browse)
+    assert main(["serve"]) == 0
+    assert told[0]["state"] == "running"
+    assert not [thread for thread in threading.enumerate() if thread.name == "cnnviz explorer"]
+    said = capsys.readouterr()
+    assert said.out == f"{opened[0]}\n"
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{43}", opened[0])
+    assert said.err.count("\n") == 1
 
 
 def test_the_command_tells_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
