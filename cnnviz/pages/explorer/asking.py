@@ -10,7 +10,9 @@ from PIL import Image
 
 from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation
-from cnnviz.pages.explorer.formulas import FormulaError, parse_formula, passes_at_most
+from cnnviz.formulas.formula_error import FormulaError
+from cnnviz.formulas.parsing import parse_formula
+from cnnviz.formulas.passes import passes_at_most
 from cnnviz.pages.explorer.jobs import Job, noting, reason
 from cnnviz.pages.explorer.limits import METHODS, PASSES, Refused
 from cnnviz.pages.explorer.offered import Subject, method_named
@@ -162,7 +164,7 @@ def formula_told(text: str) -> dict[str, Any]:
         formula = parse_formula(text)
         check_passes(formula, text)
     except FormulaError as error:
-        return {"error": reason(error), "start": error.start, "stop": error.stop, "hint": error.hint}
+        return {"error": error.reason, "start": error.start, "stop": error.stop, "hint": error.hint}
     except Exception as error:  # of a plugin's method, which looks at its settings
         return {"error": reason(error), "start": 0, "stop": len(text), "hint": None}
     return {"recipe": repr(formula), "passes": passes_at_most(formula)}
@@ -171,7 +173,7 @@ def formula_told(text: str) -> dict[str, Any]:
 def check_passes(formula: Any, name: str) -> None:
     """Raises ValueError for a formula that would keep the model busy for too long."""
     passes = passes_at_most(formula)
-    if passes is not None and passes > PASSES:
+    if passes > PASSES:
         raise ValueError(
             f"{name[:80]} passes up to {passes:,} inputs through the model, more than the {PASSES:,} of the explorer; "
             "ask for fewer, or use Python"

@@ -263,11 +263,21 @@ async function readFormula() {
   state.valid = !told.error;
   if (told.error) {
     mark(told);
-    says(told.hint && !told.error.includes(told.hint) ? `${told.error} (${told.hint})` : told.error, true);
+    says(told.error, true);
+    if (told.hint) {
+      const mend = make("button", { type: "button", className: "link", textContent: `Write ${told.hint} there` });
+      mend.addEventListener("click", () => {
+        const letters = [...text];
+        at("formula").value = letters.slice(0, told.start).join("") + told.hint + letters.slice(told.stop).join("");
+        at("formula").focus();
+        typed();
+      });
+      at("formula-says").append(" ", mend);
+    }
   } else {
     state.formula = text;
     mark(null);
-    says(told.passes ? `It can be explained; it passes up to ${told.passes} inputs through the model.` : "It can be explained.");
+    says(told.passes > 1000 ? "It can be explained. It asks the model many times, which may take long." : "It can be explained.");
   }
   changed();
 }

@@ -15,7 +15,7 @@ WAITING = 8
 """Jobs that wait or run."""
 METHODS = 64
 """Methods and formulas of one job."""
-PASSES = 200_000
+PASSES = 1_000_000
 """Inputs that one method of a job may pass through the model."""
 PICTURES, PICTURE_BYTES = 8, 512 * 2**20
 JOBS, JOB_BYTES = 32, 1024 * 2**20
