@@ -354,7 +354,7 @@ def test_scales_tell_the_values_at_the_ends(page: Page, star: bytes, of_demo: Su
     assert told["colors"][0] == "#30123b"  # where turbo begins
     both = page.get(f"/jobs/{job}/0/scale?renderer=diverging").json()["scale"]
     assert both["low"] == -both["high"]
-    assert page.get(f"/jobs/{job}/1/scale?renderer=grayscale").json()["scale"] is None
+    assert page.get(f"/jobs/{job}/1/scale?renderer=panels").json()["scale"] is None
 
 
 def test_the_python_makes_the_answers_again(

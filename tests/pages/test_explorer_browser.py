@@ -43,7 +43,7 @@ class Served:
 def served() -> Iterator[Served]:
     """The explorer of two networks, one of which has hostile class names and a hostile name."""
     model = cnnviz.load_model("demo")
-    names = tuple(f"{HOSTILE} {name}" for name in demo.CATEGORIES)
+    names = tuple(f"{HOSTILE}\N{RIGHT-TO-LEFT OVERRIDE} {name}" for name in demo.CATEGORIES)
     hostile = replace(model, name=HOSTILE, categories=names)
     listening = bound(0)
     keys, jobs = Keys(listening.getsockname()[1]), Jobs()
@@ -171,8 +171,8 @@ def test_hostile_names_are_text(served: Served, watched: Any, tmp_path: Path) ->
     page.set_input_files("#file", files=file)
     answered(page, 2)
     expect(page.locator("#picture-name")).to_contain_text(HOSTILE)
-    expect(page.locator("#classes label").first).to_contain_text(f"{HOSTILE} star")
-    expect(page.locator("figure.answer").first).to_contain_text(f"{HOSTILE} star, score")
+    expect(page.locator("#classes label").first).to_contain_text(f"{HOSTILE}\N{REPLACEMENT CHARACTER} star")
+    expect(page.locator("figure.answer").first).to_contain_text(f"{HOSTILE}\N{REPLACEMENT CHARACTER} star, score")
     page.get_by_text("The Python that makes").click()
     expect(page.locator("#python-text")).to_contain_text(repr(f"{HOSTILE}.png"))
     formula = page.get_by_label("Formula")

@@ -35,6 +35,7 @@ from cnnviz.pages.explorer.offered import (
 )
 from cnnviz.pages.explorer.python_code import python_of, stem
 from cnnviz.pages.explorer.sent import body, json_object, view
+from cnnviz.pages.shared.texts import shown
 
 EXAMPLE = 3
 """Of the bundled pictures: the star."""
@@ -172,7 +173,7 @@ class Explorer:
     def _keep(self, picture: Picture) -> Response:
         width, height = picture.image.size
         name = self.pictures.add(picture, width * height * len(picture.image.getbands()))
-        return JSONResponse({"picture": name, "name": picture.name, "width": width, "height": height}, 201)
+        return JSONResponse({"picture": name, "name": shown(picture.name), "width": width, "height": height}, 201)
 
     def _job(self, request: Request) -> Job:
         return self.jobs.kept[request.path_params["job"]]

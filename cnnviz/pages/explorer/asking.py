@@ -16,6 +16,7 @@ from cnnviz.formulas.passes import passes_at_most
 from cnnviz.pages.explorer.jobs import Job, noting, reason
 from cnnviz.pages.explorer.limits import METHODS, PASSES, Refused
 from cnnviz.pages.explorer.offered import Subject, method_named
+from cnnviz.pages.shared.texts import shown
 from cnnviz.registry.registry import attributions
 
 SEED = 0
@@ -49,10 +50,11 @@ class Result:
         probability = each.told_probability
         return about | {
             "recipe": each.recipe,
-            "class": each.names()[0],
+            "class": shown(each.names()[0]),
             "score": float(each.score[0]),
             "probability": None if probability is None else float(probability[0]),
             "shape": list(each.values.shape[1:]),
+            "fine": each.fine,
             "low": float(each.values.min()),
             "high": float(each.values.max()),
         }
@@ -125,7 +127,12 @@ def predicting(subject: Subject, picture: Picture, top: int = 5) -> Callable[[Jo
             (found,) = subject.model.predict(picture.image, top)
         job.answer = {
             "classes": [
-                {"index": each.index, "name": each.name, "score": each.score, "probability": each.probability}
+                {
+                    "index": each.index,
+                    "name": each.name and shown(each.name),
+                    "score": each.score,
+                    "probability": each.probability,
+                }
                 for each in found
             ],
             "warnings": told,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnnviz.drawing.arrays import heat_and_peaks, values_of
-from cnnviz.drawing.arrays import resized as enlarged
-from cnnviz.drawing.colors import colormap_named, colors_of
-from cnnviz.drawing.intensity import Scale
+from cnnviz.drawing.colors import colors_of
+from cnnviz.drawing.telling import legends_of
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.originals import At
 from cnnviz.images.writing import encoded
@@ -34,26 +31,14 @@ def drawn(explanation: Explanation, renderer: RendererMethod, settings: Mapping[
 
 
 def scale(explanation: Explanation, renderer: RendererMethod, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the colours mean: some of the colour map, and the values at its ends; None where there is no such scale.
-
-    By the settings that renderers share: who has ``absolute`` draws heat from zero to a peak, who has not draws both
-    signs around zero.
-    """
-    known = renderer.settings
-    if not {"colormap", "normalize", "percentile"} <= set(known) or explanation.inputs.ndim != 4:
+    """What the colours mean: colours of the colour map, and the values at its ends; None where no renderer tells it."""
+    told = legends_of(renderer(**settings), explanation)
+    if told is None:
         return None
-    values = {name: parameter.default for name, parameter in known.items()} | dict(settings)
-    policy = Scale(values["normalize"], values["percentile"])
-    if "absolute" in known:
-        _, peaks = heat_and_peaks(explanation, policy, values["absolute"])
-        ends = 0.0, float(peaks.max())
-    else:
-        summed = enlarged(values_of(explanation).sum(1), tuple(explanation.inputs.shape[2:]))
-        peak = float(policy.peaks(summed).max())
-        ends = -peak, peak
-    colors = colors_of(colormap_named(values["colormap"]), np.linspace(0, 1, STOPS))
+    (legend,) = told
+    colors = colors_of(legend.colors, np.linspace(0, 1, STOPS))
     stops = ["#" + "".join(f"{round(255 * part):02x}" for part in color) for color in colors.tolist()]
-    return {"colors": stops, "low": ends[0], "high": ends[1], "blank": not math.isfinite(ends[1]) or ends[1] == 0}
+    return {"colors": stops, "low": legend.lowest, "high": legend.peak, "blank": not legend.peak > 0}
 
 
 def values_file(explanation: Explanation, suffix: str) -> bytes:

@@ -547,8 +547,9 @@ function drawScale(bar, ends, scale, result) {
   }
   bar.style.background = `linear-gradient(to right, ${scale.colors.join(", ")})`;
   ends.replaceChildren(
-    make("span", { textContent: scale.low < 0 ? `${number(scale.low)} against` : number(scale.low) }),
-    make("span", { textContent: scale.low < 0 ? `for ${number(scale.high)}` : `${number(scale.high)} for the class` }),
+    // values at the picture itself are slopes, which are neither for nor against
+    make("span", { textContent: scale.low < 0 && !result.fine ? `${number(scale.low)} against` : number(scale.low) }),
+    make("span", { textContent: result.fine ? number(scale.high) : `${number(scale.high)} for` }),
   );
 }
 

@@ -18,6 +18,7 @@ from cnnviz.engine.layer_flow import LayerFlow, layer_flow
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.nested import tensors
 from cnnviz.models.loading import LoadedModel
+from cnnviz.pages.shared.texts import plain, shown
 from cnnviz.registry.registry import Method, PluginError, RendererMethod, attributions, renderers
 from cnnviz.registry.setting_meanings import meaning_of
 
@@ -45,8 +46,8 @@ class Subject:
         """As JSON."""
         size = self.model.preprocessing.input_size
         return {
-            "name": self.model.name,
-            "classes": None if self.model.categories is None else list(self.model.categories),
+            "name": shown(self.model.name),
+            "classes": None if self.model.categories is None else list(map(shown, self.model.categories)),
             "count": self.model.num_classes,
             "layers": [{"name": name, "shape": shape} for name, shape in self.layers],
             "automatic": self.automatic,
@@ -92,13 +93,13 @@ def offered_methods() -> list[dict[str, Any]]:
         try:
             method = attributions[name]
         except PluginError as error:
-            methods.append({"name": name, "summary": str(error), "loads": False})
+            methods.append({"name": name, "summary": shown(error), "loads": False})
             continue
         required = any(each.default is inspect.Parameter.empty for each in method.settings.values())
         if not required:  # those are for formulas
             entry = {
                 "name": name,
-                "summary": _uncited(_plain(method.summary)),
+                "summary": _uncited(plain(method.summary)),
                 "loads": True,
                 "layer": "layer" in method.settings,
             }
@@ -116,7 +117,7 @@ def offered_renderers() -> list[dict[str, Any]]:
             continue
         if 2 in renderer.ranks:
             settings = [told for setting in renderer.settings if (told := control(renderer, setting))]
-            about = {"name": name, "summary": _plain(renderer.summary), "usual": usual_settings(renderer)}
+            about = {"name": name, "summary": plain(renderer.summary), "usual": usual_settings(renderer)}
             found.append(about | {"settings": settings})
     return found
 
@@ -171,11 +172,6 @@ def _members(kind: Any) -> list[Any]:
     if get_origin(kind) is Union or type(kind).__name__ == "UnionType":
         return [member for part in get_args(kind) for member in _members(part)]
     return [kind]
-
-
-def _plain(text: str) -> str:
-    """A line of a docstring without the marks of the documentation."""
-    return re.sub(r":\w+(?::\w+)*:`~?([^`]*)`", r"\1", text).replace("``", "").replace("`", "")
 
 
 def _uncited(text: str) -> str:
