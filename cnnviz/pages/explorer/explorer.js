@@ -198,8 +198,7 @@ function drawModel() {
   if (classes ?? count) parts.push(`${classes?.length ?? count} classes`);
   if (input) parts.push(`sees ${sizes(input)} pixels`);
   at("model-about").textContent = parts.join(", ");
-  const own = layers.find((layer) => layer.name === automatic);
-  const options = [make("option", { value: "", textContent: automatic ? `Automatic: ${automatic}${own ? ` (${sizes(own.shape)})` : ""}` : "Automatic" })];
+  const options = [make("option", { value: "", textContent: automatic ? `Automatic: ${automatic}` : "Automatic" })];
   for (const { name, shape } of layers) options.push(make("option", { value: name, textContent: `${name} (${sizes(shape)})` }));
   at("layer").replaceChildren(...options);
   at("layer").disabled = layers.length === 0;
@@ -336,7 +335,7 @@ async function stop() {
 }
 
 function running(is) {
-  at("cancel").hidden = at("progress").hidden = !is;
+  at("cancel").hidden = at("progress").hidden = at("passes").hidden = !is;
   at("explain").hidden = is;
   at("to-answers").hidden = is || !state.shown;
 }
@@ -383,6 +382,7 @@ async function explain() {
       drawCards(told.results, job);
     }
     at("progress").value = told.share;
+    at("passes").textContent = told.total > 1 ? `${told.passed.toLocaleString("en")} of ${told.total.toLocaleString("en")} passes` : "";
     if (told.state === "running") {
       const step = count > 1 ? `, ${Math.min(told.results.length + 1, count)} of ${count}` : "";
       status(`Computing ${told.doing}${step}.`);
@@ -547,9 +547,10 @@ function drawScale(bar, ends, scale, result) {
   }
   bar.style.background = `linear-gradient(to right, ${scale.colors.join(", ")})`;
   ends.replaceChildren(
+    make("span", { textContent: number(scale.low) }),
     // values at the picture itself are slopes, which are neither for nor against
-    make("span", { textContent: scale.low < 0 && !result.fine ? `${number(scale.low)} against` : number(scale.low) }),
-    make("span", { textContent: result.fine ? number(scale.high) : `${number(scale.high)} for` }),
+    make("span", { textContent: result.fine ? "" : scale.low < 0 ? "against and for" : "speaks for the class" }),
+    make("span", { textContent: number(scale.high) }),
   );
 }
 

@@ -13,14 +13,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 
-from cnnviz.engine.black_box import BlackBox
-from cnnviz.engine.layer_flow import LayerFlow, layer_flow
-from cnnviz.engine.model_inputs import ModelInputs
-from cnnviz.engine.nested import tensors
+from cnnviz.engine.layer_flow import LayerFlow
+from cnnviz.engine.loans import borrows
+from cnnviz.engine.validation import as_network
 from cnnviz.models.loading import LoadedModel
 from cnnviz.pages.shared.texts import plain, shown
 from cnnviz.registry.registry import Method, PluginError, RendererMethod, attributions, renderers
 from cnnviz.registry.setting_meanings import meaning_of
+from cnnviz.run.plan import Plan
+from cnnviz.run.run import Run
 
 COLORMAPS = ("viridis", "cividis", "magma", "inferno", "gray", "turbo", "jet", "RdBu_r", "coolwarm", "PiYG")
 """Those in the list; more are none, since colours that people can compare are few."""
@@ -56,34 +57,29 @@ class Subject:
 
 
 def subject(model: LoadedModel, arguments: Mapping[str, Any], whole: bool = False) -> Subject:
-    """The model with its layers, which one pass finds."""
-    flow = None if isinstance(model.module, BlackBox) else _flow(model)
-    if flow is None:
-        return Subject(model, (), None, arguments, whole)
+    """The model with its layers, as a question about a class finds them."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for call in flow.calls:
-        if call.usable and not call.passive and not call.inner:
-            shapes[call.name] = call.shape[1:]
-    return Subject(model, tuple(shapes.items()), flow.automatic(), arguments, whole)
+    automatic = None
+    try:
+        flow = _flow(model)
+        automatic = flow.automatic()
+        for call in flow.calls:
+            if call.usable and not call.passive and not call.inner:
+                shapes[call.name] = call.shape[1:]
+    except (RuntimeError, ValueError, TypeError, LookupError):
+        pass  # none is found; the answer to the first question tells what is wrong with the model
+    return Subject(model, tuple(shapes.items()), automatic, arguments, whole)
 
 
-def _flow(model: LoadedModel) -> LayerFlow | None:
-    """What the layers have to do with the output; None of a model that can't be asked so."""
-    from cnnviz.engine.loans import borrows
-
+@borrows
+def _flow(model: LoadedModel) -> LayerFlow:
+    """What one pass tells of the model's layers and a class."""
     preprocessing = model.preprocessing
     size = preprocessing.input_size or (224, 224)
     like = next(iter(model.module.parameters()), torch.zeros(()))
     zeros = torch.zeros(1, len(preprocessing.mean), *size, dtype=like.dtype, device=like.device)
-
-    def everything(output: Any, layers: Any) -> torch.Tensor:
-        found = [tensor.sum() for tensor in tensors(output) if tensor.is_floating_point()]
-        return torch.stack(found) if found else torch.zeros(1)
-
-    try:
-        return borrows(layer_flow)(model.module, ModelInputs.of((zeros,)), everything)
-    except (RuntimeError, ValueError, TypeError, LookupError):
-        return None  # the answer to the first question tells what is wrong with it
+    with torch.inference_mode(False), torch.no_grad():
+        return Run(as_network(model.module), zeros, plan=Plan(again=True)).layers.choice.flow
 
 
 def offered_methods() -> list[dict[str, Any]]:
