@@ -17,7 +17,7 @@ from cnnviz.pages.notebook.page import Figures, Page, Rows, short
 T = TypeVar("T")
 ACROSS = 5  # pictures beside each other: as many as a notebook shows without scrolling
 SIDES = (320, 224, 176, 128, 96)  # pixels of the longer side of a picture
-ENOUGH = {320: 2, 224: 10, 176: 24, 128: 48}  # pictures that are shown so large
+ENOUGH = {320: 2, 224: 4, 176: 24, 128: 48}  # pictures that are shown so large
 ROWS = 60  # of a table
 LETTERS = 640  # of a paragraph
 
