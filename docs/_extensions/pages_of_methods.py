@@ -97,9 +97,7 @@ def public_names(module: ModuleType) -> list[str]:
     listed: list[str] | None = getattr(module, "__all__", None)
     if listed is not None:
         return listed
-    return [
-        name for name, value in vars(module).items() if not name.startswith("_") and not isinstance(value, ModuleType)
-    ]
+    return [name for name, value in vars(module).items() if not name.startswith("_") and not isinstance(value, ModuleType)]
 
 
 def _page(name: str, method: Method[Any], more: Iterable[str] = (), line: str = "-") -> Iterator[str]:
