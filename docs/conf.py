@@ -8,11 +8,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
+from gallery_of_examples import PAGES, InOrder, Pictures, copied  # noqa: E402  # found by the line above
+
 project = "cnnviz"
 author = "the cnnviz authors"
 release = version = installed("cnnviz")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "pages_of_methods"]
-exclude_patterns = ["_build"]
+extensions += ["sphinx_gallery.gen_gallery", "gallery_of_examples"]
+exclude_patterns = ["_build", "examples"]
 html_theme = "furo"
 html_title = f"cnnviz {release}"
 templates_path: list[str] = []
@@ -24,3 +27,19 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 suppress_warnings = ["myst.header"]
+sphinx_gallery_conf = {
+    "examples_dirs": copied(),
+    "gallery_dirs": PAGES,
+    "filename_pattern": "",  # all of them
+    "ignore_pattern": "demo/",
+    "within_subsection_order": InOrder,
+    "capture_repr": ("_repr_html_",),
+    "image_scrapers": ("matplotlib", Pictures()),
+    "reset_modules": ("matplotlib",),
+    "run_stale_examples": True,  # what they show changes with cnnviz
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "remove_config_comments": True,
+}

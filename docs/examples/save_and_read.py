@@ -1,4 +1,9 @@
-"""Results saved with all that belongs to them, and read again where there is no model."""
+"""
+Save results, and read them again
+=================================
+
+A file ``.safetensors`` keeps the values with all that belongs to them. It is read where there is no model.
+"""
 
 import cnnviz
 from cnnviz.explanations import Explanations
@@ -9,8 +14,15 @@ picture = "demo/pictures/star.png"  # made by: cnnviz demo -o demo
 results = cnnviz.explain(model, picture, ["grad_cam", "guided_backprop"])
 results.save("results.safetensors")
 
+# %%
+# Read again, the values are the same, bit for bit.
+
 again = Explanations.load("results.safetensors")
 assert again["grad_cam"].values.equal(results["grad_cam"].values)
-print(again.table())
+again
+
+# %%
+# The suffix says what is written: pictures, or the raw values for NumPy.
+
 again["guided_backprop"].save("read-again.png", "color", at="original")
-again["grad_cam"].save("values.npy")  # the raw values alone, for NumPy
+again["grad_cam"].save("values.npy")

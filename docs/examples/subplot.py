@@ -1,4 +1,9 @@
-"""The map over its picture in a subplot of your own, in colours of your own."""
+"""
+In a subplot of matplotlib
+==========================
+
+``plot`` draws into any axes, in colours of your own. Nothing else of matplotlib changes.
+"""
 
 import matplotlib.pyplot as plt
 from PIL import Image

@@ -1,4 +1,10 @@
-"""The transforms of your own training as preprocessing."""
+"""
+The transforms of your own training
+===================================
+
+An own network needs no name. Give the transforms that it was trained with as ``preprocessing``, and pictures are
+prepared by them.
+"""
 
 import torch
 from torchvision import transforms
@@ -18,3 +24,4 @@ picture = "demo/pictures/star.png"  # made by: cnnviz demo -o demo
 result = cnnviz.explain(network, picture, "grad_cam", preprocessing=training)
 assert torch.is_tensor(result.inputs)
 result.save("compose.png", at="original")
+result
