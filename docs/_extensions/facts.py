@@ -15,7 +15,9 @@ from passes import FILE, in_words
 import cnnviz
 
 DOCS = Path(__file__).parents[1]
-LAYER = re.compile(r"LayerAt\(layer=None, call=None, layout='auto', grid=None, extra=0\)")
+LAYER = re.compile(r"LayerAt\([^()]*\)")
+PLAIN = re.compile(r"\bcnnviz\.|<_?(?=\w+>)|(?<=\w)>(?=\()|\b_(?=\w+\()")
+"""What tells parts of a formula apart, and is in the way of a reader."""
 OUTER = re.compile(r"^layer_maps\(\((.*?),\), \(layer,\)\)$")
 LONGEST = 130
 """Characters of a formula that is shown as it is."""
@@ -26,7 +28,7 @@ def formula(name: str) -> str:
     if name in IN_WORDS:
         return IN_WORDS[name]
     text = LAYER.sub("layer", str(cnnviz.attributions[name].build()))
-    text = re.sub(r"\b_(\w+)\(", r"\1(", OUTER.sub(r"\1", text))
+    text = PLAIN.sub("", OUTER.sub(r"\1", text))
     if "procedure" in text or len(text) > LONGEST:
         raise ValueError(f"{name}: {text} can't be read; say it in families.IN_WORDS")
     return text

@@ -68,6 +68,9 @@ class Methods(_Written):
             yield from (*_heading(title, "-"), sentence, "")
             for name in family:
                 yield from _page(name, registry[name], facts.of_attribution(name), "~")
+                # other pages link to the section by this label
+                env = self.state.document.settings.env
+                env.get_domain("std").labels[f"method-{name}"] = (env.docname, name.replace("_", "-"), name)
 
 
 class Api(_Written):
@@ -102,7 +105,7 @@ def public_names(module: ModuleType) -> list[str]:
 
 def _page(name: str, method: Method[Any], more: Iterable[str] = (), line: str = "-") -> Iterator[str]:
     """A section: the docstring, what else is known of the method, its settings."""
-    yield from (f".. _method-{name}:", "", *_heading(name, line))
+    yield from _heading(name, line)
     yield from _literal((inspect.getdoc(method.build) or "").splitlines())
     yield from ("", *more)
     if not method.settings:
