@@ -15,7 +15,7 @@ author = "the cnnviz authors"
 release = version = installed("cnnviz")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "pages_of_methods"]
 extensions += ["sphinx_gallery.gen_gallery", "gallery_of_examples"]
-exclude_patterns = ["_build", "examples"]
+exclude_patterns = ["_build", "_extensions", "examples"]
 html_theme = "furo"
 html_title = f"cnnviz {release}"
 templates_path: list[str] = []

@@ -1,8 +1,8 @@
 """Draws the gallery: ``python docs/make_gallery.py --weights squeezenet1_0-imagenet.pth --cache maps/``.
 
-It writes docs/gallery/*.jpg, the pages docs/gallery.md and docs/renderers.md, and the README's pictures. The photographs
-come with scikit-image. ``--cache`` keeps the maps, so that a second call only draws. Signals and volumes are explained on
-networks trained here, in seconds.
+It writes docs/gallery/*.jpg, the pages docs/gallery.md and docs/renderers.md, and the README's pictures. The
+photographs come with scikit-image. ``--cache`` keeps the maps, so that a second call only draws. Signals and volumes
+are explained on networks trained here, in seconds.
 """
 
 from __future__ import annotations

@@ -65,7 +65,10 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         _RULE[0],
     ),
     "gradient": (
-        ("It is the slope of the score, by finite differences.", f"{_GRADIENTS}::test_gradient_is_the_slope_of_the_score"),
+        (
+            "It is the slope of the score, by finite differences.",
+            f"{_GRADIENTS}::test_gradient_is_the_slope_of_the_score",
+        ),
         _CAPTUM,
     ),
     "input_x_gradient": (
@@ -89,7 +92,10 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
     "guided_backprop": _RULE,
     "deconvnet": _RULE,
     "deeplift": (
-        ("It is the paper's, by matrices and loops.", "tests/plugins/test_deeplift.py::test_it_is_the_paper_s_by_matrices_and_loops"),
+        (
+            "It is the paper's, by matrices and loops.",
+            "tests/plugins/test_deeplift.py::test_it_is_the_paper_s_by_matrices_and_loops",
+        ),
         (
             "Its values sum to the difference of the scores.",
             "tests/plugins/test_deeplift.py::test_attributions_of_a_trained_network_add_up",
@@ -143,7 +149,10 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         _ERROR,
     ),
     "extremal_perturbation": (
-        ("Its mask keeps what the class needs.", f"{_PERTURBED}::test_extremal_perturbation_keeps_what_the_class_needs"),
+        (
+            "Its mask keeps what the class needs.",
+            f"{_PERTURBED}::test_extremal_perturbation_keeps_what_the_class_needs",
+        ),
     ),
     "meaningful_perturbation": (
         (

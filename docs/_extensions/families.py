@@ -11,8 +11,8 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "Gradients": (
-        "How the score changes with each pixel, or how the score is divided among the pixels. The map is as fine as the "
-        "picture.",
+        "How the score changes with each pixel, or how the score is divided among the pixels. The map is as fine as "
+        "the picture.",
         (
             *("gradient", "input_x_gradient", "integrated_gradients", "smoothgrad", "smoothgrad_squared", "vargrad"),
             *("guided_backprop", "deconvnet", "deeplift", "deeplift_shap", "gradient_shap", "expected_gradients"),
@@ -39,12 +39,13 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
 """From a family's title to a sentence about it and its methods."""
 
 IN_WORDS: dict[str, str] = {
-    "ablation_cam": "sum over channels of weight * activation; the weight is (score - score without the channel) / score",
+    "ablation_cam": "sum over channels of weight * activation; the weight is (score - score without the channel) / "
+    "score",
     "score_cam": "sum over channels of weight * activation; the weight is the score of the picture seen through the "
     "channel, after a softmax over the channels",
     "d_rise": "mean over random masks of (mask * how well the box is found again in the masked picture)",
-    "deeplift": "(input - baseline) * multiplier; multipliers are differences of outputs divided by differences of inputs, "
-    "multiplied from layer to layer",
+    "deeplift": "(input - baseline) * multiplier; multipliers are differences of outputs divided by differences of "
+    "inputs, multiplied from layer to layer",
     "deeplift_shap": "mean of DeepLIFT over the baselines",
     "expected_gradients": "mean of (input - baseline) * gradient over baselines and places between them and the input",
     "gradient_shap": "mean of (input - baseline) * gradient over random baselines and random places, with noise",
@@ -53,13 +54,14 @@ IN_WORDS: dict[str, str] = {
     "occlusion": "for each pixel: mean over the windows that hide it of (score - score with the window hidden)",
     "rise": "for each pixel: mean score of the random masks that show it, compared with that of the others",
     "lime": "coefficients of a linear model of the score, fitted on pictures of which some segments are hidden",
-    "kernel_shap": "coefficients of a linear model of the score, fitted with Shapley's weights, so that they are near to Shapley values",
+    "kernel_shap": "coefficients of a linear model of the score, fitted with Shapley's weights, so that they are near "
+    "to Shapley values",
     "shapley_sampling": "mean over random orders of the segments of the change of the score as each is shown",
     "extremal_perturbation": "a mask of a fixed area, learned so that the score of what it shows is highest",
     "meaningful_perturbation": "the smallest mask, learned so that the score falls when what it covers is hidden",
     "fullgrad": "|input * gradient| and |bias * gradient of its layer|, each scaled and enlarged, added up",
-    "grad_cam_plus_plus": "sum over channels of weight * activation; the weight adds up positive gradients, each with a share "
-    "that depends on the powers of the gradient",
+    "grad_cam_plus_plus": "sum over channels of weight * activation; the weight adds up positive gradients, each with "
+    "a share that depends on the powers of the gradient",
     "projections": "for each of the strongest channels: its map alone, carried back to the picture by deconvnet",
     "saliency_confusion": "the positive and the negative part of a map for the true class, and for the predicted class",
 }

@@ -22,56 +22,24 @@ MADE = {  # pictures that docs/make_pictures.py draws
     "inversion": ("inverted", "A picture, and what three layers preserve of it"),
 }
 NOTES = {
-    "deconvnet": "It is gray here, and that is right. At each rectifier the method cuts what is negative in the gradient. In "
-    "this network all of it is negative at one of them for most classes, so nothing is left. The method was made for "
-    "channels: see [projections](#projections), which carries single channels back with it.",
+    "deconvnet": "It is gray here, and that is right: captum gives the same. At each rectifier the method cuts what is "
+    "negative in the gradient. In this network a spot in the corner is left for the cat, and nothing for the espresso. "
+    "The method was made for single channels: see [projections](#projections), which carries them back with it.",
     "eigen_cam": "Both rows are the same: the method does not ask for the class.",
-    "meaningful_perturbation": "The map of the cat is blank, and that is right. The method looks for a mask that makes the class's "
-    'probability fall. Here the probability of "Egyptian cat" is below 0.1 %, so nothing can fall.',
+    "meaningful_perturbation": "The map of the cat is blank, and that is right. The method looks for a mask that makes "
+    'the probability of the class fall. Here the probability of "Egyptian cat" is below 0.1 %, so nothing can fall.',
     "activation": "48 of 512 channels are shown.",
     "smoothgrad_squared": "Squares have no sign, so `diverging` shows one colour.",
     "vargrad": "A variance has no sign, so `diverging` shows one colour.",
 }
 OF_RENDERERS = {
-    "negative": "Grad-CAM has only one channel and little that speaks against the class, so its picture is nearly black.",
+    "negative": "Grad-CAM has one channel, and little speaks against the class, so its picture is nearly black.",
     "positive": "A map of one channel is gray.",
     "color": "A map of one channel is gray.",
     "segmentation": "A fine map points at single pixels, so the object is smaller than that of a coarse map.",
-    "boxes": "Explanations of detections are drawn by it: [Layers, targets, inputs](layers-targets-inputs.md) has a picture.",
+    "boxes": "It draws explanations of detections: [Layers, targets, inputs](layers-targets-inputs.md) has a picture.",
 }
-INTRODUCTION = """\
-# Gallery of methods
-
-Each method explains the same picture twice. The picture shows a cat above a cup of coffee. The upper row explains the class "Egyptian cat", the lower row the class "espresso". A good map of the cat lies on the cat, and a good map of the espresso lies on the cup.
-
-The network is torchvision's `squeezenet1_0` with its ImageNet weights. All settings are the defaults. The colours of `overlay` and `diverging` are explained on [the page of renderers](renderers.md); [Which maps can be trusted for what](sanity.md) measures what looks alone cannot tell.
-
-This makes the picture and the map of one method:
-
-```python
-import numpy as np
-from PIL import Image
-from skimage import data
-
-import cnnviz
-
-both = Image.new("RGB", (448, 448))
-for top, photograph, begin in ((0, data.chelsea(), 20), (224, data.coffee(), 60)):
-    wide = Image.fromarray(photograph).resize((448, 298), Image.Resampling.LANCZOS)
-    both.paste(wide.crop((0, begin, 448, begin + 224)), (0, top))
-both.save("cat-and-cup.png")
-
-model = cnnviz.load_model("squeezenet1_0")
-cat = cnnviz.explain(model, "cat-and-cup.png", "grad_cam", target="Egyptian cat")
-cat.save("grad_cam.png")
-```
-
-The line under each heading below is for this `model` and this picture.
-
-## All methods
-
-![The picture of a cat above a cup, and under it the map of each method for the cat and for the cup](gallery/methods.jpg)
-"""
+INTRODUCTION = Path(__file__).with_name("gallery_introduction.txt")
 
 
 def methods() -> list[str]:
@@ -97,7 +65,7 @@ def write_pages(folder: Path) -> None:
 
 
 def gallery() -> list[str]:
-    page = [INTRODUCTION]
+    page = [INTRODUCTION.read_text()]
     for title, (sentence, names) in FAMILIES.items():
         page += [f"## {title}", "", sentence, ""]
         for name in names:
@@ -126,12 +94,12 @@ def renderer_page() -> list[str]:
     page = [
         "# Ways to draw a map",
         "",
-        f"A renderer turns a map into a picture. Every renderer of pictures is shown here with two methods: {left}, whose "
-        f"map is coarse, and {right}, whose map has values for each pixel and colour. Both explain the class "
+        f"A renderer turns a map into a picture. Every renderer of pictures is shown here with two methods: {left}, "
+        f"whose map is coarse, and {right}, whose map has values for each pixel and colour. Both explain the class "
         '"espresso" of [the gallery\'s picture](gallery.md).',
         "",
-        "On the command line a renderer is `--render NAME`; in Python it is the second argument of `save`, and of `render`, "
-        "which gives an array. Without one, each method has its own.",
+        "On the command line a renderer is `--render NAME`; in Python it is the second argument of `save`. "
+        "`render` gives an array. Without one, each method has its own.",
         "",
         "```python",
         "import cnnviz",

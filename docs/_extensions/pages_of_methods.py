@@ -1,7 +1,7 @@
 """Pages made of docstrings and signatures when the documentation is built, so that they cannot go stale.
 
-``cnnviz-methods:: attributions`` lists a registry, ``cnnviz-package:: cnnviz.images`` the public names of a package, and
-``cnnviz-api::`` names of cnnviz itself, which the page of the API groups; a test compares them with the stub.
+``cnnviz-methods:: attributions`` lists a registry, ``cnnviz-package:: cnnviz.images`` the public names of a package,
+and ``cnnviz-api::`` names of cnnviz itself, which the page of the API groups; a test compares them with the stub.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def public_names(module: ModuleType) -> list[str]:
     listed: list[str] | None = getattr(module, "__all__", None)
     if listed is not None:
         return listed
-    return [name for name, value in vars(module).items() if not name.startswith("_") and not isinstance(value, ModuleType)]
+    return [
+        name for name, value in vars(module).items() if not name.startswith("_") and not isinstance(value, ModuleType)
+    ]
 
 
 def _page(name: str, method: Method[Any], more: Iterable[str] = (), line: str = "-") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Pages for users of other libraries: our calls run, and the peers' names and arguments are those of the installed peer."""
+"""Pages for users of other libraries: our calls run, and the names and arguments of the peers are those installed."""
 
 from __future__ import annotations
 
