@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 from gallery_of_examples import PAGES, InOrder, Pictures, copied  # noqa: E402  # found by the line above
 
 project = "cnnviz"
-author = "the cnnviz authors"
+author = project_copyright = "the cnnviz authors"
 release = version = installed("cnnviz")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "pages_of_methods"]
 extensions += ["sphinx_gallery.gen_gallery", "gallery_of_examples"]
@@ -19,6 +19,8 @@ exclude_patterns = ["_build", "_extensions", "examples"]
 html_theme = "furo"
 html_title = f"cnnviz {release}"
 templates_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 default_role = "code"

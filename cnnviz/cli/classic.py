@@ -61,7 +61,7 @@ def classic(
     layer: Layer = None,
     sheet: Annotated[Path | None, answer_option("Also draw them all in one picture.", metavar="FILE")] = None,
 ) -> int:
-    """Make eleven pictures of each: gradients, guided gradients, each sign, Grad-CAM and guided Grad-CAM.
+    """Draw eleven pictures for each of yours: gradients, guided gradients, each sign, Grad-CAM and guided Grad-CAM.
 
     They are named NAME_Vanilla_BP_color and so on, and cost one pass forward and two back. The settings of the methods
     and renderers are options too, such as --smooth or --colormap hsv.

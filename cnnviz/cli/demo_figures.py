@@ -33,8 +33,8 @@ def methods(folder: Path) -> Figure:
     return Figure(
         "methods.png",
         "Several answers to one question",
-        "Why does the network demo see this shape? Class activation maps are coarse and know the class; "
-        "backpropagated maps are fine, and some of them know the class less well.",
+        "Why does the network demo see this shape? Class activation maps are coarse and depend on the class. "
+        "Gradient maps are fine, and some of them depend less on the class.",
         f"cnnviz explain {_quoted(folder / 'pictures')} --method {','.join(METHODS)} -o methods.png",
     )
 

@@ -126,7 +126,7 @@ def project(
     target: Target = None,
     render: Render = None,
 ) -> int:
-    """Project a layer's channels back to the picture: what of it makes them respond?
+    """Show which parts of a picture make a layer's channels respond.
 
     Each channel's map, or its strongest unit, by a deconvolutional network. --of guided_backprop shows finer parts.
     Settings of the method and of the renderer are options too: --by max, --smooth, --columns 4, --contrast 2. Networks

@@ -35,7 +35,7 @@ def methods(
     plain: Plain = False,
     json: Json = False,
 ) -> None:
-    """List what explains, draws, makes inputs and measures; with NAME its page and its settings."""
+    """List the methods that explain, draw, make pictures and measure; with NAME, print one and its settings."""
     from cnnviz.registry.registry import registries
 
     holders = [registry for registry in registries if name is None or name in registry]

@@ -57,7 +57,7 @@ def segment(
     ] = None,
     json: AnswersJson = False,
 ) -> int:
-    """Cut out the object a map points at: by examples of its colours and a graph cut (Simonyan et al., 2014).
+    """Cut out the object that a map points at, by its colours and a graph cut (Simonyan et al., 2014).
 
     Prints each picture's box: left, top, right, bottom, in pixels of the picture. Settings of the methods and
     of the renderer segmentation are options too: --foreground 97, --background 50, --iterations 5, --color red.

@@ -135,7 +135,7 @@ def invert(
         answer_option("Instead of --layer: so many layers, evenly through the network.", min=1, metavar="NUMBER"),
     ] = None,
 ) -> int:
-    """Make pictures that a layer answers like the ones given: what did it keep of them?
+    """Make pictures that look the same to a layer as yours: which information does the layer keep?
 
     A row for each picture, itself first, and then a picture for each layer with the relative error of its features.
     Settings are options too: --steps 100, --canvas pixels; [bold]cnnviz methods inversion[/bold] lists them.

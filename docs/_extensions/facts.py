@@ -44,6 +44,7 @@ def verdicts() -> dict[str, str]:
 def of_attribution(name: str) -> Iterator[str]:
     yield from _picture(f"gallery/{name}.jpg", f"What {name} gives for a cat and for a cup of coffee")
     written, backslash = formula(name), r"\\\1"  # these two have a meaning in reStructuredText
+    yield from (".. rst-class:: facts", "")
     yield f":Formula: {re.sub('([*|])', backslash, written) if name in IN_WORDS else f'``{written}``'}"
     costs = json.loads(FILE.read_text())
     if name in costs:

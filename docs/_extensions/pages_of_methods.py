@@ -108,8 +108,9 @@ def public_names(module: ModuleType) -> list[str]:
 def _page(name: str, method: Method[Any], more: Iterable[str] = (), line: str = "-") -> Iterator[str]:
     """A section: the docstring, what else is known of the method, its settings."""
     yield from _heading(name, line)
-    yield from _literal((inspect.getdoc(method.build) or "").splitlines())
-    yield from ("", *more)
+    summary, _, details = (inspect.getdoc(method.build) or "").partition("\n\n")
+    yield from (*_literal(summary.splitlines()), "", *more)
+    yield from (*_literal(details.splitlines()), "")
     if not method.settings:
         yield from ("It has no settings.", "")
         return
