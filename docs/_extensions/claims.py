@@ -161,7 +161,10 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         ),
     ),
     "activation": (
-        ("They are what the layer gives.", "tests/plugins/test_figures.py::test_activations_are_what_the_layer_gives"),
+        (
+            "They are what the layer gives.",
+            "tests/plugins/test_renderers.py::test_activations_are_what_the_layer_gives",
+        ),
     ),
     "projections": (
         (

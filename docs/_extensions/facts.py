@@ -43,19 +43,22 @@ def verdicts() -> dict[str, str]:
 
 def of_attribution(name: str) -> Iterator[str]:
     yield from _picture(f"gallery/{name}.jpg", f"What {name} gives for a cat and for a cup of coffee")
+    yield from (".. container:: facts", "")
+    yield from (f"   {line}" for line in _fields(name))
+    yield ""
+
+
+def _fields(name: str) -> Iterator[str]:
     written, backslash = formula(name), r"\\\1"  # these two have a meaning in reStructuredText
-    yield from (".. rst-class:: facts", "")
     yield f":Formula: {re.sub('([*|])', backslash, written) if name in IN_WORDS else f'``{written}``'}"
     costs = json.loads(FILE.read_text())
-    if name in costs:
-        yield f":Cost: {in_words(costs[name])}"
-    else:
-        yield ":Cost: 1 pass forward for each mask"
+    yield f":Cost: {in_words(costs[name]) if name in costs else '1 pass forward for each mask'}"
     found = verdicts().get(name)
-    said = f"{found}: `sanity checks <sanity.html#verdicts>`__" if found else "none: it gives no map of a class"
+    said = f"{found} (`sanity checks <sanity.html#verdicts>`__)" if found else "none: it is not measured"
     yield f":Verdict: {said}"
-    held = "; ".join(f"{sentence[0].lower()}{sentence[1:].rstrip('.')} (``{test}``)" for sentence, test in CLAIMS[name])
-    yield from (f":Tested: {held}", f":Pictures: `gallery <gallery.html#{name}>`__", "")
+    held = " ".join(f"{sentence} (``{test.partition('::')[2]}``)" for sentence, test in CLAIMS[name])
+    yield f":Tested: {held}"
+    yield f":Pictures: `gallery <gallery.html#{name}>`__"
 
 
 def pictures(kind: str, name: str) -> Iterator[str]:

@@ -40,6 +40,8 @@ class _Written(Directive):
     """A directive that is the reStructuredText it writes."""
 
     def run(self) -> list[nodes.Node]:
+        for file in (*Path(__file__).parent.iterdir(), Path(__file__).parents[1] / "sanity.md"):
+            self.state.document.settings.env.note_dependency(str(file))  # a change makes the page anew
         source = StringList(list(self.lines()), source="the docstrings of cnnviz")
         node = nodes.section(document=self.state.document)
         nested_parse_with_titles(self.state, source, node)

@@ -160,7 +160,7 @@ def eigen_grad_cam(layer: Layer = None, centred: bool = False) -> Expr:
     """First principal component of activation times gradient (Gildenblat et al., 2021, pytorch-grad-cam).
 
     Map (N, 1, *spatial) at the layer's size, in units of the score: an ``eigen_cam`` (Muhammad & Yeasin, 2020,
-    arXiv:2008.00299) that depends on the target. ``centred`` subtracts each channel's mean first, and the sign is chosen so
-    that the sum of the map is positive, as for ``eigen_cam``.
+    arXiv:2008.00299) that depends on the target. As there, ``centred`` subtracts each channel's mean first, and the
+    sign is chosen so that the sum of the map is positive.
     """
     return _first_component(gradient(layer) * activation(layer), centred)
