@@ -1,7 +1,8 @@
-"""Pictures of what was measured, each with the device, the versions and the command it is of."""
+"""Pictures of what was measured, each with the device and the versions it is of; their page has the commands."""
 
 from __future__ import annotations
 
+import re
 import statistics
 import textwrap
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def _legend(axes: Any, networks: set[str], batches: list[int]) -> None:
     for batch, marker in zip(batches, "os", strict=False):
         axes.plot([], [], marker, color="#555555", label=f"batch {batch}", markersize=5)
     axes.plot([], [], "|", color="black", label="geometric mean", markersize=10, markeredgewidth=1.8)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.0), ncols=7, fontsize=8, frameon=False, borderaxespad=4.5)
+    axes.figure.legend(loc="outside upper center", ncols=7, fontsize=8, frameon=False)
 
 
 def growth_picture(points: Sequence[Point], caption: str, path: Path) -> None:
@@ -75,7 +76,7 @@ def growth_picture(points: Sequence[Point], caption: str, path: Path) -> None:
                 grid[1, column].plot(*zip(*peaks, strict=True), "o-", **style)
         for row, what in enumerate(("seconds", "peak memory, MiB")):
             axes = grid[row, column]
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.08 * axes.dataLim.ymax)  # so that no point lies on the frame
             axes.grid(linewidth=0.3)
             axes.tick_params(labelsize=7)
             if column == 0:
@@ -88,5 +89,6 @@ def growth_picture(points: Sequence[Point], caption: str, path: Path) -> None:
 
 def _captioned(figure: Figure, caption: str, path: Path) -> None:
     wide = int(figure.get_figwidth() * 16)
-    figure.supxlabel("\n".join(textwrap.wrap(caption.replace("`", ""), wide)), fontsize=6.5, color="#444444")
+    where = "\n".join(textwrap.wrap(re.sub(r": `[^`]+`(; `[^`]+`)*", "", caption), wide))
+    figure.supxlabel(where, fontsize=6.5, color="#444444")
     figure.savefig(path, dpi=130)
