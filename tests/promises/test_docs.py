@@ -13,9 +13,11 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
@@ -291,3 +293,42 @@ def test_the_pages_build_and_name_everything(tmp_path: Path) -> None:
     assert [name for name in ours if f">{name}<" not in methods] == []
     listed = [name for name in cnnviz.__all__ if not isinstance(getattr(cnnviz, name), ModuleType)]
     assert [name for name in listed if f'id="cnnviz.{name}"' not in api] == []
+    check_links((tmp_path / "html").resolve())
+
+
+class Places(HTMLParser):
+    """The places of a built page, and where its links lead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id" and value:
+                self.ids.add(value)
+            elif value and (tag, name) in (("a", "href"), ("img", "src")):
+                self.links.append(value)
+
+
+def check_links(html: Path) -> None:
+    """Every link inside of the built pages leads to a page and a place that are there; others have the form of one."""
+    places: dict[Path, Places] = {}
+    for page in html.rglob("*.html"):
+        places[page] = Places()
+        places[page].feed(page.read_text())
+    assert len(places) > 30
+    lost: list[str] = []
+    for page, of_page in places.items():
+        for link in of_page.links:
+            if re.match(r"[a-z]+:", link):
+                assert re.fullmatch(r"https?://[\w.-]+(/\S*)?|mailto:\S+|data:image/\S+", link), f"{page.name}: {link}"
+                continue
+            path, _, place = unquote(link).partition("#")
+            target = (page.parent / path).resolve() if path else page
+            if target.is_dir():
+                target /= "index.html"
+            if not target.exists() or (place and target in places and place not in places[target].ids):
+                lost.append(f"{page.relative_to(html)} -> {link}")
+    assert not lost, lost[:20]
