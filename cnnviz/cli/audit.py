@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cnnviz.cli.completion import attribution_names
+from cnnviz.cli.method_names import method_name
 from cnnviz.cli.options import OverwriteOptions, Quiet, Show, answer_option, sharing
 
 Place = typer.Argument(metavar="OUT", help="The folder of a batch run.", show_default=False)
@@ -77,7 +78,7 @@ def audit(
         check_folder(output)
         settle([output], [Path(masks)] if masks is not None else [], options)
     batch = open_batch(out, source)
-    found = audited(batch, method, by=by, masks=masks, sign=sign)
+    found = audited(batch, None if method is None else method_name(method), by=by, masks=masks, sign=sign)
     if output is not None:
         found.report(output)
     if json:

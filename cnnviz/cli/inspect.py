@@ -35,7 +35,10 @@ def methods(
     plain: Plain = False,
     json: Json = False,
 ) -> None:
-    """List the methods that explain, draw, make pictures and measure; with NAME, print one and its settings."""
+    """List the methods that explain, draw, make pictures and measure; with NAME, print one and its settings.
+
+    Methods that explain combine to formulas: --method 'guided_backprop() * upsample(grad_cam())'.
+    """
     from cnnviz.registry.registry import registries
 
     holders = [registry for registry in registries if name is None or name in registry]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -60,6 +60,14 @@ class LayerAt:
             raise ValueError(f"there is no layout {self.layout!r}; it is {', '.join(map(repr, layouts[:-1]))}")
         if self.layout in ("auto", "raw") and (self.grid is not None or self.extra):
             raise ValueError('grid= and extra= are of a layout that is said by hand; add layout="tokens"')
+
+    def __repr__(self) -> str:
+        """As a call without what is the default; a module is told by its type alone."""
+        told = {part.name: getattr(self, part.name) for part in fields(self)}
+        texts = {part.name: repr(told[part.name]) for part in fields(self) if told[part.name] != part.default}
+        if isinstance(self.layer, nn.Module):
+            texts["layer"] = f"<{type(self.layer).__name__}>"
+        return f"LayerAt({', '.join(f'{name}={text}' for name, text in texts.items())})"
 
 
 def _sizes(grid: Sequence[int] | str | None) -> tuple[int, ...] | None:

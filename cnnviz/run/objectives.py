@@ -129,7 +129,7 @@ class Combined(Objective):
         return f"{left} {self.sign} {_bracketed(self.right, '+-' if self.sign in '+-' else '+-*/')}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class channel(Objective):
     """A channel's mean over space (Olah et al., 2017); of a layer without spatial extent, the feature."""
 
@@ -140,7 +140,7 @@ class channel(Objective):
         return channel_units(seen, self.layer, self.index).mean(1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class neuron(Objective):
     """One unit of a channel, ``at`` its place in space; None is the middle."""
 
@@ -158,7 +158,7 @@ class neuron(Objective):
         return channel_units(seen, self.layer, self.index)[:, flat]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class strongest(Objective):
     """The strongest unit of a channel, wherever it is (Zeiler & Fergus, 2014, arXiv:1311.2901)."""
 
@@ -169,7 +169,7 @@ class strongest(Objective):
         return channel_units(seen, self.layer, self.index).max(1).values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class feature_map(Objective):
     """Half the sum of a channel's squares: its gradient at the layer is the map itself, where a DeconvNet begins."""
 
@@ -208,7 +208,7 @@ class direction(Objective):
         return preferred
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class layer_energy(Objective):
     """The mean square of a whole layer: whatever it sees, more of it (DeepDream; Mordvintsev et al., 2015)."""
 
@@ -218,7 +218,7 @@ class layer_energy(Objective):
         return seen.layer(self.layer).flatten(1).square().mean(1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class class_score(Objective):
     """A class's score, before any softmax where the model has none (Simonyan et al., 2014, arXiv:1312.6034)."""
 
@@ -238,7 +238,7 @@ class class_score(Objective):
         return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class closeness(Objective):
     """How near the model's output is to given values: minus the mean squared error, for regression.
 
@@ -279,7 +279,7 @@ class output_of(Objective):
         return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class diversity(Objective):
     """How unlike the inputs of one batch are at a layer: minus the mean cosine of their channels' correlations.
 
@@ -345,4 +345,5 @@ def _bound(side: Objective | float, plain: PlainPass) -> Objective | float:
 
 
 def _bracketed(side: Objective | float, weaker: str) -> str:
-    return f"({side!r})" if isinstance(side, Combined) and side.sign in weaker else repr(side)
+    text = repr(side) if isinstance(side, Objective) else written(side)
+    return f"({text})" if isinstance(side, Combined) and side.sign in weaker else text

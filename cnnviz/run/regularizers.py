@@ -11,7 +11,7 @@ from cnnviz.engine.feature_extraction import Seen
 from cnnviz.run.objectives import Objective
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class alpha_norm(Objective):
     """The input's mean absolute value to a power: keeps it in range (Mahendran & Vedaldi, 2014, arXiv:1412.0035)."""
 
@@ -21,7 +21,7 @@ class alpha_norm(Objective):
         return seen.inputs.flatten(1).abs().pow(self.alpha).mean(1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class total_variation(Objective):
     """How much the input changes from place to place, per place (Mahendran & Vedaldi, 2014, arXiv:1412.0035).
 
@@ -41,7 +41,7 @@ class total_variation(Objective):
         return powered.flatten(1).mean(1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class l2(Objective):
     """The input's mean square (Simonyan et al., 2014, arXiv:1312.6034)."""
 

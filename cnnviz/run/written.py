@@ -16,4 +16,6 @@ def written(value: Any) -> str:
         return f"<{type(value).__name__}>"
     if callable(value):
         return str(getattr(value, "__name__", type(value).__name__))
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        return repr(value.item())
     return f"<{type(value).__name__}>" if hasattr(value, "getbands") else repr(value)

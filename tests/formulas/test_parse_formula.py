@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import sys
+import types
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,6 +38,7 @@ from cnnviz import (
     toward,
     upsample,
 )
+from cnnviz.engine.torch_functions import function_named, function_text, function_texts
 from cnnviz.formulas import (
     FormulaError,
     along,
@@ -49,6 +53,7 @@ from cnnviz.formulas import (
     passes_at_most,
     path,
 )
+from cnnviz.formulas.sample_points import _rule
 from cnnviz.objectives import channel, class_score, neuron, strongest
 from cnnviz.targets import against, region, value
 from cnnviz_plugins.attributions.backprop import DECONV, DECONV_SMOOTH, GUIDED, GUIDED_SMOOTH
@@ -352,8 +357,6 @@ def test_a_modules_layer_is_named_in_the_recipe() -> None:
 
 
 def test_numbers_of_numpy_are_written_as_numbers() -> None:
-    import numpy as np
-
     formula = over(g * np.float64(0.1), noisy(np.int64(3), np.float32(0.5)))
     assert repr(formula) == "over(cnnviz.gradient() * 0.1, noisy(3, 0.5))"
 
@@ -583,3 +586,53 @@ def test_passes_are_told_before_any_is_made() -> None:
         "projections(of=smoothgrad(samples=9), top=5)": 45,
     }
     assert {text: passes_at_most(parse_formula(text)) for text in expected} == expected
+
+
+def test_rules_of_other_packages_are_named_with_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = cnnviz.Rule("guided", {}, otherwise=None)
+    module = types.ModuleType("another_package_of_methods")
+    module.first = other  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    modules = [*attributions.modules(), ("another", module.__name__)]
+    monkeypatch.setattr(attributions, "_modules", modules)
+    assert repr(gradient(rule=other)) == "cnnviz.gradient(rule=rule('another:guided'))"
+    assert parse_formula(repr(gradient(rule=other))) == gradient(rule=other)
+    assert parse_formula("cnnviz.gradient(rule=guided)") == gradient(rule=GUIDED)
+    module.second = cnnviz.Rule("guided", {})  # type: ignore[attr-defined]
+    assert repr(gradient(rule=other)) == "cnnviz.gradient(rule=<guided>)"
+    with pytest.raises(FormulaError, match="there are several rules 'another:guided'"):
+        parse_formula("cnnviz.gradient(rule=rule('another:guided'))")
+
+
+def test_every_torch_function_that_is_printed_is_read_back() -> None:
+    assert len(function_texts()) > 500
+    for text in function_texts():
+        function = function_named(text)
+        assert function is not None
+        printed = function_text(function)
+        assert printed is not None, text
+        assert function_named(printed) == function  # some have several names
+        assert not printed.endswith("_")
+    formula = parse_formula("torch.special.expit(torch.linalg.norm(torch.nn.functional.gelu(image()), dim=1))")
+    assert formula == torch.special.expit(torch.linalg.norm(F.gelu(image()), dim=1))
+
+
+def test_numbers_of_numpy_in_targets_are_written_as_numbers() -> None:
+    formula = toward(g, np.float64(2.5) * channel("late", np.int64(1)))
+    assert repr(formula) == "toward(cnnviz.gradient(), 2.5 * channel(layer='late', index=1))"
+
+
+def test_thousands_of_points_of_a_path_are_found_at_once() -> None:
+    """Gauss-Legendre integrates polynomials exactly, and is symmetric; NumPy's way takes minutes for so many."""
+    places, weights = _rule("gauss-legendre", 3000)
+    for power in (0, 1, 7, 50):
+        assert float((weights * places**power).sum()) == pytest.approx(1 / (power + 1), abs=1e-13)
+    np.testing.assert_allclose(places + places[::-1], 1, atol=1e-14)
+    slow, fast = np.polynomial.legendre.leggauss(201), _rule("gauss-legendre", 201)
+    np.testing.assert_allclose(fast[0], (slow[0] + 1) / 2, atol=1e-14)
+    np.testing.assert_allclose(fast[1], slow[1] / 2, atol=1e-13)
+    with pytest.raises(
+        FormulaError, match="gauss-legendre has at most 10000 steps, not 20000; say quadrature='middle'"
+    ):
+        parse_formula("integrated_gradients(steps=20000)")
+    assert passes_at_most(parse_formula("integrated_gradients(steps=20000, quadrature='middle')")) == 20002
