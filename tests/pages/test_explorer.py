@@ -35,7 +35,7 @@ from starlette.websockets import WebSocketDisconnect
 from cnnviz.pages.explorer import limits
 from cnnviz.pages.explorer.app import explorer
 from cnnviz.pages.explorer.guard import ALWAYS, Keys
-from cnnviz.pages.explorer.jobs import Job, Jobs
+from cnnviz.pages.explorer.jobs import Job, Jobs, warnings_by_thread
 from cnnviz.pages.explorer.limits import Kept, Refused
 from cnnviz.pages.explorer.offered import Subject, subject
 
@@ -540,6 +540,34 @@ def test_closing_ends_the_job_that_runs(page: Page, star: bytes) -> None:
     assert page.jobs.kept[job].state == "cancelled"
     answer = page.post("/jobs", json={"model": 0, "picture": page.sent(star), "methods": ["gradient"]})
     assert answer.status_code == 503
+
+
+def test_warnings_go_to_the_job_that_they_are_about(of_demo: Subject) -> None:
+    dark = (demo.pictures().pictures[3].mean(2) * 16).astype(np.uint16)  # 12 bits in 16
+    with warnings_by_thread():
+        opened = Page([of_demo])
+        with opened.client:
+            told = opened.done(opened.asked(opened.sent(as_png(dark)), methods=["gradient", "grad_cam"]))
+            light = opened.done(opened.asked(opened.sent(as_png(dark * 16)), methods=["gradient"]))
+        opened.jobs.close()
+    assert all("has 16 bits and values up to" in result["warnings"][0] for result in told["results"])
+    assert light["results"][0]["warnings"] == []
+
+
+def test_a_large_picture_is_shown_smaller_and_kept_whole(page: Page) -> None:
+    large = np.zeros((96, 1500, 3), np.uint8)
+    picture = page.sent(as_png(large))
+    job = page.asked(picture)
+    page.done(job)
+    sizes = [
+        Image.open(io.BytesIO(page.get(path).content)).size
+        for path in (
+            f"/pictures/{picture}",
+            f"/jobs/{job}/0?at=original",
+            f"/jobs/{job}/0?at=original&download=",
+        )
+    ]
+    assert sizes == [(1024, 66), (1024, 66), (1500, 96)]
 
 
 # ---------------------------------------------------------------- the command

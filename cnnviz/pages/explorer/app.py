@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
@@ -49,7 +50,8 @@ class Explorer:
         self.subjects, self.keys, self.jobs = subjects, keys, jobs
         self.pictures: Kept[Picture] = Kept("picture", PICTURES, PICTURE_BYTES)
         self.methods, self.renderers = offered_methods(), offered_renderers()  # loads all plugins, before anybody waits
-        self._reading = asyncio.Lock()  # one at a time: each may take the memory of the largest picture
+        # few at a time: each may take the memory of the largest picture
+        self._reading, self._drawing = asyncio.Lock(), asyncio.Semaphore(2)
 
     async def page(self, request: Request) -> Response:
         """The page. Its cookie lets what it loads in."""
@@ -77,7 +79,7 @@ class Explorer:
         async with self._reading:
             try:
                 image = await run_in_threadpool(read_content, content, name)
-            except ValueError as error:
+            except Exception as error:  # memory may run out, too
                 raise Refused(422, reason(error)) from error
         return self._keep(Picture(image, name))
 
@@ -113,8 +115,7 @@ class Explorer:
             name = self.jobs.submit(predicting(subject, kept))
         else:
             question = await run_in_threadpool(read_question, asked, subject, kept)
-            name = self.jobs.submit(question.ask)
-            self.jobs.kept[name].question = question
+            name = self.jobs.submit(question.ask, question)
         return JSONResponse({"job": name}, 202)
 
     async def job(self, request: Request) -> Response:
@@ -135,15 +136,18 @@ class Explorer:
     async def drawn(self, request: Request) -> Response:
         """A result as a picture."""
         result, how = self._result(request), view(request)
-        content = await _answered(lambda: drawn.drawn(_explained(result), *how.of(_explained(result)), how.at))
-        if "download" in request.query_params:
+        is_kept = "download" in request.query_params
+        most = None if is_kept else drawn.SHOWN
+        draw = partial(drawn.drawn, _explained(result), at=how.at, most=most)
+        content = await self._answered(lambda: draw(*how.of(_explained(result))))
+        if is_kept:
             return _download(content, "image/png", f"{stem(result.method)}.png")
         return Response(content, media_type="image/png")
 
     async def scale(self, request: Request) -> Response:
         """What the colours of a drawn result mean."""
         result, how = self._result(request), view(request)
-        told = await _answered(lambda: drawn.scale(_explained(result), *how.of(_explained(result))))
+        told = await self._answered(lambda: drawn.scale(_explained(result), *how.of(_explained(result))))
         return JSONResponse({"scale": told})
 
     async def values(self, request: Request) -> Response:
@@ -151,7 +155,7 @@ class Explorer:
         result, suffix = self._result(request), "." + request.path_params["suffix"]
         if suffix not in drawn.VALUES:
             raise Refused(404, f"values are written as {', '.join(drawn.VALUES)}")
-        content = await _answered(lambda: drawn.values_file(_explained(result), suffix))
+        content = await self._answered(lambda: drawn.values_file(_explained(result), suffix))
         return _download(content, "application/octet-stream", stem(result.method) + suffix)
 
     async def python(self, request: Request) -> Response:
@@ -165,10 +169,18 @@ class Explorer:
             renderer, settings = how.of(explanation)
             return renderer.name, settings, how.at
 
-        text = await _answered(lambda: python_of(question, drawing))
+        text = await self._answered(lambda: python_of(question, drawing))
         if "download" in request.query_params:
             return _download(text.encode(), "text/plain; charset=utf-8", "answers.py")
         return Response(text, media_type="text/plain")
+
+    async def _answered(self, work: Callable[[], Any]) -> Any:
+        """What the work gives, beside other requests. Raises Refused (422) for what can't be drawn so."""
+        async with self._drawing:
+            try:
+                return await run_in_threadpool(work)
+            except Exception as error:
+                raise Refused(422, reason(error)) from error
 
     def _keep(self, picture: Picture) -> Response:
         width, height = picture.image.size
@@ -228,14 +240,6 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": reason(error)}, 500)
-
-
-async def _answered(work: Callable[[], Any]) -> Any:
-    """What the work gives, beside the others. Raises Refused (422) for what can't be drawn so."""
-    try:
-        return await run_in_threadpool(work)
-    except Exception as error:
-        raise Refused(422, reason(error)) from error
 
 
 def _explained(result: Result) -> Explanation:

@@ -25,9 +25,12 @@ SHOWN = 1024
 """Pixels of the longer side of a picture that is only looked at."""
 
 
-def drawn(explanation: Explanation, renderer: RendererMethod, settings: Mapping[str, Any], at: At) -> bytes:
-    """The picture as PNG. Raises what :meth:`cnnviz.Explanation.render` raises."""
-    return encoded(explanation.render(renderer(**settings), at)[0], ".png")
+def drawn(
+    explanation: Explanation, renderer: RendererMethod, settings: Mapping[str, Any], at: At, most: int | None
+) -> bytes:
+    """The picture as PNG, at most so many pixels on a side. Raises what :meth:`cnnviz.Explanation.render` raises."""
+    pixels = explanation.render(renderer(**settings), at)[0]
+    return encoded(pixels, ".png") if most is None or max(pixels.shape) <= most else shown(Image.fromarray(pixels))
 
 
 def scale(explanation: Explanation, renderer: RendererMethod, settings: Mapping[str, Any]) -> dict[str, Any] | None:

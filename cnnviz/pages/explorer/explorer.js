@@ -335,8 +335,11 @@ async function stop() {
 }
 
 function running(is) {
+  const [from, to] = is ? ["explain", "cancel"] : ["cancel", "explain"];
+  const focused = document.activeElement === at(from);
   at("cancel").hidden = at("progress").hidden = at("passes").hidden = !is;
   at("explain").hidden = is;
+  if (focused) at(to).focus({ preventScroll: true }); // the other one vanishes
   at("to-answers").hidden = is || !state.shown;
 }
 

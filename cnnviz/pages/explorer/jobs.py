@@ -85,9 +85,9 @@ class Jobs:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def submit(self, work: Callable[[Job], None]) -> str:
+    def submit(self, work: Callable[[Job], None], question: Any = None) -> str:
         """Put a job behind the others; returns its name. Raises Refused (503) where too many wait."""
-        job = Job(work)
+        job = Job(work, question=question)
         with self._lock:
             if self._closed:
                 raise Refused(503, "the server ends")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -54,6 +55,7 @@ def server_of(subjects: Sequence[Subject], keys: Keys, jobs: Jobs) -> Server:
         ws="none",
         lifespan="off",
         log_level="error",
+        log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -70,7 +72,8 @@ def serve(subjects: Sequence[Subject], listening: socket.socket, open_page: bool
         server = server_of(subjects, keys, jobs)
         told(keys.address)
         if open_page:
-            webbrowser.open(keys.address)  # the page waits in the socket's queue until the server runs
+            # a browser of the terminal returns at its end only; the page waits in the socket's queue
+            threading.Thread(target=webbrowser.open, args=(keys.address,), daemon=True).start()
         try:
             with warnings_by_thread():
                 server.run(sockets=[listening])
