@@ -64,6 +64,15 @@ def answered(page: Any, count: int) -> None:
     expect(page.locator("figure.answer")).to_have_count(count)
 
 
+def met(watched: Any, words: str) -> None:
+    """Wait for a fault that the test provoked; the console may tell it a moment later than the page."""
+    for _ in range(100):
+        if any(words in fault for fault in watched.faults):
+            break
+        watched.page.wait_for_timeout(20)
+    watched.expected(words)
+
+
 def drawn(page: Any, place: int = 0) -> Any:
     """The pixels of an answer that is shown."""
     image = page.locator("figure.answer img").nth(place)
@@ -185,15 +194,15 @@ def test_a_bad_picture_and_a_wrong_token_are_told(served: Served, watched: Any) 
     page = watched.open(served.keys.address)
     page.set_input_files("#file", files={"name": "no.png", "mimeType": "image/png", "buffer": b"<svg/>"})
     expect(page.get_by_role("alert")).to_contain_text("'no.png' is not a picture that can be read")
-    watched.expected("422")
+    met(watched, "422")
     expect(page.locator("#status")).to_have_text("Choose a picture first.")
     page.context.clear_cookies()
     page.get_by_role("button", name="Use the example picture").click()
     expect(page.get_by_role("alert")).to_contain_text("the token is missing or wrong")
-    watched.expected("403")
+    met(watched, "403")
     page.goto(f"{served.keys.address}x")
     expect(page.locator("body")).to_contain_text("the token is missing or wrong; open the address")
-    watched.expected("403")
+    met(watched, "403")
 
 
 def test_on_a_phone_by_keyboard(served: Served, watched: Any) -> None:

@@ -16,8 +16,10 @@ from cnnviz.formulas.passes import passes_at_most
 from cnnviz.pages.explorer.jobs import Job, noting, reason
 from cnnviz.pages.explorer.limits import METHODS, PASSES, Refused
 from cnnviz.pages.explorer.offered import Subject, method_named
+from cnnviz.pages.explorer.regions import covered
 from cnnviz.pages.shared.texts import shown
 from cnnviz.registry.registry import attributions
+from cnnviz.run.dense_targets import region
 
 SEED = 0
 
@@ -41,6 +43,8 @@ class Result:
     explanation: Explanation | None = None
     error: str | None = None
     warnings: Sequence[str] = ()
+    name: str | None = None
+    """What is explained, where the explanation calls it otherwise."""
 
     def told(self) -> dict[str, Any]:
         """As JSON."""
@@ -50,7 +54,7 @@ class Result:
         probability = each.told_probability
         return about | {
             "recipe": each.recipe,
-            "class": shown(each.names()[0]),
+            "class": shown(self.name or each.names()[0]),
             "score": float(each.score[0]),
             "probability": None if probability is None else float(probability[0]),
             "shape": list(each.values.shape[1:]),
@@ -67,7 +71,7 @@ class Question:
     subject: Subject
     picture: Picture
     target: int | None
-    """A class by number; None for the predicted one."""
+    """A class by number; None for the predicted one, of a network that names one for the picture."""
     layer: str | None
     """Of the methods that take one; None for the one that each chooses."""
     names: tuple[str, ...]
@@ -81,6 +85,13 @@ class Question:
         """Everything that is asked, in its order."""
         return (*self.names, *self.formulas)
 
+    @property
+    def class_name(self) -> str | None:
+        """Of the target, where it is a class that has a name."""
+        names = self.subject.model.categories
+        known = names is not None and self.target is not None and 0 <= self.target < len(names)
+        return names[self.target] if known and names is not None and self.target is not None else None
+
     def settings_of(self, name: str) -> dict[str, Any]:
         """The settings that a method of the registry gets."""
         takes_layer = self.layer is not None and "layer" in attributions[name].settings
@@ -92,9 +103,8 @@ class Question:
         for number, name in enumerate(self.methods):
             job.begin(number, name)
             self.results.append(self._answer(job, name, number >= len(self.names)))
-            job.size = sum(_bytes(each.explanation) for each in self.results if each.explanation is not None)
-            if number == 0:
-                job.size += self.picture.image.width * self.picture.image.height * 4
+            kept = [_bytes(each.explanation) for each in self.results if each.explanation is not None]
+            job.size = sum(kept) + self.picture.image.width * self.picture.image.height * 4
 
     def _answer(self, job: Job, name: str, is_formula: bool) -> Result:
         told: list[str] = []
@@ -104,7 +114,7 @@ class Question:
                     self.subject.model,
                     self.picture.image,
                     parse_formula(name) if is_formula else name,
-                    target=self.target,
+                    target=region(self.target) if self.subject.regions and self.target is not None else self.target,
                     preprocess="whole" if self.subject.whole else "crop",
                     seed=self.seed,
                     progress=job.listen,
@@ -114,7 +124,8 @@ class Question:
             return Result(name, is_formula, error=reason(error), warnings=told)
         first = next((each.explanation for each in self.results if each.explanation is not None), found)
         # one copy of the picture's pixels is enough
-        return Result(name, is_formula, replace(found.to("cpu"), originals=first.originals), warnings=told)
+        found = replace(found.to("cpu"), originals=first.originals)
+        return Result(name, is_formula, found, warnings=told, name=self.class_name if self.subject.regions else None)
 
 
 def predicting(subject: Subject, picture: Picture, top: int = 5) -> Callable[[Job], None]:
@@ -124,19 +135,14 @@ def predicting(subject: Subject, picture: Picture, top: int = 5) -> Callable[[Jo
         job.begin(0, "the model's prediction")
         told: list[str] = []
         with noting(told):
-            (found,) = subject.model.predict(picture.image, top)
-        job.answer = {
-            "classes": [
-                {
-                    "index": each.index,
-                    "name": each.name and shown(each.name),
-                    "score": each.score,
-                    "probability": each.probability,
-                }
-                for each in found
-            ],
-            "warnings": told,
-        }
+            if subject.regions:
+                classes = covered(subject.model, picture.image, top)
+            else:
+                (found,) = subject.model.predict(picture.image, top)
+                classes = [
+                    {"index": each.index, "score": each.score, "probability": each.probability} for each in found
+                ]
+        job.answer = {"classes": classes, "warnings": told}
 
     return work
 
@@ -147,6 +153,8 @@ def read_question(asked: Mapping[str, Any], subject: Subject, picture: Picture) 
     names, formulas = asked.get("methods", []), asked.get("formulas", [])
     if target is not None and (type(target) is not int or not -1 <= target < (subject.model.num_classes or 2**31)):
         raise Refused(422, f"there is no class {str(target)[:20]}")
+    if target is None and subject.regions:
+        raise Refused(422, f"{subject.model.name} names a class for each place; choose the class that is meant")
     if layer is not None and layer not in dict(subject.layers):
         raise Refused(422, f"{subject.model.name} has no layer {str(layer)[:80]!r} that is a place for a map")
     if not isinstance(names, list) or not isinstance(formulas, list):

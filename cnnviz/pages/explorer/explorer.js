@@ -119,6 +119,7 @@ async function predict() {
     if (turn !== state.turn) return;
     if (told.error) throw new Error(told.error);
     state.predictions = told.answer.classes;
+    if (model().regions) state.target = state.predictions[0].index;
     status("");
     drawClasses();
   } catch (error) {
@@ -145,13 +146,14 @@ function classChoice(name, index, probability, score, label) {
 function drawClasses() {
   const list = [];
   const known = state.predictions ?? [];
-  at("class-about").hidden = known.length > 0;
+  at("class-about").hidden = known.length > 0 && !model().regions;
+  if (model()?.regions) at("class-about").textContent = "The model names a class for each place. Shares are of the picture.";
   known.forEach((each, rank) => {
-    const name = each.name ?? className(each.index);
-    const index = rank === 0 ? null : each.index;
-    list.push(classChoice(name, index, each.probability, each.score));
+    const name = className(each.index);
+    const index = rank === 0 && !model().regions ? null : each.index;
+    list.push(classChoice(name, index, each.probability ?? each.share, each.score));
   });
-  if (state.extra !== null && !known.some((each, rank) => rank > 0 && each.index === state.extra)) {
+  if (state.extra !== null && !known.some((each) => each.index === state.extra)) {
     list.push(classChoice(className(state.extra), state.extra));
   }
   at("classes").replaceChildren(...list);
@@ -176,7 +178,7 @@ function findClasses() {
     button.addEventListener("click", () => {
       const best = state.predictions?.[0];
       state.extra = best?.index === index ? null : index;
-      state.target = state.extra;
+      state.target = model().regions ? index : state.extra;
       at("find-class").value = "";
       findClasses();
       drawClasses();
@@ -493,7 +495,8 @@ function drawCards(results, job = null) {
 function pictureCard() {
   const { picture, name, width, height } = state.picture;
   const best = state.predictions?.[0];
-  const seen = best ? `The model sees ${best.name ?? className(best.index)}${best.probability == null ? "" : `, ${percent(best.probability)}`}.` : "";
+  const share = best?.probability ?? best?.share;
+  const seen = best ? `The model sees ${className(best.index)}${share == null ? "" : `, ${percent(share)}`}.` : "";
   const image = make("img", { id: "shown-picture", src: `/pictures/${picture}`, alt: `The picture ${name}` });
   return make("figure", {}, make("div", { className: "frame" }, image),
     make("figcaption", {}, make("h3", { textContent: name }), make("p", { className: "small", textContent: seen }),

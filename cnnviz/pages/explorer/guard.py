@@ -83,6 +83,8 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         if len(headers.getlist("host")) != 1 or headers["host"].lower() not in self.keys.hosts:
             return PlainTextResponse("This server answers on 127.0.0.1 and localhost alone.", 400)
+        if scope["path"] == "/favicon.ico":  # browsers ask for it on their own, beside a refusal, too
+            return Response(status_code=204)
         if scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
             given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
             if not (len(given) == 1 and _same(given[0], self.keys.token)) and not (not given and self._known(headers)):

@@ -17,6 +17,7 @@ from cnnviz.engine.layer_flow import LayerFlow
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import as_network
 from cnnviz.models.loading import LoadedModel
+from cnnviz.pages.explorer.regions import ANYWHERE
 from cnnviz.pages.shared.texts import plain, shown
 from cnnviz.registry.registry import Method, PluginError, RendererMethod, attributions, renderers
 from cnnviz.registry.setting_meanings import meaning_of
@@ -42,6 +43,8 @@ class Subject:
     """What :func:`cnnviz.load_model` made it of, beside its name: for the Python that makes answers again."""
     whole: bool = False
     """Whether pictures are prepared without the crop."""
+    regions: bool = False
+    """Whether it names a class for each place, so that questions are about the places of a class."""
 
     def told(self) -> dict[str, Any]:
         """As JSON."""
@@ -52,34 +55,33 @@ class Subject:
             "count": self.model.num_classes,
             "layers": [{"name": name, "shape": shape} for name, shape in self.layers],
             "automatic": self.automatic,
+            "regions": self.regions,
             "input": None if self.whole or size is None else [size[1], size[0]],
         }
 
 
 def subject(model: LoadedModel, arguments: Mapping[str, Any], whole: bool = False) -> Subject:
     """The model with its layers, as a question about a class finds them."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    automatic = None
-    try:
-        flow = _flow(model)
-        automatic = flow.automatic()
-        for call in flow.calls:
-            if call.usable and not call.passive and not call.inner:
-                shapes[call.name] = call.shape[1:]
-    except (RuntimeError, ValueError, TypeError, LookupError):
-        pass  # none is found; the answer to the first question tells what is wrong with the model
-    return Subject(model, tuple(shapes.items()), automatic, arguments, whole)
+    for target in (None, ANYWHERE):
+        try:
+            flow = _flow(model, target)
+        except (RuntimeError, ValueError, TypeError, LookupError):
+            continue  # the answer to the first question tells what is wrong with the model
+        places = [call for call in flow.calls if call.usable and not call.passive and not call.inner]
+        shapes = {call.name: call.shape[1:] for call in places}
+        return Subject(model, tuple(shapes.items()), flow.automatic(), arguments, whole, target is not None)
+    return Subject(model, (), None, arguments, whole)
 
 
 @borrows
-def _flow(model: LoadedModel) -> LayerFlow:
-    """What one pass tells of the model's layers and a class."""
+def _flow(model: LoadedModel, target: Any) -> LayerFlow:
+    """What one pass tells of the model's layers and a question."""
     preprocessing = model.preprocessing
     size = preprocessing.input_size or (224, 224)
     like = next(iter(model.module.parameters()), torch.zeros(()))
     zeros = torch.zeros(1, len(preprocessing.mean), *size, dtype=like.dtype, device=like.device)
     with torch.inference_mode(False), torch.no_grad():
-        return Run(as_network(model.module), zeros, plan=Plan(again=True)).layers.choice.flow
+        return Run(as_network(model.module), zeros, target, plan=Plan(again=True)).layers.choice.flow
 
 
 def offered_methods() -> list[dict[str, Any]]:

@@ -26,8 +26,9 @@ def python_of(question: Question, draw: Drawing) -> str:
         lines.append(f"        {written},")
     lines.append("    ],")
     if question.target is not None:
-        name = _class_name(question)
-        lines.append(f"    target={question.target}," + (f"  # {name!r}" if name else ""))
+        name, target = question.class_name, str(question.target)
+        target = f"cnnviz.targets.region({target})" if subject.regions else target
+        lines.append(f"    target={target}," + (f"  # {name!r}" if name else ""))
     if any(question.settings_of(name) for name in names):
         lines.append(f"    layer={question.layer!r},")
     lines += ['    preprocess="whole",'] if subject.whole else []
@@ -66,8 +67,3 @@ def _moved(question: Question) -> list[str]:
     if dtype != "torch.float32":
         return ["import torch  # for the dtype", f"model.module.to({', '.join([*places, dtype])})"]
     return [f"model.module.to({places[0]})"] if places else []
-
-
-def _class_name(question: Question) -> str | None:
-    names, target = question.subject.model.categories, question.target
-    return names[target] if names is not None and target is not None and 0 <= target < len(names) else None
