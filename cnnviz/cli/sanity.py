@@ -68,10 +68,10 @@ def sanity(
     reads, do they depend on weights and labels? With --model and --pictures your own network is asked instead: do maps
     depend on its weights, does its score follow them? A method's settings are options too: --layer layer2.
     """
+    from cnnviz.cli.outputs import check_folder
     from cnnviz.cli.places import settle
     from cnnviz.cli.prepared import prepared
     from cnnviz.cli.progress import progress
-    from cnnviz.cli.scores import check_folder
     from cnnviz.images.writing import write
     from cnnviz.testing.sanity.asking import ask
     from cnnviz.testing.sanity.page import document, markdown
