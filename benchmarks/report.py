@@ -44,7 +44,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def opening(page: Path) -> list[float]:
-    """Seconds from the navigation to the moment when all controls work, and the maps that are seen are drawn, each in a fresh context of one browser."""
+    """Seconds from the navigation to the moment when it can be used, each in a fresh context of one browser."""
     from playwright.sync_api import sync_playwright
 
     times = []

@@ -35,8 +35,8 @@ def report(
     method: Annotated[
         list[str] | None,
         answer_option(
-            "The methods that explain; cnnviz methods lists them. Repeatable, or with commas between. Default:"
-            f" {METHODS}.",
+            "The methods that explain, by name or as a formula; cnnviz methods lists them. Repeatable, or with commas"
+            f" between. Default: {METHODS}.",
             "--method",
             "-m",
             metavar="NAMES",

@@ -212,9 +212,6 @@ def _call(first: str, more: Mapping[str, Any]) -> str:
 
 
 def _method(attribution: Any) -> str:
-    """A method as code: its name, or the call that configures it, or the text of a formula."""
-    if not isinstance(attribution, ConfiguredAttribution):
-        return f"cnnviz.parse_formula({repr(attribution)!r})"
-    text = repr(attribution)
-    name, _, rest = text.partition("(")
-    return repr(name) if rest == ")" else f"cnnviz.attributions[{name!r}]({rest}"
+    """A method as code: its name, or what it prints, which is read back."""
+    name, _, rest = repr(attribution).partition("(")
+    return repr(name) if rest == ")" else f"cnnviz.parse_formula({repr(attribution)!r})"

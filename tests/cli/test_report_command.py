@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 from report_pages import data_of, maps_of
 
-from cnnviz import demo, explain, load_model
+from cnnviz import demo, explain, load_model, parse_formula
 from cnnviz.__main__ import main
 from cnnviz.cli.demo import NEXT
 from cnnviz.targets import top
+from cnnviz.testing.sanity.on_model import check_on_model
 
 QUICK = ("--no-verdict", "--method", "grad_cam,gradient")
 
@@ -71,6 +72,31 @@ def test_its_python_gives_the_same_maps(here: Path, capsys: pytest.CaptureFixtur
     for one, other in zip(data["rows"][0]["tiles"], again["rows"][0]["tiles"], strict=True):
         for layers, theirs in zip(maps_of(one), maps_of(other), strict=True):
             assert (layers[0][1] == theirs[0][1]).all()
+
+
+def test_formulas_are_reported_too_with_their_python(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    formula = "guided_backprop() * upsample(grad_cam())"
+    assert ran(capsys, "report", "circle.png", "--no-verdict", "-m", formula, "-o", "r.html")[0] == 0
+    text, data = page_of("r.html")
+    assert [each["name"] for each in data["methods"]] == [formula]
+    assert "cnnviz.parse_formula(" in text
+    expected = explain(load_model("demo"), "circle.png", parse_formula(formula), target=top(5))
+    for answer, layers in zip(expected, maps_of(data["rows"][0]["tiles"][0]), strict=True):
+        about, found = layers[0]
+        step = (about[3] - about[2]) / 255
+        assert np.abs(about[2] + found * step - answer.values[0].abs().sum(0).numpy()).max() <= step * 0.51
+
+
+def test_the_verdict_is_that_of_the_checks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("report", "circle.png", "square.png", "--method", "gradient", "--top-classes", "1", "-o", "r.html")
+    assert ran(capsys, *words)[0] == 0
+    text, _ = page_of("r.html")
+    asked = explain(load_model("demo"), ["circle.png", "square.png"], "gradient")
+    found = check_on_model(load_model("demo"), asked.inputs, "gradient", target=asked.target)
+    words_of = ", ".join(found.sentences) or "no verdict"
+    assert f"{words_of[0].upper()}{words_of[1:]}" in text
+    assert f"{found.figures['output']:.3g}".replace("-", "\N{MINUS SIGN}") in text
+    assert found.untold in text
 
 
 def test_layers_of_the_slider_are_chosen_named_or_left_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from typing import Any
 
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.pages.report.content import Answers
 from cnnviz.pages.shared.texts import counted, short_number
+from cnnviz.testing.sanity.on_model import ModelVerdict, check_on_model
 
 MOST = 6
 """Pictures that the checks are asked on: as many as a verdict needs."""
@@ -23,25 +23,21 @@ def verdicts(
     ``told`` is called with how many methods are checked, and how many there are. A method that can't be checked, such
     as one of a black box, has a sentence that says why.
     """
-    try:
-        check = import_module("cnnviz.testing.sanity.on_model").check_on_model
-    except ModuleNotFoundError:
-        return dict.fromkeys(answers, ("Not checked.",))
     found: dict[str, tuple[str, ...]] = {}
     told(0, len(answers))
     for number, (method, of_classes) in enumerate(answers.items(), 1):
-        found[method] = _checked(check, model, of_classes[0][:MOST])
+        found[method] = _checked(model, of_classes[0][:MOST])
         told(number, len(answers))
     return found
 
 
-def _checked(check: Callable[..., Any], model: Any, first: Explanation) -> tuple[str, ...]:
+def _checked(model: Any, first: Explanation) -> tuple[str, ...]:
     if first.attribution is None:
         return ("Not checked: the explanation was read from a file, which keeps no method.",)
     if first.target is None:
         return ("Not checked: the checks ask about classes, and another target is explained here.",)
     try:
-        verdict = check(
+        verdict = check_on_model(
             model,
             first.inputs,
             first.attribution,
@@ -54,7 +50,7 @@ def _checked(check: Callable[..., Any], model: Any, first: Explanation) -> tuple
     return tuple(_sentences(verdict))
 
 
-def _sentences(verdict: Any) -> Iterator[str]:
+def _sentences(verdict: ModelVerdict) -> Iterator[str]:
     """The verdict, what it rests on, and what it does not tell."""
     words = ", ".join(verdict.sentences) or "no verdict"
     yield f"{words[0].upper()}{words[1:]}{f' ({verdict.untold})' if verdict.untold else ''}."
@@ -63,5 +59,5 @@ def _sentences(verdict: Any) -> Iterator[str]:
         alike = ", ".join(f"{short_number(value)} in {layers}" for value, layers in told if value is not None)
         yield (
             f"On {counted(verdict.pictures, 'picture')}: rank correlation with the maps of random weights {alike}. "
-            "A map that depends on the weights is near 0 in all of them."
+            "Near 0 the map depends on these weights; at 1 it is the same without them."
         )
