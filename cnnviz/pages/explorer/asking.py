@@ -136,7 +136,7 @@ def predicting(subject: Subject, picture: Picture, top: int = 5) -> Callable[[Jo
         told: list[str] = []
         with noting(told):
             if subject.regions:
-                classes = covered(subject.model, picture.image, top)
+                classes = covered(subject.model, picture.image)
             else:
                 (found,) = subject.model.predict(picture.image, top)
                 classes = [

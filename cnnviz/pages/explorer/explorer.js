@@ -178,7 +178,7 @@ function findClasses() {
     button.addEventListener("click", () => {
       const best = state.predictions?.[0];
       state.extra = best?.index === index ? null : index;
-      state.target = model().regions ? index : state.extra;
+      state.target = state.extra;
       at("find-class").value = "";
       findClasses();
       drawClasses();
@@ -204,6 +204,7 @@ function drawModel() {
   for (const { name, shape } of layers) options.push(make("option", { value: name, textContent: `${name} (${sizes(shape)})` }));
   at("layer").replaceChildren(...options);
   at("layer").disabled = layers.length === 0;
+  at("other-class").hidden = model().regions; // a class that is named nowhere has no places to ask about
   at("find-class-label").textContent = classes ? "Find another class" : "Another class, by number";
   findClasses();
 }
@@ -561,9 +562,9 @@ function drawScale(bar, ends, scale, result) {
 }
 
 async function drawPython() {
-  if (!state.shown) return;
+  at("python").hidden = !state.shown || state.results.every((result) => result.error);
+  if (at("python").hidden) return;
   const path = `/jobs/${state.shown.job}/python?${drawing()}`;
-  at("python").hidden = false;
   at("python-file").href = `${path}&download=`;
   at("copied").textContent = "";
   try {

@@ -23,8 +23,8 @@ ANYWHERE = region(0, where=(0, 0))
 
 
 @borrows
-def covered(model: LoadedModel, image: Image.Image, most: int) -> list[dict[str, Any]]:
-    """The classes that are named at most places, with their share of the picture; the background last."""
+def covered(model: LoadedModel, image: Image.Image) -> list[dict[str, Any]]:
+    """The classes that are named somewhere, with their share of the picture: the largest first, the background last."""
     network = as_network(model.module)
     call, _ = called_with(network, read_inputs(network, image, model.preprocessing)[0])
     with torch.inference_mode(False), torch.no_grad():
@@ -35,7 +35,7 @@ def covered(model: LoadedModel, image: Image.Image, most: int) -> list[dict[str,
     counts = places.flatten().bincount(minlength=len(scores)).cpu()
     names = model.categories or tuple(f"class {index}" for index in range(len(scores)))
     order = sorted(counts.nonzero().flatten().tolist(), key=lambda index: (_behind(names, index), -int(counts[index])))
-    return [{"index": index, "share": float(counts[index] / counts.sum())} for index in order[:most]]
+    return [{"index": index, "share": float(counts[index] / counts.sum())} for index in order]
 
 
 def _behind(names: tuple[str, ...], index: int) -> bool:
