@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import re
@@ -29,6 +30,7 @@ pytest.importorskip("starlette", reason="the explorer's tests need cnnviz[serve]
 pytest.importorskip("httpx", reason="the explorer's tests need httpx")
 
 import httpx
+from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -38,6 +40,7 @@ from cnnviz.pages.explorer.guard import ALWAYS, Keys
 from cnnviz.pages.explorer.jobs import Job, Jobs, warnings_by_thread
 from cnnviz.pages.explorer.limits import Kept, Refused
 from cnnviz.pages.explorer.offered import Subject, subject
+from cnnviz.pages.explorer.sent import body
 
 PORT = 12345
 HOME = f"http://127.0.0.1:{PORT}"
@@ -259,6 +262,17 @@ def test_a_file_that_is_too_long_is_not_read_to_its_end(page: Page, monkeypatch:
     assert lying.status_code == 413
     assert page.post("/pictures", content=b"x", headers={"Content-Length": "many"}).status_code in (413, 422)
     assert page.post("/jobs", content=bytes(limits.QUESTION + 1)).status_code == 413
+
+
+def test_a_page_that_leaves_in_the_middle_is_no_fault(page: Page) -> None:
+    messages = [{"type": "http.request", "body": b"abc", "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    request = Request({"type": "http", "headers": [], "method": "POST"}, receive)
+    with pytest.raises(Refused, match="ends before its end"):
+        asyncio.run(body(request, 10, "the picture"))
 
 
 def test_old_pictures_and_jobs_are_dropped_and_said_to_be(page: Page, star: bytes) -> None:

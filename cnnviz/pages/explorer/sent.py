@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.originals import At
@@ -22,10 +22,13 @@ async def body(request: Request, most: int, what: str) -> bytes:
     if announced.isdecimal() and int(announced[:20]) > most:
         raise refusal
     content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > most:
-            raise refusal
+    try:
+        async for part in request.stream():
+            content += part
+            if len(content) > most:
+                raise refusal
+    except ClientDisconnect:
+        raise Refused(400, f"{what} ends before its end") from None  # which nobody reads any more
     if not content:
         raise Refused(422, f"{what} is empty")
     return bytes(content)
