@@ -629,10 +629,10 @@ def test_ctrl_c_ends_the_server_and_the_job_that_runs(
     def person(address: str) -> None:
         home = address.partition("/?")[0]
         try:
-            with httpx.Client(base_url=home) as client:
+            with httpx.Client(base_url=home, timeout=60) as client:
                 key = re.search(r'name="cnnviz-page" content="([^"]+)"', client.get(address).text)
                 assert key is not None
-                client.headers |= {"Origin": home, "X-Cnnviz-Page": key[1]}
+                client.headers.update({"Origin": home, "X-Cnnviz-Page": key[1]})
                 picture = client.post("/example", json={}).json()["picture"]
                 question = {"model": 0, "picture": picture, "formulas": ["rise(masks=50000)"]}
                 job = client.post("/jobs", json=question).json()["job"]
