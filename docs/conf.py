@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
-from gallery_of_examples import PAGES, InOrder, Pictures, copied  # noqa: E402  # found by the line above
+from gallery_of_examples import PAGES, copied  # noqa: E402  # found by the line above
 
 project = "cnnviz"
 author = project_copyright = "the cnnviz authors"
@@ -34,9 +34,9 @@ sphinx_gallery_conf = {
     "gallery_dirs": PAGES,
     "filename_pattern": "",  # all of them
     "ignore_pattern": "demo/",
-    "within_subsection_order": InOrder,
+    "within_subsection_order": "gallery_of_examples.InOrder",
     "capture_repr": ("_repr_html_",),
-    "image_scrapers": ("matplotlib", Pictures()),
+    "image_scrapers": ("matplotlib", "gallery_of_examples"),
     "reset_modules": ("matplotlib",),
     "run_stale_examples": True,  # what they show changes with cnnviz
     "abort_on_example_error": True,

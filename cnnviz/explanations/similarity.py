@@ -44,6 +44,7 @@ SIMILARITIES: dict[str, Callable[[Tensor, Tensor], float]] = {
     "ssim": structure,
     "hog": gradients,
 }
+"""Functions of two maps by the name that :func:`map_similarity` takes."""
 
 
 def map_similarity(name: str, first: Tensor, second: Tensor) -> float:

@@ -63,6 +63,11 @@ class Pictures:
         return shown
 
 
+def _get_sg_image_scraper() -> Pictures:
+    """The name by which sphinx-gallery asks a module of ``image_scrapers``."""
+    return Pictures()
+
+
 def _of_answer(answer: Any) -> Image.Image | None:
     """One picture of an answer that has pictures."""
     if not isinstance(answer, InNotebooks):

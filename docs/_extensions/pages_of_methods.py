@@ -72,7 +72,9 @@ class Methods(_Written):
                 yield from _page(name, registry[name], facts.of_attribution(name), "~")
                 # other pages link to the section by this label
                 env = self.state.document.settings.env
-                env.get_domain("std").anonlabels[f"method-{name}"] = (env.docname, name.replace("_", "-"))
+                place = (env.docname, name.replace("_", "-"))
+                env.get_domain("std").labels[f"method-{name}"] = (*place, name)
+                env.get_domain("std").anonlabels[f"method-{name}"] = place  # of links with words of their own
 
 
 class Api(_Written):

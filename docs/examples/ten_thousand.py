@@ -37,7 +37,7 @@ run
 # ``open_batch`` reads it at any time, also while it goes on. A map is an explanation as any other.
 
 answers = cnnviz.open_batch("out")["grad_cam"]
-wrong = answers[[row["label"] != row["predicted"] for row in answers.table()]]
+wrong = answers[[row["label"] != row["class"] for row in answers.table()]]
 print(f"{len(wrong)} of {len(answers)} pictures are classified wrong")
 answers[:4].grid().save("ten-thousand.png")
 answers[0]
