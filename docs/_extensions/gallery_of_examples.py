@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from sphinx.application import Sphinx
 
-from cnnviz import demo
+from cnnviz import Explanation, Segmentation, demo
 from cnnviz.drawing import fitted
 from cnnviz.images.in_notebooks import InNotebooks
 
@@ -77,6 +77,8 @@ def _of_answer(answer: Any) -> Image.Image | None:
         import io
 
         return Image.open(io.BytesIO(b64decode(png)))
+    if isinstance(answer, Explanation | Segmentation):  # of several
+        return _of_answer(answer[0])
     if not hasattr(answer, "grid"):
         return None
     return Image.fromarray(fitted(np.asarray(answer.grid()), THUMBNAIL))

@@ -72,9 +72,7 @@ class Methods(_Written):
                 yield from _page(name, registry[name], facts.of_attribution(name), "~")
                 # other pages link to the section by this label
                 env = self.state.document.settings.env
-                place = (env.docname, name.replace("_", "-"))
-                env.get_domain("std").labels[f"method-{name}"] = (*place, name)
-                env.get_domain("std").anonlabels[f"method-{name}"] = place  # of links with words of their own
+                env.get_domain("std").labels[f"method-{name}"] = (env.docname, name.replace("_", "-"), name)
 
 
 class Api(_Written):

@@ -84,7 +84,9 @@ def test_every_example_is_in_the_gallery() -> None:
     """In its order, with a title and a text; and every picture that is kept is compared."""
     extension = ast.parse((DOCS / "_extensions" / "gallery_of_examples.py").read_text())
     (order,) = (
-        node.value for node in extension.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ORDER"
+        node.value
+        for node in extension.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ORDER"
     )
     listed = [node.value for node in ast.walk(order) if isinstance(node, ast.Constant)]
     assert sorted(listed) == [example.stem for example in EXAMPLES] == sorted(DRAWN)
