@@ -50,7 +50,7 @@ def checked_name(kind: str, name: str) -> str:
         near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         near = near if NAME.fullmatch(near) else "my-cam"
         raise ValueError(
-            f"{name!r} is no name of a package; use lower-case letters, digits and - between them, such as {near}"
+            f"{name!r} is no name of a package; use lower-case letters, digits and - between, such as {near}"
         )
     module = name.replace("-", "_")
     other = f"my-{name}"
