@@ -152,9 +152,9 @@ def _documented(package: str, name: str) -> Iterator[str]:
     value = getattr(import_module(package), name)
     kind = _kind(value)
     if kind == "values":
-        if typing.get_origin(value) is None:
+        if typing.get_origin(value) is None and type(value).__module__ != "builtins":
             yield from (f".. autodata:: {package}.{name}", "   :no-value:", "")
-        else:  # the docstring would be that of NumPy's arrays
+        else:  # the docstring would be that of dict, or of NumPy's arrays
             yield from (f".. py:data:: {package}.{name}", "")
     elif kind == "classes":
         # what a part of a formula has beside its settings is the core's business
