@@ -621,10 +621,10 @@ def test_help_and_version_need_no_torch() -> None:
         "import os\n"
         "os.environ |= dict(_CNNVIZ_COMPLETE='complete_bash', COMP_WORDS='cnnviz methods inte', COMP_CWORD='2')\n"
         "assert main([]) == 0\n"
-        "slow = {'torch', 'torchvision', 'matplotlib', 'skimage', 'numpy'} & set(sys.modules)\n"
+        "slow = {'torch', 'torchvision', 'matplotlib', 'skimage', 'numpy', 'starlette', 'uvicorn'} & set(sys.modules)\n"
         "sys.exit(f'imported: {slow}' if slow else 0)"
     )
-    commands = ["explain", "confusion", "methods", "layers", "demo", "doctor"]
+    commands = ["explain", "confusion", "methods", "layers", "demo", "doctor", "serve"]
     done = subprocess.run([sys.executable, "-c", check, *commands], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "integrated_gradients" in done.stdout
