@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -135,11 +136,14 @@ def doctor(json: Json = False) -> int:
 
     import torch
 
+    from cnnviz.registry.import_watch import unknown_groups
     from cnnviz.registry.registry import registries
 
     versions = {package: version(package) for package in ("cnnviz", "torch", "torchvision")}
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     apple = torch.backends.mps.is_available()
+    remarks = [{"from": origin, "remark": line} for origin, line in unknown_groups([each.group for each in registries])]
+    remarks += _remarks(registries)
     faults = {registry.group.rpartition(".")[2]: registry.faults() for registry in registries}
     loaded = {kind: len(registry) - len(faults[kind]) for kind, registry in zip(faults, registries, strict=True)}
     told = [
@@ -147,8 +151,8 @@ def doctor(json: Json = False) -> int:
     ]
     if json:
         about = {"versions": versions | {"python": platform.python_version()}, "cuda": devices, "mps": apple}
-        print_document(about | {"loaded": loaded, "faults": told})
-        return PARTLY if told else 0
+        print_document(about | {"loaded": loaded, "faults": told, "remarks": remarks})
+        return PARTLY if told or remarks else 0
     for package, number in versions.items():
         print_line(f"{package} {number}")
     print_line(f"Python {platform.python_version()}")
@@ -159,7 +163,29 @@ def doctor(json: Json = False) -> int:
         for fault in told:
             if fault["kind"] == kind:
                 print_line(f"fault: {fault['error']}")
-    return PARTLY if told else 0
+    for remark in remarks:
+        print_line(f"remark: {remark['from']}: {remark['remark']}")
+    return PARTLY if told or remarks else 0
+
+
+def _remarks(registries: Sequence[Registry[Any]]) -> list[dict[str, str]]:
+    """Load what other packages offer, and tell what they do beside; what does not load is told by its fault."""
+    from cnnviz.registry.hooks import HOME
+    from cnnviz.registry.import_watch import misspelt_hooks, watched
+    from cnnviz.registry.registry import PluginError
+
+    told: list[tuple[str, str]] = []
+    for registry in registries:
+        for name in registry:
+            origin = registry.origin(name)
+            if origin.partition(" ")[0] == HOME:
+                continue
+            lines: list[str] = []
+            with suppress(PluginError), watched(lines.append):
+                registry[name]
+            lines += misspelt_hooks(registry.plugins.get_plugin(name))
+            told += [(origin, line) for line in lines]
+    return [{"from": origin, "remark": line} for origin, line in dict.fromkeys(told)]
 
 
 def _described(registry: Registry[Any], name: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import pluggy
 from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.registry.configured import Canvas, ConfiguredMethod, ConfiguredRenderer
 from cnnviz.registry.hooks import HOME, Hooks, hookimpl
+from cnnviz.registry.import_watch import way_out
 from cnnviz.registry.origins import dist_of, origin_of
 from cnnviz.registry.peer_names import of_methods, of_settings
 from cnnviz.registry.setting_types import check_types
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T", covariant=True)
 DefaultFor = Literal["coarse", "fine", "all"]
 M = TypeVar("M", bound="Method[Any]", covariant=True)
-_SINGULAR = {"cnnviz.syntheses": "synthesis"}
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
@@ -128,7 +128,7 @@ class Registry(InNotebooks, Mapping[str, M]):
 
     def __init__(self, group: str):
         self.group = group
-        self.kind = _SINGULAR.get(group, group.rpartition(".")[2].removesuffix("s"))
+        self.kind = {"cnnviz.syntheses": "synthesis"}.get(group, group.rpartition(".")[2].removesuffix("s"))
         self._methods: dict[str, M] = {}
         self._origins: dict[str, str] = {}
         self._entries: dict[str, EntryPoint] | None = None
@@ -258,7 +258,7 @@ class Registry(InNotebooks, Mapping[str, M]):
         try:
             self.plugins.register(plugin, name=name)
             if self._methods == before[0]:
-                raise TypeError(f"{plugin!r} registers no {self.kind}; decorate it with @cnnviz.{self.kind}")
+                raise TypeError(f"{plugin!r} registers no {self.kind}; {way_out(plugin, self.kind)}")
             if origin != "this process" and name not in self._methods:
                 raise LookupError("it does not register that name")
         except BaseException:
