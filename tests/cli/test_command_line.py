@@ -410,7 +410,8 @@ def shapes_of(value: Any) -> Any:
 def test_documents_are_as_the_page_says(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
     told = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```$", page, re.M | re.S)]
-    explained, segmented, evaluated, _, methods, layers, doctor = told  # tests/datasets has the audit's
+    # tests/datasets has the audit's, test_sanity_command.py that of sanity
+    explained, segmented, evaluated, _, methods, layers, _, doctor = told
     circle, broken = pictures / "circle.png", "broken.png"
     Path(broken).write_text("no picture")
     rows = document(capsys, "explain", circle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def test_json_has_the_same_and_tells_what_is_left_out(quick: None, capsys: pytes
     said = capsys.readouterr()
     told = json.loads(said.out)
     first, second = told["methods"]
+    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+    shown = json.loads(next(each for each in re.findall(r"^```json\n(.*?)^```$", page, re.M | re.S) if "sanity" in each))
+    assert told.keys() == shown.keys()
+    assert first.keys() == shown["methods"][0].keys()
+    assert first["parts"][0].keys() == shown["methods"][0]["parts"][0].keys()
+    assert told["blind"][0].keys() == shown["blind"][0].keys()
     assert (first["method"], first["left_out"], second["parts"]) == ("gradient", [], [])
     assert 0 <= first["figures"]["roc_auc"] <= 1
     assert "which are no one map" in second["left_out"][0]["reason"]
