@@ -110,7 +110,15 @@ def test_the_page_stores_every_map_with_its_scale(answers: Any, model: LoadedMod
 def test_layers_of_the_slider_are_in_the_order_in_which_they_run(model: LoadedModel) -> None:
     inputs = demo.as_inputs(demo.pictures("demo").pictures[:1])
     names = chosen_layers(model.module, inputs, torch.tensor([0]))
-    order = [name for name, _ in model.module.named_modules()]
+    order: list[str] = []  # in which their calls end
+    hooks = [
+        module.register_forward_hook(lambda *call, name=name: order.append(name))
+        for name, module in model.module.named_modules()
+    ]
+    with torch.no_grad():
+        model.module(inputs)
+    for hook in hooks:
+        hook.remove()
     assert names == sorted(names, key=order.index)
     assert len(names) == len(set(names)) <= 5
     maps = explain(model, inputs, ["grad_cam"], layer=names[0])
