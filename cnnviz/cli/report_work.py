@@ -18,7 +18,6 @@ from cnnviz.cli.progress import progress
 from cnnviz.cli.question import Question
 from cnnviz.engine.meter import metered
 from cnnviz.explanations.explanation import Explanation
-from cnnviz.formulas.attribution import ConfiguredAttribution
 from cnnviz.pages.report.content import Answers, Content
 from cnnviz.pages.report.depth import deeper_maps
 from cnnviz.pages.report.made import Made
