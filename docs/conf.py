@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
-from gallery_of_examples import PAGES, copied  # noqa: E402  # found by the line above
+from gallery_of_examples import PAGES, copied  # found by the line above
 
 project = "cnnviz"
 author = project_copyright = "the cnnviz authors"

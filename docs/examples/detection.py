@@ -5,8 +5,8 @@ Detection: why this box?
 ``detect`` numbers what a detector finds, and ``box(number)`` explains one of its boxes.
 
 The detector here is torchvision's SSDlite **with random weights**, because trained ones would have to be downloaded.
-So its boxes mean nothing, and only the way to ask is shown. Without ``weights`` and ``num_classes`` the trained detector
-is loaded.
+So its boxes mean nothing, and only the way to ask is shown. Without ``weights`` and ``num_classes`` the trained
+detector is loaded.
 """
 
 import torch

@@ -27,8 +27,8 @@ for number, (picture, label) in enumerate(zip(drawn.pictures, drawn.labels, stri
 #
 #    cnnviz batch photographs out --model demo --method grad_cam --dry-run
 #
-# Then the run. ``workers=0`` computes in this process. Leave it away, and there is a worker for each processor; a script
-# then needs the call under ``if __name__ == "__main__":``.
+# Then the run. ``workers=0`` computes in this process. Leave it away, and there is a worker for each processor; a
+# script then needs the call under ``if __name__ == "__main__":``.
 
 run = cnnviz.batch(cnnviz.load_model("demo"), "photographs", "grad_cam", "out", metrics="sparseness", workers=0)
 run

@@ -282,6 +282,8 @@ def test_the_pages_build_and_name_everything(tmp_path: Path) -> None:
         "-q",
         "-b",
         "html",
+        "-D",
+        "sphinx_gallery_conf.filename_pattern=save_and_read",  # the others run in test_examples.py
         str(DOCS),
         str(tmp_path / "html"),
     ]
