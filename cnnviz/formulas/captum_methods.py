@@ -50,7 +50,7 @@ def from_captum(method: type, **constructor: Any) -> Method[ConfiguredAttributio
         raise TypeError(
             f"{method.__name__} is made with no model; say what is inside: attribution_method=captum.attr.Saliency"
         )
-    inside = method if model_name is not None else inner
+    inside: Any = method if model_name is not None else inner
     unknown = [name for name in constructor if name not in made_with]
     if unknown:
         raise TypeError(f"{method.__name__} is not made with {unknown[0]!r}; it takes {', '.join(list(made_with)[1:])}")
@@ -120,9 +120,7 @@ def _asked(run: Run, inputs: tuple[Tensor, ...], name: str) -> tuple[nn.Module, 
     """The module that captum is asked about, and the class of it. Raises ValueError for what captum can't answer."""
     call, target, model = run.model_inputs.call, run.target, run.model
     if call.args is not None or call.kwargs or call.joint:
-        raise ValueError(
-            f"{name} of captum takes models of tensors in their order; leave out arguments and of"
-        )
+        raise ValueError(f"{name} of captum takes models of tensors in their order; leave out arguments and of")
     if run.question.objectives or run.options.before is not None:
         raise ValueError(f"{name} of captum explains what a model gives; give a class, or a function of the output")
     scores: nn.Module = _Scores(model, run)

@@ -47,7 +47,9 @@ def test_json_has_the_same_and_tells_what_is_left_out(quick: None, capsys: pytes
     told = json.loads(said.out)
     first, second = told["methods"]
     page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
-    shown = json.loads(next(each for each in re.findall(r"^```json\n(.*?)^```$", page, re.M | re.S) if "sanity" in each))
+    shown = json.loads(
+        next(each for each in re.findall(r"^```json\n(.*?)^```$", page, re.M | re.S) if "sanity" in each)
+    )
     assert told.keys() == shown.keys()
     assert first.keys() == shown["methods"][0].keys()
     assert first["parts"][0].keys() == shown["methods"][0]["parts"][0].keys()
