@@ -43,7 +43,7 @@ def from_captum(method: type, **constructor: Any) -> Method[ConfiguredAttributio
     """
     if not (inspect.isclass(method) and callable(getattr(method, "attribute", None))):
         raise TypeError(f"from_captum takes a class such as captum.attr.Saliency, not {method!r}")
-    made_with = inspect.signature(method.__init__).parameters  # type: ignore[misc]  # of the class itself
+    made_with = inspect.signature(method.__init__).parameters
     model_name = next((name for name in ("forward_func", "model") if name in made_with), None)
     inner = constructor.get("attribution_method")
     if model_name is None and not inspect.isclass(inner):
@@ -95,7 +95,7 @@ def from_captum(method: type, **constructor: Any) -> Method[ConfiguredAttributio
     return attribution(build)
 
 
-def _settings(method: type) -> Mapping[str, Parameter]:
+def _settings(method: type) -> dict[str, Parameter]:
     """The parameters of ``attribute`` that are settings, without captum's annotations."""
     parameters = inspect.signature(method.attribute).parameters.values()  # type: ignore[attr-defined]  # it was checked
     kept = [each for each in parameters if each.name not in ASKED and each.kind is not Parameter.VAR_KEYWORD]
