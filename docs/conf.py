@@ -28,7 +28,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
-suppress_warnings = ["myst.header", "config.cache"]  # the order of examples is a class
+suppress_warnings = ["myst.header"]
 sphinx_gallery_conf = {
     "examples_dirs": copied(),
     "gallery_dirs": PAGES,

@@ -72,7 +72,7 @@ class Methods(_Written):
                 yield from _page(name, registry[name], facts.of_attribution(name), "~")
                 # other pages link to the section by this label
                 env = self.state.document.settings.env
-                env.get_domain("std").labels[f"method-{name}"] = (env.docname, name.replace("_", "-"), name)
+                env.get_domain("std").anonlabels[f"method-{name}"] = (env.docname, name.replace("_", "-"))
 
 
 class Api(_Written):
