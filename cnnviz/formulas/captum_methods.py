@@ -24,7 +24,7 @@ ASKED = ("self", "inputs", "target", "additional_forward_args", "return_converge
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def from_captum(method: type, **constructor: Any) -> Method[ConfiguredAttribution]:
+def from_captum(method: type[Any], **constructor: Any) -> Method[ConfiguredAttribution]:
     """One of our attributions, made of a class of captum's: ``from_captum(captum.attr.Saliency)``.
 
     Its settings are those of the class's ``attribute``, and ``layer`` where the class takes one. Register it by
@@ -95,9 +95,9 @@ def from_captum(method: type, **constructor: Any) -> Method[ConfiguredAttributio
     return attribution(build)
 
 
-def _settings(method: type) -> dict[str, Parameter]:
+def _settings(method: Any) -> dict[str, Parameter]:
     """The parameters of ``attribute`` that are settings, without captum's annotations."""
-    parameters = inspect.signature(method.attribute).parameters.values()  # type: ignore[attr-defined]  # it was checked
+    parameters = inspect.signature(method.attribute).parameters.values()
     kept = [each for each in parameters if each.name not in ASKED and each.kind is not Parameter.VAR_KEYWORD]
     return {each.name: Parameter(each.name, Parameter.KEYWORD_ONLY, default=each.default) for each in kept}
 
