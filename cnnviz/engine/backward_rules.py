@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnviz.engine.call_site import CallSite
 from cnnviz.engine.operations import Limits, Operation, canonical
+from cnnviz.engine.weights import Linear
 
 Backwards = Callable[[Tensor], tuple[Tensor, ...]]
 """From the gradient of an output to those of all inputs."""
+Change = Callable[[Tensor], Tensor]
+"""From a weight or a bias to what takes its place."""
+
+
+class Weighed(Protocol):
+    """An operation with its arguments, as far as rules look at them."""
+
+    @property
+    def linear(self) -> Linear:
+        """Its weight and bias. Raises LookupError where it has none."""
+
+    def reweighed(self, values: Tensor, weight: Change, bias: Change | None) -> Call:
+        """It with other weights, at an operand."""
+
+    def constant(self, place: int, name: str, default: Any) -> Any:
+        """An argument that does not come from the input."""
 
 
 class Call:
@@ -27,6 +45,8 @@ class Call:
         again: Callable[..., Call],
         limits: Limits | None = None,
         reference: Callable[[], Call] | None = None,
+        weighed: Weighed | None = None,
+        site: CallSite | None = None,
     ):
         self.inputs = tuple(inputs)
         """The arguments that depend on the model's input, without weights and constants."""
@@ -36,6 +56,8 @@ class Call:
         """Lowest and highest output of a ReLU, ReLU6, hard tanh or clamp, None where there is none; of others None."""
         self._evaluate = evaluate
         self._find_reference = reference
+        self._weighed = weighed
+        self._site = site
 
     @property
     def output(self) -> Tensor:
@@ -76,6 +98,78 @@ class Call:
             )
         return self._find_reference()
 
+    @property
+    def weight(self) -> Tensor:
+        """The constant factor of a convolution, a linear layer or a matrix product, as the operation is given it.
+
+        Raises LookupError for other operations, and where both factors come from the input.
+        """
+        return self._linear.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What such an operation adds, as it broadcasts to the output; None where it adds nothing.
+
+        Raises LookupError as ``weight`` does.
+        """
+        return self._linear.bias
+
+    def with_weights(self, weight: Change, bias: Change | None = None) -> Call:
+        """Such an operation at its input with functions of its weight and bias in their place, as a new call.
+
+        Without a function for the bias nothing is added. Raises LookupError as ``weight`` does.
+        """
+        if self._weighed is None:
+            raise _weightless()
+        return self._weighed.reweighed(self.input, weight, bias)
+
+    def constant(self, place: int, name: str, default: Any = None) -> Any:
+        """An argument of the operation that does not come from the input, by its place or name."""
+        return default if self._weighed is None else self._weighed.constant(place, name, default)
+
+    @property
+    def first(self) -> bool:
+        """True if no convolution, linear layer or other product with weights lies between the input and this call."""
+        return self._found_site.first
+
+    @property
+    def last(self) -> bool:
+        """True if no convolution, linear layer or other product with weights lies between this call and the score."""
+        return self._found_site.last
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest values that the operand can have, each of its shape.
+
+        They follow from the preprocessing. Raises ValueError where there is none, or where the model changes its input
+        before this call.
+        """
+        return self._found_site.bounds(self.input)
+
+    def tell(self, name: str, values: Tensor, *, at_input: bool = False) -> None:
+        """Note relevance that stays here: values shaped as the output, or as the input, under a name.
+
+        ``cnnviz.formulas.relevance_told`` reads it on the grid of the model's input.
+        """
+        self._found_site.tell(name, values, at_input)
+
+    @property
+    def _found_site(self) -> CallSite:
+        if self._site is None:
+            raise ValueError("this call is none of the pass: it was made again, or for an operation without a rule")
+        return self._site
+
+    @cached_property
+    def _linear(self) -> Linear:
+        """The operation with its weights, which are looked up once."""
+        if self._weighed is None:
+            raise _weightless()
+        return self._weighed.linear
+
+
+def _weightless() -> LookupError:
+    return LookupError("an activation has no weights; they are known of convolutions and linear layers")
+
 
 Backward = Callable[[Call, Tensor], "Tensor | Sequence[Tensor]"]
 
@@ -92,6 +186,12 @@ class Rule:
     """Hint for the LookupError raised if none of the operations lies between score and input; None: no error."""
     compares: bool = False
     """True if it reads ``call.reference``, the same call in a pass of reference inputs."""
+    folds: bool = False
+    """True if a batch norm behind a convolution or a linear layer is one operation with it, with merged weights."""
+    follows: bool = False
+    """True if it reads ``call.first``, or tells something of its calls: then axes are followed from the input on."""
+    counted: Collection[Operation] | None = None
+    """Operations of which one must lie between score and input where ``otherwise`` is no None; None: of all."""
 
     def __post_init__(self) -> None:
         for operation in self.backwards:

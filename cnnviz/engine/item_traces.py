@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
+from cnnviz.engine.call_site import Bounds, Told
 from cnnviz.engine.forward import never_ran
 from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.operand_record import OperandRecord
@@ -78,6 +79,11 @@ class ItemTraces:
         return [trace.record for trace in self.traces]
 
     @property
+    def told(self) -> list[Told]:
+        """Nothing: each input is asked by itself."""
+        return []
+
+    @property
     def bias_terms(self) -> list[Any]:
         """None: the operations of two items may differ."""
         return []
@@ -90,13 +96,14 @@ class ItemTraces:
         *,
         last: bool = False,
         references: Mapping[OperandRecord, OperandRecord] = MappingProxyType({}),
+        bounds: Bounds | None = None,
     ) -> list[Tensor | None]:
         """As those of a trace, for all items."""
         self.spent = self.spent or last
         final = len(self.traces) - 1
         by_trace = [[edges[item] for edges in wrt] for item in range(len(self.traces))]
         by_item = [
-            trace.gradients(score, edges, rule, last=last and item == final, references=references)
+            trace.gradients(score, edges, rule, last=last and item == final, references=references, bounds=bounds)
             for item, (trace, edges) in enumerate(zip(self.traces, by_trace, strict=True))
         ]
         return [

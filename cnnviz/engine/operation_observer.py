@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from cnnviz.engine.axes import AxisFollower
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis
+from cnnviz.engine.bias_terms import unmerged
+from cnnviz.engine.call_site import Labels
 from cnnviz.engine.disguises import Disguises
 from cnnviz.engine.graph_ancestry import leads_back
 from cnnviz.engine.implicit_biases import Biases, refuse_transformed
+from cnnviz.engine.merged_norms import MERGED, MergedNorms
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operand_record import OperandRecord
 from cnnviz.engine.operations import HARDTANHS, READ_SIZES, bounds, canonical, in_place
@@ -40,6 +44,7 @@ class OperationObserver(WatchingMode):
         axis: follows the batch axis.
         record: numbers the calls of the rules' operations; one that keeps operands takes them instead of a rule.
         norms_scaled: compute batch norms as one multiplication, unless a rule or biases are about them.
+        axes: knows where the axes of the input lie, for what rules tell; those of the biases, where there are some.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class OperationObserver(WatchingMode):
         axis: BatchAxis | None = None,
         record: OperandRecord | None = None,
         norms_scaled: bool = False,
+        axes: AxisFollower | None = None,
     ):
         super().__init__()
         self.switchboard, self.begins, self.biases = switchboard, begins, biases
@@ -74,6 +80,10 @@ class OperationObserver(WatchingMode):
         self.disguises = Disguises(refuses) if F.relu in self.switched else None
         self.compares = any(rule.compares for rule in rules)
         self.norms_scaled = norms_scaled and biases is None and F.batch_norm not in self.switched
+        self.merges = MergedNorms(switchboard) if any(rule.folds for rule in rules) else None
+        self.axes = axes
+        self.labels: Labels | None = None
+        """Of the rule's call that was made last, to be filled in."""
         self.descent: dict[Any, bool] = {}
         """By node of the graph, as far as it was visited: does it lead back to where the graph begins?"""
 
@@ -109,6 +119,8 @@ class OperationObserver(WatchingMode):
             output = self._run(func, args, kwargs)
         else:
             output = self.biases.call(func, args, kwargs, self._run, self._descends)
+        if self.axes is not None:
+            self._label(self.axes, func, args, kwargs, output)
         if self.axis is not None:
             self.axis.after(func, args, kwargs, output)
         self.layout_reads.see(func, args, kwargs, output)
@@ -126,6 +138,14 @@ class OperationObserver(WatchingMode):
         return asked and torch.is_grad_enabled()
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        output = self._switched(func, args, kwargs)
+        if self.merges is None or func is not F.batch_norm or not torch.is_grad_enabled():
+            return output
+        output, labels = self.merges.merged(args, kwargs, output)
+        self.labels = self.labels if labels is None else labels
+        return output
+
+    def _switched(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.batch_norm and self.norms_scaled:
             output = scaled(*args, **kwargs)
             return func(*args, **kwargs) if output is None else output
@@ -155,8 +175,22 @@ class OperationObserver(WatchingMode):
         if operation is F.relu6 and not copied and (func is F.relu6 or func in HARDTANHS):
             return Rectifier.apply(board, writes, bounds(func, args, kwargs), inputs[0])
         bound = Bound(func, args, kwargs, inputs, writes, None if hidden is None else F.relu)
+        if self.axes is not None:
+            bound.labels.inputs = tuple(unmerged(self.axes.of(tensor), self.axes.mixed) for tensor in inputs)
+            self.labels = bound.labels
         output = Switch.apply(board, place, bound, copied, *inputs)
+        if self.merges is not None and operation in MERGED and inputs[0] is (args or (kwargs.get("input"),))[0]:
+            self.merges.see(output, func, args, kwargs, place, bound.labels)
         return output if bound.kind is None else bound.kind(output)
+
+    def _label(self, axes: AxisFollower, func: Any, args: Any, kwargs: Any, output: Any) -> None:
+        """Note where the axes lie in an output, and tell the rule's call that gave it."""
+        if self.biases is None:
+            axes.see(func, args, kwargs, output)
+        labels, self.labels = self.labels, None
+        found = next(tensors(output), None)
+        if labels is not None and found is not None:
+            labels.output = unmerged(axes.of(found), axes.mixed)
 
     def _descends(self, tensor: Tensor) -> bool:
         """True if a tensor comes from where the graph begins. Weights carry gradients too, and do not."""

@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnviz.engine.backward_rules import PLAIN, Backward, Backwards, Call, Rule
+from cnnviz.engine.backward_rules import PLAIN, Backward, Backwards, Call, Change, Rule
+from cnnviz.engine.call_site import CallSite, Labels, Ways
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operand_record import OperandRecord, Place
 from cnnviz.engine.operations import POINTWISE, Operation, limits_of, name_of
+from cnnviz.engine.weights import LINEAR, Arguments, Linear, linear
 
 
 @dataclass(eq=False)
@@ -28,12 +30,19 @@ class Switchboard:
     applied: bool = False
     references: Mapping[OperandRecord, OperandRecord] = field(default_factory=dict)
     """For the record of a pass that of the reference inputs' pass, with which the rule compares."""
+    ways: Ways | None = None
+    """What the backward pass finds out about the graph; None outside of one."""
 
     def backward(self, operation: Operation) -> Backward | None:
         """The current rule's function for this operation; None where the plain gradient is taken."""
         backward = self.rule.backwards.get(operation)
-        self.applied = self.applied or backward is not None
+        counted = self.rule.counted is None or operation in self.rule.counted
+        self.applied = self.applied or (backward is not None and counted)
         return backward
+
+    def site(self, node: Any, labels: Labels) -> CallSite | None:
+        """Where a call lies in the graph."""
+        return None if self.ways is None else CallSite(node, self.ways, labels)
 
     def gradients(self, operation: Operation, backward: Backward, call: Call, grad: Tensor) -> Sequence[Tensor]:
         """The rule's gradients, one for each of the operation's inputs. Raises ValueError for another number."""
@@ -79,6 +88,7 @@ class Bound:
         """What the operation is at other inputs, where its arguments hold what was computed from these."""
         self.kind: type | None = None
         """The type of what it returns, where that is several tensors."""
+        self.labels = Labels()
         chosen, holes = {id(tensor) for tensor in inputs}, iter(range(len(inputs)))
         self.args = tuple(_emptied(argument, chosen, holes) for argument in args)
         self.kwargs = {name: _emptied(argument, chosen, holes) for name, argument in kwargs.items()}
@@ -106,6 +116,31 @@ class Bound:
         """The operation at other inputs, with the autocast settings of the first call."""
         return (self if self.at_others is None else self._at_others(inputs)).called(_leaves(inputs))
 
+    @property
+    def linear(self) -> Linear:
+        """The operation as a product with weights. Raises LookupError for one that is none."""
+        self._check_unwritten()
+        return linear(Arguments(self.func, self.args, self.kwargs, lambda value: isinstance(value, _Hole)))
+
+    def reweighed(self, values: Tensor, weight: Change, bias: Change | None) -> Call:
+        """It at an operand with functions of its weight and bias. Raises LookupError as `linear` does."""
+        product = self.linear
+        changed = weight(product.weight)
+        added = None if bias is None or product.bias is None else bias(product.bias)
+
+        def run(values: Tensor) -> Tensor:
+            output = product.run(values, changed)
+            return output if added is None else output + added
+
+        bound = Bound(run, (values,), {}, (values,), False)
+        bound.autocast = self.autocast
+        return bound.called(_leaves((values,)))
+
+    def constant(self, place: int, name: str, default: Any = None) -> Any:
+        """An argument by its place or name; the default where it comes from the input."""
+        value = self.args[place] if len(self.args) > place else self.kwargs.get(name, default)
+        return default if isinstance(value, _Hole | _Nest) else value
+
     def _at_others(self, inputs: Sequence[Tensor]) -> Bound:
         assert self.at_others is not None
         return Bound(self.at_others, inputs, {}, inputs, False)
@@ -116,6 +151,7 @@ class Bound:
         graph: Tensor | None = None,
         overwritten: bool = False,
         reference: Callable[[], Call] | None = None,
+        site: CallSite | None = None,
     ) -> Call:
         """The call with these leaves.
 
@@ -134,20 +170,23 @@ class Bound:
             return output.detach(), vjps
 
         limits = limits_of(self.at_others or self.func, self.args, self.kwargs)
-        return Call([tensor.detach() for tensor in inner], evaluate, self.again, limits, reference)
+        return Call([tensor.detach() for tensor in inner], evaluate, self.again, limits, reference, self, site)
 
     def _output(self, inner: Sequence[Tensor]) -> Tensor:
         """Raises ValueError where the model has written over what the operation was given."""
+        self._check_unwritten()
+        enabled, dtype = self.autocast
+        with torch.autocast(self.device, dtype=dtype, enabled=enabled):
+            output = self.evaluated(inner)
+        return output if isinstance(output, Tensor) else _carrying(self.func, output)[1]
+
+    def _check_unwritten(self) -> None:
         for tensor, version in self.versions:
             if tensor._version != version:
                 raise ValueError(
                     f"the model has written over a tensor that {name_of(self.func)} was given, and a rule asks for "
                     "that operation again; write into a copy of it"
                 )
-        enabled, dtype = self.autocast
-        with torch.autocast(self.device, dtype=dtype, enabled=enabled):
-            output = self.evaluated(inner)
-        return output if isinstance(output, Tensor) else _carrying(self.func, output)[1]
 
 
 class Switch(torch.autograd.Function):
@@ -155,7 +194,9 @@ class Switch(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, board: Switchboard, place: Place, bound: Bound, copied: bool, *inputs: Tensor) -> Any:
+        ctx.set_materialize_grads(False)  # no gradient comes where a rule leads it another way
         ctx.board, ctx.called, ctx.bound, ctx.place, ctx.graph = board, place, bound, 0, None
+        ctx.linear = place[1] in LINEAR and len(inputs) == 1
         ctx.inner = _leaves(inputs, copied or bound.writes)
         if bound.writes:
             ctx.mark_dirty(inputs[0])
@@ -180,16 +221,19 @@ class Switch(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad, board, bound, inner = grads[ctx.place], ctx.board, ctx.bound, ctx.inner
         record, operation, number = ctx.called
+        if grad is None:
+            return None, None, None, None, *(None for _ in inner)
 
         def reference() -> Call:
             return bound.again(*board.references[record].inputs_of(operation, number, inner))  # type: ignore[no-any-return]
 
         backward = board.backward(operation)
         overwritten = backward is not None and ctx.graph is not None and ctx.graph._version != ctx.version
-        call = bound.called(inner, ctx.graph, overwritten, reference if record in board.references else None)
+        compared = reference if record in board.references else None
+        call = bound.called(inner, ctx.graph, overwritten, compared, board.site(ctx, bound.labels))
         if backward is None:
             return None, None, None, None, *call.vjps(grad)
         return None, None, None, None, *board.gradients(operation, backward, call, grad)
@@ -208,6 +252,7 @@ class Rectifier(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, board: Switchboard, writes: bool, limits: tuple[float, ...], x: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
         ctx.operation, ctx.func = (F.relu6, F.hardtanh) if limits else (F.relu, F.relu)
         ctx.board, ctx.limits = board, limits
         output: Tensor = ctx.func(x, *limits, inplace=writes)
@@ -217,7 +262,9 @@ class Rectifier(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None, None
         (output,) = ctx.saved_tensors
 
         def vjps(grad: Tensor) -> tuple[Tensor]:

@@ -19,8 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from cnnviz.engine.axes import AxisFollower
+from cnnviz.engine.axis_rules import RULES
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
+from cnnviz.engine.call_site import Bounds, Told, Ways
 from cnnviz.engine.forward import Head, forward, layer_tensor, never_ran
 from cnnviz.engine.graph_watch import GraphWatch
 from cnnviz.engine.implicit_biases import Biases
@@ -113,7 +116,8 @@ class Trace:
         """The graph edges at which gradients with respect to layers are taken."""
         self.score_layers: dict[str, Tensor] = {}
         """Outputs of the layers that the score is read from, with their graph."""
-        self.whole = whole or request.input_gradient or request.biases
+        follows = any(rule.follows for rule in request.rules)
+        self.whole = whole or request.input_gradient or request.biases or follows
         self.lost = False
         """True if a graph that begins at a layer may miss parts.
 
@@ -121,6 +125,8 @@ class Trace:
         """
         self.spent = False
         """True if the graph was freed by the last backward pass."""
+        self.told: list[Told] = []
+        """What the rule of the last backward pass told."""
         self.rules, self.options = request.rules | request.references, options
         self.record = OperandRecord(keeps=bool(request.references))
         self.records = [self.record]
@@ -130,6 +136,9 @@ class Trace:
         with torch.inference_mode(False):  # whose tensors could not carry gradients
             self.input = _in_layout(inputs[0].detach(), options.layout).requires_grad_(from_input)
         self.biases = Biases(self.input) if request.biases else None
+        self._axes = AxisFollower(RULES) if follows and self.biases is None else None
+        if self._axes is not None:
+            self._axes.follow(self.input)
         axis = BatchAxis(model, len(self.input), constants_of(model)) if request.size or request.reads else None
         self._observer = self._observes(self.biases, axis)
         self._watch = GraphWatch()
@@ -239,11 +248,13 @@ class Trace:
         *,
         last: bool = False,
         references: Mapping[OperandRecord, OperandRecord] = MappingProxyType({}),
+        bounds: Bounds | None = None,
     ) -> list[Tensor | None]:
         """Gradients of the summed ``score`` at tensors or gradient edges, listed operations following the rule.
 
         The ``last`` ones give the graph back on their way, piece by piece. ``references`` are the records of passes
-        that the rule compares with. Raises LookupError for a rule that acted on no operation, ValueError for a
+        that the rule compares with, ``bounds`` the input's lowest and highest values. What the rule tells is in
+        ``told``. Raises LookupError for a rule that acted on no operation, ValueError for a
         reference pass that took another way through the model.
         """
         for record, reference in references.items():
@@ -256,6 +267,8 @@ class Trace:
         board = self._switchboard
         board.rule, board.applied = rule, False
         board.references = references
+        board.ways = ways = Ways(score.grad_fn, bounds)
+        self.told = ways.told
         try:
             with torch.inference_mode(False):
                 ones = torch.ones_like(score)
@@ -272,7 +285,7 @@ class Trace:
                 "that have one in forward, or use a method that asks for scores only"
             ) from error
         finally:
-            board.rule, board.references = PLAIN, {}
+            board.rule, board.references, board.ways = PLAIN, {}, None
         # judged in the backward pass: an operation may be called and yet lie on no way from the score to the place
         refused = rule.backwards and rule.otherwise is not None and not board.applied
         if refused and any(grad is not None for grad in grads):
@@ -282,7 +295,8 @@ class Trace:
     def _observes(self, biases: Biases | None = None, axis: BatchAxis | None = None) -> OperationObserver:
         begins = partial(_begins, self.input, self.places)  # without the trace, which would hold itself then
         layout, scaled = self.options.layout, self.options.norms_scaled
-        return OperationObserver(self.rules, self._switchboard, begins, biases, layout, axis, self.record, scaled)
+        axes = self._axes if self.biases is None else self.biases.axes
+        return OperationObserver(self.rules, self._switchboard, begins, biases, layout, axis, self.record, scaled, axes)
 
     def _hook(self, name: str, starts_graph: bool, request: TraceRequest) -> Callable[..., Any]:
         numbers = {site.call for site in request.layers if site.name == name}

@@ -1,0 +1,120 @@
+"""Where a call lies in its pass, and what a rule tells of it: relevance that stays at its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from cnnviz.engine.axes import Label
+from cnnviz.engine.bias_terms import BiasTerm
+from cnnviz.engine.graph_ancestry import leads_to, nearest
+
+Bounds = Callable[[], tuple[Tensor, Tensor]]
+"""The lowest and the highest values that an input can have, each shaped as the input. Raises ValueError if unknown."""
+
+
+class Told(NamedTuple):
+    """What a rule told: values at a call's input or output, under a name."""
+
+    name: str
+    values: Tensor
+    term: BiasTerm
+    """Says where the values lie on the input's grid."""
+
+
+@dataclass(eq=False)
+class Ways:
+    """What one backward pass finds out about the graph, and what its rules tell."""
+
+    last: Any
+    """The node of the score."""
+    bounds: Bounds | None = None
+    told: list[Told] = field(default_factory=list)
+    known: dict[Any, bool] = field(default_factory=dict)
+    """By node: does it lead back to a linear operation?"""
+    _nearest: set[Any] | None = None
+
+    def is_first(self, node: Any) -> bool:
+        """True if no linear operation lies between the input and this node."""
+        return not any(leads_to(parent, _is_linear, self.known) for parent, _ in node.next_functions if parent)
+
+    def is_last(self, node: Any) -> bool:
+        """True if no linear operation lies between this node and the score."""
+        self._nearest = nearest(self.last, _is_linear) if self._nearest is None else self._nearest
+        return node in self._nearest
+
+
+@dataclass(eq=False)
+class Labels:
+    """Where the input's axes lie in what a call is given and gives; None where that is not known."""
+
+    inputs: tuple[Label | None, ...] = ()
+    output: Label | None = None
+
+
+@dataclass(eq=False)
+class CallSite:
+    """One call in the graph of a pass.
+
+    Args:
+        node: of the graph.
+        ways: of the backward pass.
+        labels: of its operands and its output.
+    """
+
+    node: Any
+    ways: Ways
+    labels: Labels
+
+    @property
+    def first(self) -> bool:
+        """True if no linear operation lies between the input and this call."""
+        return self.ways.is_first(self.node)
+
+    @property
+    def last(self) -> bool:
+        """True if no linear operation lies between this call and the score."""
+        return self.ways.is_last(self.node)
+
+    def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The lowest and highest values of the first operand. Raises ValueError where they are not known."""
+        if self.ways.bounds is None:
+            raise ValueError("the lowest and highest values of the input are not known here")
+        if not _is_input(self.node):
+            raise ValueError(
+                "the lowest and highest values are known of the model's input, and this model changes it before its "
+                "first layer; choose another rule there, such as gamma"
+            )
+        low, high = self.ways.bounds()
+        return low.reshape(like.shape), high.reshape(like.shape)
+
+    def tell(self, name: str, values: Tensor, at_input: bool) -> None:
+        """Keep what a rule tells of the call."""
+        labels = self.labels.inputs[:1] if at_input else (self.labels.output,)
+        label = labels[0] if labels else None
+        self.ways.told.append(Told(name, values, BiasTerm(None, values, label)))  # type: ignore[arg-type]  # it is no term of a graph
+
+
+def _is_linear(node: Any) -> bool:
+    return getattr(node, "linear", False) is True
+
+
+_AS_THEY_ARE = ("CloneBackward", "ViewBackward", "ReshapeAliasBackward", "UnsafeViewBackward", "UnsqueezeBackward")
+
+
+def _is_input(node: Any) -> bool:
+    """True if a call's first operand holds the values of the leaf where the graph begins, in their order."""
+    above = node.next_functions
+    while above:
+        found = [parent for parent, _ in above if parent is not None]
+        if len(found) != 1:
+            return False
+        if hasattr(found[0], "variable"):
+            return True
+        if not found[0].name().startswith(_AS_THEY_ARE):
+            return False
+        above = found[0].next_functions
+    return False
