@@ -34,6 +34,9 @@ class Weighed(Protocol):
     def constant(self, place: int, name: str, default: Any) -> Any:
         """An argument that does not come from the input."""
 
+    def linear_part(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Its derivative in the direction of these operands, at them."""
+
 
 class Call:
     """One call of an operation, as a rule sees it when the gradient of its output arrives."""
@@ -122,6 +125,15 @@ class Call:
         if self._weighed is None:
             raise _weightless()
         return self._weighed.reweighed(self.input, weight, bias)
+
+    def linear_part(self) -> Tensor:
+        """The operation's derivative in the direction of all its inputs, shaped as its output.
+
+        What the output has beside it is what the operation adds of its own.
+        """
+        if self._weighed is None:
+            return self.output  # of a rectifier
+        return self._weighed.linear_part(self.inputs)
 
     def constant(self, place: int, name: str, default: Any = None) -> Any:
         """An argument of the operation that does not come from the input, by its place or name."""

@@ -25,24 +25,14 @@ from cnnviz.engine.axes import (
     segment_size,
     whole,
 )
+from cnnviz.engine.operations import Operation
 
 
-class BiasTerm(NamedTuple):
-    """The bias of one operation, which broadcasts to its output."""
+class Placed(NamedTuple):
+    """Where the axes of the input lie in a tensor of a pass."""
 
-    edge: GradientEdge
-    """The graph edge at which it is added."""
-    bias: Tensor
     label: Label | None
-    """Where the axes of the input lie in the output, perhaps split into more dimensions; None if that is not known."""
-
-    def contribution(self, grad: Tensor) -> Tensor:
-        """Gradient x bias; nothing where the score does not see it, as an infinite mask of attention.
-
-        Of complex numbers both parts count: torch's gradient holds the slopes of the real and the imaginary one.
-        """
-        share = (grad.conj() * self.bias).real if grad.is_complex() else grad * self.bias
-        return torch.where(grad == 0, 0, share)
+    """Perhaps split into more dimensions; None if that is not known."""
 
     def is_split(self, items: int) -> bool:
         """True if the output's values are known to belong to one input each."""
@@ -81,6 +71,25 @@ class BiasTerm(NamedTuple):
             digits += kept
         values = values.reshape([digit.size for digit in digits])
         return _arranged(values, digits, items, rank)
+
+
+class BiasTerm(NamedTuple):
+    """The bias of one operation, which broadcasts to its output."""
+
+    edge: GradientEdge
+    """The graph edge at which it is added."""
+    bias: Tensor
+    place: Placed
+    """Where the axes of the input lie in the output."""
+    operation: Operation
+
+    def contribution(self, grad: Tensor) -> Tensor:
+        """Gradient x bias; nothing where the score does not see it, as an infinite mask of attention.
+
+        Of complex numbers both parts count: torch's gradient holds the slopes of the real and the imaginary one.
+        """
+        share = (grad.conj() * self.bias).real if grad.is_complex() else grad * self.bias
+        return torch.where(grad == 0, 0, share)
 
 
 def unmerged(label: Label | None, mixed: Mapping[int, Dim]) -> Label | None:

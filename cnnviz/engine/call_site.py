@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from cnnviz.engine.axes import Label
-from cnnviz.engine.bias_terms import BiasTerm
+from cnnviz.engine.bias_terms import Placed
 from cnnviz.engine.graph_ancestry import leads_to, nearest
 
 Bounds = Callable[[], tuple[Tensor, Tensor]]
-"""The lowest and the highest values that an input can have, each shaped as the input. Raises ValueError if unknown."""
+"""The lowest and the highest values that inputs can have; they broadcast to them. Raises ValueError if unknown."""
 
 
 class Told(NamedTuple):
@@ -21,8 +21,8 @@ class Told(NamedTuple):
 
     name: str
     values: Tensor
-    term: BiasTerm
-    """Says where the values lie on the input's grid."""
+    place: Placed
+    at_input: bool
 
 
 @dataclass(eq=False)
@@ -83,19 +83,20 @@ class CallSite:
         """The lowest and highest values of the first operand. Raises ValueError where they are not known."""
         if self.ways.bounds is None:
             raise ValueError("the lowest and highest values of the input are not known here")
-        if not _is_input(self.node):
+        low, high = self.ways.bounds()
+        given = _as_given(self.node)
+        if given is None:
             raise ValueError(
                 "the lowest and highest values are known of the model's input, and this model changes it before its "
                 "first layer; choose another rule there, such as gamma"
             )
-        low, high = self.ways.bounds()
-        return low.reshape(like.shape), high.reshape(like.shape)
+        return low.expand_as(given).reshape(like.shape), high.expand_as(given).reshape(like.shape)
 
     def tell(self, name: str, values: Tensor, at_input: bool) -> None:
         """Keep what a rule tells of the call."""
         labels = self.labels.inputs[:1] if at_input else (self.labels.output,)
         label = labels[0] if labels else None
-        self.ways.told.append(Told(name, values, BiasTerm(None, values, label)))  # type: ignore[arg-type]  # it is no term of a graph
+        self.ways.told.append(Told(name, values, Placed(label), at_input))
 
 
 def _is_linear(node: Any) -> bool:
@@ -105,16 +106,15 @@ def _is_linear(node: Any) -> bool:
 _AS_THEY_ARE = ("CloneBackward", "ViewBackward", "ReshapeAliasBackward", "UnsafeViewBackward", "UnsqueezeBackward")
 
 
-def _is_input(node: Any) -> bool:
-    """True if a call's first operand holds the values of the leaf where the graph begins, in their order."""
-    above = node.next_functions
-    while above:
-        found = [parent for parent, _ in above if parent is not None]
+def _as_given(node: Any) -> Tensor | None:
+    """The leaf where the graph begins, if a call's first operand holds its values in their order."""
+    while True:
+        found = [parent for parent, _ in node.next_functions if parent is not None]
         if len(found) != 1:
-            return False
-        if hasattr(found[0], "variable"):
-            return True
-        if not found[0].name().startswith(_AS_THEY_ARE):
-            return False
-        above = found[0].next_functions
-    return False
+            return None
+        node = found[0]
+        if hasattr(node, "variable"):
+            leaf: Tensor = node.variable
+            return leaf
+        if not node.name().startswith(_AS_THEY_ARE):
+            return None

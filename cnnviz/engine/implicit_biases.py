@@ -25,7 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from cnnviz.engine.axes import AxisFollower
 from cnnviz.engine.axis_rules import RULES
-from cnnviz.engine.bias_terms import BiasTerm, unmerged
+from cnnviz.engine.bias_terms import BiasTerm, Placed, unmerged
 from cnnviz.engine.deferred import reads_at_once
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operations import RECTIFIERS, Operation, canonical, in_place, name_of
@@ -117,8 +117,8 @@ class Biases:
         biases = biases if writes else self._biases(func, args, kwargs)
         for tensor, bias in zip(outputs, biases, strict=False):
             if bias is not None and tensor.requires_grad:
-                label = unmerged(self.axes.of(tensor), self.axes.mixed)
-                self.terms.append(BiasTerm(get_gradient_edge(tensor), bias, label))
+                place = Placed(unmerged(self.axes.of(tensor), self.axes.mixed))
+                self.terms.append(BiasTerm(get_gradient_edge(tensor), bias, place, canonical(func, args, kwargs)))
         return output
 
     def _biases(self, func: Operation, args: Any, kwargs: Any) -> list[Tensor | None]:

@@ -136,6 +136,17 @@ class Bound:
         bound.autocast = self.autocast
         return bound.called(_leaves((values,)))
 
+    def linear_part(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The derivative in the direction of the operands: of the plain backward, which is linear, the transpose."""
+        leaves = _leaves(inputs)
+        output = self._output(leaves)
+        with torch.enable_grad():
+            back = torch.zeros_like(output).requires_grad_()
+            how: dict[str, Any] = {"create_graph": True, "allow_unused": True, "materialize_grads": True}
+            grads = torch.autograd.grad(output, leaves, back, **how)
+            total = sum((grad * leaf.detach()).sum() for grad, leaf in zip(grads, leaves, strict=True))
+            return torch.autograd.grad(total, back)[0].detach()  # type: ignore[arg-type]  # there is an operand
+
     def constant(self, place: int, name: str, default: Any = None) -> Any:
         """An argument by its place or name; the default where it comes from the input."""
         value = self.args[place] if len(self.args) > place else self.kwargs.get(name, default)

@@ -27,6 +27,19 @@ def resize(values: Tensor, size: Sequence[int], mode: str = "linear", antialias:
     return F.interpolate(values, tuple(size), mode=modes[mode][len(size) - 1], align_corners=corners, antialias=smooth)
 
 
+def spread(values: Tensor, size: Sequence[int]) -> Tensor:
+    """Values (N, C, *spatial) at another spatial size, each spread evenly over the places it covers: sums are kept."""
+    for dim, (coarse, fine) in enumerate(zip(values.shape[2:], size, strict=True), 2):
+        if coarse == fine:
+            continue
+        ends = torch.arange(coarse + 1, dtype=torch.float64) / coarse, torch.arange(fine + 1, dtype=torch.float64) / fine
+        low = torch.maximum(ends[0][:-1, None], ends[1][None, :-1])
+        high = torch.minimum(ends[0][1:, None], ends[1][None, 1:])
+        shares = ((high - low).clamp(min=0) * coarse).to(values)  # (coarse, fine); each row adds up to one
+        values = (values.movedim(dim, -1) @ shares).movedim(-1, dim)
+    return values
+
+
 def blurred(inputs: Tensor, sigma: float) -> Tensor:
     """Blur ``inputs`` (N, C, *spatial) with a Gaussian of the standard deviation ``sigma`` in pixels, above 0.
 

@@ -28,12 +28,12 @@ def contributions(
     """
     items, found = len(score), []
     pairs = [(term, grad) for term, grad in zip(terms, grads, strict=True) if grad is not None]
-    mixed = [term for term, _ in pairs if not term.is_split(items)]
+    mixed = [term for term, _ in pairs if not term.place.is_split(items)]
     shares = dict(zip(map(id, mixed), _one_by_one(mixed, score, gradients), strict=True))
     for term, grad in pairs:
         values = term.contribution(grad)
-        rows = shares[id(term)] if id(term) in shares else term.rows(values, items)
-        placed = term.on_grid(values, items, rank)
+        rows = shares[id(term)] if id(term) in shares else term.place.rows(values, items)
+        placed = term.place.on_grid(values, items, rank)
         if placed is None:
             found.append(rows)
             continue

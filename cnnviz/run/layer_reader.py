@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.grid_reading import GridReading, NoGrid
-from cnnviz.engine.layers import Layer, LayerAt, Site, execution_order, last_rectifiers
+from cnnviz.engine.layers import InputPlace, Layer, LayerAt, Site, execution_order, last_rectifiers
 from cnnviz.run.passes import Passes
 from cnnviz.run.plan import Plan
 
@@ -76,6 +76,17 @@ class LayerReader:
             return self.passes.gradient(self.choice.sites(at)[0], rule, reference)
         site, reading = self.site(at)
         return self._read(site, reading, self.passes.gradient(site, rule, reference))
+
+    def told(self, layer: Layer | InputPlace, rule: Rule) -> dict[str, Tensor]:
+        """By name what a rule tells of its calls on the way to the input or a layer, over the input.
+
+        Of calls' inputs (N, C, *spatial), of their outputs (N, 1, *spatial). Without such a call a name is missing.
+        """
+        if isinstance(layer, InputPlace):
+            return self.passes.told(layer, rule)
+        at = self.at(layer)
+        place = self.site(at)[0] if at.layout != "raw" and self.choice.is_place(at) else self.choice.sites(at)[0]
+        return self.passes.told(place, rule)
 
     def at(self, layer: Layer, call: int | None = None) -> LayerAt:
         """A layer with the call that is meant."""

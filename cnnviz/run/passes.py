@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
@@ -27,6 +28,7 @@ from cnnviz.run.options import Findings
 from cnnviz.run.plain_pass import plain_pass
 from cnnviz.run.plan import Plan
 from cnnviz.run.question import Question, with_neighbours
+from cnnviz.run.relevance import all_told, bounds
 
 SCORE = "the model's score"  # in error texts, of the inputs as they are
 
@@ -76,6 +78,7 @@ class Passes:
         self._read: Tensor | None = None  # the score, finite or not
         self._gradients: dict[tuple[Rule, Site | InputPlace], Tensor] = {}
         self._biases: list[Tensor] | None = None
+        self._told: dict[Rule, dict[str, Tensor] | None] = {}
 
     @property
     def target(self) -> Tensor | None:
@@ -225,6 +228,17 @@ class Passes:
             self._backward(PLAIN)
         return self._biases or []
 
+    def told(self, place: Site | InputPlace, rule: Rule) -> dict[str, Tensor]:
+        """By name what the rule tells of its calls on the way to a place, over the input; see `all_told`."""
+        self.gradient(place, rule)
+        if self._told.get(rule) is None and len(self.inputs[0]) > 1:  # several inputs in one tensor, or passes apart
+            items = [self.of(slice(item, item + 1)) for item in range(len(self.inputs[0]))]
+            for one in items:
+                one.require(Plan(biases=self.plan.biases))
+            each = [one.told(place, rule) for one in items]
+            self._told[rule] = {name: torch.cat([one[name] for one in each]) for name in each[0]}
+        return self._told[rule] or {}
+
     def require(self, more: Plan) -> None:
         """Make sure that the forward pass serves this too."""
         plan = self.plan
@@ -300,17 +314,23 @@ class Passes:
         if rule is PLAIN:
             terms, at_terms, rank = _bias_terms(self, rule), grads[len(places) :], self.inputs[0].ndim - 2
             self._biases = contributions(terms, at_terms, self.score(), rank, self.trace.gradients)
+        elif rule.follows:
+            apart = isinstance(self.trace, ItemTraces)
+            at_terms = grads[len(places) :]
+            told = None if apart else all_told(self.trace.told, _bias_terms(self, rule), at_terms, self.inputs[0].shape)
+            self._told[rule] = told
 
     def _grads(
         self, rule: Rule, places: list[Site | InputPlace], reference: Passes | None
     ) -> list[Tensor | None] | None:
         score = self.score()  # its own operations may have biases too
         done, terms = {rule, *(other for other, _ in self._gradients)}, _bias_terms(self, rule)
-        split = all(term.is_split(len(self.inputs[0])) for term in terms)
+        split = all(term.place.is_split(len(self.inputs[0])) for term in terms)
         last = split and not self.plan.again and all(other in done for other, _ in self.plan.gradients)
         wrt = [*map(self.trace.edge, places), *(term.edge for term in terms)]
         pairs = {} if reference is None else dict(zip(self.trace.records, reference.trace.records, strict=True))
-        return self.trace.gradients(score, wrt, rule, last=last, references=pairs)
+        of_input = partial(bounds, self.question.options.preprocessing, self.inputs[0])
+        return self.trace.gradients(score, wrt, rule, last=last, references=pairs, bounds=of_input)
 
     def _pass_alike(self, reference: Passes) -> None:
         if isinstance(self.trace, ItemTraces) != isinstance(reference.trace, ItemTraces):
@@ -330,10 +350,14 @@ class Passes:
     def _forget(self) -> None:
         self._trace = self._score = self._read = self._biases = None
         self._gradients.clear()
+        self._told.clear()
 
 
 def _bias_terms(passes: Passes, rule: Rule) -> list[BiasTerm]:
-    return passes.trace.bias_terms if passes.plan.biases and rule is PLAIN else []
+    """Biases of operations: all of them, or those without a function of a rule that tells of its own."""
+    if not passes.plan.biases or not (rule is PLAIN or rule.follows):
+        return []
+    return [term for term in passes.trace.bias_terms if term.operation not in rule.backwards]
 
 
 def _check_seen(model: nn.Module, plan: Plan) -> None:

@@ -1,0 +1,72 @@
+"""What rules tell of their calls, laid over the input: each value where the input's axes put it, and no sum is changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from cnnviz.engine.bias_terms import BiasTerm, Placed
+from cnnviz.engine.call_site import Told
+from cnnviz.images.preprocessing import Preprocessing
+from cnnviz.images.resampling import spread
+
+BIASES = "biases"
+"""The name under which rules tell what biases took, and under which that of all other operations is found."""
+
+
+def all_told(
+    told: Iterable[Told], terms: Sequence[BiasTerm], grads: Sequence[Tensor | None], shape: Sequence[int]
+) -> dict[str, Tensor] | None:
+    """By name what was told: of inputs (N, C, *spatial), of outputs (N, 1, *spatial). None if inputs are mixed.
+
+    Args:
+        told: by the rule.
+        terms: biases of operations without a rule.
+        grads: of the summed score, where each term is added.
+        shape: of the input, (N, C, *spatial).
+    """
+    shares = [
+        Told(BIASES, term.contribution(grad), term.place, False)
+        for term, grad in zip(terms, grads, strict=True)
+        if grad is not None
+    ]
+    found: dict[str, Tensor] = {}
+    for each in [*told, *shares]:
+        if not each.place.is_split(shape[0]):
+            return None
+        whole = [shape[0], shape[1] if each.at_input and len(shape) > 1 else 1, *shape[2:]]
+        values = _placed(each.place, each.values, whole)
+        found[each.name] = found[each.name] + values if each.name in found else values
+    return found
+
+
+def _placed(place: Placed, values: Tensor, shape: Sequence[int]) -> Tensor:
+    """Values of a call at the input's places, (N, C, *spatial); evenly where they have no place."""
+    total = place.rows(values, shape[0]).sum(1)
+    found = place.on_grid(values, shape[0], len(shape) - 2)
+    if found is None and values.shape == torch.Size(shape):
+        return values  # vectors
+    if found is None:
+        placed = values.new_zeros(shape)
+    elif found.shape[1] == shape[1]:
+        placed = spread(found, shape[2:])
+    else:
+        placed = spread(found.sum(1, keepdim=True), shape[2:]).expand(shape) / shape[1]
+    rest = total - placed.reshape(shape[0], -1).sum(1)
+    even: Tensor = placed + rest.reshape(-1, *(1,) * (len(shape) - 1)) / math.prod(shape[1:])
+    return even
+
+
+def bounds(preprocessing: Preprocessing | None, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Black and white in the model's units, each (1, C, ...). Raises ValueError without a preprocessing."""
+    if preprocessing is None or inputs.ndim < 3:
+        raise ValueError(
+            "z_box needs the lowest and highest values that the input can have, and without a preprocessing nobody "
+            "knows them; give low and high, or explain(..., preprocessing=...)"
+        )
+    shape = (1, -1) + (1,) * (inputs.ndim - 2)
+    mean, std = (inputs.new_tensor(value).view(shape) for value in (preprocessing.mean, preprocessing.std))
+    return -mean / std, (1 - mean) / std
