@@ -188,7 +188,10 @@ Backward = Callable[[Call, Tensor], "Tensor | Sequence[Tensor]"]
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """The backward function of each listed operation, which replaces its plain backward."""
+    """The backward function of each listed operation, which replaces its plain backward.
+
+    A function may return NotImplemented for a call that is none of its own: then the plain backward is taken.
+    """
 
     name: str
     backwards: Mapping[Operation, Backward]

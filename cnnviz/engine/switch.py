@@ -35,10 +35,7 @@ class Switchboard:
 
     def backward(self, operation: Operation) -> Backward | None:
         """The current rule's function for this operation; None where the plain gradient is taken."""
-        backward = self.rule.backwards.get(operation)
-        counted = self.rule.counted is None or operation in self.rule.counted
-        self.applied = self.applied or (backward is not None and counted)
-        return backward
+        return self.rule.backwards.get(operation)
 
     def site(self, node: Any, labels: Labels) -> CallSite | None:
         """Where a call lies in the graph."""
@@ -47,6 +44,9 @@ class Switchboard:
     def gradients(self, operation: Operation, backward: Backward, call: Call, grad: Tensor) -> Sequence[Tensor]:
         """The rule's gradients, one for each of the operation's inputs. Raises ValueError for another number."""
         gradients = backward(call, grad)
+        if gradients is NotImplemented:
+            return call.vjps(grad)
+        self.applied = self.applied or self.rule.counted is None or operation in self.rule.counted
         gradients = (gradients,) if isinstance(gradients, Tensor) else gradients
         if len(gradients) != len(call.inputs):
             raise ValueError(
@@ -89,6 +89,8 @@ class Bound:
         self.kind: type | None = None
         """The type of what it returns, where that is several tensors."""
         self.labels = Labels()
+        self.product: Linear | None = None
+        """As what it was made, where it is an operation with other weights."""
         chosen, holes = {id(tensor) for tensor in inputs}, iter(range(len(inputs)))
         self.args = tuple(_emptied(argument, chosen, holes) for argument in args)
         self.kwargs = {name: _emptied(argument, chosen, holes) for name, argument in kwargs.items()}
@@ -119,6 +121,8 @@ class Bound:
     @property
     def linear(self) -> Linear:
         """The operation as a product with weights. Raises LookupError for one that is none."""
+        if self.product is not None:
+            return self.product
         self._check_unwritten()
         return linear(Arguments(self.func, self.args, self.kwargs, lambda value: isinstance(value, _Hole)))
 
@@ -133,7 +137,7 @@ class Bound:
             return output if added is None else output + added
 
         bound = Bound(run, (values,), {}, (values,), False)
-        bound.autocast = self.autocast
+        bound.autocast, bound.product = self.autocast, Linear(changed, added, product.run)
         return bound.called(_leaves((values,)))
 
     def linear_part(self, inputs: Sequence[Tensor]) -> Tensor:

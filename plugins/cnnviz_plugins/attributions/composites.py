@@ -1,0 +1,114 @@
+"""Composites: which layers follow which rule of relevance propagation, as data; and the backward rule made of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, Literal
+
+from torch import Tensor
+
+from cnnviz import Call, Rule
+from cnnviz.formulas import CONVOLUTIONS, MATRIX_PRODUCTS
+from cnnviz_plugins.attributions._relevance_of_operations import added_product, functions, product
+from cnnviz_plugins.attributions.relevance_rules import (
+    Shares,
+    alpha_beta,
+    contrasted,
+    epsilon,
+    flat,
+    gamma,
+    negated,
+    z_box,
+    z_plus,
+)
+
+LayerRule = Callable[[Call, Tensor, Shares], Any]
+Biases = Literal["absorb", "ignore", "report"]
+Products = Literal["gate", "halves"]
+
+
+@dataclass(frozen=True)
+class composite:
+    """A rule for each kind of layer: the ``first`` ones that read the input, convolutions, and linear layers.
+
+    ``depthwise`` is for convolutions of each channel by itself, where they differ; ``operations`` holds pairs of an
+    operation, such as ``torch.matmul``, and its rule. Layers without a rule divide by LRP-0.
+    """
+
+    first: LayerRule | None = None
+    conv: LayerRule | None = None
+    linear: LayerRule | None = None
+    depthwise: LayerRule | None = None
+    operations: tuple[tuple[Callable[..., Any], LayerRule], ...] = ()
+
+    def of(self, call: Call, operation: Callable[..., Any]) -> LayerRule | None:
+        """The rule of a call."""
+        if self.first is not None and call.first:
+            return self.first
+        named = dict(self.operations).get(operation)
+        if named is not None or operation not in CONVOLUTIONS:
+            return named or self.linear
+        groups = call.constant(6, "groups", 1)
+        apart = groups > 1 and groups == call.input.shape[1 - call.weight.ndim]
+        return (self.depthwise if apart else None) or self.conv
+
+
+def named(name: str, e: float, factor: float, low: float | None, high: float | None) -> composite:
+    """The composite of a name. Raises ValueError for one that there is not."""
+    linear = epsilon(e)
+    known = {
+        "epsilon_plus": composite(conv=z_plus(), linear=linear),
+        "epsilon_plus_flat": composite(flat(), z_plus(), linear),
+        "epsilon_gamma_box": composite(z_box(low, high), gamma(factor), linear),
+        "epsilon_alpha2_beta1": composite(conv=alpha_beta(2, 1), linear=linear),
+        "epsilon_alpha2_beta1_flat": composite(flat(), alpha_beta(2, 1), linear),
+    }
+    if name not in known:
+        raise ValueError(f"there is no composite {name!r}; it is {', '.join(known)}, or a composite of rules")
+    return known[name]
+
+
+@cache
+def rule_of(
+    of: composite,
+    bias: Biases = "absorb",
+    products: Products = "gate",
+    last: type[negated] | type[contrasted] | None = None,
+) -> Rule:
+    """The backward rule of a composite; ``last`` changes the rule of the last layer before the score."""
+    shares, gate = Shares(bias == "ignore", bias == "report"), products == "gate"
+
+    def backward(operation: Callable[..., Any]) -> Callable[[Call, Tensor], Any]:
+        def layer(call: Call, grad: Tensor) -> Any:
+            if len(call.inputs) > 1:
+                sums = operation in _SUMS
+                return added_product(call, grad, shares) if sums else product(call, grad, shares, gate)
+            chosen = of.of(call, operation)
+            if last is not None and call.last:
+                return last(chosen or epsilon(0))(call, grad, shares)
+            if chosen is not None:
+                return chosen(call, grad, shares)
+            return epsilon(0)(call, grad, shares) if shares.tells or shares.ignores else NotImplemented
+
+        return layer
+
+    layers = (*CONVOLUTIONS, *MATRIX_PRODUCTS)
+    others = functions(gate) | dict(of.operations)
+    backwards = {operation: partial(_told, function, shares) for operation, function in others.items()}
+    return Rule(
+        "lrp",
+        backwards | {operation: backward(operation) for operation in layers},
+        otherwise="name a rule for a kind of layer that it has, such as conv or linear",
+        folds=True,
+        follows=of.first is not None or bias == "report",
+        counted=frozenset((*layers, *dict(of.operations))),
+    )
+
+
+def _told(function: Callable[..., Any], shares: Shares, call: Call, grad: Tensor) -> Any:
+    return function(call, grad, shares)
+
+
+_SUMS = tuple(operation for operation in MATRIX_PRODUCTS if operation.__name__.startswith(("add", "baddbmm")))

@@ -1,0 +1,214 @@
+"""Layer-wise relevance propagation: the score divided among what made it, operation by operation, back to the input.
+
+What is carried back is relevance over value, so that residual sums, concatenations and forks are right as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cnnviz import Expr, Layer, Rule, Run, activation, attribution, gradient, image, lift, noted, procedure, score
+from cnnviz.formulas import MapWarning, relevance_told, require, tell_if
+from cnnviz.objectives import output_of
+from cnnviz_plugins.attributions._completeness import with_completeness_gap
+from cnnviz_plugins.attributions._layer_settings import layer_at, of_layers
+from cnnviz_plugins.attributions.composites import Biases, Products, named, rule_of
+from cnnviz_plugins.attributions.composites import composite as Composite
+from cnnviz_plugins.attributions.relevance_rules import contrasted, negated, z_plus
+
+Start = Literal["score", "one_hot", "clrp1", "clrp2", "sglrp"]
+
+
+@attribution(renderer="grayscale")
+def lrp(
+    composite: str | Composite = "epsilon_plus",
+    layer: Layer = None,
+    bias: Biases = "absorb",
+    product: Products = "gate",
+    start: Start = "score",
+    epsilon: float = 1e-6,
+    gamma: float = 0.25,
+    low: float | None = None,
+    high: float | None = None,
+) -> Expr:
+    """The part of the score that each value has, by layer-wise relevance propagation (Bach et al., 2015, doi:10.1371/journal.pone.0130140).
+
+    Values (N, C, *spatial) in units of the score, of the input, or of ``layer``.
+    """
+    of = _composite(composite, epsilon, gamma, low, high)
+    if layer is not None:
+        if bias == "report":
+            raise ValueError("lrp: bias='report' tells of all layers down to the input; leave layer out")
+        return _layer_relevance(of, layer_at(layer), bias, product, start)
+    rule = rule_of(of, bias, product)
+    values, told = _of_input(rule), _of_input(rule)
+    if bias == "report":
+        for name in ("biases", "stabilizer"):
+            share = relevance_told(rule, name, biases=name == "biases")
+            values, told = noted(values, f"relevance_of_{name}", share), _summed(told, share)
+    values = values if bias == "report" else _watched(values, score(), bias)
+    return _started(with_completeness_gap(values, score(), told), start, lambda: _of_input(rule_of(of, bias, product, negated)))
+
+
+@attribution
+def layer_relevance(
+    layer: Layer = None,
+    composite: str | Composite = "epsilon_plus",
+    bias: Literal["absorb", "ignore"] = "absorb",
+    product: Products = "gate",
+    start: Start = "score",
+    epsilon: float = 1e-6,
+    gamma: float = 0.25,
+    call: int | None = None,
+) -> Expr:
+    """Relevance of each value of a layer's output (Bach et al., 2015, doi:10.1371/journal.pone.0130140).
+
+    Values (N, channels, *spatial) at the layer's size, in units of the score. Settings are those of ``lrp``; None is
+    the last layer that is a place for a map, ``call`` the number of a call where several reach the score.
+    """
+    of = _composite(composite, epsilon, gamma, None, None)
+    return _layer_relevance(of, layer_at(layer, call=call), bias, product, start)
+
+
+@attribution
+@of_layers
+def lrp_cam(layer: Layer = None, composite: str | Composite = "epsilon_plus", bias: Literal["absorb", "ignore"] = "absorb") -> Expr:
+    """Channels weighted by the sum of their relevance (Lee et al., 2021, doi:10.1109/CVPR46437.2021.01470).
+
+    Map (N, 1, *spatial) at the layer's size, not negative.
+    """
+    return _cam(layer, composite, bias, "score")
+
+
+@attribution
+@of_layers
+def relevance_cam(layer: Layer = None, composite: str | Composite = "epsilon_plus", bias: Literal["absorb", "ignore"] = "absorb") -> Expr:
+    """Channels weighted by the sum of their relevance for the class against all others (Lee et al., 2021, doi:10.1109/CVPR46437.2021.01470).
+
+    Map (N, 1, *spatial) at the layer's size, not negative.
+    """
+    return _cam(layer, composite, bias, "clrp2")
+
+
+@attribution
+@of_layers
+def excitation_backprop(layer: Layer = None, contrastive: bool = False) -> Expr:
+    """Excitation backprop (Zhang et al., 2016, arXiv:1608.00507).
+
+    Map (N, 1, *spatial) at the layer's size.
+    """
+    rule = rule_of(Composite(conv=z_plus(), linear=z_plus()), "ignore", "gate", contrasted if contrastive else None)
+    return _over_channels(activation(layer) * gradient(layer, rule)) / _spread(score(), activation(layer))
+
+
+def _composite(of: str | Composite, e: float, factor: float, low: float | None, high: float | None) -> Composite:
+    return named(of, e, factor, low, high) if isinstance(of, str) else of
+
+
+def _of_input(rule: Rule) -> Expr:
+    values = image() * gradient(rule=rule)
+    if not rule.follows:
+        return values
+    blind = _only_way(relevance_told(rule, "blind"), gradient(rule=rule))
+    return values + relevance_told(rule, "input") + blind
+
+
+def _layer_relevance(of: Composite, layer: Layer, bias: Biases, product: Products, start: Start) -> Expr:
+    def values(rule: Rule) -> Expr:
+        return activation(layer) * gradient(layer, rule)
+
+    plain = with_completeness_gap(values(rule_of(of, bias, product)), score())
+    return _started(plain, start, lambda: values(rule_of(of, bias, product, negated)))
+
+
+def _cam(layer: Layer, composite: str | Composite, bias: Biases, start: Start) -> Expr:
+    rule = rule_of(_composite(composite, 1e-6, 0.25, None, None), bias, "gate")
+    relevance = _started(activation(layer) * gradient(layer, rule), start, None)
+    return _over_channels(_sum(relevance) * activation(layer)).relu()
+
+
+@lift
+def _over_channels(values: Tensor) -> Tensor:
+    return values.sum(1, keepdim=True)
+
+
+@lift
+def _sum(values: Tensor) -> Tensor:
+    return values.sum(tuple(range(2, values.ndim)), keepdim=True)
+
+
+@lift
+def _summed(values: Tensor, more: Tensor) -> Tensor:
+    """Values and a map as one column of numbers, (N, F)."""
+    return torch.cat([values.flatten(1), more.flatten(1)], 1)
+
+
+@lift
+def _spread(score: Tensor, like: Tensor) -> Tensor:
+    return score.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+@lift
+def _only_way(blind: Tensor, grad: Tensor) -> Tensor:
+    require(~(blind.any() & grad.any()), _refuse)
+    return blind
+
+
+def _refuse() -> None:
+    raise ValueError(
+        "the input also reaches a later layer than the first, where flat and w_square say nothing; give the first "
+        "layer another rule, such as z_box or gamma"
+    )
+
+
+@lift
+def _watched(values: Tensor, score: Tensor, bias: str) -> Tensor:
+    """The values; of a score that mostly was lost on the way it is told."""
+    total = values.flatten(1).double().sum(1)
+    share = total / torch.where(score == 0, 1, score.double())
+    ways = "a composite with gamma" if bias == "ignore" else "bias='ignore', or a composite with gamma"
+
+    def text() -> str:
+        return (
+            f"only {float(share.min()):.2g} of the score reaches the input: biases took the rest; "
+            f"try {ways}, and bias='report' for a map of what they took"
+        )
+
+    tell_if((share < 0.5).any(), text, MapWarning)
+    return values
+
+
+def _started(values: Expr, start: Start, opposite: Any) -> Expr:
+    """The values for another relevance of the outputs than the score itself."""
+    if start == "score":
+        return values
+    if start == "one_hot":
+        return values / _spread(score(), values)
+    if start == "clrp1":
+        return values - opposite()
+
+    def from_classes(run: Run) -> Tensor:
+        target = run.target
+        if target is None:
+            raise ValueError(f"start={start!r} is about classes, and the target is none; give a class, or start='score'")
+        return values(run.toward(output_of(lambda output: _contrast(output, target, start))))
+
+    return procedure(from_classes, needs=(values,))
+
+
+def _contrast(output: Any, target: Tensor, start: Start) -> Tensor:
+    """A sum of scores whose relevance is that of the class, less that of all others."""
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        raise ValueError(f"start={start!r} needs scores of classes (N, classes), and the model gives something else")
+    scores = output.detach()
+    column = target.repeat(len(output) // len(target))[:, None]
+    own = torch.zeros_like(scores).scatter(1, column, 1.0)
+    if start == "clrp2":
+        relevance = scores.gather(1, column) * (own - (1 - own) / max(1, scores.shape[1] - 1))
+    else:
+        likely = scores.softmax(1)
+        relevance = likely.gather(1, column) * (own - likely)
+    return (output * torch.where(scores == 0, 0, relevance / torch.where(scores == 0, 1, scores))).sum(1)

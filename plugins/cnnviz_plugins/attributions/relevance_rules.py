@@ -1,0 +1,190 @@
+"""Rules of layer-wise relevance propagation, as multipliers: what is carried back is relevance over value.
+
+So linear operations, residual sums, concatenations, forks, pools and everything that only moves values need no rule:
+torch's own backward is theirs. At a sum a + b, a gets a / (a + b) of the relevance, and at a fork shares add up.
+Each rule also tells what biases and the stabilizer took, by the formula that divides the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cnnviz import Call
+
+Change = Callable[[Tensor], Tensor]
+STABILIZER = 1e-6
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Relevance in, shares out."""
+
+    ignores: bool = False
+    """True to leave biases out of the division."""
+    tells: bool = False
+    """True to tell what biases and the stabilizer took."""
+
+    def of(
+        self, call: Call, relevance: Tensor, output: Tensor, bias: Tensor | None, e: float = STABILIZER, sign: int = 1
+    ) -> Tensor:
+        """Relevance over the stabilized sum of contributions ``output`` and of the ``bias`` that is added to them."""
+        whole = output if bias is None or self.ignores else output + bias
+        stable = whole + torch.where(whole < 0, -e, e)
+        share = relevance / torch.where(stable == 0, 1, stable)
+        if self.tells:
+            lost = share * (stable - whole) if e else torch.where(whole == 0, relevance, 0)
+            call.tell("stabilizer", sign * lost)
+            if bias is not None and not self.ignores:
+                call.tell("biases", sign * share * bias)
+        return share
+
+
+def positive(values: Tensor) -> Tensor:
+    return values.clamp(min=0)
+
+
+def negative(values: Tensor) -> Tensor:
+    return values.clamp(max=0)
+
+
+class _Half:
+    """The operation of positive inputs with some weights, and of negative inputs with others."""
+
+    def __init__(self, call: Call, above: Change, below: Change):
+        values = call.input
+        self.above, self.below = call.again(positive(values)).with_weights(above), None
+        self.output, self.is_above = self.above.output, values > 0
+        self.bias = None if call.bias is None else above(call.bias)
+        if values.device.type != "cpu" or bool((values < 0).any()):  # a GPU is not waited for
+            self.below = call.again(negative(values)).with_weights(below)
+            self.output = self.output + self.below.output
+
+    def back(self, share: Tensor) -> Tensor:
+        """Shares of the output as multipliers of the input."""
+        above = self.above.vjp(share)
+        return above * self.is_above if self.below is None else torch.where(self.is_above, above, self.below.vjp(share))
+
+
+@dataclass(frozen=True)
+class epsilon:
+    """Each contribution gets its part of the sum of all, with ``stabilizer`` added to its size; 0 is LRP-0."""
+
+    stabilizer: float = STABILIZER
+
+    def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
+        plain = call.output if call.bias is None else call.output - call.bias
+        return call.vjp(shares.of(call, grad * call.output, plain, call.bias, self.stabilizer))
+
+
+@dataclass(frozen=True)
+class z_plus:
+    """Only positive contributions count."""
+
+    def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
+        half = _Half(call, positive, negative)
+        return half.back(shares.of(call, grad * call.output, half.output, half.bias))
+
+
+@dataclass(frozen=True)
+class negated:
+    """Another rule, of the operation with the opposite weights: the relevance of what speaks against the class."""
+
+    of: Callable[[Call, Tensor, Shares], Tensor]
+
+    def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
+        return self.of(call.with_weights(torch.neg, torch.neg), -grad, replace(shares, tells=False))
+
+
+@dataclass(frozen=True)
+class contrasted:
+    """What a rule gives more than for the opposite weights, where that is positive (Zhang et al., 2016)."""
+
+    of: Callable[[Call, Tensor, Shares], Tensor]
+
+    def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
+        difference = self.of(call, grad, shares) - negated(self.of)(call, grad, shares)
+        return torch.where(difference * call.input > 0, difference, 0)
+
+
+@dataclass(frozen=True)
+class gamma:
+    """Contributions of the output's sign count 1 + ``factor`` times, the others once."""
+
+    factor: float = 0.25
+
+    def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
+        more, less = (lambda w: w + self.factor * positive(w)), (lambda w: w + self.factor * negative(w))
+        relevance, total = grad * call.output, torch.zeros_like(call.input)
+        for half, counts in ((_Half(call, more, less), call.output > 0), (_Half(call, less, more), call.output < 0)):
+            total = total + half.back(shares.of(call, torch.where(counts, relevance, 0), half.output, half.bias))
+        return total
+
+
+@dataclass(frozen=True)
+class alpha_beta:
+    """Positive contributions get ``alpha`` times the relevance, negative ones minus ``beta`` times; alpha - beta = 1."""
+
+    alpha: float = 2
+    beta: float = 1
+
+    def __post_init__(self) -> None:
+        if abs(self.alpha - self.beta - 1) > 1e-9 or self.beta < 0:
+            raise ValueError(
+                f"alpha_beta: alpha={self.alpha} and beta={self.beta} do not keep the sum of relevance; give alpha "
+                "and beta with alpha - beta = 1 and beta from 0, such as 2 and 1"
+            )
+
+    def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
+        relevance, up = grad * call.output, _Half(call, positive, negative)
+        raised = up.back(shares.of(call, self.alpha * relevance, up.output, up.bias))
+        if not self.beta:
+            return raised
+        down = _Half(call, negative, positive)
+        return raised - down.back(shares.of(call, self.beta * relevance, down.output, down.bias, sign=-1))
+
+
+# Of the first layer: relevance of the input itself, also where the input is zero
+
+
+@dataclass(frozen=True)
+class flat:
+    """All inputs of an output get the same."""
+
+    change: Change = torch.ones_like
+
+    def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
+        ones = call.again(torch.ones_like(call.input)).with_weights(self.change)
+        blind = ones.vjp(shares.of(call, grad * call.output, ones.output, None))
+        call.tell("blind", blind, at_input=True)
+        return torch.zeros_like(call.input)
+
+
+def w_square() -> flat:
+    """Inputs get the part of the square of their weight."""
+    return flat(torch.square)
+
+
+@dataclass(frozen=True)
+class z_box:
+    """Inputs get parts by their weighted distance from the worst value: ``low`` or ``high``, in the model's units.
+
+    Without them black and white, as the preprocessing has them.
+    """
+
+    low: float | None = None
+    high: float | None = None
+
+    def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
+        values = call.input
+        known = self.low is not None and self.high is not None
+        box = [torch.full_like(values, bound) for bound in (self.low, self.high)] if known else call.bounds
+        places, changes = (values, *box), (torch.Tensor.clone, positive, negative)
+        ways = [call.again(at).with_weights(change) for at, change in zip(places, changes, strict=True)]
+        share = shares.of(call, grad * call.output, ways[0].output - ways[1].output - ways[2].output, None)
+        parts = [at * way.vjp(share) for at, way in zip(places, ways, strict=True)]
+        call.tell("input", parts[0] - parts[1] - parts[2], at_input=True)
+        return torch.zeros_like(values)
