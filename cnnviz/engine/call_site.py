@@ -39,7 +39,7 @@ class Ways:
 
     def is_first(self, node: Any) -> bool:
         """True if no linear operation lies between the input and this node."""
-        return not any(leads_to(parent, _is_linear, self.known) for parent, _ in node.next_functions if parent)
+        return not any(leads_to(parent, _is_linear, self.known) for parent in _operands(node))
 
     def is_last(self, node: Any) -> bool:
         """True if no linear operation lies between this node and the score."""
@@ -106,15 +106,19 @@ def _is_linear(node: Any) -> bool:
 _AS_THEY_ARE = ("CloneBackward", "ViewBackward", "ReshapeAliasBackward", "UnsafeViewBackward", "UnsqueezeBackward")
 
 
+def _operands(node: Any) -> list[Any]:
+    """The nodes of a call's operands, which are the last that the graph leads back to from it."""
+    return [parent for parent, _ in node.next_functions[-len(node.inner) :] if parent is not None]
+
+
 def _as_given(node: Any) -> Tensor | None:
     """The leaf where the graph begins, if a call's first operand holds its values in their order."""
-    while True:
-        found = [parent for parent, _ in node.next_functions if parent is not None]
-        if len(found) != 1:
-            return None
-        node = found[0]
-        if hasattr(node, "variable"):
-            leaf: Tensor = node.variable
+    found = _operands(node)
+    while len(found) == 1:
+        if hasattr(found[0], "variable"):
+            leaf: Tensor = found[0].variable
             return leaf
-        if not node.name().startswith(_AS_THEY_ARE):
-            return None
+        if not found[0].name().startswith(_AS_THEY_ARE):
+            break
+        found = [parent for parent, _ in found[0].next_functions if parent is not None]
+    return None

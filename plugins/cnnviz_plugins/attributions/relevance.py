@@ -173,8 +173,8 @@ def _watched(values: Tensor, score: Tensor, bias: str) -> Tensor:
 
     def text() -> str:
         return (
-            f"only {float(share.min()):.2g} of the score reaches the input: biases took the rest; "
-            f"try {ways}, and bias='report' for a map of what they took"
+            f"only {float(share.min()):.2g} of the score reaches the input, as biases and the stabilizer took the "
+            f"rest; try {ways}, and bias='report' for a map of what they took"
         )
 
     tell_if((share < 0.5).any(), text, MapWarning)
