@@ -59,7 +59,7 @@ class MergedNorms:
     def merged(self, args: Sequence[Any], kwargs: Mapping[str, Any], normed: Tensor) -> tuple[Tensor, Labels | None]:
         """A batch norm's output with both ways back, and the labels of what is merged; or as it is, and None."""
         given, mean, variance, scale, shift, training, _, eps = _of_norm(*args, **kwargs)
-        product = self._products.get(given) if isinstance(given, Tensor) else None
+        product = self._products.get(given)  # type: ignore[no-untyped-call]  # torch has no types here
         if product is None or training or mean is None:
             return normed, None
         if product.versions != (given._version, product.operand._version):
@@ -74,7 +74,7 @@ class MergedNorms:
         arguments = product.operand, changes[1], changes[2], *product.args[3:]
         bound = Bound(product.func, arguments, named, arguments[:1], False)
         bound.labels.inputs = product.labels.inputs
-        inner = given.grad_fn.inner  # type: ignore[union-attr]  # as the product's switch holds it
+        inner = given.grad_fn.inner  # as the product's switch holds it
         output: Tensor = _BothWays.apply(self.board, product.place, bound, inner, normed, product.operand)
         return output, bound.labels
 

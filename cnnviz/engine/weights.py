@@ -1,4 +1,4 @@
-"""Operations that are linear in what comes from the input: what they multiply it by, and the same with other factors."""
+"""Operations that are linear in what comes from the input: their weights, and the same with other weights."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ def spread(values: Tensor, size: Sequence[int]) -> Tensor:
     for dim, (coarse, fine) in enumerate(zip(values.shape[2:], size, strict=True), 2):
         if coarse == fine:
             continue
-        ends = torch.arange(coarse + 1, dtype=torch.float64) / coarse, torch.arange(fine + 1, dtype=torch.float64) / fine
-        low = torch.maximum(ends[0][:-1, None], ends[1][None, :-1])
-        high = torch.minimum(ends[0][1:, None], ends[1][None, 1:])
+        theirs, ours = (torch.linspace(0, 1, count + 1, dtype=torch.float64) for count in (coarse, fine))
+        low = torch.maximum(theirs[:-1, None], ours[None, :-1])
+        high = torch.minimum(theirs[1:, None], ours[None, 1:])
         shares = ((high - low).clamp(min=0) * coarse).to(values)  # (coarse, fine); each row adds up to one
         values = (values.movedim(dim, -1) @ shares).movedim(-1, dim)
     return values

@@ -1,4 +1,4 @@
-"""What rules tell of their calls, laid over the input: each value where the input's axes put it, and no sum is changed."""
+"""What rules tell of their calls, laid over the input: each value where the input's axes put it, sums as they were."""
 
 from __future__ import annotations
 

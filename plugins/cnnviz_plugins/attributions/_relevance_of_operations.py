@@ -15,6 +15,7 @@ from cnnviz_plugins.attributions.relevance_rules import Shares
 
 Back = Tensor | tuple[Tensor, ...]
 Function = Callable[[Call, Tensor, Shares], Back]
+Form = Callable[[Call], tuple[Any, ...]]
 
 
 def passed(call: Call, grad: Tensor, shares: Shares) -> Back:
@@ -75,7 +76,8 @@ def _gated(call: Call, grad: Tensor, shares: Shares) -> Back:
 def _last_dims(call: Call, centred: bool) -> tuple[Any, ...]:
     """Layer and RMS norm: weights of the last dimensions, which are normalized together."""
     shape = call.constant(1, "normalized_shape")
-    bias, eps = (call.constant(3, "bias"), call.constant(4, "eps", 1e-5)) if centred else (None, call.constant(3, "eps"))
+    bias = call.constant(3, "bias") if centred else None
+    eps = call.constant(4, "eps", 1e-5) if centred else call.constant(3, "eps")
     return (*call.input.shape[: -len(shape)], -1), call.constant(2, "weight"), bias, eps
 
 
@@ -87,8 +89,8 @@ def _channels(call: Call, groups: int, at: int, number: int) -> tuple[Any, ...]:
     return (len(call.input), groups, -1), weight, bias, call.constant(number, "eps", 1e-5)
 
 
-def _normalized(call: Call, grad: Tensor, shares: Shares, form: Callable[[Call], tuple[Any, ...]], centred: bool) -> Back:
-    """A norm whose standard deviation is held constant."""
+def _normalized(call: Call, grad: Tensor, shares: Shares, form: Form, centred: bool) -> Back:
+    """A norm whose standard deviation is held constant; ``form`` gives the shape of its rows, weight, bias and eps."""
     if len(call.inputs) > 1:
         return _plain(call, grad, shares)
     shape, weight, bias, eps = form(call)

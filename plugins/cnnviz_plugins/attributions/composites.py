@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -78,6 +78,9 @@ def rule_of(
     last: type[negated] | type[contrasted] | None = None,
 ) -> Rule:
     """The backward rule of a composite; ``last`` changes the rule of the last layer before the score."""
+    for setting, value, ways in (("bias", bias, Biases), ("product", products, Products)):
+        if value not in get_args(ways):
+            raise ValueError(f"there is no {setting}={value!r}; it is {' or '.join(map(repr, get_args(ways)))}")
     shares, gate = Shares(bias == "ignore", bias == "report"), products == "gate"
 
     def backward(operation: Callable[..., Any]) -> Callable[[Call, Tensor], Any]:

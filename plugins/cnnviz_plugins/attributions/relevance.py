@@ -5,6 +5,7 @@ What is carried back is relevance over value, so that residual sums, concatenati
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from cnnviz_plugins.attributions.composites import composite as Composite
 from cnnviz_plugins.attributions.relevance_rules import contrasted, negated, z_plus
 
 Start = Literal["score", "one_hot", "clrp1", "clrp2", "sglrp"]
+Kept = Literal["absorb", "ignore"]
 
 
 @attribution(renderer="grayscale")
@@ -34,9 +36,20 @@ def lrp(
     low: float | None = None,
     high: float | None = None,
 ) -> Expr:
-    """The part of the score that each value has, by layer-wise relevance propagation (Bach et al., 2015, doi:10.1371/journal.pone.0130140).
+    """Each value's part of the score, by layer-wise relevance propagation (Bach et al., 2015).
 
-    Values (N, C, *spatial) in units of the score, of the input, or of ``layer``.
+    Values (N, C, *spatial) in units of the score (doi:10.1371/journal.pone.0130140). ``composite`` says which layers
+    follow which rule: "epsilon_plus", "epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1",
+    "epsilon_alpha2_beta1_flat", or a ``composite(first=..., conv=..., linear=...)`` of rules. ``epsilon`` and ``gamma``
+    are those of the named ones, ``low`` and ``high`` the bounds of z_box in the model's units; None takes black and
+    white. Biases absorb relevance; ``bias="ignore"`` leaves them out of every division, "report" tells what they and
+    the stabilizer took, as the notes ``relevance_of_biases`` and ``relevance_of_stabilizer`` (N, 1, *spatial), whose
+    sums complete the score. Of a ``product`` of two branches the gate gets nothing, or with "halves" both the same.
+    ``start`` is the relevance of the outputs: the "score", "one_hot" (one in its place), "clrp1", "clrp2" (Gu et al.,
+    2018, arXiv:1812.02100) or "sglrp" (Iwana et al., 2019, arXiv:1908.04351), which set the class against the others.
+    With ``layer`` values are those of the layer's output. The note ``completeness_gap`` (N,) is the sum of the values,
+    and of what is reported, minus the score. Warns where less than half of the score reaches the input. Raises
+    ValueError for a composite, bounds or a start that can't be had, LookupError for a network without such layers.
     """
     of = _composite(composite, epsilon, gamma, low, high)
     if layer is not None:
@@ -45,29 +58,31 @@ def lrp(
         return _layer_relevance(of, layer_at(layer), bias, product, start)
     rule = rule_of(of, bias, product)
     values, told = _of_input(rule), _of_input(rule)
-    if bias == "report":
-        for name in ("biases", "stabilizer"):
-            share = relevance_told(rule, name, biases=name == "biases")
-            values, told = noted(values, f"relevance_of_{name}", share), _summed(told, share)
+    for name in ("biases", "stabilizer") if bias == "report" else ():
+        share = relevance_told(rule, name, biases=True)
+        values, told = noted(values, f"relevance_of_{name}", share), _summed(told, share)
     values = values if bias == "report" else _watched(values, score(), bias)
-    return _started(with_completeness_gap(values, score(), told), start, lambda: _of_input(rule_of(of, bias, product, negated)))
+    values = with_completeness_gap(values, score(), told)
+    return _started(values, start, lambda: _of_input(rule_of(of, bias, product, negated)))
 
 
-@attribution
+@attribution(renderer="channels")
 def layer_relevance(
     layer: Layer = None,
     composite: str | Composite = "epsilon_plus",
-    bias: Literal["absorb", "ignore"] = "absorb",
+    bias: Kept = "absorb",
     product: Products = "gate",
     start: Start = "score",
     epsilon: float = 1e-6,
     gamma: float = 0.25,
     call: int | None = None,
 ) -> Expr:
-    """Relevance of each value of a layer's output (Bach et al., 2015, doi:10.1371/journal.pone.0130140).
+    """Each value's part of the score in a layer's output, by layer-wise relevance propagation (Bach et al., 2015).
 
-    Values (N, channels, *spatial) at the layer's size, in units of the score. Settings are those of ``lrp``; None is
-    the last layer that is a place for a map, ``call`` the number of a call where several reach the score.
+    Values (N, channels, *spatial) at the layer's size, in units of the score (doi:10.1371/journal.pone.0130140). Other
+    settings are those of ``lrp``; ``call`` is the number of a call, from 1, where several reach the score. The note
+    ``completeness_gap`` (N,) is the sum of the values minus the score: what biases behind the layer took, and other
+    branches have. Raises LookupError for a layer that does not exist or did not run.
     """
     of = _composite(composite, epsilon, gamma, None, None)
     return _layer_relevance(of, layer_at(layer, call=call), bias, product, start)
@@ -75,20 +90,21 @@ def layer_relevance(
 
 @attribution
 @of_layers
-def lrp_cam(layer: Layer = None, composite: str | Composite = "epsilon_plus", bias: Literal["absorb", "ignore"] = "absorb") -> Expr:
-    """Channels weighted by the sum of their relevance (Lee et al., 2021, doi:10.1109/CVPR46437.2021.01470).
+def lrp_cam(layer: Layer = None, composite: str | Composite = "epsilon_plus", bias: Kept = "absorb") -> Expr:
+    """Channels weighted by the sum of their relevance, as ``lrp`` divides the score (Bach et al., 2015).
 
-    Map (N, 1, *spatial) at the layer's size, not negative.
+    Map (N, 1, *spatial) at the layer's size, not negative (doi:10.1371/journal.pone.0130140).
     """
     return _cam(layer, composite, bias, "score")
 
 
 @attribution
 @of_layers
-def relevance_cam(layer: Layer = None, composite: str | Composite = "epsilon_plus", bias: Literal["absorb", "ignore"] = "absorb") -> Expr:
-    """Channels weighted by the sum of their relevance for the class against all others (Lee et al., 2021, doi:10.1109/CVPR46437.2021.01470).
+def relevance_cam(layer: Layer = None, composite: str | Composite = "epsilon_plus", bias: Kept = "absorb") -> Expr:
+    """Channels weighted by their relevance for the class, less that for all others (Lee et al., 2021).
 
-    Map (N, 1, *spatial) at the layer's size, not negative.
+    Map (N, 1, *spatial) at the layer's size, not negative (doi:10.1109/CVPR46437.2021.01470). Raises ValueError where
+    the target is no class.
     """
     return _cam(layer, composite, bias, "clrp2")
 
@@ -96,15 +112,19 @@ def relevance_cam(layer: Layer = None, composite: str | Composite = "epsilon_plu
 @attribution
 @of_layers
 def excitation_backprop(layer: Layer = None, contrastive: bool = False) -> Expr:
-    """Excitation backprop (Zhang et al., 2016, arXiv:1608.00507).
+    """How likely each place is to have excited the class, by positive weights alone (Zhang et al., 2016).
 
-    Map (N, 1, *spatial) at the layer's size.
+    Map (N, 1, *spatial) at the layer's size, which sums to one (arXiv:1608.00507). ``contrastive`` takes away what
+    the same way from the opposite of the class gives, where less is left.
     """
     rule = rule_of(Composite(conv=z_plus(), linear=z_plus()), "ignore", "gate", contrasted if contrastive else None)
-    return _over_channels(activation(layer) * gradient(layer, rule)) / _spread(score(), activation(layer))
+    relevance = activation(layer) * gradient(layer, rule)
+    return _over_channels(relevance) / _spread(score(), relevance)
 
 
 def _composite(of: str | Composite, e: float, factor: float, low: float | None, high: float | None) -> Composite:
+    if not isinstance(of, str | Composite):
+        raise TypeError(f"composite is a {type(of).__name__}; give a name, or composite(conv=..., linear=...)")
     return named(of, e, factor, low, high) if isinstance(of, str) else of
 
 
@@ -126,7 +146,8 @@ def _layer_relevance(of: Composite, layer: Layer, bias: Biases, product: Product
 
 def _cam(layer: Layer, composite: str | Composite, bias: Biases, start: Start) -> Expr:
     rule = rule_of(_composite(composite, 1e-6, 0.25, None, None), bias, "gate")
-    relevance = _started(activation(layer) * gradient(layer, rule), start, None)
+    values = activation(layer) * gradient(layer, rule)
+    relevance = _started(values, start, lambda: values)
     return _over_channels(_sum(relevance) * activation(layer)).relu()
 
 
@@ -181,7 +202,7 @@ def _watched(values: Tensor, score: Tensor, bias: str) -> Tensor:
     return values
 
 
-def _started(values: Expr, start: Start, opposite: Any) -> Expr:
+def _started(values: Expr, start: Start, opposite: Callable[[], Expr]) -> Expr:
     """The values for another relevance of the outputs than the score itself."""
     if start == "score":
         return values
@@ -189,12 +210,17 @@ def _started(values: Expr, start: Start, opposite: Any) -> Expr:
         return values / _spread(score(), values)
     if start == "clrp1":
         return values - opposite()
+    if start not in ("clrp2", "sglrp"):
+        raise ValueError(f"there is no start {start!r}; it is score, one_hot, clrp1, clrp2 or sglrp")
 
     def from_classes(run: Run) -> Tensor:
         target = run.target
         if target is None:
-            raise ValueError(f"start={start!r} is about classes, and the target is none; give a class, or start='score'")
-        return values(run.toward(output_of(lambda output: _contrast(output, target, start))))
+            raise ValueError(
+                f"start={start!r} is about classes, and the target is none; give a class, or another start"
+            )
+        found: Tensor = values(run.toward(output_of(lambda output: _contrast(output, target, start))))
+        return found
 
     return procedure(from_classes, needs=(values,))
 

@@ -51,6 +51,10 @@ def negative(values: Tensor) -> Tensor:
     return values.clamp(max=0)
 
 
+def _same(values: Tensor) -> Tensor:
+    return values
+
+
 class _Half:
     """The operation of positive inputs with some weights, and of negative inputs with others."""
 
@@ -126,7 +130,7 @@ class gamma:
 
 @dataclass(frozen=True)
 class alpha_beta:
-    """Positive contributions get ``alpha`` times the relevance, negative ones minus ``beta`` times; alpha - beta = 1."""
+    """Positive contributions get ``alpha`` times the relevance, negative ones minus ``beta``; alpha - beta = 1."""
 
     alpha: float = 2
     beta: float = 1
@@ -180,9 +184,9 @@ class z_box:
 
     def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
         values = call.input
-        known = self.low is not None and self.high is not None
-        box = [torch.full_like(values, bound) for bound in (self.low, self.high)] if known else call.bounds
-        places, changes = (values, *box), (torch.Tensor.clone, positive, negative)
+        box = (self.low, self.high)
+        known = [torch.full_like(values, bound) for bound in box if bound is not None]
+        places, changes = (values, *(known if len(known) == 2 else call.bounds)), (_same, positive, negative)
         ways = [call.again(at).with_weights(change) for at, change in zip(places, changes, strict=True)]
         share = shares.of(call, grad * call.output, ways[0].output - ways[1].output - ways[2].output, None)
         parts = [at * way.vjp(share) for at, way in zip(places, ways, strict=True)]
