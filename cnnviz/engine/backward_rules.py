@@ -103,7 +103,7 @@ class Call:
 
     @property
     def weight(self) -> Tensor:
-        """The constant factor of a convolution, a linear layer or a matrix product, as the operation is given it.
+        """The constant factor of a convolution, a linear layer or a matrix product, of any shape, as it is given.
 
         Raises LookupError for other operations, and where both factors come from the input.
         """
@@ -111,7 +111,7 @@ class Call:
 
     @property
     def bias(self) -> Tensor | None:
-        """What such an operation adds, as it broadcasts to the output; None where it adds nothing.
+        """What such an operation adds, as it broadcasts to the output, (C, 1, 1) or (C,); None where it adds nothing.
 
         Raises LookupError as ``weight`` does.
         """
@@ -127,7 +127,7 @@ class Call:
         return self._weighed.reweighed(self.input, weight, bias)
 
     def linear_part(self) -> Tensor:
-        """The operation's derivative in the direction of all its inputs, shaped as its output.
+        """The operation's derivative in the direction of all its inputs, of the same shape as its output.
 
         What the output has beside it is what the operation adds of its own.
         """
@@ -151,7 +151,7 @@ class Call:
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """The lowest and the highest values that the operand can have, each of its shape.
+        """The lowest and the highest values that the operand can have, each of the same shape.
 
         They follow from the preprocessing. Raises ValueError where there is none, or where the model changes its input
         before this call.
@@ -159,7 +159,7 @@ class Call:
         return self._found_site.bounds(self.input)
 
     def tell(self, name: str, values: Tensor, *, at_input: bool = False) -> None:
-        """Note relevance that stays here: values shaped as the output, or as the input, under a name.
+        """Note relevance that stays here: values of the same shape as the output, or as the input, under a name.
 
         ``cnnviz.formulas.relevance_told`` reads it on the grid of the model's input.
         """

@@ -90,23 +90,27 @@ def layer_relevance(
 
 @attribution
 @of_layers
-def lrp_cam(layer: Layer = None, composite: str | Composite = "epsilon_plus", bias: Kept = "absorb") -> Expr:
+def lrp_cam(
+    layer: Layer = None, composite: str | Composite = "epsilon_plus", bias: Kept = "absorb", relu: bool = False
+) -> Expr:
     """Channels weighted by the sum of their relevance, as ``lrp`` divides the score (Bach et al., 2015).
 
-    Map (N, 1, *spatial) at the layer's size, not negative (doi:10.1371/journal.pone.0130140).
+    Map (N, 1, *spatial) at the layer's size (doi:10.1371/journal.pone.0130140). ``relu`` keeps the positive part.
     """
-    return _cam(layer, composite, bias, "score")
+    return _cam(layer, composite, bias, "score", relu)
 
 
 @attribution
 @of_layers
-def relevance_cam(layer: Layer = None, composite: str | Composite = "epsilon_plus", bias: Kept = "absorb") -> Expr:
+def relevance_cam(
+    layer: Layer = None, composite: str | Composite = "epsilon_plus", bias: Kept = "absorb", relu: bool = False
+) -> Expr:
     """Channels weighted by their relevance for the class, less that for all others (Lee et al., 2021).
 
-    Map (N, 1, *spatial) at the layer's size, not negative (doi:10.1109/CVPR46437.2021.01470). Raises ValueError where
-    the target is no class.
+    Map (N, 1, *spatial) at the layer's size (doi:10.1109/CVPR46437.2021.01470). ``relu`` keeps the positive part, as
+    the paper does. Raises ValueError where the target is no class.
     """
-    return _cam(layer, composite, bias, "clrp2")
+    return _cam(layer, composite, bias, "clrp2", relu)
 
 
 @attribution
@@ -144,11 +148,12 @@ def _layer_relevance(of: Composite, layer: Layer, bias: Biases, product: Product
     return _started(plain, start, lambda: values(rule_of(of, bias, product, negated)))
 
 
-def _cam(layer: Layer, composite: str | Composite, bias: Biases, start: Start) -> Expr:
+def _cam(layer: Layer, composite: str | Composite, bias: Biases, start: Start, relu: bool) -> Expr:
     rule = rule_of(_composite(composite, 1e-6, 0.25, None, None), bias, "gate")
     values = activation(layer) * gradient(layer, rule)
     relevance = _started(values, start, lambda: values)
-    return _over_channels(_sum(relevance) * activation(layer)).relu()
+    cam = _over_channels(_sum(relevance) * activation(layer))
+    return cam.relu() if relu else cam
 
 
 @lift
