@@ -108,7 +108,7 @@ def relevance_cam(
     """Channels weighted by their relevance for the class, less that for all others (Lee et al., 2021).
 
     Map (N, 1, *spatial) at the layer's size (doi:10.1109/CVPR46437.2021.01470). ``relu`` keeps the positive part, as
-    the paper does. Raises ValueError where the target is no class.
+    the paper does. A target that is no class has no others to take away.
     """
     return _cam(layer, composite, bias, "clrp2", relu)
 
@@ -151,7 +151,7 @@ def _layer_relevance(of: Composite, layer: Layer, bias: Biases, product: Product
 def _cam(layer: Layer, composite: str | Composite, bias: Biases, start: Start, relu: bool) -> Expr:
     rule = rule_of(_composite(composite, 1e-6, 0.25, None, None), bias, "gate")
     values = activation(layer) * gradient(layer, rule)
-    relevance = _started(values, start, lambda: values)
+    relevance = _started(values, start, lambda: values, of_class=False)
     cam = _over_channels(_sum(relevance) * activation(layer))
     return cam.relu() if relu else cam
 
@@ -203,12 +203,15 @@ def _watched(values: Tensor, score: Tensor, bias: str) -> Tensor:
             f"rest; try {ways}, and bias='report' for a map of what they took"
         )
 
-    tell_if((share < 0.5).any(), text, MapWarning)
+    tell_if((share < 0.5).any() & values.any(), text, MapWarning)  # of zeros it is told anyway
     return values
 
 
-def _started(values: Expr, start: Start, opposite: Callable[[], Expr]) -> Expr:
-    """The values for another relevance of the outputs than the score itself."""
+def _started(values: Expr, start: Start, opposite: Callable[[], Expr], of_class: bool = True) -> Expr:
+    """The values for another relevance of the outputs than the score itself.
+
+    Without a class an error is raised ``of_class``, or the score taken.
+    """
     if start == "score":
         return values
     if start == "one_hot":
@@ -220,6 +223,8 @@ def _started(values: Expr, start: Start, opposite: Callable[[], Expr]) -> Expr:
 
     def from_classes(run: Run) -> Tensor:
         target = run.target
+        if target is None and not of_class:
+            return values(run)
         if target is None:
             raise ValueError(
                 f"start={start!r} is about classes, and the target is none; give a class, or another start"
@@ -232,13 +237,14 @@ def _started(values: Expr, start: Start, opposite: Callable[[], Expr]) -> Expr:
 
 def _contrast(output: Any, target: Tensor, start: Start) -> Tensor:
     """A sum of scores whose relevance is that of the class, less that of all others."""
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        raise ValueError(f"start={start!r} needs scores of classes (N, classes), and the model gives something else")
+    output = output.reshape(len(output), -1)
     scores = output.detach()
+    if scores.shape[1] == 1:  # -1 speaks against the only class
+        return output[:, 0] * torch.where(target < 0, -1, 1).repeat(len(output) // len(target))
     column = target.repeat(len(output) // len(target))[:, None]
     own = torch.zeros_like(scores).scatter(1, column, 1.0)
     if start == "clrp2":
-        relevance = scores.gather(1, column) * (own - (1 - own) / max(1, scores.shape[1] - 1))
+        relevance = scores.gather(1, column) * (own - (1 - own) / (scores.shape[1] - 1))
     else:
         likely = scores.softmax(1)
         relevance = likely.gather(1, column) * (own - likely)
