@@ -206,12 +206,17 @@ class Rule:
     follows: bool = False
     """True if it reads ``call.first``, or tells something of its calls: then axes are followed from the input on."""
     counted: Collection[Operation] | None = None
-    """Operations of which one must lie between score and input where ``otherwise`` is no None; None: of all."""
+    """Operations of which one must lie between score and input where ``otherwise`` is no None; None: any of all."""
 
     def __post_init__(self) -> None:
         for operation in self.backwards:
             if isinstance(operation, nn.Module | type) or not callable(operation):
                 raise TypeError(f"a rule names operations, not modules: {_way_out(operation)}")
+
+    @property
+    def must_act(self) -> bool:
+        """True if an operation of it has to lie between the score and what is explained."""
+        return bool(self.backwards if self.counted is None else self.counted) and self.otherwise is not None
 
     def __repr__(self) -> str:
         return self.name

@@ -67,7 +67,8 @@ def check_reached(rule: Rule, score: Tensor, wrt: Sequence[Any], model_name: str
 
 def changes_nothing(rule: Rule, model_name: str) -> LookupError:
     """The error for a rule none of whose operations are between the score and what is explained."""
-    names = ", ".join(sorted(name_of(operation) for operation in rule.backwards))
+    operations = rule.backwards if rule.counted is None else rule.counted
+    names = ", ".join(sorted(map(name_of, operations)))
     way_out = f"; {rule.otherwise}" if rule.otherwise else ""
     return LookupError(
         f"rule {rule.name!r} changes nothing in {model_name}: none of {names} is between "

@@ -287,7 +287,7 @@ class Trace:
         finally:
             board.rule, board.references, board.ways = PLAIN, {}, None
         # judged in the backward pass: an operation may be called and yet lie on no way from the score to the place
-        refused = rule.backwards and rule.otherwise is not None and not board.applied
+        refused = rule.must_act and not board.applied
         if refused and any(grad is not None for grad in grads):
             raise changes_nothing(rule, self.model_name)
         return grads

@@ -221,6 +221,7 @@ REFUSED = {
     ),
     *("grad_cam", "grad_cam_plus_plus", "guided_grad_cam", "hires_cam", "layer_cam", "meaningful_perturbation"),
     *("occlusion", "projections", "rise", "saliency_confusion", "score_cam", "xgrad_cam"),
+    *("excitation_backprop", "layer_relevance", "lrp_cam", "relevance_cam"),
 }
 
 

@@ -76,8 +76,12 @@ def rule_of(
     bias: Biases = "absorb",
     products: Products = "gate",
     last: type[negated] | type[contrasted] | None = None,
+    must_act: bool = False,
 ) -> Rule:
-    """The backward rule of a composite; ``last`` changes the rule of the last layer before the score."""
+    """The backward rule of a composite; ``last`` changes the rule of the last layer before the score.
+
+    With ``must_act`` a LookupError is raised where none of its rules is for a layer of the network.
+    """
     for setting, value, ways in (("bias", bias, Biases), ("product", products, Products)):
         if value not in get_args(ways):
             raise ValueError(f"there is no {setting}={value!r}; it is {' or '.join(map(repr, get_args(ways)))}")
@@ -106,7 +110,7 @@ def rule_of(
         otherwise="name a rule for a kind of layer that it has, such as conv or linear",
         folds=True,
         follows=of.first is not None or bias == "report",
-        counted=frozenset((*layers, *dict(of.operations))),
+        counted=frozenset((*layers, *dict(of.operations)) if must_act else ()),
     )
 
 

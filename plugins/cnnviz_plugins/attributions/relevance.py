@@ -6,6 +6,7 @@ What is carried back is relevance over value, so that residual sums, concatenati
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from cnnviz import Expr, Layer, Rule, Run, activation, attribution, gradient, image, lift, noted, procedure, score
 from cnnviz.formulas import MapWarning, relevance_told, require, tell_if
-from cnnviz.objectives import output_of
+from cnnviz.objectives import Objective
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
 from cnnviz_plugins.attributions._layer_settings import layer_at, of_layers
 from cnnviz_plugins.attributions.composites import Biases, Products, named, rule_of
@@ -56,7 +57,7 @@ def lrp(
         if bias == "report":
             raise ValueError("lrp: bias='report' tells of all layers down to the input; leave layer out")
         return _layer_relevance(of, layer_at(layer), bias, product, start)
-    rule = rule_of(of, bias, product)
+    rule = rule_of(of, bias, product, must_act=not isinstance(composite, str))
     values, told = _of_input(rule), _of_input(rule)
     for name in ("biases", "stabilizer") if bias == "report" else ():
         share = relevance_told(rule, name, biases=True)
@@ -123,7 +124,7 @@ def excitation_backprop(layer: Layer = None, contrastive: bool = False) -> Expr:
     """
     rule = rule_of(Composite(conv=z_plus(), linear=z_plus()), "ignore", "gate", contrasted if contrastive else None)
     relevance = activation(layer) * gradient(layer, rule)
-    return _over_channels(relevance) / _spread(score(), relevance)
+    return _per_score(_over_channels(relevance), score())
 
 
 def _composite(of: str | Composite, e: float, factor: float, low: float | None, high: float | None) -> Composite:
@@ -173,8 +174,9 @@ def _summed(values: Tensor, more: Tensor) -> Tensor:
 
 
 @lift
-def _spread(score: Tensor, like: Tensor) -> Tensor:
-    return score.reshape(-1, *(1,) * (like.ndim - 1))
+def _per_score(values: Tensor, score: Tensor) -> Tensor:
+    """Values for a relevance of one in the place of the score; all of them are zero where the score is."""
+    return values / torch.where(score == 0, 1, score).reshape(-1, *(1,) * (values.ndim - 1))
 
 
 @lift
@@ -215,7 +217,7 @@ def _started(values: Expr, start: Start, opposite: Callable[[], Expr], of_class:
     if start == "score":
         return values
     if start == "one_hot":
-        return values / _spread(score(), values)
+        return _per_score(values, score())
     if start == "clrp1":
         return values - opposite()
     if start not in ("clrp2", "sglrp"):
@@ -229,23 +231,35 @@ def _started(values: Expr, start: Start, opposite: Callable[[], Expr], of_class:
             raise ValueError(
                 f"start={start!r} is about classes, and the target is none; give a class, or another start"
             )
-        found: Tensor = values(run.toward(output_of(lambda output: _contrast(output, target, start))))
+        found: Tensor = values(run.toward(_Contrast(start, target)))
         return found
 
     return procedure(from_classes, needs=(values,))
 
 
-def _contrast(output: Any, target: Tensor, start: Start) -> Tensor:
+@dataclass(frozen=True)
+class _Contrast(Objective):
     """A sum of scores whose relevance is that of the class, less that of all others."""
-    output = output.reshape(len(output), -1)
-    scores = output.detach()
-    if scores.shape[1] == 1:  # -1 speaks against the only class
-        return output[:, 0] * torch.where(target < 0, -1, 1).repeat(len(output) // len(target))
-    column = target.repeat(len(output) // len(target))[:, None]
-    own = torch.zeros_like(scores).scatter(1, column, 1.0)
-    if start == "clrp2":
-        relevance = scores.gather(1, column) * (own - (1 - own) / (scores.shape[1] - 1))
-    else:
-        likely = scores.softmax(1)
-        relevance = likely.gather(1, column) * (own - likely)
-    return (output * torch.where(scores == 0, 0, relevance / torch.where(scores == 0, 1, scores))).sum(1)
+
+    start: str
+    target: Tensor = field(compare=False)
+    """(N,); the layers that matter are those of all classes."""
+
+    def __call__(self, seen: Any, /) -> Tensor:
+        output = seen.output.reshape(len(seen.output), -1)
+        scores, target = output.detach(), self.target.repeat(len(output) // len(self.target))
+        if scores.shape[1] == 1:  # -1 speaks against the only class
+            alone: Tensor = output[:, 0] * torch.where(target < 0, -1, 1)
+            return alone
+        own = torch.zeros_like(scores).scatter(1, target[:, None], 1.0)
+        if self.start == "clrp2":
+            relevance = scores.gather(1, target[:, None]) * (own - (1 - own) / (scores.shape[1] - 1))
+        else:
+            likely = scores.softmax(1)
+            relevance = likely.gather(1, target[:, None]) * (own - likely)
+        total: Tensor = (output * torch.where(scores == 0, 0, relevance / torch.where(scores == 0, 1, scores))).sum(1)
+        return total
+
+    @property
+    def reads_output(self) -> bool:
+        return True

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cnnviz import Call
+from cnnviz.formulas import reads_at_once
 
 Change = Callable[[Tensor], Tensor]
 STABILIZER = 1e-6
@@ -33,6 +34,7 @@ class Shares:
     ) -> Tensor:
         """Relevance over the stabilized sum of contributions ``output`` and of the ``bias`` that is added to them."""
         whole = output if bias is None or self.ignores else output + bias
+        e = max(e, torch.finfo(whole.dtype).eps) if e else 0.0  # less would make halves overflow
         stable = whole + torch.where(whole < 0, -e, e)
         share = relevance / torch.where(stable == 0, 1, stable)
         if self.tells:
@@ -63,7 +65,8 @@ class _Half:
         self.above, self.below = call.again(positive(values)).with_weights(above), None
         self.output, self.is_above = self.above.output, values > 0
         self.bias = None if call.bias is None else above(call.bias)
-        if values.device.type != "cpu" or bool((values < 0).any()):  # a GPU is not waited for
+        # a device is not waited for
+        if values.device.type != "cpu" or not reads_at_once() or bool((values < 0).any()):
             self.below = call.again(negative(values)).with_weights(below)
             self.output = self.output + self.below.output
 
