@@ -79,9 +79,9 @@ class ItemTraces:
         return [trace.record for trace in self.traces]
 
     @property
-    def told(self) -> list[Told]:
-        """Nothing: each input is asked by itself."""
-        return []
+    def told(self) -> list[Told] | None:
+        """None: each input is asked by itself."""
+        return None
 
     @property
     def bias_terms(self) -> list[Any]:

@@ -34,9 +34,7 @@ class relevance_told(Expr):
         object.__setattr__(self, "layer", frozen(self.layer))
 
     def compute(self, run: Run) -> Tensor:
-        if self.biases:
-            run.layers.passes.require(self.plan())
-        told = run.layers.told(self.layer, self.rule)
+        told = run.layers.told(self.layer, self.rule, self.biases)
         return told[self.name] if self.name in told else torch.zeros_like(run.inputs[:, :1])
 
     def plan(self) -> Plan:

@@ -8,10 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.bias_terms import BiasTerm
+from cnnviz.run.plan import Plan
 
 Gradients = Callable[[Tensor, Sequence[Any]], Sequence[Tensor | None]]
 """From some of the scores to their gradients at edges of the graph."""
+
+
+def bias_terms_of(plan: Plan, terms: Sequence[BiasTerm], rule: Rule) -> list[BiasTerm]:
+    """Those that are asked for under a rule: of all operations, or of those whose biases the rule does not tell."""
+    if not plan.biases or not (rule is PLAIN or rule.follows):
+        return []
+    return [term for term in terms if term.operation not in rule.backwards]
 
 
 def contributions(

@@ -77,16 +77,17 @@ class LayerReader:
         site, reading = self.site(at)
         return self._read(site, reading, self.passes.gradient(site, rule, reference))
 
-    def told(self, layer: Layer | InputPlace, rule: Rule) -> dict[str, Tensor]:
+    def told(self, layer: Layer | InputPlace, rule: Rule, biases: bool) -> dict[str, Tensor]:
         """By name what a rule tells of its calls on the way to the input or a layer, over the input.
 
-        Of calls' inputs (N, C, *spatial), of their outputs (N, 1, *spatial). Without such a call a name is missing.
+        Of calls' inputs (N, C, *spatial), of their outputs (N, 1, *spatial), with the ``biases`` of operations without
+        a rule. Without such a call a name is missing.
         """
         if isinstance(layer, InputPlace):
-            return self.passes.told(layer, rule)
+            return self.passes.told(layer, rule, biases)
         at = self.at(layer)
         place = self.site(at)[0] if at.layout != "raw" and self.choice.is_place(at) else self.choice.sites(at)[0]
-        return self.passes.told(place, rule)
+        return self.passes.told(place, rule, biases)
 
     def at(self, layer: Layer, call: int | None = None) -> LayerAt:
         """A layer with the call that is meant."""

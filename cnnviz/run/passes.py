@@ -7,12 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batching import is_out_of_memory
-from cnnviz.engine.bias_terms import BiasTerm
 from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.item_traces import ItemTraces
@@ -21,14 +19,14 @@ from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary
 from cnnviz.engine.trace import Trace, TraceRequest
 from cnnviz.engine.validation import check_finite, constant_score
-from cnnviz.run.bias_contributions import contributions, rows_of_one
+from cnnviz.run.bias_contributions import bias_terms_of, contributions, rows_of_one
 from cnnviz.run.forward_passes import ForwardPasses
 from cnnviz.run.layer_choice import LayerChoice
 from cnnviz.run.options import Findings
 from cnnviz.run.plain_pass import plain_pass
 from cnnviz.run.plan import Plan
 from cnnviz.run.question import Question, with_neighbours
-from cnnviz.run.relevance import all_told, bounds
+from cnnviz.run.relevance import all_told, bounds, joined
 
 SCORE = "the model's score"  # in error texts, of the inputs as they are
 
@@ -228,15 +226,13 @@ class Passes:
             self._backward(PLAIN)
         return self._biases or []
 
-    def told(self, place: Site | InputPlace, rule: Rule) -> dict[str, Tensor]:
+    def told(self, place: Site | InputPlace, rule: Rule, biases: bool) -> dict[str, Tensor]:
         """By name what the rule tells of its calls on the way to a place, over the input; see `all_told`."""
+        self.require(Plan(biases=biases))
         self.gradient(place, rule)
-        if self._told.get(rule) is None and len(self.inputs[0]) > 1:  # several inputs in one tensor, or passes apart
+        if self._told[rule] is None:  # several inputs in one tensor, or passes apart
             items = [self.of(slice(item, item + 1)) for item in range(len(self.inputs[0]))]
-            for one in items:
-                one.require(Plan(biases=self.plan.biases))
-            each = [one.told(place, rule) for one in items]
-            self._told[rule] = {name: torch.cat([one[name] for one in each]) for name in each[0]}
+            self._told[rule] = joined([one.told(place, rule, biases) for one in items])
         return self._told[rule] or {}
 
     def require(self, more: Plan) -> None:
@@ -311,26 +307,24 @@ class Passes:
                     f"no_grad() in {type(self.model).__name__}.forward cuts them, or the layer decides nothing"
                 )
             self._gradients[rule, place] = grad
+        terms, rank = bias_terms_of(self.plan, self.trace.bias_terms, rule), self.inputs[0].ndim - 2
         if rule is PLAIN:
-            terms, at_terms, rank = _bias_terms(self, rule), grads[len(places) :], self.inputs[0].ndim - 2
-            self._biases = contributions(terms, at_terms, self.score(), rank, self.trace.gradients)
+            self._biases = contributions(terms, grads[len(places) :], self.score(), rank, self.trace.gradients)
         elif rule.follows:
-            apart = isinstance(self.trace, ItemTraces)
-            at_terms = grads[len(places) :]
-            told = None if apart else all_told(self.trace.told, _bias_terms(self, rule), at_terms, self.inputs[0].shape)
-            self._told[rule] = told
+            self._told[rule] = all_told(self.trace.told, terms, grads[len(places) :], self.inputs[0].shape)
 
     def _grads(
         self, rule: Rule, places: list[Site | InputPlace], reference: Passes | None
     ) -> list[Tensor | None] | None:
         score = self.score()  # its own operations may have biases too
-        done, terms = {rule, *(other for other, _ in self._gradients)}, _bias_terms(self, rule)
+        done = {rule, *(other for other, _ in self._gradients)}
+        terms = bias_terms_of(self.plan, self.trace.bias_terms, rule)
         split = all(term.place.is_split(len(self.inputs[0])) for term in terms)
         last = split and not self.plan.again and all(other in done for other, _ in self.plan.gradients)
         wrt = [*map(self.trace.edge, places), *(term.edge for term in terms)]
         pairs = {} if reference is None else dict(zip(self.trace.records, reference.trace.records, strict=True))
-        of_input = partial(bounds, self.question.options.preprocessing, self.inputs[0])
-        return self.trace.gradients(score, wrt, rule, last=last, references=pairs, bounds=of_input)
+        box = partial(bounds, self.question.options.preprocessing, self.inputs[0])
+        return self.trace.gradients(score, wrt, rule, last=last, references=pairs, bounds=box)
 
     def _pass_alike(self, reference: Passes) -> None:
         if isinstance(self.trace, ItemTraces) != isinstance(reference.trace, ItemTraces):
@@ -351,13 +345,6 @@ class Passes:
         self._trace = self._score = self._read = self._biases = None
         self._gradients.clear()
         self._told.clear()
-
-
-def _bias_terms(passes: Passes, rule: Rule) -> list[BiasTerm]:
-    """Biases of operations: all of them, or those without a function of a rule that tells of its own."""
-    if not passes.plan.biases or not (rule is PLAIN or rule.follows):
-        return []
-    return [term for term in passes.trace.bias_terms if term.operation not in rule.backwards]
 
 
 def _check_seen(model: nn.Module, plan: Plan) -> None:

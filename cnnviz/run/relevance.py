@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,16 +18,18 @@ BIASES = "biases"
 
 
 def all_told(
-    told: Iterable[Told], terms: Sequence[BiasTerm], grads: Sequence[Tensor | None], shape: Sequence[int]
+    told: Iterable[Told] | None, terms: Sequence[BiasTerm], grads: Sequence[Tensor | None], shape: Sequence[int]
 ) -> dict[str, Tensor] | None:
     """By name what was told: of inputs (N, C, *spatial), of outputs (N, 1, *spatial). None if inputs are mixed.
 
     Args:
-        told: by the rule.
+        told: by the rule; None where inputs were passed one by one, so that nothing is told of all.
         terms: biases of operations without a rule.
         grads: of the summed score, where each term is added.
         shape: of the input, (N, C, *spatial).
     """
+    if told is None:
+        return None
     shares = [
         Told(BIASES, term.contribution(grad), term.place, False)
         for term, grad in zip(terms, grads, strict=True)
@@ -41,6 +43,12 @@ def all_told(
         values = _placed(each.place, each.values, whole)
         found[each.name] = found[each.name] + values if each.name in found else values
     return found
+
+
+def joined(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What was told of each input, as of all; one of which a name was not told has zeros."""
+    like = {name: values for told in items for name, values in told.items()}
+    return {name: torch.cat([told.get(name, torch.zeros_like(like[name])) for told in items]) for name in like}
 
 
 def _placed(place: Placed, values: Tensor, shape: Sequence[int]) -> Tensor:
