@@ -17,9 +17,9 @@ from cnnviz.formulas import MapWarning, relevance_told, require, tell_if
 from cnnviz.objectives import Objective
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
 from cnnviz_plugins.attributions._layer_settings import layer_at, of_layers
-from cnnviz_plugins.attributions.composites import Biases, Products, named, rule_of
-from cnnviz_plugins.attributions.composites import composite as Composite
-from cnnviz_plugins.attributions.relevance_rules import contrasted, negated, z_plus
+from cnnviz_plugins.relevance.composites import Biases, Products, named, rule_of
+from cnnviz_plugins.relevance.composites import composite as Composite
+from cnnviz_plugins.relevance.rules import contrasted, negated, z_plus
 
 Start = Literal["score", "one_hot", "clrp1", "clrp2", "sglrp"]
 Kept = Literal["absorb", "ignore"]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnviz import POINTWISE, Call
-from cnnviz_plugins.attributions.relevance_rules import Shares
+from cnnviz_plugins.relevance.rules import Shares
 
 Back = Tensor | tuple[Tensor, ...]
 Function = Callable[[Call, Tensor, Shares], Back]

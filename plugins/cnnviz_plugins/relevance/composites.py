@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cnnviz import Call, Rule
 from cnnviz.formulas import CONVOLUTIONS, MATRIX_PRODUCTS
-from cnnviz_plugins.attributions._relevance_of_operations import added_product, functions, product
-from cnnviz_plugins.attributions.relevance_rules import (
+from cnnviz_plugins.relevance.operations import added_product, functions, product
+from cnnviz_plugins.relevance.rules import (
     Shares,
     alpha_beta,
     contrasted,
