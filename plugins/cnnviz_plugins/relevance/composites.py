@@ -37,6 +37,8 @@ class composite:
     operation, such as ``torch.matmul``, and its rule. Layers without a rule divide by LRP-0.
     """
 
+    called = "composite"
+
     first: LayerRule | None = None
     conv: LayerRule | None = None
     linear: LayerRule | None = None

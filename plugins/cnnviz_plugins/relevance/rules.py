@@ -80,6 +80,8 @@ class _Half:
 class epsilon:
     """Each contribution gets its part of the sum of all, with ``stabilizer`` added to its size; 0 is LRP-0."""
 
+    called = "epsilon"
+
     stabilizer: float = STABILIZER
 
     def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
@@ -90,6 +92,8 @@ class epsilon:
 @dataclass(frozen=True)
 class z_plus:
     """Only positive contributions count."""
+
+    called = "z_plus"
 
     def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
         half = _Half(call, positive, negative)
@@ -121,6 +125,8 @@ class contrasted:
 class gamma:
     """Contributions of the output's sign count 1 + ``factor`` times, the others once."""
 
+    called = "gamma"
+
     factor: float = 0.25
 
     def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
@@ -134,6 +140,8 @@ class gamma:
 @dataclass(frozen=True)
 class alpha_beta:
     """Positive contributions get ``alpha`` times the relevance, negative ones minus ``beta``; alpha - beta = 1."""
+
+    called = "alpha_beta"
 
     alpha: float = 2
     beta: float = 1
@@ -161,18 +169,27 @@ class alpha_beta:
 class flat:
     """All inputs of an output get the same."""
 
-    change: Change = torch.ones_like
+    called = "flat"
 
     def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
-        ones = call.again(torch.ones_like(call.input)).with_weights(self.change)
-        blind = ones.vjp(shares.of(call, grad * call.output, ones.output, None))
-        call.tell("blind", blind, at_input=True)
-        return torch.zeros_like(call.input)
+        return _blind(call, grad, shares, torch.ones_like)
 
 
-def w_square() -> flat:
+@dataclass(frozen=True)
+class w_square:
     """Inputs get the part of the square of their weight."""
-    return flat(torch.square)
+
+    called = "w_square"
+
+    def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
+        return _blind(call, grad, shares, torch.square)
+
+
+def _blind(call: Call, grad: Tensor, shares: Shares, change: Change) -> Tensor:
+    """Relevance by weights alone, which is told, as no multiplier of a zero could be."""
+    ones = call.again(torch.ones_like(call.input)).with_weights(change)
+    call.tell("blind", ones.vjp(shares.of(call, grad * call.output, ones.output, None)), at_input=True)
+    return torch.zeros_like(call.input)
 
 
 @dataclass(frozen=True)
@@ -181,6 +198,8 @@ class z_box:
 
     Without them black and white, as the preprocessing has them.
     """
+
+    called = "z_box"
 
     low: float | None = None
     high: float | None = None
