@@ -67,11 +67,11 @@ class ItemTraces:
         """As that of a trace."""
         return nullcontext() if self.traces[0].biases is not None else self.traces[0].following()
 
-    def edge(self, place: Site | InputPlace) -> list[Any]:
+    def edge(self, place: Site | InputPlace, rule: Rule = PLAIN) -> list[Any]:
         """Where gradients are taken, in the graph of each item. Raises LookupError as ``activation`` does."""
         if isinstance(place, Site):
             self._check_ran(place)
-        return [trace.edge(place) for trace in self.traces]
+        return [trace.edge(place, rule) for trace in self.traces]
 
     @property
     def records(self) -> list[OperandRecord]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.call_site import Labels
 from cnnviz.engine.operand_record import Place
 from cnnviz.engine.operations import Operation
@@ -74,9 +75,19 @@ class MergedNorms:
         arguments = product.operand, changes[1], changes[2], *product.args[3:]
         bound = Bound(product.func, arguments, named, arguments[:1], False)
         bound.labels.inputs = product.labels.inputs
+        given.grad_fn.merged = True
         inner = given.grad_fn.inner  # as the product's switch holds it
         output: Tensor = _BothWays.apply(self.board, product.place, bound, inner, normed, product.operand)
         return output, bound.labels
+
+
+def check_apart(edge: Any, layer: str, rule: Rule) -> None:
+    """Raises LookupError for a layer whose output a batch norm reads, where the rule makes both one operation."""
+    if rule.folds and getattr(getattr(edge, "node", None), "merged", False) is True:
+        raise LookupError(
+            f"layer {layer!r} is one operation with the batch norm behind it under rule {rule.name!r}; name the batch "
+            "norm instead"
+        )
 
 
 class _BothWays(torch.autograd.Function):

@@ -30,6 +30,7 @@ from cnnviz.engine.implicit_biases import Biases
 from cnnviz.engine.layer_flow import ModulesThatRun
 from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.loans import lent
+from cnnviz.engine.merged_norms import check_apart
 from cnnviz.engine.missed_operations import changes_nothing, check_reached
 from cnnviz.engine.model_inputs import AnyInputs, ModelInputs
 from cnnviz.engine.nested import mapped, tensors
@@ -216,13 +217,14 @@ class Trace:
         self.layout_read = self.layout_read or not isinstance(value, int | float | str | None)
         return value
 
-    def edge(self, place: Site | InputPlace) -> Any:
-        """Where gradients with respect to the input or a layer are taken. Raises LookupError for a layer not kept."""
+    def edge(self, place: Site | InputPlace, rule: Rule = PLAIN) -> Any:
+        """Where gradients at the input or a layer are taken. Raises LookupError for a layer not kept, or merged."""
         if isinstance(place, InputPlace):
             return self.input
         if place not in self.activations:
             raise never_ran(place.name)
-        return self.places.get(place, self.activations[place])
+        check_apart(edge := self.places.get(place, self.activations[place]), place.name, rule)
+        return edge
 
     @property
     def bias_terms(self) -> list[Any]:

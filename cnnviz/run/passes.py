@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batching import is_out_of_memory
-from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.item_traces import ItemTraces
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, Site, is_automatic
@@ -24,7 +23,7 @@ from cnnviz.run.forward_passes import ForwardPasses
 from cnnviz.run.layer_choice import LayerChoice
 from cnnviz.run.options import Findings
 from cnnviz.run.plain_pass import plain_pass
-from cnnviz.run.plan import Plan
+from cnnviz.run.plan import Plan, check_seen
 from cnnviz.run.question import Question, with_neighbours
 from cnnviz.run.relevance import all_told, bounds, joined
 
@@ -190,7 +189,7 @@ class Passes:
 
     def layer_name(self, layer: Layer) -> str:
         """The dotted name of a layer; None finds the last one that is a place for a map."""
-        _check_seen(self.model, A_LAYER)
+        check_seen(self.model, A_LAYER)
         return self.choice.name(layer)
 
     def activation(self, site: Site) -> Tensor:
@@ -232,7 +231,7 @@ class Passes:
         self.gradient(place, rule)
         if self._told[rule] is None:  # several inputs in one tensor, or passes apart
             items = [self.of(slice(item, item + 1)) for item in range(len(self.inputs[0]))]
-            self._told[rule] = joined([one.told(place, rule, biases) for one in items])
+            self._told[rule] = joined([one.told(place, rule, self.plan.biases) for one in items])
         return self._told[rule] or {}
 
     def require(self, more: Plan) -> None:
@@ -245,7 +244,7 @@ class Passes:
                 self._forget()
 
     def _forward(self) -> Trace | ItemTraces:
-        _check_seen(self.model, self.plan)
+        check_seen(self.model, self.plan)
         trace = self._passed()
         if not self.choice.fits(trace.counts, trace.order) and self.choice.renew():
             trace = self._passed()
@@ -321,7 +320,7 @@ class Passes:
         terms = bias_terms_of(self.plan, self.trace.bias_terms, rule)
         split = all(term.place.is_split(len(self.inputs[0])) for term in terms)
         last = split and not self.plan.again and all(other in done for other, _ in self.plan.gradients)
-        wrt = [*map(self.trace.edge, places), *(term.edge for term in terms)]
+        wrt = [*(self.trace.edge(place, rule) for place in places), *(term.edge for term in terms)]
         pairs = {} if reference is None else dict(zip(self.trace.records, reference.trace.records, strict=True))
         box = partial(bounds, self.question.options.preprocessing, self.inputs[0])
         return self.trace.gradients(score, wrt, rule, last=last, references=pairs, bounds=box)
@@ -345,9 +344,3 @@ class Passes:
         self._trace = self._score = self._read = self._biases = None
         self._gradients.clear()
         self._told.clear()
-
-
-def _check_seen(model: nn.Module, plan: Plan) -> None:
-    """Raises TypeError where more than scores is asked of a black box."""
-    if isinstance(model, BlackBox) and not plan.scores_only:
-        raise TypeError(f"gradients or layers are asked for, and {model.reason}")

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from torch import nn
+
 from cnnviz.engine.backward_rules import Rule
+from cnnviz.engine.black_box import BlackBox
 from cnnviz.engine.layers import InputPlace, Layer
 
 
@@ -43,3 +46,9 @@ class Plan:
             self.references | other.references,
             self.variants or other.variants,
         )
+
+
+def check_seen(model: nn.Module, plan: Plan) -> None:
+    """Raises TypeError where more than scores is asked of a black box."""
+    if isinstance(model, BlackBox) and not plan.scores_only:
+        raise TypeError(f"gradients or layers are asked for, and {model.reason}")

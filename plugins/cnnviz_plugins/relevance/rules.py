@@ -117,8 +117,9 @@ class contrasted:
     of: Callable[[Call, Tensor, Shares], Tensor]
 
     def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
-        difference = self.of(call, grad, shares) - negated(self.of)(call, grad, shares)
-        return torch.where(difference * call.input > 0, difference, 0)
+        own = self.of(call, grad, shares)
+        difference = own - negated(self.of)(call, grad, shares)
+        return torch.where(difference * own > 0, difference, 0)  # whatever the sign of the score
 
 
 @dataclass(frozen=True)
