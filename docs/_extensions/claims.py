@@ -35,7 +35,34 @@ _ERROR: Claim = (
     "Its estimates of Shapley values are as far off as its standard error says.",
     f"{_PERTURBED}::test_estimates_of_shapley_values_are_as_far_off_as_they_say",
 )
+_RELEVANCE = "tests/plugins/test_relevance.py"
+_DIVIDED: Claim = (
+    "Its rules divide relevance as a table of single contributions does.",
+    f"{_RELEVANCE}::test_a_rule_divides_as_a_table_of_contributions_does",
+)
+_LAYERS_RELEVANCE: Claim = (
+    "It is made of the layer's relevance.",
+    f"{_RELEVANCE}::test_maps_of_layers_are_made_of_relevance",
+)
 CLAIMS: dict[str, tuple[Claim, ...]] = {
+    "lrp": (
+        _DIVIDED,
+        (
+            "What biases and the stabilizer took completes the score.",
+            f"{_RELEVANCE}::test_what_biases_and_the_stabilizer_took_completes_the_score",
+        ),
+        ("It equals zennit's on networks that were folded by hand.", f"{_RELEVANCE}::test_composites_are_zennits"),
+    ),
+    "layer_relevance": (_DIVIDED, _LAYERS_RELEVANCE),
+    "lrp_cam": (_LAYERS_RELEVANCE,),
+    "relevance_cam": (_LAYERS_RELEVANCE,),
+    "excitation_backprop": (
+        (
+            "It follows its formula, the contrastive one too.",
+            f"{_RELEVANCE}::test_excitation_backprop_and_its_contrast",
+        ),
+        ("It equals zennit's.", f"{_RELEVANCE}::test_excitation_backprop_is_zennits"),
+    ),
     "grad_cam": (_PAPER, _CAPTUM, _GRAD_CAM, _TORCHCAM),
     "grad_cam_plus_plus": (_PAPER, _GRAD_CAM),
     "xgrad_cam": (_PAPER, _GRAD_CAM, _TORCHCAM),

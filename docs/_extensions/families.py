@@ -8,6 +8,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             *("grad_cam", "layer_cam", "hires_cam", "grad_cam_plus_plus", "xgrad_cam", "eigen_grad_cam", "eigen_cam"),
             *("cam", "score_cam", "ablation_cam", "guided_grad_cam"),
+            *("relevance_cam", "lrp_cam", "excitation_backprop"),
         ),
     ),
     "Gradients": (
@@ -16,7 +17,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             *("gradient", "input_x_gradient", "integrated_gradients", "smoothgrad", "smoothgrad_squared", "vargrad"),
             *("guided_backprop", "deconvnet", "deeplift", "deeplift_shap", "gradient_shap", "expected_gradients"),
-            "fullgrad",
+            *("fullgrad", "lrp"),
         ),
     ),
     "Perturbations": (
@@ -28,8 +29,8 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "Inside the network": (
-        "What single channels of a layer respond to, whatever the class is.",
-        ("activation", "projections"),
+        "What single channels of a layer respond to, and what part of the score they have.",
+        ("activation", "layer_relevance", "projections"),
     ),
     "Two classes compared": (
         "What speaks for and against the true class and the predicted one.",
@@ -62,6 +63,12 @@ IN_WORDS: dict[str, str] = {
     "fullgrad": "|input * gradient| and |bias * gradient of its layer|, each scaled and enlarged, added up",
     "grad_cam_plus_plus": "sum over channels of weight * activation; the weight adds up positive gradients, each with "
     "a share that depends on the powers of the gradient",
+    "lrp": "input * multiplier; multipliers are relevance divided by values, carried back from layer to layer by rules",
+    "layer_relevance": "activation * multiplier, as of lrp",
+    "lrp_cam": "sum over channels of weight * activation; the weight is the sum of the channel's relevance",
+    "relevance_cam": "sum over channels of weight * activation; the weight is the sum of the channel's relevance for "
+    "the class, less that for all others",
+    "excitation_backprop": "sum over channels of relevance by positive weights alone, divided by the score",
     "projections": "for each of the strongest channels: its map alone, carried back to the picture by deconvnet",
     "saliency_confusion": "the positive and the negative part of a map for the true class, and for the predicted class",
 }
