@@ -677,3 +677,44 @@ def test_input_biases_and_stabilizer_are_the_score(name: str, request: pytest.Fi
     parts = [found.values, found.notes["relevance_of_biases"], found.notes["relevance_of_stabilizer"]]
     assert abs(float(sum(part.sum() for part in parts) - found.score[0])) <= 1e-9
     assert all(part.any() for part in parts[:1])
+
+
+KEPT = {"squeezenet1_0": 1e-3, "resnet18": 1e-3}
+KEPT_SLOW = {
+    **dict.fromkeys(("vgg11_bn", "googlenet", "densenet121", "convnext_tiny"), 1e-3),
+    "regnet_y_400mf": 1e-2,  # some units have nothing but their bias
+}
+
+
+@pytest.mark.parametrize("name", [*KEPT, *KEPT_SLOW])
+def test_without_biases_the_score_reaches_the_input(name: str, request: pytest.FixtureRequest) -> None:
+    if name in KEPT_SLOW and not asks_all(request):
+        pytest.skip("asked with --all-situations")
+    found = explain(random_net(name), 10 * drawn(1, 3, 64, 64), "lrp", target=3, bias="ignore")
+    share = float(found.values.sum() / found.score[0])
+    assert abs(share - 1) <= (KEPT | KEPT_SLOW)[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "bias", "way"),
+    [
+        ("shufflenet_v2_x0_5", "ignore", "a composite with gamma"),
+        ("mobilenet_v2", "ignore", "a composite with gamma"),
+        ("mobilenet_v3_small", "absorb", "bias='ignore', or a composite with gamma"),
+    ],
+)
+def test_networks_whose_units_live_by_biases_are_told_of(
+    name: str, bias: str, way: str, request: pytest.FixtureRequest
+) -> None:
+    if name != "shufflenet_v2_x0_5" and not asks_all(request):
+        pytest.skip("asked with --all-situations")
+    with pytest.warns(MapWarning, match=rf"of the score reaches the input, .*; try {way}, and bias="):
+        explain(random_net(name), drawn(1, 3, 64, 64), "lrp", target=3, bias=bias)
+
+
+def test_an_unpaired_batch_norm_passes_relevance_on_without_biases() -> None:
+    net = random_norms(nn.Sequential(nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2, bias=False)).double())
+    x = drawn(1, 2, 2, 2)
+    expected = net[0](x).detach() * net[2].weight[1].detach().reshape(1, 2, 2, 2)
+    found = explain(net, x, "lrp", composite=composite(linear=epsilon(0)), target=1, bias="ignore").values
+    torch.testing.assert_close(found, expected)
