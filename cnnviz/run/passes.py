@@ -225,15 +225,6 @@ class Passes:
             self._backward(PLAIN)
         return self._biases or []
 
-    def told(self, place: Site | InputPlace, rule: Rule, biases: bool) -> dict[str, Tensor]:
-        """By name what the rule tells of its calls on the way to a place, over the input; see `all_told`."""
-        self.require(Plan(biases=biases))
-        self.gradient(place, rule)
-        if self._told[rule] is None:  # several inputs in one tensor, or passes apart
-            items = [self.of(slice(item, item + 1)) for item in range(len(self.inputs[0]))]
-            self._told[rule] = joined([one.told(place, rule, self.plan.biases) for one in items])
-        return self._told[rule] or {}
-
     def require(self, more: Plan) -> None:
         """Make sure that the forward pass serves this too."""
         plan = self.plan
@@ -344,3 +335,13 @@ class Passes:
         self._trace = self._score = self._read = self._biases = None
         self._gradients.clear()
         self._told.clear()
+
+
+def told_to(passes: Passes, place: Site | InputPlace, rule: Rule, biases: bool) -> dict[str, Tensor]:
+    """By name what the rule tells of its calls on the way to a place, over the input; see `all_told`."""
+    passes.require(Plan(biases=biases))
+    passes.gradient(place, rule)
+    if passes._told[rule] is None:  # several inputs in one tensor, or passes apart
+        items = [passes.of(slice(item, item + 1)) for item in range(len(passes.inputs[0]))]
+        passes._told[rule] = joined([told_to(one, place, rule, passes.plan.biases) for one in items])
+    return passes._told[rule] or {}

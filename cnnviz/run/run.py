@@ -298,7 +298,7 @@ class Run:
         question = replace(self._passes.question, target=target, settled=False)
         plan = (plan or self.plan) | Plan(score_layers=question.layers)
         self._passes.require(replace(plan, elsewhere=frozenset()))  # the shared forward pass must serve it
-        return _derived(self._passes.shared(question, plan), self.copies)
+        return _derived(self._passes.shared(question, plan), self.copies, self.layers.chosen)
 
     def as_probability(self) -> Run:
         """The same question, answered in probabilities: of classes by a softmax over them, of one alone by a sigmoid.
@@ -329,9 +329,9 @@ def at_call(run: Run, layer: Layer, call: int) -> Run:
     return derived
 
 
-def _derived(passes: Passes, copies: int) -> Run:
+def _derived(passes: Passes, copies: int, chosen: dict[str, int] | None = None) -> Run:
     run = Run.__new__(Run)
-    run._begin(passes, copies)
+    run._begin(passes, copies, chosen)
     return run
 
 
