@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from cnnviz.engine.attention import AttentionWatch
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
 from cnnviz.engine.forward import Head, forward, layer_tensor, never_ran
@@ -61,6 +62,8 @@ class TraceRequest:
     """True to note which modules run."""
     references: frozenset[Rule] = frozenset()
     """Rules for whose operations the operands are kept, to compare another pass with; it has no gradients then."""
+    attention: bool = False
+    """True to look for attentions, and to keep their shares with the graph."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Trace:
         """The graph edges at which gradients with respect to layers are taken."""
         self.score_layers: dict[str, Tensor] = {}
         """Outputs of the layers that the score is read from, with their graph."""
-        self.whole = whole or request.input_gradient or request.biases
+        self.whole = whole or request.input_gradient or request.biases or request.attention
         self.lost = False
         """True if a graph that begins at a layer may miss parts.
 
@@ -125,13 +128,15 @@ class Trace:
         self.record = OperandRecord(keeps=bool(request.references))
         self.records = [self.record]
         self._switchboard = switchboard or Switchboard()
-        gradients = request.input_gradient or request.biases or request.layer_gradients
+        gradients = request.input_gradient or request.biases or request.layer_gradients or request.attention
         from_input = bool(request.references) or (self.whole and gradients)
         with torch.inference_mode(False):  # whose tensors could not carry gradients
             self.input = _in_layout(inputs[0].detach(), options.layout).requires_grad_(from_input)
         self.biases = Biases(self.input) if request.biases else None
         axis = BatchAxis(model, len(self.input), constants_of(model)) if request.size or request.reads else None
-        self._observer = self._observes(self.biases, axis)
+        self.attention = AttentionWatch(self.input) if request.attention else None
+        """What found the attentions of the pass, if the request has ``attention``."""
+        self._observer = self._observes(self.biases, axis, self.attention)
         self._watch = GraphWatch()
         hooks = [
             (name, self._hook(name, request.layer_gradients and not from_input, request))
@@ -144,7 +149,8 @@ class Trace:
             modes.append(options.compiled.failures())
         if request.references and not options.saves:  # the graph says what comes from the input, and no more
             modes.append(saving_nothing())
-        if self.rules or request.biases or axis is not None or options.layout is not ORDINARY or options.norms_scaled:
+        seen = self.rules or request.biases or request.attention or axis is not None
+        if seen or options.layout is not ORDINARY or options.norms_scaled:
             modes.append(self._observer)
         given = inputs.each(Tensor.detach).with_first(self.input)
         if axis is not None:
@@ -279,10 +285,14 @@ class Trace:
             raise changes_nothing(rule, self.model_name)
         return grads
 
-    def _observes(self, biases: Biases | None = None, axis: BatchAxis | None = None) -> OperationObserver:
+    def _observes(
+        self, biases: Biases | None = None, axis: BatchAxis | None = None, attention: AttentionWatch | None = None
+    ) -> OperationObserver:
         begins = partial(_begins, self.input, self.places)  # without the trace, which would hold itself then
         layout, scaled = self.options.layout, self.options.norms_scaled
-        return OperationObserver(self.rules, self._switchboard, begins, biases, layout, axis, self.record, scaled)
+        return OperationObserver(
+            self.rules, self._switchboard, begins, biases, layout, axis, self.record, scaled, attention
+        )
 
     def _hook(self, name: str, starts_graph: bool, request: TraceRequest) -> Callable[..., Any]:
         numbers = {site.call for site in request.layers if site.name == name}

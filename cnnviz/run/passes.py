@@ -256,6 +256,7 @@ class Passes:
             order=any(map(is_automatic, (*self.plan.layers, *(place for _, place in self.plan.gradients)))),
             before=options.before,
             references=plan.references,
+            attention=plan.attention,
         )
         if options.folded is not None:
             options.folded.check_rules([*request.rules, *request.references], request.biases)
