@@ -6,10 +6,9 @@ all of it at once are written out beforehand, so that the softmax exists.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
@@ -24,21 +23,28 @@ from cnnviz.engine.axes import (
     Digit,
     Dim,
     Label,
+    axes_of,
+    dim_size,
     has_kind,
     plain_name,
     whole,
 )
-from cnnviz.engine.axis_rules import RULES, VALUE_BY_VALUE
+from cnnviz.engine.axis_rules import RULES
 from cnnviz.engine.grid_reading import GridReading, NoGrid, reading_by_hand, reading_of
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operations import Operation
 
 _PRODUCTS = ("matmul", "rmatmul", "mm", "bmm", "baddbmm", "einsum")
-_KEEPS = frozenset(
-    "to type_as float double half bfloat16 dropout clone contiguous view reshape flatten unflatten squeeze unsqueeze "
-    "permute transpose swapaxes swapdims movedim moveaxis mT T expand".split()
+_MOVES = frozenset(
+    "view reshape flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims movedim moveaxis mT T expand "
+    "getitem".split()
 )
+_KEEPS = (_MOVES - {"getitem"}) | frozenset("to type_as float double half bfloat16 dropout clone contiguous".split())
 """Operations that keep every share as it is, and move it at most."""
+
+
+AnyGrid: TypeAlias = tuple[Sequence[int] | None, int] | None
+"""The grid of tokens as it is said by hand, its sizes (None: a square) and how many extra tokens lie before it."""
 
 
 class NoSelfAttention(ValueError):
@@ -53,8 +59,8 @@ class _Product:
     """By operand, a bit for each attention that it was computed from."""
     descends: bool
     """True if all operands are computed from the input."""
-    known: bool
-    """True if the axes of all operands that are computed from the input are known."""
+    label: Label | None
+    """Where the axes of the input lie in it; None where they were lost in an operand."""
 
 
 @dataclass(eq=False)
@@ -66,7 +72,7 @@ class Attention:
     keys: int
     """The dimension of the keys."""
     label: Label | None
-    """Where the axes of the input lie in it; None where they were lost."""
+    """Where the axes of the input lie in it; None where queries or keys can't be followed."""
     lost: str
     """The operation at which axes were lost last, if any were."""
     product: _Product
@@ -93,7 +99,7 @@ class Attention:
         rows = [number for number, dim in enumerate(dims) if has_kind(dim, PLACE, OWN)]
         if not rows or not has_kind(self.label[self.keys], PLACE, OWN):
             if rows or has_kind(self.label[self.keys], PLACE, OWN):
-                raise NoSelfAttention("is not one of places to themselves, as a cross-attention is not")
+                raise NoSelfAttention("is one between places and something else, as a cross-attention")
             raise NoSelfAttention("compares channels and not places")
         if len(rows) > 1:
             raise NoSelfAttention("is one within windows, whose tokens are not those of the whole picture")
@@ -105,7 +111,7 @@ class Attention:
         values = values.reshape(*(digit.size for digit in digits), *values.shape[-2:])
         return (values.movedim(batch[0], 0) if batch else values).reshape(items, -1, *values.shape[-2:])
 
-    def grid(self, items: int, rank: int, axes: AxisFollower, by_hand: tuple[Any, int] | None) -> GridReading:
+    def grid(self, items: int, rank: int, axes: AxisFollower, by_hand: AnyGrid) -> GridReading:
         """How its tokens, (N, T, 1), are read as (N, 1, *grid). Raises NoSelfAttention where they can't be."""
         count = self.shares.shape[self.keys]
         try:
@@ -125,6 +131,8 @@ class Attention:
 
     def _check(self) -> None:
         queries, keys = self.shares.movedim(self.keys, -1).shape[-2:]
+        if not self.used:
+            raise NoSelfAttention("is not multiplied with values by a product of matrices")
         if self.changed:
             raise NoSelfAttention(f"is changed by {self.changed} behind its softmax")
         if not self.product.descends:
@@ -133,11 +141,11 @@ class Attention:
             raise NoSelfAttention("has queries and keys of two branches, as a cross-attention")
         if self.label is not None:
             rows = [dim for dim in self._others(self.label) if has_kind(dim, PLACE, OWN)]
-            sizes = [sum(math.prod(digit.size for digit in segment) for segment in dim) for dim in rows]
-            queries = sizes[0] if len(sizes) == 1 else queries
+            queries = dim_size(rows[0]) if len(rows) == 1 else queries
         if queries != keys:
             raise NoSelfAttention(
-                f"has {queries} queries and {keys} keys, as a cross-attention has, and one with bias_k or add_zero_attn"
+                f"has {queries} queries and {keys} keys, as a cross-attention, one that pools, and one with bias_k or "
+                "add_zero_attn"
             )
 
     def _squared_by_shape(self, values: Tensor, items: int) -> Tensor:
@@ -166,11 +174,6 @@ class AttentionWatch:
         self._products: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._shares: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._marks: WeakIdKeyDictionary = WeakIdKeyDictionary()
-
-    @property
-    def used(self) -> list[Attention]:
-        """The attentions whose output was multiplied with values."""
-        return [attention for attention in self.found if attention.used]
 
     def see(self, func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> None:
         """Look at one operation and what it gave."""
@@ -203,25 +206,35 @@ class AttentionWatch:
             return mark
         if followed and len(factors) > 1:
             known = all(self.axes.of(factor) is not None for factor in followed)
-            product = _Product(tuple(map(self._mark, factors)), len(followed) == len(factors), known)
+            marks, descends = tuple(map(self._mark, factors)), len(followed) == len(factors)
             for tensor in results:
-                self._products[tensor] = product
+                self._products[tensor] = _Product(marks, descends, self.axes.of(tensor) if known else None)
         return 0
 
     def _weighed(self, scores: Tensor, shares: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         dim = args[1] if len(args) > 1 else kwargs.get("dim", -1)
         product = self._products[scores]
-        label, lost = self.axes.of(shares) if product.known else None, next(reversed(self.axes.lost), "")
-        attention = Attention(shares, dim, label, lost, product)
+        label = product.label
+        if label is not None:
+            sides = [label[dim], *(each for number, each in enumerate(label) if number != dim % len(label))]
+            followed = [has_kind(side, PLACE, OWN) for side in sides]
+            unseen = [dim_size(side) > 1 and not any(True for _ in axes_of(side)) for side in sides]
+            lacking = (not followed[0] and unseen[0]) or (not any(followed[1:]) and any(unseen[1:]))
+            label = None if lacking else label
+        attention = Attention(shares, dim, label, next(reversed(self.axes.lost), ""), product)
         self.found.append(attention)
         self._shares[shares] = attention, ""
 
     def _passed_on(self, name: str, operands: Sequence[Tensor], results: Sequence[Tensor], zeros: bool) -> None:
         """``zeros``: some values become 0, as the shares of a query that may read nothing."""
         for operand in operands:
-            if operand in self._products and name in VALUE_BY_VALUE:
+            if operand in self._products:  # scaled, masked, biased, or mixed with those of other heads
+                product = self._products[operand]
                 for tensor in results:
-                    self._products.setdefault(tensor, self._products[operand])
+                    if tensor not in self._products:
+                        stays = name not in _MOVES and tensor.shape == operand.shape
+                        label = product.label if stays else self.axes.of(tensor)
+                        self._products[tensor] = replace(product, label=label if product.label else None)
             if operand in self._shares:
                 attention, changed = self._shares[operand]
                 if zeros and attention.shares is operand:
@@ -246,4 +259,4 @@ def _digits(dim: Dim) -> list[Digit]:
     """The digits of a dimension; one of which nothing is known for several segments."""
     if len(dim) == 1:
         return list(dim[0])
-    return [Digit(None, 1, sum(math.prod(digit.size for digit in segment) for segment in dim))]
+    return [Digit(None, 1, dim_size(dim))]

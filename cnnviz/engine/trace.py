@@ -22,7 +22,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from cnnviz.engine.attention import AttentionWatch
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
-from cnnviz.engine.forward import Head, forward, layer_tensor, never_ran
+from cnnviz.engine.forward import ForwardHook, Head, forward, layer_tensor, never_ran
 from cnnviz.engine.graph_watch import GraphWatch
 from cnnviz.engine.implicit_biases import Biases
 from cnnviz.engine.layer_flow import ModulesThatRun
@@ -64,6 +64,8 @@ class TraceRequest:
     """Rules for whose operations the operands are kept, to compare another pass with; it has no gradients then."""
     attention: bool = False
     """True to look for attentions, and to keep their shares with the graph."""
+    hooks: tuple[tuple[str, ForwardHook], ...] = ()
+    """Further hooks of layers by name, which may replace what they give."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class Trace:
         output = forward(
             model,
             given,
-            hooks=hooks,
+            hooks=[*hooks, *request.hooks],
             modes=modes,
             grad=from_input,
             keep_bindings=options.keep_bindings,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cnnviz.engine.layers import LayerAt
 from cnnviz.formulas.expr import Expr
-from cnnviz.run.attention_reader import PLAN, Attentions
+from cnnviz.run.attention_reader import ATTENTION, Attentions, Scored
 from cnnviz.run.plan import Plan
 from cnnviz.run.run import Run
 
@@ -27,24 +27,25 @@ class attention_map(Expr):
     """
 
     each: Callable[[Attentions], Tensor]
-    gradients: bool = True
-    """False if ``each`` reads no gradients, which spares a backward pass."""
+    scored: Scored | None = "model"
+    """Of which score the gradients are: the "model"'s, or for each attention that of its block's tokens ("blocks"),
+    which the model makes of them without the blocks behind; None spares gradients."""
     grid: Sequence[int] | str | None = None
     extra: int = 0
 
     def __post_init__(self) -> None:
-        by_hand = self.grid is not None or self.extra
-        object.__setattr__(self, "grid", LayerAt(layout="tokens", grid=self.grid).grid if by_hand else None)
+        object.__setattr__(self, "grid", LayerAt(layout="tokens", grid=self.grid).grid)  # its sizes
 
     def compute(self, run: Run) -> Tensor:
-        attentions, reading = run.attention.of(self.gradients, self.grid, self.extra)  # type: ignore[arg-type]  # sizes
+        sizes: Any = self.grid
+        attentions, reading = run.attention.of(self.scored, (sizes, self.extra) if sizes or self.extra else None)
         values = reading.read(self.each(attentions)[..., None], len(run.inputs))
         if reading.own:
             run.layers.own_grid = tuple(values.shape[2:])
         return values
 
     def plan(self) -> Plan:
-        return PLAN
+        return ATTENTION
 
     def text(self, write: Callable[[Any], str]) -> str:
         name = getattr(self.each, "__name__", None) or getattr(getattr(self.each, "func", None), "__name__", "")

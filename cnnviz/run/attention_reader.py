@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from cnnviz.engine.attention import Attention, NoSelfAttention
+from cnnviz.engine.attention import AnyGrid, Attention, NoSelfAttention
 from cnnviz.engine.graph_ancestry import leads_back
 from cnnviz.engine.grid_reading import GridReading
 from cnnviz.engine.item_traces import ItemTraces
 from cnnviz.engine.trace import Trace
 from cnnviz.run.passes import Passes
 from cnnviz.run.plan import Plan
+from cnnviz.run.scores_of_blocks import blocks_of, cut_behind
 
-PLAN = Plan(attention=True, again=True)
+ATTENTION = Plan(attention=True, again=True)
+Scored = Literal["model", "blocks"]
+"""Whose score gradients are of: the model's, or for each attention what the model's head makes of its block's tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,90 +36,127 @@ class Attentions:
     all tokens that are averaged."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Chain:
+    """The self-attentions of one pass."""
+
+    trace: Trace
+    links: list[Attention]
+    score: Tensor
+
+    @property
+    def items(self) -> int:
+        return len(self.trace.input)
+
+    @property
+    def numbers(self) -> list[int]:
+        """Which of all attentions of the pass they are."""
+        assert self.trace.attention is not None
+        return [self.trace.attention.found.index(link) for link in self.links]
+
+    def reading(self, by_hand: AnyGrid) -> GridReading:
+        """How values of the tokens, (N, T, 1), are read. Raises ValueError where they are no chain."""
+        assert self.trace.attention is not None
+        name, rank, behind = self.trace.model_name, self.trace.input.ndim - 2, 0
+        every = sum(1 << number for number in self.numbers)
+        readings: list[GridReading] = []
+        for place, (number, link) in enumerate(zip(self.numbers, self.links, strict=True), 1):
+            try:
+                link.squared(link.shares.detach(), self.items)
+                readings.append(link.grid(self.items, rank, self.trace.attention.axes, by_hand))
+                if link.behind & every != behind:
+                    raise NoSelfAttention("does not follow the one before it, but runs beside it")
+                if readings[-1] != readings[0]:
+                    raise NoSelfAttention("has other tokens than the first one")
+            except NoSelfAttention as reason:
+                raise ValueError(
+                    f"attention {place} of {len(self.links)} in {name} {reason}; methods of attention need one chain "
+                    "of self-attentions over the same tokens, so use another method, such as grad_cam"
+                ) from None
+            behind |= 1 << number
+        return readings[0]
+
+    def shares(self) -> list[Tensor]:
+        return [self.trace.ordinary(link.squared(link.shares.detach(), self.items)) for link in self.links]
+
+    def read(self) -> Tensor:
+        """Which tokens the score is read from. NaN goes back where a token can change it, whatever the values are."""
+        last = self.links[-1]
+        with torch.inference_mode(False):
+            nan = torch.full_like(self.score, torch.nan)
+            (structure,) = torch.autograd.grad(self.score, last.shares, nan, retain_graph=True)
+        read = last.squared(structure, self.items).isnan().any(3).any(1).to(self.score.dtype)
+        return read / read.sum(1, keepdim=True).clamp(min=1)
+
+    def gradients(self, links: Sequence[Attention]) -> list[Tensor]:
+        grads = self.trace.gradients(self.score, [link.shares for link in links])
+        return [
+            link.squared(torch.zeros_like(link.shares) if grad is None else grad, self.items)
+            for link, grad in zip(links, grads, strict=True)
+        ]
+
+
 class AttentionReader:
     """Reads the attentions of one question's passes."""
 
     def __init__(self, passes: Passes):
         self.passes = passes
 
-    def of(
-        self, gradients: bool, grid: Sequence[int] | None = None, extra: int = 0
-    ) -> tuple[Attentions, GridReading]:
-        """The attentions, and how values of their tokens, (N, T, 1), are read as maps. See ``Run.attentions``."""
+    def of(self, scored: Scored | None, by_hand: AnyGrid = None) -> tuple[Attentions, GridReading]:
+        """The attentions, and how values of their tokens, (N, T, 1), are read as maps.
+
+        ``scored`` is None to spare gradients. Raises ValueError for a model that is no chain of self-attentions over
+        the same tokens, or of whose blocks there are no scores.
+        """
+        chains = self._chains()
+        readings = [chain.reading(by_hand) for chain in chains]
+        shares, read = _joined([chain.shares() for chain in chains]), torch.cat([chain.read() for chain in chains])
+        gradients: list[Tensor] = []
+        if scored == "model":
+            gradients = _joined([chain.gradients(chain.links) for chain in chains])
+        elif scored == "blocks":
+            gradients = self._gradients_of_blocks(chains)
+        return Attentions(tuple(shares), tuple(gradients), read), readings[0]
+
+    def _gradients_of_blocks(self, chains: Sequence[_Chain]) -> list[Tensor]:
+        """The gradient of each block's own score with respect to the shares of its attention."""
+        count = len(chains[0].links)
+        blocks = blocks_of(self.passes, chains[0].numbers) if count > 1 else []
+        gradients: list[Tensor] = []
+        for place in range(count):
+            last = place == count - 1
+            of_block = chains if last else AttentionReader(cut_behind(self.passes, blocks, place))._chains()
+            gradients += _joined([chain.gradients(chain.links[-1:]) for chain in of_block])
+        return gradients
+
+    def _chains(self) -> list[_Chain]:
         passes = self.passes
-        passes.require(PLAN)
+        passes.require(ATTENTION)
         trace, score = passes.trace, passes.score()
         parts = trace.traces if isinstance(trace, ItemTraces) else [trace]
-        by_hand = None if grid is None and not extra else (grid, extra)
-        found = [self._of_trace(part, score, gradients, by_hand) for part in parts]
-        if len(found) == 1:
-            return found[0]
-        each = [attentions for attentions, _ in found]
-        joined = Attentions(
-            tuple(map(torch.cat, zip(*(attentions.shares for attentions in each), strict=True))),
-            tuple(map(torch.cat, zip(*(attentions.gradients for attentions in each), strict=True))),
-            torch.cat([attentions.read for attentions in each]),
-        )
-        return joined, found[0][1]
-
-    def _of_trace(
-        self, trace: Trace, score: Tensor, gradients: bool, by_hand: tuple[Sequence[int] | None, int] | None
-    ) -> tuple[Attentions, GridReading]:
-        assert trace.attention is not None
-        items, rank, name = len(trace.input), trace.input.ndim - 2, trace.model_name
-        reached = _reached(trace.attention.used, score)
-        if not reached:
+        chains = [_Chain(part, _reached(part, score), score) for part in parts]
+        if not all(chain.links for chain in chains):
             raise ValueError(
-                f"no attention is found between the input of {name} and its score: a softmax of a product of queries "
-                "and keys, whose output is multiplied with values; methods of attention are not defined there, so "
-                "use another one, such as grad_cam"
+                f"no attention is found between the input of {parts[0].model_name} and its score: a softmax of a "
+                "product of queries and keys, whose output is multiplied with values; use a method that needs none, "
+                "such as grad_cam"
             )
-        readings: list[GridReading] = []
-        shares: list[Tensor] = []
-        behind = 0
-        for number, attention in enumerate(reached, 1):
-            try:
-                shares.append(trace.ordinary(attention.squared(attention.shares.detach(), items)))
-                readings.append(attention.grid(items, rank, trace.attention.axes, by_hand))
-                if (attention.behind & _bits(trace, reached)) != behind:
-                    raise NoSelfAttention("does not follow the one before it, but runs beside it")
-                if readings[-1] != readings[0]:
-                    raise NoSelfAttention("has its tokens at other places than the first one")
-            except NoSelfAttention as reason:
-                raise ValueError(
-                    f"attention {number} of {len(reached)} in {name} {reason}; methods of attention need one chain of "
-                    "self-attentions over the same tokens, so use another method, such as grad_cam"
-                ) from None
-            behind |= 1 << trace.attention.found.index(attention)
-        read = reached[-1].squared(_structure(score, reached[-1].shares), items).isnan().any(3).any(1)
-        weights = read.to(shares[0].dtype) / read.sum(1, keepdim=True).clamp(min=1)
-        grads = trace.gradients(score, [attention.shares for attention in reached]) if gradients else []
-        squared = tuple(
-            attention.squared(grad, items)
-            for attention, grad in zip(reached, grads, strict=gradients)
-            if grad is not None
-        )
-        return Attentions(tuple(shares), squared, weights), readings[0]
+        return chains
 
 
-def _reached(found: Sequence[Attention], score: Tensor) -> list[Attention]:
+def _reached(trace: Trace, score: Tensor) -> list[Attention]:
     """The attentions that the score is computed from by operations that carry gradients."""
-    if score.grad_fn is None:
-        return []
+    assert trace.attention is not None
+    # the softmax of scores that texts or prototypes give is none
+    found = [attention for attention in trace.attention.found if attention.used or attention.product.descends]
+    nodes = [(attention, attention.shares.grad_fn) for attention in found]
     return [
         attention
-        for attention in found
-        if attention.shares.grad_fn is not None and leads_back(score.grad_fn, {attention.shares.grad_fn: True})
+        for attention, node in nodes
+        if node is not None and score.grad_fn is not None and leads_back(score.grad_fn, {node: True})
     ]
 
 
-def _bits(trace: Trace, reached: Sequence[Attention]) -> int:
-    assert trace.attention is not None
-    return sum(1 << trace.attention.found.index(attention) for attention in reached)
-
-
-def _structure(score: Tensor, shares: Tensor) -> Tensor:
-    """NaN at the shares that can change the score, whatever the values are."""
-    with torch.inference_mode(False):
-        nan = torch.full_like(score, torch.nan)
-        return torch.autograd.grad(score, shares, nan, retain_graph=True)[0]
+def _joined(of_traces: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Tensors of passes of one item each, joined to those of the batch."""
+    return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*of_traces, strict=True)]

@@ -135,11 +135,11 @@ class Passes:
         question = replace(self.settled(), options=replace(self.question.options, compiled=None))
         return Passes(model, self.inputs, question, Plan(score_layers=question.layers), choice=self.choice)
 
-    def shared(self, question: Question, plan: Plan) -> Passes:
-        """The same forward pass for another question, which may ask for gradients of the same graph."""
+    def shared(self, question: Question, plan: Plan, trace: Trace | ItemTraces | None = None) -> Passes:
+        """The same forward pass, or this one, for another question, which may ask for gradients of the same graph."""
         plan, choice, by_items = plan | Plan(again=True), self.choice.toward(question), self.asked_by_items
         other = Passes(self.model, self.inputs, question, plan, choice=choice, by_items=by_items, label=self.label)
-        other._trace = self.trace
+        other._trace = self.trace if trace is None else trace
         return other
 
     @property

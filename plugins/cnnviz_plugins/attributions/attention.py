@@ -38,7 +38,7 @@ def attention_rollout(
     extra: int = 0,
 ) -> Expr:
     """Attention matrices multiplied from block to block (Abnar & Zuidema, 2020, arXiv:2005.00928)."""
-    return attention_map(partial(_rolled_out, fuse=fuse, discard=discard), False, grid, extra)
+    return attention_map(partial(_rolled_out, fuse=fuse, discard=discard), None, grid, extra)
 
 
 def _propagated(attentions: Attentions) -> Tensor:
@@ -53,7 +53,7 @@ def _propagated(attentions: Attentions) -> Tensor:
 @attribution
 def transformer_attribution(grid: Sequence[int] | str | None = None, extra: int = 0) -> Expr:
     """Attention times its gradient, carried from block to block (Chefer et al., 2021, arXiv:2103.15679)."""
-    return attention_map(_propagated, True, grid, extra)
+    return attention_map(_propagated, "model", grid, extra)
 
 
 def _weighted(attentions: Attentions) -> Tensor:
@@ -64,4 +64,14 @@ def _weighted(attentions: Attentions) -> Tensor:
 @attribution
 def grad_sam(grid: Sequence[int] | str | None = None, extra: int = 0) -> Expr:
     """Attention times the positive part of its gradient (Barkan et al., 2021, arXiv:2204.11073)."""
-    return attention_map(_weighted, True, grid, extra)
+    return attention_map(_weighted, "model", grid, extra)
+
+
+def _sensitive(attentions: Attentions) -> Tensor:
+    return torch.stack([gradient.relu().mean((1, 2)) for gradient in attentions.gradients]).mean(0)
+
+
+@attribution
+def legrad(grid: Sequence[int] | str | None = None, extra: int = 0) -> Expr:
+    """Positive gradients of attentions, each of its own block's score (Bousselham et al., 2024, arXiv:2404.03214)."""
+    return attention_map(_sensitive, "blocks", grid, extra)
