@@ -226,23 +226,26 @@ class AttentionWatch:
         self._shares[shares] = attention, ""
 
     def _passed_on(self, name: str, operands: Sequence[Tensor], results: Sequence[Tensor], zeros: bool) -> None:
-        """``zeros``: some values become 0, as the shares of a query that may read nothing."""
-        for operand in operands:
-            if operand in self._products:  # scaled, masked, biased, or mixed with those of other heads
-                product = self._products[operand]
-                for tensor in results:
-                    if tensor not in self._products:
-                        stays = name not in _MOVES and tensor.shape == operand.shape
-                        label = product.label if stays else self.axes.of(tensor)
-                        self._products[tensor] = replace(product, label=label if product.label else None)
-            if operand in self._shares:
-                attention, changed = self._shares[operand]
-                if zeros and attention.shares is operand:
-                    attention.shares = results[0]
-                    self._shares[results[0]] = attention, ""
-                    continue
-                for tensor in results:
-                    self._shares[tensor] = attention, changed or ("" if name in _KEEPS else name)
+        """Scores and shares go on through operations that add nothing to them that the input gave.
+
+        ``zeros``: some values become 0, as the shares of a query that may read nothing.
+        """
+        followed = [operand for operand in operands if self.axes.descends(operand)]
+        scores = [operand for operand in followed if operand in self._products]
+        shares = [self._shares[operand] for operand in followed if operand in self._shares]
+        if scores and len(scores) == len(followed):  # scaled, masked, biased, or mixed with those of other heads
+            product = self._products[scores[0]]
+            for tensor in results:
+                stays = name not in _MOVES and tensor.shape == scores[0].shape
+                label = product.label if stays else self.axes.of(tensor)
+                self._products[tensor] = replace(product, label=label if product.label else None)
+        if shares and len(shares) == len(followed):
+            attention, changed = shares[0]
+            kept = name in _KEEPS
+            if zeros and attention.shares is followed[0]:
+                attention.shares, kept = results[0], True
+            for tensor in results:
+                self._shares[tensor] = attention, changed or ("" if kept else name)
 
     def _mark(self, tensor: Tensor) -> int:
         return self._marks.get(tensor, 0)  # type: ignore[no-any-return,no-untyped-call]  # torch has no types here

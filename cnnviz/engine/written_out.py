@@ -5,7 +5,7 @@ Attention is torch's own function, run so that what it calls is seen; recurrent 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -32,6 +32,15 @@ class Composite(NamedTuple):
 def composite(func: Operation) -> Composite | None:
     """How this operation is written out; None for one that stands for itself."""
     return _COMPOSITES.get(func)
+
+
+def hidden(parts: Collection[Operation], others: Iterable[Collection[Operation]]) -> bool:
+    """True if other rules are about an operation as a whole, of whose parts a rule with ``parts`` is about some."""
+    return any(
+        whole in operations and whole not in parts and not set(parts).isdisjoint(composite.of)
+        for whole, composite in _COMPOSITES.items()
+        for operations in others
+    )
 
 
 def _attention(*args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cnnviz.engine.attention import AnyGrid, Attention, NoSelfAttention
@@ -77,7 +78,7 @@ class _Chain:
         return readings[0]
 
     def shares(self) -> list[Tensor]:
-        return [self.trace.ordinary(link.squared(link.shares.detach(), self.items)) for link in self.links]
+        return [self._squared(link, link.shares.detach()) for link in self.links]
 
     def read(self) -> Tensor:
         """Which tokens the score is read from. NaN goes back where a token can change it, whatever the values are."""
@@ -91,9 +92,13 @@ class _Chain:
     def gradients(self, links: Sequence[Attention]) -> list[Tensor]:
         grads = self.trace.gradients(self.score, [link.shares for link in links])
         return [
-            link.squared(torch.zeros_like(link.shares) if grad is None else grad, self.items)
+            self._squared(link, torch.zeros_like(link.shares) if grad is None else grad)
             for link, grad in zip(links, grads, strict=True)
         ]
+
+    def _squared(self, link: Attention, values: Tensor) -> Tensor:
+        """(N, heads, T, T), no less precise than the input: parts of a model may compute with less."""
+        return link.squared(values, self.items).to(torch.promote_types(values.dtype, self.trace.input.dtype))
 
 
 class AttentionReader:
@@ -131,6 +136,8 @@ class AttentionReader:
 
     def _chains(self) -> list[_Chain]:
         passes = self.passes
+        if passes.hides((F.softmax,)):
+            passes = passes.at(passes.inputs[0], ATTENTION)
         passes.require(ATTENTION)
         trace, score = passes.trace, passes.score()
         parts = trace.traces if isinstance(trace, ItemTraces) else [trace]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
@@ -20,6 +21,7 @@ from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary
 from cnnviz.engine.trace import Trace, TraceRequest
 from cnnviz.engine.validation import check_finite, constant_score
+from cnnviz.engine.written_out import hidden
 from cnnviz.run.bias_contributions import contributions, rows_of_one
 from cnnviz.run.forward_passes import ForwardPasses
 from cnnviz.run.layer_choice import LayerChoice
@@ -29,8 +31,6 @@ from cnnviz.run.plan import Plan
 from cnnviz.run.question import Question, with_neighbours
 
 SCORE = "the model's score"  # in error texts, of the inputs as they are
-
-A_LAYER = Plan(layers=frozenset({None}))
 
 
 class Passes:
@@ -189,7 +189,7 @@ class Passes:
 
     def layer_name(self, layer: Layer) -> str:
         """The dotted name of a layer; None finds the last one that is a place for a map."""
-        _check_seen(self.model, A_LAYER)
+        _check_seen(self.model, Plan(layers=frozenset({None})))
         return self.choice.name(layer)
 
     def activation(self, site: Site) -> Tensor:
@@ -202,6 +202,8 @@ class Passes:
 
         ``reference`` are passes that the rule compares with.
         """
+        if reference is None and self.hides(rule.backwards):
+            return self.at(self.inputs[0], Plan(gradients=frozenset({(rule, place)}))).gradient(place, rule)
         # operations are numbered alike only where both graphs begin at the input
         self.require(Plan(gradients=frozenset({(rule, place), (rule, INPUT if reference else place)})))
         if reference is not None:
@@ -225,6 +227,11 @@ class Passes:
             self._backward(PLAIN)
         return self._biases or []
 
+    def hides(self, operations: Collection[Any]) -> bool:
+        """True if a rule of the pass is about a whole, such as attention, of whose parts these operations are."""
+        rules = {rule for rule, _ in self.plan.gradients} | (self._trace.rules if self._trace else set())
+        return hidden(operations, [rule.backwards for rule in rules])
+
     def require(self, more: Plan) -> None:
         """Make sure that the forward pass serves this too."""
         plan = self.plan
@@ -246,7 +253,7 @@ class Passes:
         layer_gradients = {place for _, place in plan.gradients if isinstance(place, Site)}
         request = TraceRequest(
             layers=frozenset(site for site in plan.layers if isinstance(site, Site)) | layer_gradients,
-            rules=frozenset(rule for rule, _ in plan.gradients if rule.backwards),
+            rules=frozenset(rule for rule, _ in plan.gradients if rule.backwards and not self.hides(rule.backwards)),
             input_gradient=any(place is INPUT for _, place in plan.gradients),
             layer_gradients=bool(layer_gradients),
             biases=plan.biases,
@@ -256,7 +263,7 @@ class Passes:
             order=any(map(is_automatic, (*self.plan.layers, *(place for _, place in self.plan.gradients)))),
             before=options.before,
             references=plan.references,
-            attention=plan.attention,
+            attention=plan.attention and not self.hides((F.softmax,)),
         )
         if options.folded is not None:
             options.folded.check_rules([*request.rules, *request.references], request.biases)
