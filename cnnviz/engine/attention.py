@@ -35,11 +35,11 @@ from cnnviz.engine.nested import tensors
 from cnnviz.engine.operations import Operation
 
 _PRODUCTS = ("matmul", "rmatmul", "mm", "bmm", "baddbmm", "einsum")
-_MOVES = frozenset(
-    "view reshape flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims movedim moveaxis mT T expand "
-    "getitem".split()
+_MOVES = (
+    *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "swapaxes"),
+    *("swapdims", "movedim", "moveaxis", "mT", "T", "expand"),
 )
-_KEEPS = (_MOVES - {"getitem"}) | frozenset("to type_as float double half bfloat16 dropout clone contiguous".split())
+_KEEPS = (*_MOVES, "to", "type_as", "float", "double", "half", "bfloat16", "dropout", "clone", "contiguous")
 """Operations that keep every share as it is, and move it at most."""
 
 
@@ -236,7 +236,7 @@ class AttentionWatch:
         if scores and len(scores) == len(followed):  # scaled, masked, biased, or mixed with those of other heads
             product = self._products[scores[0]]
             for tensor in results:
-                stays = name not in _MOVES and tensor.shape == scores[0].shape
+                stays = name not in (*_MOVES, "getitem") and tensor.shape == scores[0].shape
                 label = product.label if stays else self.axes.of(tensor)
                 self._products[tensor] = replace(product, label=label if product.label else None)
         if shares and len(shares) == len(followed):

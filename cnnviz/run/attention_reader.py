@@ -21,7 +21,7 @@ from cnnviz.run.scores_of_blocks import blocks_of, cut_behind
 
 ATTENTION = Plan(attention=True, again=True)
 Scored = Literal["model", "blocks"]
-"""Whose score gradients are of: the model's, or for each attention what the model's head makes of its block's tokens."""
+"""Of whose score gradients are: the model's, or of each attention that of its block's tokens."""
 
 
 @dataclass(frozen=True, eq=False)
