@@ -19,7 +19,8 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.parts(x.flatten(2).mT).chunk(3, 2)
         found = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
-        return x + found.mT.unflatten(2, x.shape[2:])
+        attended: Tensor = x + found.mT.reshape(x.shape)
+        return attended
 
 
 class SmallNet(nn.Module):

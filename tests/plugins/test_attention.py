@@ -180,6 +180,17 @@ def test_heads_are_fused_in_other_ways(fuse: str) -> None:
     torch.testing.assert_close(explain(model, x, "attention_rollout", fuse=fuse).values, expected, rtol=1e-9, atol=0)
 
 
+def test_the_lowest_shares_are_discarded() -> None:
+    shares = exact([0.5, 0.1, 0.4], [0.2, 0.7, 0.1], [0.3, 0.6, 0.1])[None, None]
+    attentions = Attentions((shares,), (), exact([1.0, 0.0, 0.0]))
+    # three of nine numbers are lowest, all those of 0.1; the class token's row becomes (1.5, 0, 0.4) / 1.9
+    torch.testing.assert_close(_rolled_out(attentions, "mean", 0.34), exact([1.5 / 1.9, 0, 0.4 / 1.9]))
+    alone = Attentions((exact([0.1, 0.9], [0.5, 0.5])[None, None],), (), exact([1.0, 0.0]))
+    torch.testing.assert_close(_rolled_out(alone, "mean", 0.5), exact([1.0 - 0.9 / 2, 0.9 / 2]))  # itself is kept
+    with pytest.raises(ValueError, match="discard=1 is no share of the numbers"):
+        explain(*made("timm"), "attention_rollout", discard=1)
+
+
 HEADS: dict[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
     "torchvision": ("encoder.layers", lambda model, z: model.heads(model.encoder.ln(z)[:, 0])),
     "timm": ("blocks", lambda model, z: model.head(model.norm(z)[:, 0])),

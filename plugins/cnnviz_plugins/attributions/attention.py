@@ -1,6 +1,8 @@
-"""Maps made of the attentions of a vision transformer: which tokens the score is read from, block after block.
+"""Maps made of the self-attentions of a transformer: where its tokens look, block after block.
 
-Every map is (N, 1, *grid) at the grid of the tokens. None of them adds up to the score.
+Every map is (N, 1, *grid) at the grid of the tokens, not negative. None of them adds up to the score. ``grid`` is the
+sizes of that grid, such as (14, 14) or "14x14", and ``extra`` how many tokens before it (negative: behind it) belong to
+no place, for models whose tokens can't be followed.
 """
 
 from __future__ import annotations
@@ -16,18 +18,22 @@ from cnnviz import Expr, attribution
 from cnnviz.formulas import Attentions, attention_map
 
 
+def _kept(shares: Tensor, read: Tensor, discard: float) -> Tensor:
+    """The matrices (N, T, T) without the lowest share of their numbers; what a read token takes of itself is kept."""
+    matrix = shares.flatten(1)
+    lowest = matrix.topk(int(discard * matrix.shape[1]), largest=False).indices
+    kept = matrix.scatter(1, lowest, 0).view_as(shares)
+    own = torch.diag_embed(read) > 0
+    return torch.where(own, shares, kept)
+
+
 def _rolled_out(attentions: Attentions, fuse: str, discard: float) -> Tensor:
-    joint: Tensor | None = None
-    for shares in attentions.shares:
+    relevance = attentions.read[:, None]
+    for shares in reversed(attentions.shares):  # a row times a matrix costs less than a matrix times a matrix
         fused = shares.mean(1) if fuse == "mean" else shares.amax(1) if fuse == "max" else shares.amin(1)
-        count = int(discard * fused.shape[-1])
-        if count:
-            fused = fused.scatter(-1, fused.topk(count, -1, largest=False).indices, 0)
-        step = fused + torch.eye(fused.shape[-1]).to(fused)
-        step = step / step.sum(-1, keepdim=True)
-        joint = step if joint is None else step @ joint
-    assert joint is not None
-    return (attentions.read[:, None] @ joint)[:, 0]
+        step = _kept(fused, attentions.read, discard) + torch.eye(fused.shape[-1]).to(fused)
+        relevance = relevance @ (step / step.sum(-1, keepdim=True))
+    return relevance[:, 0]
 
 
 @attribution
@@ -37,22 +43,33 @@ def attention_rollout(
     grid: Sequence[int] | str | None = None,
     extra: int = 0,
 ) -> Expr:
-    """Attention matrices multiplied from block to block (Abnar & Zuidema, 2020, arXiv:2005.00928)."""
+    """Attention matrices multiplied from block to block (Abnar & Zuidema, 2020, arXiv:2005.00928).
+
+    Map (N, 1, *grid) of shares, the same whatever the target: what the tokens that the score is read from are made of.
+    Each block counts half as attention and half as what it adds to. ``fuse`` makes one matrix of the heads; ``discard``
+    zeroes this share of each matrix, its lowest numbers. ``grid`` and ``extra`` say how tokens are laid out that can't
+    be followed. Raises ValueError for a model that is no chain of self-attentions over the same tokens.
+    """
+    if not 0 <= discard < 1:
+        raise ValueError(f"discard={discard} is no share of the numbers; give one from 0 to below 1")
     return attention_map(partial(_rolled_out, fuse=fuse, discard=discard), None, grid, extra)
 
 
 def _propagated(attentions: Attentions) -> Tensor:
-    tokens = attentions.read.shape[1]
-    identity = torch.eye(tokens).to(attentions.read).expand(len(attentions.read), -1, -1)
-    relevance = identity
-    for shares, gradient in zip(attentions.shares, attentions.gradients, strict=True):
-        relevance = relevance + (gradient * shares).relu().mean(1) @ relevance
-    return (attentions.read[:, None] @ (relevance - identity))[:, 0]
+    relevance = attentions.read[:, None]
+    for shares, gradient in zip(reversed(attentions.shares), reversed(attentions.gradients), strict=True):
+        relevance = relevance + relevance @ (gradient * shares).relu().mean(1)
+    return (relevance - attentions.read[:, None])[:, 0]
 
 
 @attribution
 def transformer_attribution(grid: Sequence[int] | str | None = None, extra: int = 0) -> Expr:
-    """Attention times its gradient, carried from block to block (Chefer et al., 2021, arXiv:2103.15679)."""
+    """Attention times its positive gradient, carried from block to block (Chefer et al., 2021, arXiv:2103.15679).
+
+    Map (N, 1, *grid), not negative: the row of the tokens that the score is read from, without themselves. ``grid`` and
+    ``extra`` say how tokens are laid out that can't be followed. Raises ValueError for a model that is no chain of
+    self-attentions over the same tokens.
+    """
     return attention_map(_propagated, "model", grid, extra)
 
 
@@ -63,7 +80,12 @@ def _weighted(attentions: Attentions) -> Tensor:
 
 @attribution
 def grad_sam(grid: Sequence[int] | str | None = None, extra: int = 0) -> Expr:
-    """Attention times the positive part of its gradient (Barkan et al., 2021, arXiv:2204.11073)."""
+    """Mean of attention times the positive part of its gradient (Barkan et al., 2021, arXiv:2204.11073).
+
+    Map (N, 1, *grid), not negative: the mean over blocks, heads and queries. ``grid`` and ``extra`` say how tokens are
+    laid out that can't be followed. Raises ValueError for a model that is no chain of self-attentions over the same
+    tokens.
+    """
     return attention_map(_weighted, "model", grid, extra)
 
 
@@ -73,5 +95,11 @@ def _sensitive(attentions: Attentions) -> Tensor:
 
 @attribution
 def legrad(grid: Sequence[int] | str | None = None, extra: int = 0) -> Expr:
-    """Positive gradients of attentions, each of its own block's score (Bousselham et al., 2024, arXiv:2404.03214)."""
+    """Mean positive gradient of attentions, each of its block's own score (Bousselham et al., 2024, arXiv:2404.03214).
+
+    Map (N, 1, *grid), not negative. A block's score is what the model makes of its tokens without the blocks behind it;
+    tokens are read as the model reads them, while the authors' program averages them. ``grid`` and ``extra`` say how
+    tokens are laid out that can't be followed. Raises ValueError for a model that is no chain of self-attentions over
+    the same tokens, or whose blocks are no modules of one kind.
+    """
     return attention_map(_sensitive, "blocks", grid, extra)
