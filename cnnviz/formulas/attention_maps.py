@@ -46,7 +46,3 @@ class attention_map(Expr):
 
     def plan(self) -> Plan:
         return ATTENTION
-
-    def text(self, write: Callable[[Any], str]) -> str:
-        name = getattr(self.each, "__name__", None) or getattr(getattr(self.each, "func", None), "__name__", "")
-        return f"attention_map({name})"

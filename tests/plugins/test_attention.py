@@ -13,9 +13,9 @@ from nets import randomized
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-from cnnviz import explain, gradient, rule
+from cnnviz import attributions, explain, gradient, rule
 from cnnviz.formulas import Attentions
-from cnnviz_plugins.attributions.attention import _propagated, _rolled_out
+from cnnviz_plugins.attributions.attention import _propagated, _Rollout
 
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
@@ -31,7 +31,7 @@ def test_rollout_of_two_layers_in_closed_form() -> None:
     a, b = 0.25, 0.125  # what a token takes of the other one
     shares = tuple(exact([1 - each, each], [each, 1 - each])[None, None] for each in (a, b))
     attentions = Attentions(shares, (), exact([1.0, 0.0]))
-    rolled = _rolled_out(attentions, "mean", 0.0)
+    rolled = _Rollout("mean", 0.0)(attentions)
     # half of each step stays: tokens swap a/2 and b/2, so the class token keeps (1 - a/2)(1 - b/2) + ab/4
     kept = (1 - a / 2) * (1 - b / 2) + a * b / 4
     assert torch.equal(rolled, exact([kept, 1 - kept]))
@@ -184,9 +184,9 @@ def test_the_lowest_shares_are_discarded() -> None:
     shares = exact([0.5, 0.1, 0.4], [0.2, 0.7, 0.1], [0.3, 0.6, 0.1])[None, None]
     attentions = Attentions((shares,), (), exact([1.0, 0.0, 0.0]))
     # three of nine numbers are lowest, all those of 0.1; the class token's row becomes (1.5, 0, 0.4) / 1.9
-    torch.testing.assert_close(_rolled_out(attentions, "mean", 0.34), exact([1.5 / 1.9, 0, 0.4 / 1.9]))
+    torch.testing.assert_close(_Rollout("mean", 0.34)(attentions), exact([1.5 / 1.9, 0, 0.4 / 1.9]))
     alone = Attentions((exact([0.1, 0.9], [0.5, 0.5])[None, None],), (), exact([1.0, 0.0]))
-    torch.testing.assert_close(_rolled_out(alone, "mean", 0.5), exact([1.0 - 0.9 / 2, 0.9 / 2]))  # itself is kept
+    torch.testing.assert_close(_Rollout("mean", 0.5)(alone), exact([1.0 - 0.9 / 2, 0.9 / 2]))  # itself is kept
     with pytest.raises(ValueError, match="discard=1 is no share of the numbers"):
         explain(*made("timm"), "attention_rollout", discard=1)
 
@@ -449,6 +449,13 @@ def test_legrad_needs_blocks_that_the_score_is_read_from_one_after_the_other() -
         with pytest.raises(ValueError, match=f"{type(model).__name__} is not made of blocks of one kind"):
             explain(model, picture(), "legrad", target=1)
     assert explain(Tokens(by_hand, layers=1), picture(), "legrad", target=1).values.any()  # the model's own score
+
+
+def test_formulas_print_alike_and_are_equal_where_they_are_the_same() -> None:
+    one, other = (attributions["attention_rollout"](fuse="max", grid="2x3") for _ in range(2))
+    assert one == other
+    assert str(one) == "attention_rollout(fuse='max', grid='2x3')"
+    assert "0x" not in str(one.method.function)
 
 
 def test_one_forward_pass_serves_all_methods_of_one_score() -> None:

@@ -7,8 +7,8 @@ no place, for models whose tokens can't be followed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,23 +17,25 @@ from torch import Tensor
 from cnnviz import Expr, attribution
 from cnnviz.formulas import Attentions, attention_map
 
-
-def _kept(shares: Tensor, read: Tensor, discard: float) -> Tensor:
-    """The matrices (N, T, T) without the lowest share of their numbers; what a read token takes of itself is kept."""
-    matrix = shares.flatten(1)
-    lowest = matrix.topk(int(discard * matrix.shape[1]), largest=False).indices
-    kept = matrix.scatter(1, lowest, 0).view_as(shares)
-    own = torch.diag_embed(read) > 0
-    return torch.where(own, shares, kept)
+_FUSED: dict[str, Callable[..., Tensor]] = {"mean": torch.mean, "max": torch.amax, "min": torch.amin}
 
 
-def _rolled_out(attentions: Attentions, fuse: str, discard: float) -> Tensor:
-    relevance = attentions.read[:, None]
-    for shares in reversed(attentions.shares):  # a row times a matrix costs less than a matrix times a matrix
-        fused = shares.mean(1) if fuse == "mean" else shares.amax(1) if fuse == "max" else shares.amin(1)
-        step = _kept(fused, attentions.read, discard) + torch.eye(fused.shape[-1]).to(fused)
-        relevance = relevance @ (step / step.sum(-1, keepdim=True))
-    return relevance[:, 0]
+@dataclass(frozen=True)
+class _Rollout:
+    fuse: str
+    discard: float
+
+    def __call__(self, attentions: Attentions) -> Tensor:
+        relevance, own = attentions.read[:, None], torch.diag_embed(attentions.read) > 0
+        for shares in reversed(attentions.shares):  # a row times a matrix costs less than a matrix times a matrix
+            fused: Tensor = _FUSED[self.fuse](shares, 1)
+            matrix = fused.flatten(1)
+            lowest = matrix.topk(int(self.discard * matrix.shape[1]), largest=False).indices
+            # what a read token takes of itself is kept
+            kept = torch.where(own, fused, matrix.scatter(1, lowest, 0).view_as(fused))
+            step = kept + torch.eye(fused.shape[-1]).to(fused)
+            relevance = relevance @ (step / step.sum(-1, keepdim=True))
+        return relevance[:, 0]
 
 
 @attribution
@@ -52,7 +54,7 @@ def attention_rollout(
     """
     if not 0 <= discard < 1:
         raise ValueError(f"discard={discard} is no share of the numbers; give one from 0 to below 1")
-    return attention_map(partial(_rolled_out, fuse=fuse, discard=discard), None, grid, extra)
+    return attention_map(_Rollout(fuse, discard), None, grid, extra)
 
 
 def _propagated(attentions: Attentions) -> Tensor:
