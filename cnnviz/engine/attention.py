@@ -62,6 +62,11 @@ class _Product:
     label: Label | None
     """Where the axes of the input lie in it; None where they were lost in an operand."""
 
+    @property
+    def compares_places(self) -> bool:
+        """True if each of its values is of two places."""
+        return sum(has_kind(dim, PLACE, OWN) for dim in self.label or ()) > 1
+
 
 @dataclass(eq=False)
 class Attention:
@@ -226,15 +231,16 @@ class AttentionWatch:
         self._shares[shares] = attention, ""
 
     def _passed_on(self, name: str, operands: Sequence[Tensor], results: Sequence[Tensor], zeros: bool) -> None:
-        """Scores and shares go on through operations that add nothing to them that the input gave.
+        """Scores and shares go on through operations that make them no tokens again.
 
         ``zeros``: some values become 0, as the shares of a query that may read nothing.
         """
-        followed = [operand for operand in operands if self.axes.descends(operand)]
+        followed = [operand for operand in operands if operand.is_floating_point() and self.axes.descends(operand)]
         scores = [operand for operand in followed if operand in self._products]
         shares = [self._shares[operand] for operand in followed if operand in self._shares]
-        if scores and len(scores) == len(followed):  # scaled, masked, biased, or mixed with those of other heads
-            product = self._products[scores[0]]
+        product = self._products[scores[0]] if scores else None
+        # scaled, masked, mixed with those of other heads, or biased by the input; tokens that are added up are no scores
+        if product is not None and (len(scores) == len(followed) or product.compares_places):
             for tensor in results:
                 stays = name not in (*_MOVES, "getitem") and tensor.shape == scores[0].shape
                 label = product.label if stays else self.axes.of(tensor)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from cnnviz.engine.operations import Operation
 
+SHARES = (F.softmax,)
+"""What gives the shares of an attention."""
 _ATTENTION = (F.linear, torch.matmul, torch.baddbmm, F.softmax, F.scaled_dot_product_attention, torch.mul)
 _GATES = (F.linear, torch.sigmoid, torch.tanh, torch.mul)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cnnviz.engine.attention import AnyGrid, Attention, NoSelfAttention
@@ -15,7 +14,8 @@ from cnnviz.engine.graph_ancestry import leads_back
 from cnnviz.engine.grid_reading import GridReading
 from cnnviz.engine.item_traces import ItemTraces
 from cnnviz.engine.trace import Trace
-from cnnviz.run.passes import Passes
+from cnnviz.engine.written_out import SHARES
+from cnnviz.run.passes import Passes, hides
 from cnnviz.run.plan import Plan
 from cnnviz.run.scores_of_blocks import blocks_of, cut_behind
 
@@ -136,7 +136,7 @@ class AttentionReader:
 
     def _chains(self) -> list[_Chain]:
         passes = self.passes
-        if passes.hides((F.softmax,)):
+        if hides(passes, SHARES):
             passes = passes.at(passes.inputs[0], ATTENTION)
         passes.require(ATTENTION)
         trace, score = passes.trace, passes.score()

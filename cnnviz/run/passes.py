@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
@@ -21,7 +20,7 @@ from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary
 from cnnviz.engine.trace import Trace, TraceRequest
 from cnnviz.engine.validation import check_finite, constant_score
-from cnnviz.engine.written_out import hidden
+from cnnviz.engine.written_out import SHARES, hidden
 from cnnviz.run.bias_contributions import contributions, rows_of_one
 from cnnviz.run.forward_passes import ForwardPasses
 from cnnviz.run.layer_choice import LayerChoice
@@ -202,7 +201,7 @@ class Passes:
 
         ``reference`` are passes that the rule compares with.
         """
-        if reference is None and self.hides(rule.backwards):
+        if reference is None and hides(self, rule.backwards):
             return self.at(self.inputs[0], Plan(gradients=frozenset({(rule, place)}))).gradient(place, rule)
         # operations are numbered alike only where both graphs begin at the input
         self.require(Plan(gradients=frozenset({(rule, place), (rule, INPUT if reference else place)})))
@@ -227,11 +226,6 @@ class Passes:
             self._backward(PLAIN)
         return self._biases or []
 
-    def hides(self, operations: Collection[Any]) -> bool:
-        """True if a rule of the pass is about a whole, such as attention, of whose parts these operations are."""
-        rules = {rule for rule, _ in self.plan.gradients} | (self._trace.rules if self._trace else set())
-        return hidden(operations, [rule.backwards for rule in rules])
-
     def require(self, more: Plan) -> None:
         """Make sure that the forward pass serves this too."""
         plan = self.plan
@@ -253,7 +247,7 @@ class Passes:
         layer_gradients = {place for _, place in plan.gradients if isinstance(place, Site)}
         request = TraceRequest(
             layers=frozenset(site for site in plan.layers if isinstance(site, Site)) | layer_gradients,
-            rules=frozenset(rule for rule, _ in plan.gradients if rule.backwards and not self.hides(rule.backwards)),
+            rules=frozenset(rule for rule, _ in plan.gradients if rule.backwards and not hides(self, rule.backwards)),
             input_gradient=any(place is INPUT for _, place in plan.gradients),
             layer_gradients=bool(layer_gradients),
             biases=plan.biases,
@@ -263,7 +257,7 @@ class Passes:
             order=any(map(is_automatic, (*self.plan.layers, *(place for _, place in self.plan.gradients)))),
             before=options.before,
             references=plan.references,
-            attention=plan.attention and not self.hides((F.softmax,)),
+            attention=plan.attention and not hides(self, SHARES),
         )
         if options.folded is not None:
             options.folded.check_rules([*request.rules, *request.references], request.biases)
@@ -338,6 +332,12 @@ class Passes:
     def _forget(self) -> None:
         self._trace = self._score = self._read = self._biases = None
         self._gradients.clear()
+
+
+def hides(passes: Passes, operations: Collection[Any]) -> bool:
+    """True if a rule of the pass is about a whole, such as attention, of whose parts these operations are."""
+    rules = {rule for rule, _ in passes.plan.gradients} | (passes._trace.rules if passes._trace else set())
+    return hidden(operations, [rule.backwards for rule in rules])
 
 
 def _bias_terms(passes: Passes, rule: Rule) -> list[BiasTerm]:

@@ -311,6 +311,32 @@ def test_attention_is_found_however_it_is_spelled(attend: Callable[..., Tensor])
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-14)
 
 
+def biased(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return ((query @ key.mT) / 2 + value.sum(-1).sin()[..., None, :]).softmax(-1) @ value
+
+
+def biased_at_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=value.sum(-1).sin()[..., None, :])
+
+
+def test_a_bias_may_be_made_of_the_input() -> None:
+    recorded_by_hand: list[Tensor] = []
+
+    def keeping(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        scores = ((query @ key.mT) / 2 + value.sum(-1).sin()[..., None, :]).exp()
+        recorded_by_hand.append(scores / scores.sum(-1, keepdim=True))
+        return recorded_by_hand[-1] @ value
+
+    score = Tokens(keeping)(picture().requires_grad_())[:, 1].sum()
+    grads = list(torch.autograd.grad(score, recorded_by_hand))
+    shares = [each.detach() for each in recorded_by_hand]
+    for attend in (biased, biased_at_once):
+        for method, slow in SLOW.items():
+            values = explain(Tokens(attend), picture(), method, target=1).values
+            expected = slow(shares, grads, [0])[:, 1:].reshape(2, 1, 2, 3)
+            torch.testing.assert_close(values, expected, rtol=1e-9, atol=1e-14)
+
+
 @pytest.mark.parametrize("size", [(20,), (4, 8, 4)])
 def test_signals_and_volumes_have_grids_of_their_own_rank(size: tuple[int, ...]) -> None:
     model = Tokens(at_once, rank=len(size))
