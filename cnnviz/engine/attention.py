@@ -239,7 +239,7 @@ class AttentionWatch:
         scores = [operand for operand in followed if operand in self._products]
         shares = [self._shares[operand] for operand in followed if operand in self._shares]
         product = self._products[scores[0]] if scores else None
-        # scaled, masked, mixed with those of other heads, or biased by the input; tokens that are added up are no scores
+        # scaled, masked, mixed with those of other heads, or biased by the input; sums of tokens are no scores
         if product is not None and (len(scores) == len(followed) or product.compares_places):
             for tensor in results:
                 stays = name not in (*_MOVES, "getitem") and tensor.shape == scores[0].shape

@@ -484,6 +484,28 @@ def test_formulas_print_alike_and_are_equal_where_they_are_the_same() -> None:
     assert "0x" not in str(one.method.function)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_torchs_own_encoder_is_seen_where_it_would_be_computed_at_once(frozen: bool) -> None:
+    class Encoded(Tokens):
+        def __init__(self) -> None:
+            super().__init__(by_hand)
+            layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+            like_trained(self.encoder)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.encoder(self.patches(x).flatten(2).mT).mean(1))
+
+    model, x = Encoded().requires_grad_(not frozen), picture()
+    with recorded() as shares, torch.enable_grad():
+        score = model(x.clone().requires_grad_())[:, 1].sum()
+    grads = list(torch.autograd.grad(score, shares))
+    for method, slow in SLOW.items():
+        values = explain(model, x, method, target=1).values
+        expected = slow([each.detach() for each in shares], grads, list(range(6))).reshape(2, 1, 2, 3)
+        torch.testing.assert_close(values, expected, rtol=1e-9, atol=1e-14)
+
+
 def test_one_forward_pass_serves_all_methods_of_one_score() -> None:
     model, x = made("timm")
     passes: list[int] = []
