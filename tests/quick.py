@@ -19,6 +19,9 @@ PERTURBING = {
     *("d_rise",),
 }
 """Those that ask for scores alone, and need no gradient."""
+ATTENDING = {"attention_rollout", "grad_sam", "legrad", "transformer_attribution"}
+"""Those that need a network with attention."""
+OF_ANY_NETWORK = [name for name in attributions if name not in ATTENDING]
 LEARNING = {"extremal_perturbation", "meaningful_perturbation"}
 """Those that learn a mask."""
 

@@ -32,9 +32,13 @@ FINE = "layer_cam at layer1"
 """At a shallow layer, as its authors use it to find small things; asked about the tag only."""
 
 
+ATTENDING = ("attention_rollout", "grad_sam", "legrad", "transformer_attribution")
+"""They read attention, which the trained network has not."""
+
+
 def known() -> list[str]:
     """The names of all subjects, blind ones first."""
-    return [*BLIND, *cnnviz.attributions, FINE]
+    return [*BLIND, *(name for name in cnnviz.attributions if name not in ATTENDING), FINE]
 
 
 def subject(name: str, side: int, thorough: bool = False) -> tuple[Attribution, str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from cnnviz.engine.attention import AttentionWatch
 from cnnviz.engine.axes import AxisFollower
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis
@@ -45,6 +46,7 @@ class OperationObserver(WatchingMode):
         record: numbers the calls of the rules' operations; one that keeps operands takes them instead of a rule.
         norms_scaled: compute batch norms as one multiplication, unless a rule or biases are about them.
         axes: knows where the axes of the input lie, for what rules tell; those of the biases, where there are some.
+        attention: looks for attentions, for which operations that hide them are written out.
     """
 
     def __init__(
@@ -58,10 +60,11 @@ class OperationObserver(WatchingMode):
         record: OperandRecord | None = None,
         norms_scaled: bool = False,
         axes: AxisFollower | None = None,
+        attention: AttentionWatch | None = None,
     ):
         super().__init__()
         self.switchboard, self.begins, self.biases = switchboard, begins, biases
-        self.axis = axis
+        self.axis, self.attention = axis, attention
         self.unseen = UnseenOperations()
         self.record = OperandRecord() if record is None else record
         self.layout_reads = LayoutReads(layout)
@@ -102,7 +105,7 @@ class OperationObserver(WatchingMode):
             if type(operand) is not Tensor and isinstance(operand, nn.Parameter):
                 self.record.parameters.append(id(operand))
         whole = composite(func)
-        if whole is not None and self._looks_inside(whole):
+        if whole is not None and self._looks_inside(func, whole):
             inside, self.unseen.inside = self.unseen.inside, 0
             try:
                 with self:
@@ -123,6 +126,8 @@ class OperationObserver(WatchingMode):
             self._label(self.axes, func, args, kwargs, output)
         if self.axis is not None:
             self.axis.after(func, args, kwargs, output)
+        if self.attention is not None:
+            self.attention.see(func, args, kwargs, output)
         self.layout_reads.see(func, args, kwargs, output)
         if self.disguises is not None:
             self.disguises.see(func, args, output)
@@ -132,10 +137,12 @@ class OperationObserver(WatchingMode):
             self.operations += 1
         return output
 
-    def _looks_inside(self, whole: Composite) -> bool:
-        """True if a rule, or the biases, ask for what an operation of several consists of."""
-        asked = self.biases is not None or not self.switched.isdisjoint(whole.of)
-        return asked and torch.is_grad_enabled()
+    def _looks_inside(self, func: Any, whole: Composite) -> bool:
+        """True if a rule, the biases, or whoever looks for attentions asks for what an operation consists of."""
+        if func in self.switched:  # a rule is about all of it
+            return False
+        asked = (self.biases is not None and whole.biased) or not self.switched.isdisjoint(whole.of)
+        return (asked and torch.is_grad_enabled()) or (self.attention is not None and F.softmax in whole.of)
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         output = self._switched(func, args, kwargs)

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from cnnviz.engine.attention import AttentionWatch
 from cnnviz.engine.axes import AxisFollower
 from cnnviz.engine.axis_rules import RULES
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
 from cnnviz.engine.call_site import Bounds, Told, Ways
-from cnnviz.engine.forward import Head, forward, layer_tensor, never_ran
+from cnnviz.engine.forward import ForwardHook, Head, forward, layer_tensor, never_ran
 from cnnviz.engine.graph_watch import GraphWatch
 from cnnviz.engine.implicit_biases import Biases
 from cnnviz.engine.layer_flow import ModulesThatRun
@@ -65,6 +66,10 @@ class TraceRequest:
     """True to note which modules run."""
     references: frozenset[Rule] = frozenset()
     """Rules for whose operations the operands are kept, to compare another pass with; it has no gradients then."""
+    attention: bool = False
+    """True to look for attentions, and to keep their shares with the graph."""
+    hooks: tuple[tuple[str, ForwardHook], ...] = ()
+    """Further hooks of layers by name, which may replace what they give."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ class Trace:
         self.score_layers: dict[str, Tensor] = {}
         """Outputs of the layers that the score is read from, with their graph."""
         follows = any(rule.follows for rule in request.rules)
-        self.whole = whole or request.input_gradient or request.biases or follows
+        self.whole = whole or request.input_gradient or request.biases or request.attention or follows
         self.lost = False
         """True if a graph that begins at a layer may miss parts.
 
@@ -132,7 +137,7 @@ class Trace:
         self.record = OperandRecord(keeps=bool(request.references))
         self.records = [self.record]
         self._switchboard = switchboard or Switchboard()
-        gradients = request.input_gradient or request.biases or request.layer_gradients
+        gradients = request.input_gradient or request.biases or request.layer_gradients or request.attention
         from_input = bool(request.references) or (self.whole and gradients)
         with torch.inference_mode(False):  # whose tensors could not carry gradients
             self.input = _in_layout(inputs[0].detach(), options.layout).requires_grad_(from_input)
@@ -141,7 +146,9 @@ class Trace:
         if self._axes is not None:
             self._axes.follow(self.input)
         axis = BatchAxis(model, len(self.input), constants_of(model)) if request.size or request.reads else None
-        self._observer = self._observes(self.biases, axis)
+        self.attention = AttentionWatch(self.input) if request.attention else None
+        """What found the attentions of the pass, if the request has ``attention``."""
+        self._observer = self._observes(self.biases, axis, self.attention)
         self._watch = GraphWatch()
         hooks = [
             (name, self._hook(name, request.layer_gradients and not from_input, request))
@@ -154,7 +161,8 @@ class Trace:
             modes.append(options.compiled.failures())
         if request.references and not options.saves:  # the graph says what comes from the input, and no more
             modes.append(saving_nothing())
-        if self.rules or request.biases or axis is not None or options.layout is not ORDINARY or options.norms_scaled:
+        seen = self.rules or request.biases or request.attention or axis is not None
+        if seen or options.layout is not ORDINARY or options.norms_scaled:
             modes.append(self._observer)
         given = inputs.each(Tensor.detach).with_first(self.input)
         if axis is not None:
@@ -167,7 +175,7 @@ class Trace:
         output = forward(
             model,
             given,
-            hooks=hooks,
+            hooks=[*hooks, *request.hooks],
             modes=modes,
             grad=from_input,
             keep_bindings=options.keep_bindings,
@@ -294,11 +302,15 @@ class Trace:
             raise changes_nothing(rule, self.model_name)
         return grads
 
-    def _observes(self, biases: Biases | None = None, axis: BatchAxis | None = None) -> OperationObserver:
+    def _observes(
+        self, biases: Biases | None = None, axis: BatchAxis | None = None, attention: AttentionWatch | None = None
+    ) -> OperationObserver:
         begins = partial(_begins, self.input, self.places)  # without the trace, which would hold itself then
         layout, scaled = self.options.layout, self.options.norms_scaled
         axes = self._axes if self.biases is None else self.biases.axes
-        return OperationObserver(self.rules, self._switchboard, begins, biases, layout, axis, self.record, scaled, axes)
+        return OperationObserver(
+            self.rules, self._switchboard, begins, biases, layout, axis, self.record, scaled, axes, attention
+        )
 
     def _hook(self, name: str, starts_graph: bool, request: TraceRequest) -> Callable[..., Any]:
         numbers = {site.call for site in request.layers if site.name == name}

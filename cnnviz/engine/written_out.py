@@ -5,7 +5,7 @@ Attention is torch's own function, run so that what it calls is seen; recurrent 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from cnnviz.engine.operations import Operation
 
+SHARES = (F.softmax,)
+"""What gives the shares of an attention."""
 _ATTENTION = (F.linear, torch.matmul, torch.baddbmm, F.softmax, F.scaled_dot_product_attention, torch.mul)
 _GATES = (F.linear, torch.sigmoid, torch.tanh, torch.mul)
 
@@ -25,11 +27,22 @@ class Composite(NamedTuple):
 
     run: Callable[..., Any]
     of: tuple[Operation, ...]
+    biased: bool = True
+    """False if the implicit biases of the whole are asked for, and not those of what it consists of."""
 
 
 def composite(func: Operation) -> Composite | None:
     """How this operation is written out; None for one that stands for itself."""
     return _COMPOSITES.get(func)
+
+
+def hidden(parts: Collection[Operation], others: Iterable[Collection[Operation]]) -> bool:
+    """True if other rules are about an operation as a whole, of whose parts a rule with ``parts`` is about some."""
+    return any(
+        whole in operations and whole not in parts and not set(parts).isdisjoint(composite.of)
+        for whole, composite in _COMPOSITES.items()
+        for operations in others
+    )
 
 
 def _attention(*args: Any, **kwargs: Any) -> Any:
@@ -39,6 +52,36 @@ def _attention(*args: Any, **kwargs: Any) -> Any:
     body = FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
     body.__kwdefaults__ = func.__kwdefaults__
     return body(*args, **kwargs)
+
+
+def _dot_product(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Attention in the steps that torch documents, of which the softmax gives each query's shares of the values."""
+    if enable_gqa and (groups := query.shape[-3] // key.shape[-3]) > 1:
+        key, value = (
+            each.unsqueeze(-3).expand(*each.shape[:-2], groups, *each.shape[-2:]).flatten(-4, -3)
+            for each in (key, value)
+        )
+    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.transpose(-2, -1))
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is None:
+        shares = F.softmax(scores, -1)
+    else:
+        allowed = attn_mask if attn_mask.dtype == torch.bool else ~attn_mask.isneginf()
+        scores = scores.masked_fill(~allowed, -torch.inf) if attn_mask is allowed else scores + attn_mask
+        none = ~allowed.any(-1, keepdim=True)  # such a query has no shares, where a softmax gives NaN
+        shares = F.softmax(scores.masked_fill(none, 0.0), -1).masked_fill(none, 0.0)
+    return torch.matmul(F.dropout(shares, dropout_p) if dropout_p else shares, value)
 
 
 # Cells: from the weighted input, the states and the weights to the new states, the first of which is the output
@@ -157,6 +200,7 @@ _CELLS: dict[Operation, tuple[Cell, Operation]] = {
 }
 _COMPOSITES: Mapping[Operation, Composite] = {
     F.multi_head_attention_forward: Composite(_attention, _ATTENTION),
+    F.scaled_dot_product_attention: Composite(_dot_product, (torch.matmul, F.softmax), biased=False),
     **{func: Composite(partial(_recurrent, cell), (*_GATES, F.relu)) for func, (cell, _) in _CELLS.items()},
     **{one: Composite(partial(_one_step, cell), (*_GATES, F.relu)) for cell, one in _CELLS.values()},
 }

@@ -1,5 +1,7 @@
 """The public names of this room, in one list."""
 
+from .attention_maps import Attentions as Attentions
+from .attention_maps import attention_map as attention_map
 from .baseline_contributions import along as along
 from .baseline_contributions import compared as compared
 from .baselines import Baseline as Baseline

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary
 from cnnviz.engine.trace import Trace, TraceRequest
 from cnnviz.engine.validation import check_finite, constant_score
+from cnnviz.engine.written_out import SHARES, hidden
 from cnnviz.run.bias_contributions import bias_terms_of, contributions, rows_of_one
 from cnnviz.run.forward_passes import ForwardPasses
 from cnnviz.run.layer_choice import LayerChoice
@@ -27,9 +28,8 @@ from cnnviz.run.plan import Plan, check_seen
 from cnnviz.run.question import Question, with_neighbours
 from cnnviz.run.relevance import all_told, bounds, joined
 
-SCORE = "the model's score"  # in error texts, of the inputs as they are
-
 A_LAYER = Plan(layers=frozenset({None}))
+SCORE = "the model's score"  # in error texts, of the inputs as they are
 
 
 class Passes:
@@ -135,11 +135,11 @@ class Passes:
         question = replace(self.settled(), options=replace(self.question.options, compiled=None))
         return Passes(model, self.inputs, question, Plan(score_layers=question.layers), choice=self.choice)
 
-    def shared(self, question: Question, plan: Plan) -> Passes:
-        """The same forward pass for another question, which may ask for gradients of the same graph."""
+    def shared(self, question: Question, plan: Plan, trace: Trace | ItemTraces | None = None) -> Passes:
+        """The same forward pass, or this one, for another question, which may ask for gradients of the same graph."""
         plan, choice, by_items = plan | Plan(again=True), self.choice.toward(question), self.asked_by_items
         other = Passes(self.model, self.inputs, question, plan, choice=choice, by_items=by_items, label=self.label)
-        other._trace = self.trace
+        other._trace = self.trace if trace is None else trace
         return other
 
     @property
@@ -202,6 +202,8 @@ class Passes:
 
         ``reference`` are passes that the rule compares with.
         """
+        if reference is None and hides(self, rule.backwards):
+            return self.at(self.inputs[0], Plan(gradients=frozenset({(rule, place)}))).gradient(place, rule)
         # operations are numbered alike only where both graphs begin at the input
         self.require(Plan(gradients=frozenset({(rule, place), (rule, INPUT if reference else place)})))
         if reference is not None:
@@ -246,7 +248,7 @@ class Passes:
         layer_gradients = {place for _, place in plan.gradients if isinstance(place, Site)}
         request = TraceRequest(
             layers=frozenset(site for site in plan.layers if isinstance(site, Site)) | layer_gradients,
-            rules=frozenset(rule for rule, _ in plan.gradients if rule.backwards),
+            rules=frozenset(rule for rule, _ in plan.gradients if rule.backwards and not hides(self, rule.backwards)),
             input_gradient=any(place is INPUT for _, place in plan.gradients),
             layer_gradients=bool(layer_gradients),
             biases=plan.biases,
@@ -256,6 +258,7 @@ class Passes:
             order=any(map(is_automatic, (*self.plan.layers, *(place for _, place in self.plan.gradients)))),
             before=options.before,
             references=plan.references,
+            attention=plan.attention and not hides(self, SHARES),
         )
         if options.folded is not None:
             options.folded.check_rules([*request.rules, *request.references], request.biases)
@@ -345,3 +348,9 @@ def told_to(passes: Passes, place: Site | InputPlace, rule: Rule, biases: bool) 
         items = [passes.of(slice(item, item + 1)) for item in range(len(passes.inputs[0]))]
         passes._told[rule] = joined([told_to(one, place, rule, passes.plan.biases) for one in items])
     return passes._told[rule] or {}
+
+
+def hides(passes: Passes, operations: Collection[Any]) -> bool:
+    """True if a rule of the pass is about a whole, such as attention, of whose parts these operations are."""
+    rules = {rule for rule, _ in passes.plan.gradients} | (passes._trace.rules if passes._trace else set())
+    return hidden(operations, [rule.backwards for rule in rules])

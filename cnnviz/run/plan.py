@@ -27,13 +27,15 @@ class Plan:
     """Formulas that are evaluated at other inputs, and may share those evaluations."""
     references: frozenset[Rule] = frozenset()
     """Rules that compare another pass with this one, which has no gradients of its own then."""
+    attention: bool = False
+    """True if the shares of attentions are read, and their gradients."""
     variants: bool = False
     """True if variants of the inputs are passed in chunks, so that the size of a pass is worth knowing."""
 
     @property
     def scores_only(self) -> bool:
-        """True if it needs no gradients, layers or biases."""
-        return not (self.layers or self.gradients or self.score_layers or self.biases)
+        """True if it needs no gradients, layers, biases or attentions."""
+        return not (self.layers or self.gradients or self.score_layers or self.biases or self.attention)
 
     def __or__(self, other: Plan) -> Plan:
         return Plan(
@@ -44,6 +46,7 @@ class Plan:
             self.again or other.again,
             self.elsewhere | other.elsewhere,
             self.references | other.references,
+            self.attention or other.attention,
             self.variants or other.variants,
         )
 

@@ -19,6 +19,7 @@ from cnnviz.engine.model_inputs import ModelInputs, plain
 from cnnviz.engine.pass_size import size_of
 from cnnviz.engine.trace import Trace
 from cnnviz.run import perturbation
+from cnnviz.run.attention_reader import AttentionReader
 from cnnviz.run.layer_reader import LayerReader
 from cnnviz.run.objectives import Objective
 from cnnviz.run.options import RunOptions
@@ -84,6 +85,8 @@ class Run:
         """What formulas measured on their way, (N,) each, by formula."""
         self.layers = LayerReader(passes, chosen)
         """Reads what layers give."""
+        self.attention = AttentionReader(passes)
+        """Reads the self-attentions between the inputs and the score."""
 
     @property
     def plan(self) -> Plan:

@@ -17,7 +17,12 @@ from cnnviz.testing.subject import Subject, check_seeds, close, has_a_page, refu
 
 
 def check_attribution(
-    method: str | Attribution | Method[Any], *, target_blind: bool = False, rank: int = 2, **settings: Any
+    method: str | Attribution | Method[Any],
+    *,
+    target_blind: bool = False,
+    rank: int = 2,
+    attention: bool = False,
+    **settings: Any,
 ) -> None:
     """Check an attribution on small networks.
 
@@ -32,12 +37,13 @@ def check_attribution(
         method: a registered name, a method, or what a method makes of its settings: a formula or a callable of a run.
         target_blind: whether the method explains the same whatever the target, as Eigen-CAM does. Must be true of it.
         rank: spatial dimensions of the inputs: 1 for signals, 2 for images, 3 for volumes.
+        attention: whether the small networks have a self-attention, for methods that need one.
         settings: what the method is built with.
 
     Raises:
         AssertionError: naming what is broken.
     """
-    subject = AttributionSubject.of(method, target_blind=target_blind, rank=rank, **settings)
+    subject = AttributionSubject.of(method, target_blind=target_blind, rank=rank, attention=attention, **settings)
     for check in ATTRIBUTION_CHECKS:
         check(subject)
 
@@ -48,12 +54,20 @@ class AttributionSubject(Subject):
 
     target_blind: bool = False
     rank: int = 2
+    attention: bool = False
 
     @classmethod
     def of(
-        cls, method: str | Attribution | Method[Any], *, target_blind: bool = False, rank: int = 2, **settings: Any
+        cls,
+        method: str | Attribution | Method[Any],
+        *,
+        target_blind: bool = False,
+        rank: int = 2,
+        attention: bool = False,
+        **settings: Any,
     ) -> AttributionSubject:
-        return cls(**Subject.built(attributions, method, settings), target_blind=target_blind, rank=rank)
+        built = Subject.built(attributions, method, settings)
+        return cls(**built, target_blind=target_blind, rank=rank, attention=attention)
 
     @cached_property
     def inputs(self) -> Tensor:
@@ -66,7 +80,7 @@ class AttributionSubject(Subject):
         return self.ask(self.net(), "on a small network")
 
     def net(self, seed: int = 0) -> SmallNet:
-        return SmallNet(self.rank, seed=seed)
+        return SmallNet(self.rank, seed=seed, attention=self.attention)
 
     def explained(self, model: SmallNet, inputs: Any, **options: Any) -> Tensor:
         """The values for classes 0, 1 and 2, unless options say another target."""
@@ -103,7 +117,7 @@ def leaves_everything_as_it_was(subject: AttributionSubject) -> None:
 
 def lets_errors_through(subject: AttributionSubject) -> None:
     """An error or interrupt in the model comes through, and nothing is left behind."""
-    subject.check_failures(subject.explained, subject.rank, subject.inputs, "values")
+    subject.check_failures(subject.explained, subject.rank, subject.inputs, "values", attention=subject.attention)
 
 
 def gives_the_same_again(subject: AttributionSubject) -> None:
@@ -155,7 +169,7 @@ def works_in_any_memory_format(subject: AttributionSubject) -> None:
 def works_beside_further_inputs(subject: AttributionSubject) -> None:
     """A model of two inputs, the second of which changes nothing, gives the same values."""
     situation = "for a model of two inputs"
-    pair = PairNet(subject.rank)
+    pair = PairNet(subject.rank, attention=subject.attention)
     found = subject.answer(lambda: subject.explained(pair, (subject.inputs.clone(), torch.ones(3, 1))), situation)
     subject.same(found, situation)
 
@@ -213,7 +227,9 @@ def finds_the_evidence(subject: AttributionSubject) -> None:
     size = (12, 10, 16)[-subject.rank :]
     inputs = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(7)) + 0.5
     values = subject.answer(
-        lambda: subject.explained(HalfBlindNet(subject.rank), inputs, target=torch.zeros(3, dtype=torch.int64)),
+        lambda: subject.explained(
+            HalfBlindNet(subject.rank, subject.attention), inputs, target=torch.zeros(3, dtype=torch.int64)
+        ),
         "on a network that sees the first half",
     )
     third = values.shape[-1] // 3

@@ -46,7 +46,9 @@ class FailingLayer(nn.Module):
         return output
 
 
-def failing_nets(rank: int, passes: dict[str, int]) -> Iterator[tuple[SmallNet, type[BaseException], str]]:
+def failing_nets(
+    rank: int, passes: dict[str, int], attention: bool = False
+) -> Iterator[tuple[SmallNet, type[BaseException], str]]:
     """Networks that raise an exception or an interrupt in the first or the last of so many passes, either way.
 
     Each comes with its error, and with words for the situation.
@@ -54,5 +56,5 @@ def failing_nets(rank: int, passes: dict[str, int]) -> Iterator[tuple[SmallNet, 
     for way, count in passes.items():
         for error in (SimulatedError, KeyboardInterrupt):
             for place in sorted({1, count}) if count else ():
-                model = SmallNet(rank, between=FailingLayer(error, **{way: place}))
+                model = SmallNet(rank, between=FailingLayer(error, **{way: place}), attention=attention)
                 yield model, error, f" when {error.__name__} is raised in {way} pass {place}"

@@ -9,15 +9,37 @@ from torch import Tensor, nn
 CLASSES = 5
 
 
+class _Attention(nn.Module):
+    """Places of (N, channels, *spatial) attend to each other, and what they find is added."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.parts = nn.Linear(channels, 3 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.parts(x.flatten(2).mT).chunk(3, 2)
+        found = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
+        attended: Tensor = x + found.mT.reshape(x.shape)
+        return attended
+
+
 class SmallNet(nn.Module):
     """A classifier of few weights, (N, channels, *spatial) to scores (N, 5), in eval mode.
 
     Its ReLUs are written the three ways models write them: as a module, as a function, and in place on a tensor. It
     has batch normalization, dropout and pooling, and ends in global average pooling and a linear layer. ``rank`` is the
-    number of spatial dimensions, 1 to 3; ``seed`` determines the weights; ``between`` is put in the middle.
+    number of spatial dimensions, 1 to 3; ``seed`` determines the weights; ``between`` is put in the middle, and with
+    ``attention`` places attend to each other there.
     """
 
-    def __init__(self, rank: int = 2, channels: int = 3, seed: int = 0, between: nn.Module | None = None):
+    def __init__(
+        self,
+        rank: int = 2,
+        channels: int = 3,
+        seed: int = 0,
+        between: nn.Module | None = None,
+        attention: bool = False,
+    ):
         super().__init__()
         conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
         norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[rank - 1]
@@ -36,7 +58,8 @@ class SmallNet(nn.Module):
                     nn.init.uniform_(values, 0.5, 1.5)
             nn.init.uniform_(self.third.weight, -0.2, 0.3)  # maps of a positive part are to show something
             nn.init.uniform_(self.classifier.weight, -0.5, 1.0)
-        self.between = between or nn.Identity()
+            attending = [_Attention(8)] if attention else []
+        self.between = nn.Sequential(*attending, between or nn.Identity()) if attending else between or nn.Identity()
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,8 +83,8 @@ class HalfBlindNet(SmallNet):
     Other classes score 0, and class 0 about 2, so that its probability grows with the evidence too.
     """
 
-    def __init__(self, rank: int = 2):
-        super().__init__(rank)
+    def __init__(self, rank: int = 2, attention: bool = False):
+        super().__init__(rank, attention=attention)
         with torch.no_grad():
             for name, values in self.named_parameters():
                 values.copy_(torch.zeros_like(values) if name.endswith("bias") else values.abs())

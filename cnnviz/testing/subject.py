@@ -93,6 +93,7 @@ class Subject:
         inputs: Tensor,
         gives: str,
         finished: Callable[[T], bool] | None = None,
+        attention: bool = False,
     ) -> None:
         """Nothing is left behind by an exception or an interrupt, in the first pass or the last, and it is let through.
 
@@ -103,10 +104,12 @@ class Subject:
             gives: the word for the answer.
             finished: whether an answer says that it is whole, for methods that may give a part when interrupted. None:
                 whatever is given after an interrupt is wrong.
+            attention: whether the network has an attention.
         """
         counted = FailingLayer()
-        self.answer(lambda: ask(SmallNet(rank, between=counted), inputs), "on a small network")
-        for failing, error, situation in failing_nets(rank, counted.passes):
+        small = SmallNet(rank, between=counted, attention=attention)
+        self.answer(lambda: ask(small, inputs), "on a small network")
+        for failing, error, situation in failing_nets(rank, counted.passes, attention):
             with self.unchanged(failing, inputs, situation) as lent:
                 try:
                     answer = ask(failing, lent)

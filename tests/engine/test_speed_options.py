@@ -12,12 +12,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from quick import LEARNING, quick
+from quick import LEARNING, OF_ANY_NETWORK, quick
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import cnnviz
-from cnnviz import Run, attributions, explain, gradient, prepare, rule
+from cnnviz import Run, explain, gradient, prepare, rule
 from cnnviz.__main__ import main
 from cnnviz.engine import operation_observer as engine
 from cnnviz.engine.model_facts import facts_of
@@ -96,7 +96,7 @@ def state(net: nn.Module) -> list[Any]:
 
 
 @on_x86
-@pytest.mark.parametrize("method", sorted(set(attributions) - LEARNING - {"eigen_cam", "eigen_grad_cam"}))
+@pytest.mark.parametrize("method", sorted(set(OF_ANY_NETWORK) - LEARNING - {"eigen_cam", "eigen_grad_cam"}))
 def test_the_order_in_memory_changes_no_answer(method: str, ordinary: Any) -> None:
     net, inputs, settings = Wide(), pictures(), {"target": [1, 2], **quick(method)}
     before = state(net)
@@ -302,7 +302,7 @@ def test_batch_norms_are_scaled_unless_a_rule_is_about_them(monkeypatch: pytest.
 # Precision
 
 
-HALF = sorted(set(attributions) - LEARNING - {"kernel_shap", "lime"})
+HALF = sorted(set(OF_ANY_NETWORK) - LEARNING - {"kernel_shap", "lime"})
 
 
 @pytest.mark.parametrize("method", HALF)
@@ -428,7 +428,7 @@ def test_what_is_not_there_is_said(settings: dict[str, Any], inputs: Tensor, mes
 # Batch norms folded
 
 
-@pytest.mark.parametrize("method", sorted(set(attributions) - LEARNING - {"fullgrad"}))
+@pytest.mark.parametrize("method", sorted(set(OF_ANY_NETWORK) - LEARNING - {"fullgrad"}))
 def test_folded_batch_norms_change_no_answer(method: str) -> None:
     net, inputs, settings = Wide().double(), pictures().double(), {"target": [1, 2], **quick(method)}
     before = state(net)

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 from faults.references import CLASS, WINDOW, Turn, by_loops, loops_score, one_variant_at_a_time, pictures, unturned
-from quick import quick
+from quick import OF_ANY_NETWORK, quick
 from torch import Tensor, nn
 
 from cnnviz import attributions, explain
 
-NAMES = list(attributions)
+NAMES = OF_ANY_NETWORK
 LAYERED = [name for name in NAMES if "layer" in attributions[name].settings]
 RULES = {"guided_backprop", "deconvnet", "guided_grad_cam", "deeplift", "deeplift_shap", "fullgrad"}
 """Those that must see each operation between the input and the score."""

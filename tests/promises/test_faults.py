@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from quick import LEARNING, PERTURBING, quick
+from quick import LEARNING, OF_ANY_NETWORK, PERTURBING, quick
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,7 +21,7 @@ from cnnviz import attributions, explain
 from cnnviz.testing.faults import FailingLayer, SimulatedError
 from cnnviz.testing.state_snapshot import state, unchanged
 
-NAMES = list(attributions)
+NAMES = OF_ANY_NETWORK
 LAYERED = [name for name in NAMES if "layer" in attributions[name].settings]
 RULED = {"guided_backprop", "deconvnet", "guided_grad_cam"}
 BLIND = {"activation", "eigen_cam", "projections"}  # to the score

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from nets import tiny_inputs
-from quick import quick
+from quick import OF_ANY_NETWORK, quick
 from torch import Tensor, nn
 
 import cnnviz
@@ -56,7 +56,7 @@ def net() -> nn.Module:
 ONE = {"cnnviz/engine/forward.py"}
 
 
-@pytest.mark.parametrize("method", sorted(attributions))
+@pytest.mark.parametrize("method", sorted(OF_ANY_NETWORK))
 def test_attributions_call_the_model_in_one_place(net: nn.Module, method: str) -> None:
     explain(net, tiny_inputs(), method, target=1, **quick(method))
     assert ONE == CALLERS

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from quick import LEARNING, PERTURBING, quick
+from quick import LEARNING, OF_ANY_NETWORK, PERTURBING, quick
 from torch import Tensor, nn
 
-from cnnviz import attributions, explain
+from cnnviz import explain
 from cnnviz.testing import SmallNet
 
-NAMES = list(attributions)
+NAMES = OF_ANY_NETWORK
 SIZES = {1: (24,), 2: (12, 10), 3: (8, 12, 10)}
 AT_THE_INPUT = [
     *("gradient", "input_x_gradient", "guided_backprop", "deconvnet", "fullgrad", "integrated_gradients"),

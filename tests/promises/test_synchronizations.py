@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from nets import small_classifier
-from quick import quick
+from quick import OF_ANY_NETWORK, quick
 from synchronizations import Synchronizations
 from torch import Tensor, nn
 
-from cnnviz import attributions, explain
+from cnnviz import explain
 from cnnviz.engine import device_policy
 from cnnviz.engine.device_policy import CUDA
 from cnnviz.formulas import MapWarning
@@ -31,7 +31,7 @@ def asked(method: str, model: nn.Module, inputs: Tensor, **more: Any) -> int:
     return waits.count
 
 
-@pytest.mark.parametrize("method", attributions)
+@pytest.mark.parametrize("method", OF_ANY_NETWORK)
 def test_a_question_is_read_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_policy, "CPU", GPU)
     model, inputs = small_classifier(), torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from quick import quick
+from quick import ATTENDING, quick
 from torch import Tensor, nn
 
 from cnnviz import attributions, explain
 from cnnviz.testing import Check, SmallNet, checks
 from cnnviz.testing.state_snapshot import state, unchanged
 
-TARGET_BLIND = ("activation", "eigen_cam", "projections")
+TARGET_BLIND = ("activation", "attention_rollout", "eigen_cam", "projections")
 ATTRIBUTIONS = {name: quick(name) | {"target_blind": name in TARGET_BLIND} for name in attributions}
+for name in ATTENDING:
+    ATTRIBUTIONS[name] |= {"attention": True}
 for name in ("rise", "d_rise"):
     ATTRIBUTIONS[name] |= {"cells": 2, "masks": 32}  # of fewer, chance decides where the evidence is
 ATTRIBUTIONS["lime"] |= {"samples": 8}  # of fewer, too
@@ -73,7 +75,7 @@ class Bounded(nn.Module):
 @pytest.mark.parametrize("name", attributions)
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_model_that_writes_into_itself_is_left_as_it_was(name: str, rank: int) -> None:
-    model = SmallNet(rank, between=Bounded())
+    model = SmallNet(rank, between=Bounded(), attention=name in ATTENDING)
     for weight in model.parameters():
         weight.grad = torch.ones_like(weight)
     inputs = torch.randn(3, 3, *(12, 10, 8)[:rank], generator=torch.Generator().manual_seed(7), requires_grad=True)

@@ -1,0 +1,271 @@
+"""The attentions of one pass, found by what is computed and not by the names of modules.
+
+An attention is a softmax of a product of queries and keys, whose output is multiplied with values. Operations that do
+all of it at once are written out beforehand, so that the softmax exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from cnnviz.engine.axes import (
+    BATCH,
+    OWN,
+    PLACE,
+    SHAPE_ALONE,
+    Axis,
+    AxisFollower,
+    Digit,
+    Dim,
+    Label,
+    axes_of,
+    dim_size,
+    has_kind,
+    plain_name,
+    whole,
+)
+from cnnviz.engine.axis_rules import RULES
+from cnnviz.engine.grid_reading import GridReading, NoGrid, reading_by_hand, reading_of
+from cnnviz.engine.nested import tensors
+from cnnviz.engine.operations import Operation
+
+_PRODUCTS = ("matmul", "rmatmul", "mm", "bmm", "baddbmm", "einsum")
+_MOVES = (
+    *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "swapaxes"),
+    *("swapdims", "movedim", "moveaxis", "mT", "T", "expand"),
+)
+_KEEPS = (*_MOVES, "to", "type_as", "float", "double", "half", "bfloat16", "dropout", "clone", "contiguous")
+"""Operations that keep every share as it is, and move it at most."""
+
+
+AnyGrid: TypeAlias = tuple[Sequence[int] | None, int] | None
+"""The grid of tokens as it is said by hand, its sizes (None: a square) and how many extra tokens lie before it."""
+
+
+class NoSelfAttention(ValueError):
+    """An attention is not one of a picture's tokens to themselves; the message says why."""
+
+
+@dataclass(frozen=True)
+class _Product:
+    """What a softmax may be of."""
+
+    marks: tuple[int, ...]
+    """By operand, a bit for each attention that it was computed from."""
+    descends: bool
+    """True if all operands are computed from the input."""
+    label: Label | None
+    """Where the axes of the input lie in it; None where they were lost in an operand."""
+
+    @property
+    def compares_places(self) -> bool:
+        """True if each of its values is of two places."""
+        return sum(has_kind(dim, PLACE, OWN) for dim in self.label or ()) > 1
+
+
+@dataclass(eq=False)
+class Attention:
+    """One attention: which share of every value each query takes."""
+
+    shares: Tensor
+    """The output of the softmax, with its graph; over the keys the shares add up to 1."""
+    keys: int
+    """The dimension of the keys."""
+    label: Label | None
+    """Where the axes of the input lie in it; None where queries or keys can't be followed."""
+    lost: str
+    """The operation at which axes were lost last, if any were."""
+    product: _Product
+    used: bool = False
+    """True if its output was multiplied with values that are computed from the input."""
+    changed: str = ""
+    """The operation that changed the shares before that, if one did."""
+
+    @property
+    def behind(self) -> int:
+        """A bit for each attention that it was computed from."""
+        return _united(self.product.marks)
+
+    def squared(self, values: Tensor, items: int) -> Tensor:
+        """Values laid out as the shares are, as (N, heads, queries, keys).
+
+        Raises NoSelfAttention where they can't be.
+        """
+        self._check()
+        values = values.movedim(self.keys, -1)
+        if self.label is None:
+            return self._squared_by_shape(values, items)
+        dims = self._others(self.label)
+        rows = [number for number, dim in enumerate(dims) if has_kind(dim, PLACE, OWN)]
+        if not rows or not has_kind(self.label[self.keys], PLACE, OWN):
+            if rows or has_kind(self.label[self.keys], PLACE, OWN):
+                raise NoSelfAttention("is one between places and something else, as a cross-attention")
+            raise NoSelfAttention("compares channels and not places")
+        if len(rows) > 1:
+            raise NoSelfAttention("is one within windows, whose tokens are not those of the whole picture")
+        values = values.movedim(rows[0], -2)
+        digits = [digit for number, dim in enumerate(dims) if number != rows[0] for digit in _digits(dim)]
+        batch = [number for number, digit in enumerate(digits) if digit.axis is not None and digit.axis.kind == BATCH]
+        if len(batch) > 1 or (not batch and items > 1):
+            raise NoSelfAttention("mixes the items of the batch")
+        values = values.reshape(*(digit.size for digit in digits), *values.shape[-2:])
+        return (values.movedim(batch[0], 0) if batch else values).reshape(items, -1, *values.shape[-2:])
+
+    def grid(self, items: int, rank: int, axes: AxisFollower, by_hand: AnyGrid) -> GridReading:
+        """How its tokens, (N, T, 1), are read as (N, 1, *grid). Raises NoSelfAttention where they can't be."""
+        count = self.shares.shape[self.keys]
+        try:
+            if by_hand is not None:
+                return reading_by_hand((items, count, 1), "tokens", *by_hand)
+            if self.label is None:
+                raise NoGrid(f"can't be followed through {self.lost or 'what the model does unseen'}")
+            batch, channel = whole(Axis(BATCH, 0, items)), ((Digit(None, 1, 1),),)
+            queries = next(dim for dim in self._others(self.label) if has_kind(dim, PLACE, OWN))
+            readings = [reading_of((batch, dim, channel), rank, items, axes)
+                        for dim in (self.label[self.keys], queries)]  # fmt: skip
+        except NoGrid as reason:
+            raise NoSelfAttention(f"{reason}; say where its tokens lie with grid=(height, width) and extra=") from None
+        if readings[0] != readings[1]:
+            raise NoSelfAttention("has queries at other places than its keys, as a cross-attention")
+        return readings[0]
+
+    def _check(self) -> None:
+        queries, keys = self.shares.movedim(self.keys, -1).shape[-2:]
+        if not self.used:
+            raise NoSelfAttention("is not multiplied with values by a product of matrices")
+        if self.changed:
+            raise NoSelfAttention(f"is changed by {self.changed} behind its softmax")
+        if not self.product.descends:
+            raise NoSelfAttention("has queries or keys that are not computed from the input, as a cross-attention")
+        if len(set(self.product.marks)) > 1:
+            raise NoSelfAttention("has queries and keys of two branches, as a cross-attention")
+        if self.label is not None:
+            rows = [dim for dim in self._others(self.label) if has_kind(dim, PLACE, OWN)]
+            queries = dim_size(rows[0]) if len(rows) == 1 else queries
+        if queries != keys:
+            raise NoSelfAttention(
+                f"has {queries} queries and {keys} keys, as a cross-attention, one that pools, and one with bias_k or "
+                "add_zero_attn"
+            )
+
+    def _squared_by_shape(self, values: Tensor, items: int) -> Tensor:
+        if values.ndim == 4 and len(values) == items:
+            return values
+        if values.ndim == 3 and len(values) % items == 0:
+            return values.reshape(items, -1, *values.shape[-2:])
+        raise NoSelfAttention(f"has shares laid out as {tuple(values.shape)}, which are not (N, heads, T, T)")
+
+    def _others(self, label: Label) -> list[Dim]:
+        keys = self.keys % len(label)
+        return [dim for number, dim in enumerate(label) if number != keys]
+
+
+class AttentionWatch:
+    """Finds the attentions among the operations of a pass, in the order in which they are called.
+
+    Args:
+        inputs: the input that is explained, (N, C, *spatial).
+    """
+
+    def __init__(self, inputs: Tensor):
+        self.axes = AxisFollower(RULES)
+        self.axes.follow(inputs)
+        self.found: list[Attention] = []
+        self._products: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._shares: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._marks: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+    def see(self, func: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Look at one operation and what it gave."""
+        self.axes.see(func, args, kwargs, output)
+        name = plain_name(func)
+        if name in SHAPE_ALONE:
+            return
+        operands, results = list(tensors((args, kwargs))), list(tensors(output))
+        mark = _united(self._mark(operand) for operand in operands)
+        if name in _PRODUCTS:
+            mark |= self._multiplied(operands[1:] if name == "baddbmm" else operands, results)
+        elif name == "softmax" and operands and operands[0] in self._products:
+            self._weighed(operands[0], results[0], args, kwargs)
+        else:
+            zeros = name == "masked_fill" and (args[2] if len(args) > 2 else kwargs.get("value")) == 0
+            self._passed_on(name, operands, results, zeros)
+        for tensor in (*results, *(operands[:1] if name == "setitem" else ())) if mark else ():
+            self._marks[tensor] = mark | self._mark(tensor)
+
+    def _multiplied(self, factors: Sequence[Tensor], results: Sequence[Tensor]) -> int:
+        """What a product of these is: of queries and keys, or of shares and values."""
+        shares = [self._shares[factor] for factor in factors if factor in self._shares]
+        followed = [factor for factor in factors if self.axes.descends(factor)]
+        if shares:
+            mark = 0
+            for attention, changed in shares:
+                attention.used = attention.used or len(followed) > 1
+                attention.changed = attention.changed or (changed if len(followed) > 1 else "")
+                mark |= 1 << self.found.index(attention)
+            return mark
+        if followed and len(factors) > 1:
+            known = all(self.axes.of(factor) is not None for factor in followed)
+            marks, descends = tuple(map(self._mark, factors)), len(followed) == len(factors)
+            for tensor in results:
+                self._products[tensor] = _Product(marks, descends, self.axes.of(tensor) if known else None)
+        return 0
+
+    def _weighed(self, scores: Tensor, shares: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        dim = args[1] if len(args) > 1 else kwargs.get("dim", -1)
+        product = self._products[scores]
+        label = product.label
+        if label is not None:
+            sides = [label[dim], *(each for number, each in enumerate(label) if number != dim % len(label))]
+            followed = [has_kind(side, PLACE, OWN) for side in sides]
+            unseen = [dim_size(side) > 1 and not any(True for _ in axes_of(side)) for side in sides]
+            lacking = (not followed[0] and unseen[0]) or (not any(followed[1:]) and any(unseen[1:]))
+            label = None if lacking else label
+        attention = Attention(shares, dim, label, next(reversed(self.axes.lost), ""), product)
+        self.found.append(attention)
+        self._shares[shares] = attention, ""
+
+    def _passed_on(self, name: str, operands: Sequence[Tensor], results: Sequence[Tensor], zeros: bool) -> None:
+        """Scores and shares go on through operations that make them no tokens again.
+
+        ``zeros``: some values become 0, as the shares of a query that may read nothing.
+        """
+        followed = [operand for operand in operands if operand.is_floating_point() and self.axes.descends(operand)]
+        scores = [operand for operand in followed if operand in self._products]
+        shares = [self._shares[operand] for operand in followed if operand in self._shares]
+        product = self._products[scores[0]] if scores else None
+        # scaled, masked, mixed with those of other heads, or biased by the input; sums of tokens are no scores
+        if product is not None and (len(scores) == len(followed) or product.compares_places):
+            for tensor in results:
+                stays = name not in (*_MOVES, "getitem") and tensor.shape == scores[0].shape
+                label = product.label if stays else self.axes.of(tensor)
+                self._products[tensor] = replace(product, label=label if product.label else None)
+        if shares and len(shares) == len(followed):
+            attention, changed = shares[0]
+            kept = name in _KEEPS
+            if zeros and attention.shares is followed[0]:
+                attention.shares, kept = results[0], True
+            for tensor in results:
+                self._shares[tensor] = attention, changed or ("" if kept else name)
+
+    def _mark(self, tensor: Tensor) -> int:
+        return self._marks.get(tensor, 0)  # type: ignore[no-any-return,no-untyped-call]  # torch has no types here
+
+
+def _united(marks: Iterable[int]) -> int:
+    mark = 0
+    for each in marks:
+        mark |= each
+    return mark
+
+
+def _digits(dim: Dim) -> list[Digit]:
+    """The digits of a dimension; one of which nothing is known for several segments."""
+    if len(dim) == 1:
+        return list(dim[0])
+    return [Digit(None, 1, dim_size(dim))]
