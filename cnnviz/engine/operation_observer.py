@@ -157,7 +157,7 @@ class OperationObserver(WatchingMode):
             output = scaled(*args, **kwargs)
             return func(*args, **kwargs) if output is None else output
         operation = canonical(func, args, kwargs) if self.switched else func
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():  # no graph is made
             return func(*args, **kwargs)
         hidden = None if self.disguises is None else self.disguises.operand(func, args, kwargs)
         if hidden is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,20 +22,26 @@ from cnnviz_plugins.relevance.composites import composite as Composite
 from cnnviz_plugins.relevance.rules import contrasted, negated, z_plus
 
 Start = Literal["score", "one_hot", "clrp1", "clrp2", "sglrp"]
-Kept = Literal["absorb", "ignore"]
+Rules = Annotated[str | Composite, "which layers follow which rule: epsilon_plus, epsilon_gamma_box, ..."]
+Kept = Annotated[Literal["absorb", "ignore"], "whether biases take relevance, or are left out"]
+Taken = Annotated[Biases, "whether biases take relevance, are left out, or have maps of their own"]
+Split = Annotated[Products, "what a product of two branches gives to a gate: nothing, or half"]
+Gamma = Annotated[float, "by how much more contributions of the output's sign count"]
+Against = Annotated[bool, "take away what the opposite of the class gives"]
+Bound = Annotated[float | None, "lowest or highest value of the input, in the model's units"]
 
 
 @attribution(renderer="grayscale")
 def lrp(
-    composite: str | Composite = "epsilon_plus",
+    composite: Rules = "epsilon_plus",
     layer: Layer = None,
-    bias: Biases = "absorb",
-    product: Products = "gate",
+    bias: Taken = "absorb",
+    product: Split = "gate",
     start: Start = "score",
     epsilon: float = 1e-6,
-    gamma: float = 0.25,
-    low: float | None = None,
-    high: float | None = None,
+    gamma: Gamma = 0.25,
+    low: Bound = None,
+    high: Bound = None,
 ) -> Expr:
     """Each value's part of the score, by layer-wise relevance propagation (Bach et al., 2015).
 
@@ -70,12 +76,12 @@ def lrp(
 @attribution(renderer="channels")
 def layer_relevance(
     layer: Layer = None,
-    composite: str | Composite = "epsilon_plus",
+    composite: Rules = "epsilon_plus",
     bias: Kept = "absorb",
-    product: Products = "gate",
+    product: Split = "gate",
     start: Start = "score",
     epsilon: float = 1e-6,
-    gamma: float = 0.25,
+    gamma: Gamma = 0.25,
     call: int | None = None,
 ) -> Expr:
     """Each value's part of the score in a layer's output, by layer-wise relevance propagation (Bach et al., 2015).
@@ -91,9 +97,7 @@ def layer_relevance(
 
 @attribution
 @of_layers
-def lrp_cam(
-    layer: Layer = None, composite: str | Composite = "epsilon_plus", bias: Kept = "absorb", relu: bool = False
-) -> Expr:
+def lrp_cam(layer: Layer = None, composite: Rules = "epsilon_plus", bias: Kept = "absorb", relu: bool = False) -> Expr:
     """Channels weighted by the sum of their relevance, as ``lrp`` divides the score (Bach et al., 2015).
 
     Map (N, 1, *spatial) at the layer's size (doi:10.1371/journal.pone.0130140). ``relu`` keeps the positive part.
@@ -104,7 +108,7 @@ def lrp_cam(
 @attribution
 @of_layers
 def relevance_cam(
-    layer: Layer = None, composite: str | Composite = "epsilon_plus", bias: Kept = "absorb", relu: bool = False
+    layer: Layer = None, composite: Rules = "epsilon_plus", bias: Kept = "absorb", relu: bool = False
 ) -> Expr:
     """Channels weighted by their relevance for the class, less that for all others (Lee et al., 2021).
 
@@ -116,7 +120,7 @@ def relevance_cam(
 
 @attribution
 @of_layers
-def excitation_backprop(layer: Layer = None, contrastive: bool = False) -> Expr:
+def excitation_backprop(layer: Layer = None, contrastive: Against = False) -> Expr:
     """How likely each place is to have excited the class, by positive weights alone (Zhang et al., 2016).
 
     Map (N, 1, *spatial) at the layer's size, which sums to one (arXiv:1608.00507). ``contrastive`` takes away what
