@@ -197,3 +197,18 @@ def test_what_a_report_refuses(answers: Any, model: LoadedModel, tmp_path: Path)
     with pytest.raises(LookupError, match="has no layer 'nowhere'"):
         answers.report(tmp_path / "report.html", model=model, depth=["nowhere"], verdict=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [AssertionError("</ul> & more"), SystemExit(3), MemoryError()])
+def test_maps_are_not_lost_where_their_check_fails(
+    error: BaseException, answers: Any, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **more: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("cnnviz.pages.report.verdict.check_on_model", fails)
+    text = answers.report(tmp_path / "report.html", model=model, depth=False).read_text(encoding="utf-8")
+    assert len(data_of(text)["rows"]) == 2
+    told = re.search(r"Not checked: (.*)", text)
+    kind, words = type(error).__name__, str(error).replace("</ul> & more", "&lt;/ul&gt; &amp; more")
+    assert told and told[1].startswith(f"{kind}: {words}." if words else f"{kind}.")
