@@ -28,17 +28,17 @@ def new(
     ] = None,
 ) -> None:
     """Start a plugin: write a package that can be installed, with a method that works, its tests, README and CI."""
-    import shlex
 
     from cnnviz.cli.new_files import package_files, write_folder
+    from cnnviz.cli.shell_words import shell_line
 
     module = checked_name(kind, name)
     folder = Path(output or module.replace("_", "-"))
     write_folder(folder, package_files(kind, module))
     print_line(f"{folder} holds a package with the {kind} {module}, which works. Next:")
     place = str(folder) if folder.is_absolute() else f"./{folder.as_posix()}"
-    print_line(f"  pip install -e {shlex.quote(f'{place}[test]')}")
-    print_line(f"  pytest {shlex.quote(str(folder))}")
+    print_line(f"  pip install -e {shell_line([f'{place}[test]'])}")
+    print_line(f"  pytest {shell_line([str(folder)])}")
     print_line(f"  {next_command(kind, module)}")
 
 

@@ -211,4 +211,5 @@ def test_maps_are_not_lost_where_their_check_fails(
     assert len(data_of(text)["rows"]) == 2
     told = re.search(r"Not checked: (.*)", text)
     kind, words = type(error).__name__, str(error).replace("</ul> & more", "&lt;/ul&gt; &amp; more")
-    assert told and told[1].startswith(f"{kind}: {words}." if words else f"{kind}.")
+    assert told
+    assert told[1].startswith(f"{kind}: {words}." if words else f"{kind}.")
