@@ -53,12 +53,16 @@ def checked_name(kind: str, name: str) -> str:
             f"{name!r} is no name of a package; use lower-case letters, digits and - between, such as {near}"
         )
     module = name.replace("-", "_")
-    other = f"my-{name}"
+    other = f"my-{name.replace('_', '-')}"
     if keyword.iskeyword(module):
         raise ValueError(f"{name!r} is a word of Python itself, and no module can have it; say {other}")
     if module in sys.stdlib_module_names or module == "tests" or _installed(module):
         raise ValueError(f"{name!r} is the name of a module that is there already, which it would hide; say {other}")
+    from cnnviz.cli.new_files import words_of
     from cnnviz.registry.registry import registries
+
+    if module in words_of(kind):
+        raise ValueError(f"{name!r} is a name that the code of the package needs itself; say {other}")
 
     for registry in registries:
         if module in registry:
