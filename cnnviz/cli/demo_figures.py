@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from cnnviz import demo
 from cnnviz.cli.demo_page import Figure
 from cnnviz.cli.errors import print_line
+from cnnviz.cli.shell_words import shell_line
 from cnnviz.demo.drawing import Drawn, draw
 from cnnviz.drawing.comparison import grid
 from cnnviz.explanations.evaluate import evaluate
@@ -118,4 +118,4 @@ def _write(path: Path, picture: NDArray[np.uint8]) -> None:
 
 
 def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
+    return shell_line([str(path)])

@@ -28,17 +28,17 @@ def new(
     ] = None,
 ) -> None:
     """Start a plugin: write a package that can be installed, with a method that works, its tests, README and CI."""
-    import shlex
 
     from cnnviz.cli.new_files import package_files, write_folder
+    from cnnviz.cli.shell_words import shell_line
 
     module = checked_name(kind, name)
     folder = Path(output or module.replace("_", "-"))
     write_folder(folder, package_files(kind, module))
     print_line(f"{folder} holds a package with the {kind} {module}, which works. Next:")
     place = str(folder) if folder.is_absolute() else f"./{folder.as_posix()}"
-    print_line(f"  pip install -e {shlex.quote(f'{place}[test]')}")
-    print_line(f"  pytest {shlex.quote(str(folder))}")
+    print_line(f"  pip install -e {shell_line([f'{place}[test]'])}")
+    print_line(f"  pytest {shell_line([str(folder)])}")
     print_line(f"  {next_command(kind, module)}")
 
 
@@ -53,12 +53,16 @@ def checked_name(kind: str, name: str) -> str:
             f"{name!r} is no name of a package; use lower-case letters, digits and - between, such as {near}"
         )
     module = name.replace("-", "_")
-    other = f"my-{name}"
+    other = f"my-{name.replace('_', '-')}"
     if keyword.iskeyword(module):
         raise ValueError(f"{name!r} is a word of Python itself, and no module can have it; say {other}")
     if module in sys.stdlib_module_names or module == "tests" or _installed(module):
         raise ValueError(f"{name!r} is the name of a module that is there already, which it would hide; say {other}")
+    from cnnviz.cli.new_files import words_of
     from cnnviz.registry.registry import registries
+
+    if module in words_of(kind):
+        raise ValueError(f"{name!r} is a name that the code of the package needs itself; say {other}")
 
     for registry in registries:
         if module in registry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -67,6 +68,15 @@ def package_files(kind: str, name: str) -> dict[str, str]:
     return texts | {f"src/{name}/py.typed": ""}
 
 
+def words_of(kind: str) -> set[str]:
+    """The names that the code of a new package uses; a method of one of these names would take its place."""
+    names: set[str] = set()
+    for place, text in package_files(kind, "name_of_the_method").items():
+        for node in ast.walk(ast.parse(text)) if place.endswith(".py") else ():
+            names |= {str(getattr(node, each)) for each in ("id", "arg", "asname", "name") if hasattr(node, each)}
+    return names
+
+
 def write_folder(folder: Path, texts: Mapping[str, str]) -> None:
     """Make the folder with these files. It is made beside its place and renamed, so that it is never there in part.
 
@@ -79,8 +89,9 @@ def write_folder(folder: Path, texts: Mapping[str, str]) -> None:
         raise FileNotFoundError(f"there is no folder {parent}; make it first, or name another with -o")
     try:
         beside = Path(tempfile.mkdtemp(prefix=".cnnviz-new-", dir=parent))
-    except PermissionError:
-        raise PermissionError(f"nothing can be written in the folder {parent}; name another folder with -o") from None
+    except OSError as error:  # of a kind of its own in each file system
+        reason = f"nothing can be written in the folder {parent}; name another folder with -o"
+        raise (PermissionError if isinstance(error, PermissionError) else OSError)(reason) from None
     try:
         made = beside / "package"
         for place, text in texts.items():

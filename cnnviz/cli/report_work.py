@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from cnnviz.cli.failures import Failures
 from cnnviz.cli.prepared import PreparedCommand
 from cnnviz.cli.progress import progress
 from cnnviz.cli.question import Question
+from cnnviz.cli.shell_words import shell_line
 from cnnviz.engine.meter import metered
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.pages.report.content import Answers, Content
@@ -95,7 +95,7 @@ class ReportWork:
         model = self.command.model
         return Made(
             f"{model.name} ({type(model.module).__name__})",
-            shlex.join(["cnnviz", *words]) if words else "",
+            shell_line(["cnnviz", *words]) if words else "",
             self._python(pictures, output),
         )
 
@@ -182,13 +182,13 @@ class ReportWork:
         if asked.top is not None:
             return f"cnnviz.targets.top({asked.top})", ""
         if asked.table is not None:
-            return "", f"with target= a list, of each picture the class in {asked.table}"
+            return "", f"with target= a list, of each picture the class in {str(asked.table)!r}"
         if self.explainer is None or not asked.targets:
             return "", ""
         each = self.explainer.all_of.targets if isinstance(self.explainer.all_of, several) else [self.explainer.target]
         texts = [repr(target) for target in each]
         if not all(isinstance(target, str | int) for target in each):
-            return "", f"with target= {', '.join(asked.targets)}, as the command line says it"
+            return "", f"with target= {', '.join(map(repr, asked.targets))}, as the command line says it"
         return texts[0] if len(texts) == 1 else f"cnnviz.targets.several({', '.join(texts)})", ""
 
     def _reporting(self) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def _line(
     seconds: float | None,
 ) -> str:
     """The command line that makes the page again."""
-    import shlex
+    from cnnviz.cli.shell_words import shell_line
 
     parts = ["cnnviz", "sanity", "--method", ",".join(names), *words]
     if options["model"] != BUNDLED:
@@ -183,4 +183,4 @@ def _line(
     parts += [part for picture in pictures for part in ("--pictures", picture)]
     parts += ["--thorough"] if thorough else []
     parts += [f"--seconds={seconds:g}"] if seconds is not None else []
-    return shlex.join(parts)
+    return shell_line(parts)

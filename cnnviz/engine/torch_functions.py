@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -26,7 +27,8 @@ _PLACES = {
 }
 _UNSAFE = re.compile(
     "^_|_$|strided|backward|batch_norm|bernoulli|cudnn|embedding_bag|fbgemm|gather_stats|gru|histogramdd|index_put|"
-    "lstm|miopen|native|quant|_qparams|rnn|sparse|sym_|unsafe|_like$|_copy$|^put$|hash_tensor|autocast"
+    "lstm|miopen|native|quant|_qparams|rnn|sparse|sym_|unsafe|_like$|_copy$|^put$|hash_tensor|autocast|"
+    "dropout|rrelu|gumbel|multinomial|binomial|^poisson$|fractional_max_pool|attention|lowrank|lobpcg"
 )
 """Functions that change their argument, draw, or are the inside of a layer: none of them is a step of a formula."""
 _ARGUMENTS = {"out": None, "inplace": False}
@@ -53,7 +55,7 @@ def _functions() -> dict[str, Callable[..., Any]]:
     for place, module in _PLACES.items():
         for name in sorted(vars(module)):
             function = getattr(module, name)
-            if callable(function) and _hashable(function) and function in _names():
+            if callable(function) and _hashable(function) and function in _names() and not _UNSAFE.search(name):
                 functions.setdefault(f"{place}.{name}", function)
     return functions
 
@@ -84,5 +86,27 @@ def function_texts() -> list[str]:
 
 
 def changes_its_argument(name: str, value: Any) -> bool:
-    """True for a keyword argument with which a torch function writes into a tensor that is there."""
+    """True for an argument with which a torch function writes into a tensor that is there."""
     return name in _ARGUMENTS and value is not _ARGUMENTS[name]
+
+
+def writes_in_place(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """True for a call that says that it changes its arguments: ``relu_(x)``, ``relu(x, True)``, ``relu(x, out=y)``."""
+    name = str(getattr(function, "__name__", ""))
+    if name.endswith("_") and not name.endswith("__"):
+        return True
+    pairs = [*zip(argument_names(function), args, strict=False), *kwargs.items()]
+    return any(changes_its_argument(name, value) for name, value in pairs)
+
+
+def argument_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a function's arguments in their order; none for one that does not tell, as most of C."""
+    return _argument_names(function) if _hashable(function) else ()
+
+
+@cache
+def _argument_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(function).parameters)
+    except (ValueError, TypeError):
+        return ()

@@ -150,7 +150,7 @@ def evaluate(
 
     def answer() -> dict[str, Tensor]:
         explained = explanation if options is None else replace(explanation, options=options)
-        question = None if model is None else partial(_run, explained, model, target, others, arguments)
+        question = None if model is None else partial(asked_again, explained, model, target, others, arguments)
         used = attribution() if isinstance(attribution, Method) else attribution
         trial = Trial(explanation, annotation, question, used)
         with metered(listener):
@@ -173,12 +173,12 @@ def _scored(name: str, metric: Metric, trial: Trial) -> Tensor:
     return scores
 
 
-def _run(
+def asked_again(
     explanation: Explanation,
     model: nn.Module | LoadedModel | Callable[..., Any],
-    target: Target,
-    others: Sequence[Tensor] | Mapping[str, Tensor],
-    arguments: Arguments,
+    target: Target = None,
+    others: Sequence[Tensor] | Mapping[str, Tensor] = (),
+    arguments: Arguments = (),
 ) -> Run:
     """The question that was answered, put to the model in the same way. Raises ValueError if its scores are others."""
     network = as_network(model.module if isinstance(model, LoadedModel) else model)

@@ -124,13 +124,14 @@ class _Several(InNotebooks):
             model: what was explained. Without it there is neither a verdict nor another layer.
             verdict: whether the sanity checks are asked of each method, on the first pictures. They cost about three
                 more explanations of each of these.
-            depth: the layers at which class activation maps are shown too. True chooses some through the network;
-                False: none. Methods of more than one gradient are shown at their own layer only.
+            depth: the layer, or the layers, at which class activation maps are shown too. True chooses some through the
+                network; False: none. Methods of more than one gradient are shown at their own layer only.
             title: stands above the page.
 
         Raises:
-            ValueError: for another suffix, for no explanations, for more than 100 inputs, and where several inputs of a
-                model are explained together.
+            ValueError: for another suffix, for no explanations, for more than 100 inputs, where several inputs of a
+                model are explained together, for a model that gives these inputs other scores or needs more than them,
+                and for layers at which nothing can be shown.
             LookupError: for a layer that is not there.
         """
         written: Path = page_function("report.making", "write_report")(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.engine.model_inputs import plain
-from cnnviz.engine.torch_functions import function_text
+from cnnviz.engine.torch_functions import function_text, writes_in_place
 from cnnviz.engine.validation import check_dense
 from cnnviz.formulas.written_parts import call_text, part_text, unknown
 from cnnviz.run.plan import Plan
@@ -132,8 +132,12 @@ class Apply(Expr):
         object.__setattr__(self, "kinds", _kinds((self.args, self.kwargs)))
 
     def compute(self, run: Run) -> Tensor:
+        args = [_value(arg, run) for arg in self.args]  # a list lets StopIteration through
         named = {name: _value(value, run) for name, value in self.kwargs}
-        return self.func(*[_value(arg, run) for arg in self.args], **named)  # a list lets StopIteration through
+        if writes_in_place(self.func, self.args, dict(self.kwargs)):
+            # other parts of the formula read the same tensors, and the input is the user's own
+            args, named = _copied(args), {name: _copied(value) for name, value in named.items()}
+        return self.func(*args, **named)
 
     def text(self, write: Callable[[Any], str]) -> str:
         if self.func in _INFIX and len(self.args) == 2 and not self.kwargs:
@@ -225,6 +229,13 @@ def _value(value: Any, run: Run) -> Any:
     if isinstance(value, Expr):
         return value(run)
     return type(value)([_value(part, run) for part in value]) if isinstance(value, tuple | list) else value
+
+
+def _copied(value: Any) -> Any:
+    """Tensors that nobody else holds."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    return type(value)([_copied(part) for part in value]) if isinstance(value, tuple | list) else value
 
 
 def writer(run: Run) -> Callable[[Any], str]:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 from cnnviz.engine.layers import INPUT
-from cnnviz.engine.torch_functions import PLAIN, changes_its_argument, function_named, function_texts
+from cnnviz.engine.torch_functions import PLAIN, argument_names, changes_its_argument, function_named, function_texts
 from cnnviz.formulas.argument_kinds import kind_of, takes
 from cnnviz.formulas.expr import Expr, applied
 from cnnviz.formulas.formula_error import FormulaError, shown
@@ -78,7 +78,7 @@ class _Builder:
 
     parser: Parser
 
-    def value(self, node: Node) -> Any:
+    def value(self, node: Node, is_operand: bool = False) -> Any:
         """What a part of the text stands for."""
         if isinstance(node, Literal):
             return node.value
@@ -94,16 +94,16 @@ class _Builder:
         kind = getattr(torch, node.name.removeprefix("torch."), None) if node.name.startswith("torch.") else None
         if isinstance(kind, torch.dtype):
             return kind
-        self.refuse_name(node)
+        self.refuse_name(node, is_argument=not is_operand)
 
-    def refuse_name(self, node: Name) -> NoReturn:
+    def refuse_name(self, node: Name, is_argument: bool = False) -> NoReturn:
         """Raises FormulaError for a name that stands alone."""
         if node.name in attributions or node.name in PARTS or function_named(node.name) is not None:
             reason = f"{shown(node.name)} is a name alone, and no formula; call it, as {shown(node.name)}()"
             self.parser.fail(reason, node.start, node.stop, f"{node.name}()")
-        self._refuse_unknown(node)
+        self._refuse_unknown(node, is_argument)
 
-    def _refuse_unknown(self, node: Name) -> NoReturn:
+    def _refuse_unknown(self, node: Name, is_argument: bool = False) -> NoReturn:
         """Raises FormulaError for a name that means nothing, with the nearest one."""
         if node.name in UNREADABLE:
             self.parser.fail(f"{node.name} can't be read: {UNREADABLE[node.name]}", node.start, node.stop)
@@ -113,6 +113,10 @@ class _Builder:
         hint = asked_back(near, remark) if near else "cnnviz methods lists methods, the page Compose methods the parts"
         texts = [method_text(name) if name in attributions else name for name in near]
         reason = f"there is no method, part or function {shown(node.name)!r}; {hint}"
+        if is_argument:  # such as layer=layer3
+            reason = (
+                f"{reason}{'' if reason.endswith('?') else '.'} A text stands in quotation marks: {shown(node.name)!r}"
+            )
         self.parser.fail(reason, node.start, node.stop, texts[0] if texts else None)
 
     def _items(self, node: Items) -> Any:
@@ -120,7 +124,7 @@ class _Builder:
         return values if node.is_list else tuple(values)
 
     def _signed(self, node: Signed) -> Any:
-        values = [self.value(operand) for operand in node.operands]
+        values = [self.value(operand, is_operand=True) for operand in node.operands]
         formulas = [isinstance(value, Expr) for value in values]
         targets = [isinstance(value, Objective) for value in values]
         for operand, value, *known in zip(node.operands, values, formulas, targets, strict=True):
@@ -214,10 +218,13 @@ class _Builder:
             if not _is_argument(value):
                 reason = f"{kind_of(value)} is no argument of {node.called.name}; formulas, numbers and texts are"
                 self.parser.fail(reason, place.start, place.stop)
-        for name, place in node.named:
-            if changes_its_argument(name.name, named[name.name]):
-                reason = f"{name.name} would change what other parts of the formula read; leave it out"
-                self.parser.fail(reason, name.start, place.stop)
+        names = zip(argument_names(function), positional, places, strict=False)
+        told = [(name, value, place.start, place.stop) for name, value, place in names]
+        told += [(name.name, named[name.name], name.start, place.stop) for name, place in node.named]
+        for name, value, start, stop in told:
+            if changes_its_argument(name, value):
+                reason = f"{name} would change what other parts of the formula read; leave it out"
+                self.parser.fail(reason, start, stop)
         if not any(_has_formula(value) for value, _ in pairs):
             reason = f"{node.called.name} takes at least one formula; write the number that it gives"
             self.parser.fail(reason, node.start, node.stop)

@@ -21,6 +21,7 @@ MOST_NUMBER = 1_000_000
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r\n]+)"
     r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
+    r"|(?P<dotted>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*\.[0-9][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)"
     r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)"
     r"|(?P<text>'(?:[^'\\\n\r\0]|\\[^\n\r\0])*'|\"(?:[^\"\\\n\r\0]|\\[^\n\r\0])*\")"
     r"|(?P<sign>\*\*|[-+*/(),=\[\]])"
@@ -133,6 +134,9 @@ class Parser:
                 letter = self.text[at]
                 reason = _REASONS.get(letter, f"{shown(letter)!r} is no letter of formulas; use plain ASCII names")
                 self.fail(reason, at, at + 1)
+            if match.lastgroup == "dotted":  # as layers have
+                reason = f"{shown(match.group())} is no name of formulas; a text stands in quotation marks"
+                self.fail(reason, at, match.end(), repr(match.group()))
             if match.lastgroup != "space":
                 yield _Token(at, match.end(), str(match.lastgroup), match.group())
             at = match.end()
@@ -159,8 +163,12 @@ class Parser:
         if token.text == "[":
             self.fail(_REASONS["["], token.start, token.stop)
         if before is not None and before.kind in ("name", "number", "text") and token.kind != "sign":
-            words = f"{shown(before.text)} {shown(token.text)}"
-            self.fail(f"two words follow each other, {words!r}; put a sign or a comma between", token.start, token.stop)
+            words, way_out = f"{shown(before.text)} {shown(token.text)}", "put a sign or a comma between"
+            if before.stop == token.start and before.kind == "number":
+                way_out = "a number is written as 1000, 0.5 or 1e-3"
+            elif before.stop == token.start and token.kind == "text":
+                way_out = "a text begins with its quotation mark"
+            self.fail(f"two words follow each other, {words!r}; {way_out}", token.start, token.stop)
         if token.text == "=":
             self.fail("= names an argument inside of a call, such as grad_cam(layer=3)", token.start, token.stop)
         self.fail(f"{shown(token.text)!r} can't stand here; a name, a number or ( can", token.start, token.stop)

@@ -124,7 +124,10 @@ def test_the_next_commands_are_told(
         ("class", "'class' is a word of Python itself, and no module can have it; say my-class"),
         ("json", "'json' is the name of a module that is there already, which it would hide; say my-json"),
         ("torch", "'torch' is the name of a module that is there already"),
+        ("grad_cam", "say my-grad-cam"),
         ("grad-cam", "the attribution 'grad_cam' is taken by cnnviz"),
+        ("over-channels", "'over-channels' is a name that the code of the package needs itself; say my-over-channels"),
+        ("nn", "'nn' is a name that the code of the package needs itself; say my-nn"),
         ("a" * 61, "a name of 61 letters is too long; use 60 at most"),
     ],
 )
@@ -161,3 +164,15 @@ def test_what_fails_halfway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "write_text", full)
     assert main(["new", "attribution", "my-cam", "-o", str(tmp_path / "my-cam")]) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_where_nothing_can_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(**named: object) -> str:
+        raise OSError(28, "No space left on device", "/a/hidden/name")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refused)
+    assert main(["new", "metric", "far_off", "-o", str(tmp_path / "there")]) == 2
+    said = f"nothing can be written in the folder {tmp_path}; name another folder with -o"
+    assert said in " ".join(capsys.readouterr().err.split())

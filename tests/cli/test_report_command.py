@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from report_pages import data_of, maps_of
 from cnnviz import demo, explain, load_model, parse_formula
 from cnnviz.__main__ import main
 from cnnviz.cli.demo import NEXT
+from cnnviz.pages.shared.texts import shown
 from cnnviz.targets import top
 from cnnviz.testing.sanity.on_model import check_on_model
 
@@ -184,3 +189,20 @@ def test_three_commands_lead_from_the_readme_to_a_report_of_an_own_picture(
     data = page_of("mine.html")[1]
     assert [row["name"] for row in data["rows"]] == ["circle.png"]
     assert len(data["rows"][0]["classes"]) == 5
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.png", "two\nlines \u202eit's.png", "plain name.png"])
+def test_its_command_is_text_that_a_shell_reads_back(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of a file whose name is no UTF-8, which no page can hold as it is."""
+    Path("circle.png").rename(name)
+    words = ["report", name, *QUICK, "--top-classes", "1", "--depth", "none", "-o", "r.html"]
+    assert ran(capsys, *words)[0] == 0
+    text, data = page_of("r.html")
+    assert data["rows"][0]["name"] == shown(name)
+    told = re.search(r"<h3>Command</h3>\n<pre[^>]*><code>(.*)</code>", text)
+    assert told
+    line = html.unescape(told[1])
+    assert line.isprintable()
+    bash = shutil.which("bash") or pytest.skip("no bash reads it back")
+    read = subprocess.run([bash, "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    assert read.split(b"\0")[:-1] == [os.fsencode(word) for word in ["cnnviz", *words]]

@@ -108,6 +108,47 @@ def test_a_function_of_the_output_is_explained() -> None:
     torch.testing.assert_close(both, 2 * one - other)
 
 
+def bands() -> Tensor:
+    """Four bands of three rows, numbered."""
+    return (torch.arange(12) // 3).view(1, 1, 12, 1).expand(1, 3, 12, 10).contiguous()
+
+
+@pytest.mark.filterwarnings("ignore:Setting forward:UserWarning", "ignore:You are providing multiple:UserWarning")
+@pytest.mark.parametrize(
+    ("name", "made", "settings"),
+    [
+        # these repeat each input, these the whole batch, and these ask about one input at a time
+        ("NoiseTunnel", {"attribution_method": captum.InputXGradient}, {"nt_samples": 3, "stdevs": 0.2}),
+        ("GradientShap", {}, {"baselines": torch.zeros(3, 3, 12, 10), "n_samples": 2}),
+        ("DeepLiftShap", {}, {"baselines": torch.linspace(0, 1, 3 * 360).view(3, 3, 12, 10)}),
+        ("IntegratedGradients", {}, {"n_steps": 3, "internal_batch_size": 5}),
+        ("FeatureAblation", {}, {"feature_mask": bands(), "perturbations_per_eval": 3}),
+        ("KernelShap", {}, {"feature_mask": bands(), "n_samples": 8}),
+    ],
+)
+def test_functions_of_each_input_are_as_the_classes(name: str, made: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Rows are told apart however captum repeats them: by classes captum does it itself."""
+    model, inputs, method = SmallNet(2), pictures(), from_captum(getattr(captum, name), **made)(**settings)
+    classes, functions = [1, 3], [lambda output: output[:, 1], lambda output: output[:, 3]]
+    of_places: Any = lambda output: output[:, 1] * torch.arange(1, len(output) + 1)  # noqa: E731
+    for asked in (method, attributions["smoothgrad"](of=method, samples=2)):
+        by_class, by_function = (explain(model, inputs, asked, target=each).values for each in (classes, functions))
+        torch.testing.assert_close(by_function, by_class)
+        assert by_class.abs().sum() > 0
+    first, placed = (explain(model, inputs, method, target=each).values for each in (1, of_places))
+    torch.testing.assert_close(placed, first * torch.tensor([1.0, 2.0]).view(2, 1, 1, 1), rtol=1e-3, atol=1e-5)
+
+
+def test_methods_that_take_no_class_are_asked_without() -> None:
+    model, inputs = SmallNet(2), pictures()
+    ours = explain(model, inputs, from_captum(captum.LayerActivation)(layer="third"), target=1).values
+    theirs = captum.LayerActivation(model, model.third).attribute(inputs)
+    torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=0)
+    neuron = from_captum(captum.NeuronGradient)(layer="third", neuron_selector=(0, 1, 2))
+    theirs = captum.NeuronGradient(model, model.third).attribute(inputs.clone().requires_grad_(), (0, 1, 2))
+    torch.testing.assert_close(explain(model, inputs, neuron, target=1).values, theirs.detach(), rtol=0, atol=0)
+
+
 def test_what_it_cannot_answer_is_refused() -> None:
     model, inputs, method = SmallNet(2), pictures(), from_captum(captum.Saliency)()
     with pytest.raises(ValueError, match="Saliency of captum explains what a model gives; give a class, or a function"):
@@ -126,4 +167,10 @@ def test_what_is_no_method_of_captum_is_named() -> None:
         from_captum(captum.Saliency, steps=3)
     with pytest.raises(TypeError, match="NoiseTunnel is made with no model"):
         from_captum(captum.NoiseTunnel)
+    with pytest.raises(TypeError, match="NoiseTunnel is made with no model"):
+        from_captum(captum.NoiseTunnel, attribution_method=captum.NoiseTunnel)
+    with pytest.raises(TypeError, match="LayerGradCam gets layer when it is asked; leave it out of from_captum"):
+        from_captum(captum.LayerGradCam, layer=SmallNet(2).third)
+    with pytest.raises(TypeError, match="LimeBase is made with interpretable_model; say from_captum"):
+        from_captum(captum.LimeBase)
     assert cnnviz.formulas.from_captum is from_captum

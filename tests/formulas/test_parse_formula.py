@@ -487,7 +487,16 @@ REFUSED: list[tuple[str, str, str, str | None]] = [
     ("torch.add(image(), 1, out=image())", "out=image()", "would change what other parts", None),
     ("clamp(3, 1)", "clamp(3, 1)", "clamp takes at least one formula", None),
     ("clamp(image(), noisy())", "noisy()", "points is no argument of clamp", None),
+    ("torch.nn.functional.relu(image(), True)", "True", "inplace would change what other parts", None),
+    ("torch.nn.functional.elu(image(), 1.0, True)", "True", "inplace would change what other parts", None),
+    ("torch.poisson(image())", "torch.poisson", "there is no method", "torch.poisson_nll_loss"),
+    ("torch.nn.functional.dropout(image())", "torch.nn.functional.dropout", "there is no", "torch.nn.functional.relu"),
+    ("grad_cam(layer=layer3)", "layer3", "A text stands in quotation marks: 'layer3'", "layer_cam"),
+    ("grad_cam(layer=[stem, 'late'])", "stem", "parts. A text stands in quotation marks: 'stem'", None),
+    ("grad_cam(layer=layer4.1.conv2)", "layer4.1.conv2", "a text stands in quotation marks", "'layer4.1.conv2'"),
     ("1_000 * image()", "_000", "two words follow each other", None),
+    ("1j * image()", "j", "a number is written as 1000, 0.5 or 1e-3", None),
+    ("toward(image(), r'a')", "'a'", "a text begins with its quotation mark", None),
     ("0x10 * image()", "x10", "two words follow each other", None),
     ("...", ".", "a formula reads no attributes", None),
     # letters
@@ -602,6 +611,38 @@ def test_rules_of_other_packages_are_named_with_their_package(monkeypatch: pytes
     assert repr(gradient(rule=other)) == "cnnviz.gradient(rule=<guided>)"
     with pytest.raises(FormulaError, match="there are several rules 'another:guided'"):
         parse_formula("cnnviz.gradient(rule=rule('another:guided'))")
+
+
+def test_no_torch_function_of_formulas_draws_or_says_that_it_writes() -> None:
+    """By what torch itself says of its operators, where a function has one of its name."""
+    asked = 0
+    for text in function_texts():
+        name = text.rpartition(".")[2]
+        operator = getattr(torch.ops.aten, name, None)
+        for overload in operator.overloads() if operator is not None else ():
+            asked += 1
+            assert torch.Tag.nondeterministic_seeded not in getattr(operator, overload).tags, text
+        assert not name.startswith("_"), text
+    assert asked > 500
+
+
+@pytest.mark.parametrize(
+    ("writes", "same"),
+    [
+        (F.relu(image(), True), F.relu(image())),
+        (F.relu(image(), inplace=True), F.relu(image())),
+        (torch.relu_(image()), F.relu(image())),
+        (F.elu(activation("late"), 1.0, True), F.elu(activation("late"))),
+        (torch.mul(image(), 2, out=image()), image() * 2),
+    ],
+)
+def test_a_function_that_writes_in_place_changes_nothing_that_others_read(writes: Expr, same: Expr) -> None:
+    inputs, others = tiny_inputs() - 0.5, 2 * image() + torch.mean(activation("late"))
+    before = inputs.clone()
+    both = explain(net(), inputs, writes * 3 + torch.mean(others), target=1).values
+    assert torch.equal(inputs, before)
+    expected = explain(net(), before, same * 3 + torch.mean(others), target=1).values
+    torch.testing.assert_close(both, expected, rtol=0, atol=0)
 
 
 def test_every_torch_function_that_is_printed_is_read_back() -> None:

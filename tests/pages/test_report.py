@@ -195,5 +195,51 @@ def test_what_a_report_refuses(answers: Any, model: LoadedModel, tmp_path: Path)
             tmp_path / "report.html"
         )
     with pytest.raises(LookupError, match="has no layer 'nowhere'"):
-        answers.report(tmp_path / "report.html", model=model, depth=["nowhere"], verdict=False)
+        answers.report(tmp_path / "report.html", model=model, depth="nowhere", verdict=False)
+    with pytest.raises(ValueError, match="depth names layers for more maps, which need the model"):
+        answers.report(tmp_path / "report.html", depth=["layer2"])
+    with pytest.raises(ValueError, match=r"nothing can be shown at layer2: .* class activation maps"):
+        Explanations({"gradient": answers["gradient"]}).report(
+            tmp_path / "report.html", model=model, depth="layer2", verdict=False
+        )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [AssertionError("</ul> & more"), SystemExit(3), MemoryError()])
+def test_maps_are_not_lost_where_their_check_fails(
+    error: BaseException, answers: Any, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **more: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("cnnviz.pages.report.verdict.check_on_model", fails)
+    text = answers.report(tmp_path / "report.html", model=model, depth=False).read_text(encoding="utf-8")
+    assert len(data_of(text)["rows"]) == 2
+    told = re.search(r"Not checked: (.*)", text)
+    kind, words = type(error).__name__, str(error).replace("</ul> & more", "&lt;/ul&gt; &amp; more")
+    assert told
+    assert told[1].startswith(f"{kind}: {words}." if words else f"{kind}.")
+
+
+class OneOrTwo(nn.Module):
+    """Takes a second input, or goes without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+    def forward(self, inputs: torch.Tensor, more: torch.Tensor | None = None) -> torch.Tensor:
+        found = self.layer(inputs).relu().mean((2, 3))
+        return found if more is None else found * 3 - self.layer(more).mean((2, 3))
+
+
+def test_checks_and_layers_are_of_the_question_of_the_maps_or_refused(tmp_path: Path) -> None:
+    model, path = OneOrTwo().eval(), tmp_path / "report.html"
+    inputs = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    found = explain(model, (inputs, inputs), ["grad_cam"], target=0)
+    for asked in (model, OneOrTwo().eval()):
+        with pytest.raises(ValueError, match="can't be asked again about these maps: the model gives"):
+            found.report(path, model=asked)
+    assert not path.exists()
+    assert len(data_of(found.report(path).read_text(encoding="utf-8"))["rows"]) == 2
+    assert explain(model, inputs, ["grad_cam"], target=0).report(path, model=model, depth=model.layer) == path

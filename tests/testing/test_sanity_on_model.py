@@ -119,6 +119,34 @@ def test_what_cannot_be_told_says_why() -> None:
     assert "can't be copied" in check_on_model(held, inputs, "gradient").untold
 
 
+class OnlyWithItsWeights(SmallNet):
+    """Raises an error of any kind where its weights are others."""
+
+    def __init__(self, error: BaseException):
+        super().__init__(2)
+        self.error, self.known = error, [parameter.detach().clone() for parameter in self.parameters()]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not all(map(torch.equal, self.parameters(), self.known)):
+            raise self.error
+        return super().forward(inputs)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (AssertionError("two\nlines"), "AssertionError: two lines"),
+        (SystemExit(3), "SystemExit: 3"),
+        (MemoryError(), "MemoryError"),
+        (KeyError("place"), "place"),
+        (NotImplementedError(), "NotImplementedError"),
+    ],
+)
+def test_any_error_with_random_weights_is_told(error: BaseException, told: str) -> None:
+    verdict = check_on_model(OnlyWithItsWeights(error), pictures(2), "gradient", target=0)
+    assert (verdict.sentences, verdict.untold) == ((), told)
+
+
 def nothing(run: Run) -> Tensor:
     return torch.zeros_like(run.inputs)
 

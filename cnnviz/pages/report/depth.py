@@ -46,20 +46,24 @@ def deeper_maps(model: Any, answers: Answers, layers: Sequence[Any] | None = Non
         layers: where; None chooses some through the network.
 
     Raises:
-        LookupError, ValueError: for a layer that is named and does not exist, or is no place for a map.
+        LookupError, ValueError: for a layer that is named and does not exist, or is no place for a map; and where no
+            method can be shown at it.
     """
     moved = {method: _movable(each[0]) for method, each in answers.items()}
     movable = {method: each for method, each in moved.items() if each is not None}
     first = next(iter(answers.values()))
     targets = [each.target for each in first]
     network = as_network(model.module if isinstance(model, LoadedModel) else model)
-    if not movable or isinstance(network, BlackBox) or first[0].of != 0 or any(target is None for target in targets):
-        return {}
     inputs = first[0].inputs
-    if layers is None:
-        names = chosen_layers(network, inputs, targets[0])
-    else:
-        names = [layer_name(network, layer, [inputs[:1]]) for layer in layers]
+    named = [layer_name(network, layer, [inputs[:1]]) for layer in layers or ()]
+    if not movable or isinstance(network, BlackBox) or first[0].of != 0 or any(target is None for target in targets):
+        if named:
+            raise ValueError(
+                f"nothing can be shown at {', '.join(named)}: maps at further layers are class activation maps, such "
+                "as grad_cam, of classes, by a network whose layers can be seen; leave depth out"
+            )
+        return {}
+    names = named if layers is not None else chosen_layers(network, inputs, targets[0])
     own = {method: _layer_of(answers[method][0].recipe) for method in movable}
     asked = {
         (method, layer): _at(attribution, layer)

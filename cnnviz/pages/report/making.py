@@ -6,9 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from cnnviz.engine.loans import borrows
+from cnnviz.explanations.evaluate import asked_again
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.explanations.explanation_set import ExplanationList, Explanations
 from cnnviz.explanations.joint import JointExplanation
+from cnnviz.images.reading import one_line
 from cnnviz.images.writing import write
 from cnnviz.pages.report.content import Answers, Content
 from cnnviz.pages.report.depth import deeper_maps
@@ -36,7 +42,11 @@ def write_report(
     answers = answers_of(explanations)
     count = len(next(iter(answers.values()))[0])
     check_count(count)
-    layers = None if isinstance(depth, bool) else list(depth)
+    if depth and not isinstance(depth, bool) and model is None:
+        raise ValueError("depth names layers for more maps, which need the model; give it: report(path, model=model)")
+    layers = None if isinstance(depth, bool) else [depth] if isinstance(depth, str | nn.Module) else list(depth)
+    if model is not None:
+        _check_gave(model, next(iter(answers.values()))[0])
     deeper = deeper_maps(model, answers, layers) if model is not None and depth is not False else {}
     content = Content()
     content.add(answers, names_of(next(iter(answers.values()))[0]), deeper)
@@ -81,6 +91,24 @@ def answers_of(explanations: Mapping[str, Any] | ExplanationList) -> Answers:
         answers[method] = parts
     _check_alike(answers)
     return answers
+
+
+@borrows
+def _check_gave(model: Any, first: Explanation) -> None:
+    """Raises ValueError for a model that gives these inputs other scores, or that needs more than these inputs.
+
+    What it would say on the page, of checks and layers, would be of another question than that of the maps.
+    """
+    if first.target is None:
+        return  # checks and layers are of classes alone
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            asked_again(first, model)
+    except Exception as error:
+        raise ValueError(
+            f"the model can't be asked again about these maps: {one_line(error)}; report(path) without model makes "
+            "the page without checks and further layers"
+        ) from error
 
 
 def _check_alike(answers: Answers) -> None:

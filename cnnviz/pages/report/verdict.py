@@ -9,6 +9,7 @@ from cnnviz.explanations.explanation import Explanation
 from cnnviz.pages.report.content import Answers
 from cnnviz.pages.shared.texts import counted, short_number
 from cnnviz.testing.sanity.on_model import ModelVerdict, check_on_model
+from cnnviz.testing.sanity.reasons import ANY, reason
 
 MOST = 6
 """Pictures that the checks are asked on: as many as a verdict needs."""
@@ -45,8 +46,8 @@ def _checked(model: Any, first: Explanation) -> tuple[str, ...]:
             preprocessing=first.preprocessing,
             seed=first.options.seed,
         )
-    except (ValueError, TypeError, LookupError, RuntimeError) as error:
-        return (f"Not checked: {error}",)
+    except ANY as error:  # the maps are computed, and are not lost for it
+        return (f"Not checked: {reason(error)}.",)
     return tuple(_sentences(verdict))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from cnnviz.registry.protocols import Attribution
 from cnnviz.testing.sanity.cases import Case
+from cnnviz.testing.sanity.reasons import ANY, reason
 from cnnviz.testing.sanity.rows import LeftOut, Row
 
 AT_ONCE = 4
@@ -38,14 +39,7 @@ def measured(
                 figures.setdefault(name, []).extend(round(value, 5) for value in values)
             start = stop
             step(start, len(case.inputs))
-    except Exception as error:  # a method may raise anything
-        return LeftOut(case.part, case.network, method, _reason(error))
+    except ANY as error:
+        return LeftOut(case.part, case.network, method, reason(error))
     seconds = round(time.perf_counter() - began, 2)
     return Row(case.part, case.network, method, written, case.inputs.shape[-1], seconds, figures, case.remark)
-
-
-def _reason(error: Exception) -> str:
-    """In one line; of an error that is not about what was asked, with its type."""
-    line = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-    expected = isinstance(error, ValueError | LookupError | TypeError) and line
-    return line if expected else f"{type(error).__name__}: {line}"

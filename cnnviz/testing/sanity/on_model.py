@@ -19,6 +19,7 @@ from cnnviz.registry.protocols import Attribution
 from cnnviz.registry.registry import metrics
 from cnnviz.run.targets import Target
 from cnnviz.testing.sanity.cases import FIGURES
+from cnnviz.testing.sanity.reasons import ANY, reason
 from cnnviz.testing.sanity.verdicts import FEWEST, of_random_weights
 
 WEIGHTS = {"output": "the output layer", "quarter": "the quarter of layers next to the output", "all": "all layers"}
@@ -76,8 +77,8 @@ def check_on_model(
         shown = evidence(answer).flatten(1).any(1)
         scores = [metrics[name](**settings) for name, settings in (FIGURES["weights"][each] for each in WEIGHTS)]
         found = evaluate(answer, scores, model=network, target=target)
-    except (ValueError, LookupError, TypeError, RuntimeError) as error:
-        return ModelVerdict(answer.recipe, (), {}, 0, " ".join(str(error).split()))
+    except ANY as error:
+        return ModelVerdict(answer.recipe, (), {}, 0, reason(error))
     alike = {name: values.cpu() for name, values in zip(WEIGHTS, found.values(), strict=True)}
     return _verdict(answer.recipe, shown.cpu(), alike)
 
