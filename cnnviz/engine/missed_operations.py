@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.graph_ancestry import leads_back
+from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.operations import Operation, name_of
 from cnnviz.engine.seen_calls import is_seen
 
@@ -73,6 +74,23 @@ def changes_nothing(rule: Rule, model_name: str) -> LookupError:
     return LookupError(
         f"rule {rule.name!r} changes nothing in {model_name}: none of {names} is between "
         f"the score and what is explained{way_out}"
+    )
+
+
+def no_derivative(operation: str, model_name: str) -> LookupError:
+    """The error for an operation that gradients can't go back through."""
+    return LookupError(
+        f"PyTorch has no derivative of {operation}, which {model_name} calls; call torch's functions "
+        "that have one in forward, or use a method that asks for scores only"
+    )
+
+
+def cut_off(place: Site | InputPlace, model: nn.Module) -> ValueError:
+    """The error for a place that the score has no gradient at."""
+    where = f"layer {place.name!r}" if isinstance(place, Site) else place.value
+    return ValueError(
+        f"the score does not depend on {where} by operations that carry gradients; a detach() or "
+        f"no_grad() in {type(model).__name__}.forward cuts them, or the layer decides nothing"
     )
 
 

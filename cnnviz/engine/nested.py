@@ -33,6 +33,11 @@ def _gather(values: Iterable[Any], found: list[Tensor]) -> None:
             _gather(vars(value).values(), found)
 
 
+def own(tensor: Tensor) -> Tensor:
+    """What later passes do not write over, as they do where the model returns a part of a buffer of its own."""
+    return tensor if tensor.requires_grad else tensor.clone()
+
+
 def is_result_of_each(output: Any, count: int) -> bool:
     """True for a list with a result for each of ``count`` inputs, as detectors give them: dicts, or other results.
 

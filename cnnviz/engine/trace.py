@@ -32,14 +32,14 @@ from cnnviz.engine.layer_flow import ModulesThatRun
 from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.loans import lent
 from cnnviz.engine.merged_norms import check_apart
-from cnnviz.engine.missed_operations import changes_nothing, check_reached
+from cnnviz.engine.missed_operations import changes_nothing, check_reached, no_derivative
 from cnnviz.engine.model_inputs import AnyInputs, ModelInputs
-from cnnviz.engine.nested import mapped, tensors
+from cnnviz.engine.nested import mapped, own, tensors
 from cnnviz.engine.operand_record import OperandRecord, saving_nothing
 from cnnviz.engine.operation_observer import OperationObserver
 from cnnviz.engine.pass_size import PassSize
 from cnnviz.engine.speed.compilation import Compiled
-from cnnviz.engine.speed.memory_format import ORDINARY
+from cnnviz.engine.speed.memory_format import ORDINARY, in_layout
 from cnnviz.engine.switch import Switchboard
 
 _HALVES = (torch.bfloat16, torch.float16)
@@ -140,7 +140,7 @@ class Trace:
         gradients = request.input_gradient or request.biases or request.layer_gradients or request.attention
         from_input = bool(request.references) or (self.whole and gradients)
         with torch.inference_mode(False):  # whose tensors could not carry gradients
-            self.input = _in_layout(inputs[0].detach(), options.layout).requires_grad_(from_input)
+            self.input = in_layout(inputs[0].detach(), options.layout).requires_grad_(from_input)
         self.biases = Biases(self.input) if request.biases else None
         self._axes = AxisFollower(RULES) if follows and self.biases is None else None
         if self._axes is not None:
@@ -199,7 +199,7 @@ class Trace:
             self.output_dtype = halves[0] if halves else self.input.dtype
             """The dtype in which the model gave its output."""
             with self.following() if self.biases is not None else nullcontext():  # they see what becomes of the output
-                self.output: Any = self.ordinary(mapped(_own, output))
+                self.output: Any = self.ordinary(mapped(own, output))
                 self.score_layers = {name: self.ordinary(tensor) for name, tensor in self.score_layers.items()}
 
     @property
@@ -290,10 +290,7 @@ class Trace:
             missing = re.match(r"derivative for aten::(\w+) is not implemented", str(error))
             if missing is None:
                 raise
-            raise LookupError(
-                f"PyTorch has no derivative of {missing[1]}, which {self.model_name} calls; call torch's functions "
-                "that have one in forward, or use a method that asks for scores only"
-            ) from error
+            raise no_derivative(missing[1], self.model_name) from error
         finally:
             board.rule, board.references, board.ways = PLAIN, {}, None
         # judged in the backward pass: an operation may be called and yet lie on no way from the score to the place
@@ -349,13 +346,3 @@ class Trace:
 
 def _begins(inputs: Tensor, places: Mapping[Site, Tensor | GradientEdge]) -> Collection[Tensor | GradientEdge]:
     return [inputs] if inputs.requires_grad else places.values()
-
-
-def _in_layout(values: Tensor, layout: torch.memory_format) -> Tensor:
-    """A copy in this memory format."""
-    return values.clone() if layout is ORDINARY else values.clone(memory_format=layout)
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """What later passes do not write over, as they do where the model returns a part of a buffer of its own."""
-    return tensor if tensor.requires_grad else tensor.clone()

@@ -9,7 +9,7 @@ from torch import Tensor
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.grid_reading import GridReading, NoGrid
 from cnnviz.engine.layers import InputPlace, Layer, LayerAt, Site, execution_order, last_rectifiers
-from cnnviz.run.passes import Passes, told_to
+from cnnviz.run.passes import Passes
 from cnnviz.run.plan import Plan
 
 
@@ -84,10 +84,10 @@ class LayerReader:
         a rule. Without such a call a name is missing.
         """
         if isinstance(layer, InputPlace):
-            return told_to(self.passes, layer, rule, biases)
+            return self.passes.told(layer, rule, biases)
         at = self.at(layer)
         place = self.site(at)[0] if at.layout != "raw" and self.choice.is_place(at) else self.choice.sites(at)[0]
-        return told_to(self.passes, place, rule, biases)
+        return self.passes.told(place, rule, biases)
 
     def at(self, layer: Layer, call: int | None = None) -> LayerAt:
         """A layer with the call that is meant."""

@@ -14,6 +14,7 @@ from cnnviz.engine.batching import is_out_of_memory
 from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.item_traces import ItemTraces
 from cnnviz.engine.layers import INPUT, InputPlace, Layer, Site, is_automatic
+from cnnviz.engine.missed_operations import cut_off
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.speed.memory_format import ORDINARY, keep_ordinary
 from cnnviz.engine.trace import Trace, TraceRequest
@@ -202,7 +203,7 @@ class Passes:
 
         ``reference`` are passes that the rule compares with.
         """
-        if reference is None and hides(self, rule.backwards):
+        if reference is None and self.hides(rule.backwards):
             return self.at(self.inputs[0], Plan(gradients=frozenset({(rule, place)}))).gradient(place, rule)
         # operations are numbered alike only where both graphs begin at the input
         self.require(Plan(gradients=frozenset({(rule, place), (rule, INPUT if reference else place)})))
@@ -215,6 +216,15 @@ class Passes:
             self._backward(rule, reference)
         return self._gradients[rule, place]
 
+    def told(self, place: Site | InputPlace, rule: Rule, biases: bool) -> dict[str, Tensor]:
+        """By name what the rule tells of its calls on the way to a place, over the input; see `all_told`."""
+        self.require(Plan(biases=biases))
+        self.gradient(place, rule)
+        if self._told[rule] is None:  # several inputs in one tensor, or passes apart
+            items = [self.of(slice(item, item + 1)) for item in range(len(self.inputs[0]))]
+            self._told[rule] = joined([one.told(place, rule, self.plan.biases) for one in items])
+        return self._told[rule] or {}
+
     def bias_gradients(self) -> list[Tensor]:
         """For each operation with an implicit bias, gradient x bias."""
         if self.asked_by_items and len(self.inputs[0]) > 1:  # the operations of two inputs may differ
@@ -226,6 +236,11 @@ class Passes:
         if self._biases is None:
             self._backward(PLAIN)
         return self._biases or []
+
+    def hides(self, operations: Collection[Any]) -> bool:
+        """True if a rule of the pass is about a whole, such as attention, of whose parts these operations are."""
+        rules = {rule for rule, _ in self.plan.gradients} | (self._trace.rules if self._trace else set())
+        return hidden(operations, [rule.backwards for rule in rules])
 
     def require(self, more: Plan) -> None:
         """Make sure that the forward pass serves this too."""
@@ -248,7 +263,7 @@ class Passes:
         layer_gradients = {place for _, place in plan.gradients if isinstance(place, Site)}
         request = TraceRequest(
             layers=frozenset(site for site in plan.layers if isinstance(site, Site)) | layer_gradients,
-            rules=frozenset(rule for rule, _ in plan.gradients if rule.backwards and not hides(self, rule.backwards)),
+            rules=frozenset(rule for rule, _ in plan.gradients if rule.backwards and not self.hides(rule.backwards)),
             input_gradient=any(place is INPUT for _, place in plan.gradients),
             layer_gradients=bool(layer_gradients),
             biases=plan.biases,
@@ -258,7 +273,7 @@ class Passes:
             order=any(map(is_automatic, (*self.plan.layers, *(place for _, place in self.plan.gradients)))),
             before=options.before,
             references=plan.references,
-            attention=plan.attention and not hides(self, SHARES),
+            attention=plan.attention and not self.hides(SHARES),
         )
         if options.folded is not None:
             options.folded.check_rules([*request.rules, *request.references], request.biases)
@@ -273,8 +288,7 @@ class Passes:
         try:
             grads = self._grads(rule, places, reference)
         except Exception as error:
-            refused = isinstance(error, LookupError)
-            if refused or self.trace.options.layout is ORDINARY or is_out_of_memory(error):
+            if isinstance(error, LookupError) or self.trace.options.layout is ORDINARY or is_out_of_memory(error):
                 raise
             grads = None
         if grads is None:  # a rule may look at strides; if that was not it, the same error comes again
@@ -292,13 +306,9 @@ class Passes:
             return
         for place, grad in zip(places, grads, strict=False):
             if grad is None:
-                where = f"layer {place.name!r}" if isinstance(place, Site) else place.value
                 if self.label != SCORE and not self.score().requires_grad:
                     raise constant_score(self.label)
-                raise ValueError(
-                    f"the score does not depend on {where} by operations that carry gradients; a detach() or "
-                    f"no_grad() in {type(self.model).__name__}.forward cuts them, or the layer decides nothing"
-                )
+                raise cut_off(place, self.model)
             self._gradients[rule, place] = grad
         terms, rank = bias_terms_of(self.plan, self.trace.bias_terms, rule), self.inputs[0].ndim - 2
         if rule is PLAIN:
@@ -338,19 +348,3 @@ class Passes:
         self._trace = self._score = self._read = self._biases = None
         self._gradients.clear()
         self._told.clear()
-
-
-def told_to(passes: Passes, place: Site | InputPlace, rule: Rule, biases: bool) -> dict[str, Tensor]:
-    """By name what the rule tells of its calls on the way to a place, over the input; see `all_told`."""
-    passes.require(Plan(biases=biases))
-    passes.gradient(place, rule)
-    if passes._told[rule] is None:  # several inputs in one tensor, or passes apart
-        items = [passes.of(slice(item, item + 1)) for item in range(len(passes.inputs[0]))]
-        passes._told[rule] = joined([told_to(one, place, rule, passes.plan.biases) for one in items])
-    return passes._told[rule] or {}
-
-
-def hides(passes: Passes, operations: Collection[Any]) -> bool:
-    """True if a rule of the pass is about a whole, such as attention, of whose parts these operations are."""
-    rules = {rule for rule, _ in passes.plan.gradients} | (passes._trace.rules if passes._trace else set())
-    return hidden(operations, [rule.backwards for rule in rules])

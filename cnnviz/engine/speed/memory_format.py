@@ -149,6 +149,11 @@ def _has_onednn() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64") and torch._C._has_mkldnn
 
 
+def in_layout(values: Tensor, layout: torch.memory_format) -> Tensor:
+    """A copy in this memory format."""
+    return values.clone() if layout is ORDINARY else values.clone(memory_format=layout)
+
+
 def keep_ordinary(model: nn.Module) -> None:
     """Compute passes of this model in the ordinary memory format from now on."""
     facts_of(model)[ORDINARY] = True
