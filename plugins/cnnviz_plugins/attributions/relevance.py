@@ -17,7 +17,7 @@ from cnnviz.formulas import MapWarning, relevance_told, require, tell_if
 from cnnviz.objectives import Objective
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
 from cnnviz_plugins.attributions._layer_settings import layer_at, of_layers
-from cnnviz_plugins.relevance.composites import Biases, Products, named, rule_of
+from cnnviz_plugins.relevance.composites import Attended, Biases, Products, named, rule_of
 from cnnviz_plugins.relevance.composites import composite as Composite
 from cnnviz_plugins.relevance.rules import contrasted, negated, z_plus
 
@@ -26,6 +26,7 @@ Rules = Annotated[str | Composite, "which layers follow which rule: epsilon_plus
 Kept = Annotated[Literal["absorb", "ignore"], "whether biases take relevance, or are left out"]
 Taken = Annotated[Biases, "whether biases take relevance, are left out, or have maps of their own"]
 Split = Annotated[Products, "what a product of two branches gives to a gate: nothing, or half"]
+Attention = Annotated[Attended, "whether the shares of an attention get relevance, or count as constants"]
 Gamma = Annotated[float, "by how much more contributions of the output's sign count"]
 Against = Annotated[bool, "take away what the opposite of the class gives"]
 Bound = Annotated[float | None, "lowest or highest value of the input, in the model's units"]
@@ -42,6 +43,7 @@ def lrp(
     gamma: Gamma = 0.25,
     low: Bound = None,
     high: Bound = None,
+    attention: Attention = "attn_lrp",
 ) -> Expr:
     """Each value's part of the score, by layer-wise relevance propagation (Bach et al., 2015).
 
@@ -54,6 +56,9 @@ def lrp(
     sums complete the score. Of a ``product`` of two branches the gate gets nothing, or with "halves" both the same.
     ``start`` is the relevance of the outputs: the "score", "one_hot" (one in its place), "clrp1", "clrp2" (Gu et al.,
     2018, arXiv:1812.02100) or "sglrp" (Iwana et al., 2019, arXiv:1908.04351), which set the class against the others.
+    In an ``attention`` the shares get half of what they and the values give, with "attn_lrp" (Achtibat et al., 2024,
+    arXiv:2402.05602), or are constants, with "cp_lrp" (Ali et al., 2022, arXiv:2202.07304), so that queries and keys
+    get nothing.
     With ``layer`` values are those of the layer's output. The note ``completeness_gap`` (N,) is the sum of the values,
     and of what is reported, minus the score. Warns where less than half of the score reaches the input. Raises
     ValueError for a composite, bounds or a start that can't be had, LookupError for a network without such layers.
@@ -62,15 +67,15 @@ def lrp(
     if layer is not None:
         if bias == "report":
             raise ValueError("lrp: bias='report' tells of all layers down to the input; leave layer out")
-        return _layer_relevance(of, layer_at(layer), bias, product, start)
-    rule = rule_of(of, bias, product, must_act=not isinstance(composite, str))
+        return _layer_relevance(of, layer_at(layer), bias, product, start, attention)
+    rule = rule_of(of, bias, product, must_act=not isinstance(composite, str), attention=attention)
     values, told = _of_input(rule), _of_input(rule)
     for name in ("biases", "stabilizer") if bias == "report" else ():
         share = relevance_told(rule, name, biases=True)
         values, told = noted(values, f"relevance_of_{name}", share), _summed(told, share)
     values = values if bias == "report" else _watched(values, score(), bias)
     values = with_completeness_gap(values, score(), told)
-    return _started(values, start, lambda: _of_input(rule_of(of, bias, product, negated)))
+    return _started(values, start, lambda: _of_input(rule_of(of, bias, product, negated, attention=attention)))
 
 
 @attribution(renderer="channels")
@@ -83,6 +88,7 @@ def layer_relevance(
     epsilon: float = 1e-6,
     gamma: Gamma = 0.25,
     call: int | None = None,
+    attention: Attention = "attn_lrp",
 ) -> Expr:
     """Each value's part of the score in a layer's output, by layer-wise relevance propagation (Bach et al., 2015).
 
@@ -92,7 +98,7 @@ def layer_relevance(
     branches have. Raises LookupError for a layer that does not exist or did not run.
     """
     of = _composite(composite, epsilon, gamma, None, None)
-    return _layer_relevance(of, layer_at(layer, call=call), bias, product, start)
+    return _layer_relevance(of, layer_at(layer, call=call), bias, product, start, attention)
 
 
 @attribution
@@ -145,12 +151,14 @@ def _of_input(rule: Rule) -> Expr:
     return values + relevance_told(rule, "input") + blind
 
 
-def _layer_relevance(of: Composite, layer: Layer, bias: Biases, product: Products, start: Start) -> Expr:
+def _layer_relevance(
+    of: Composite, layer: Layer, bias: Biases, product: Products, start: Start, attention: Attended
+) -> Expr:
     def values(rule: Rule) -> Expr:
         return activation(layer) * gradient(layer, rule)
 
-    plain = with_completeness_gap(values(rule_of(of, bias, product)), score())
-    return _started(plain, start, lambda: values(rule_of(of, bias, product, negated)))
+    plain = with_completeness_gap(values(rule_of(of, bias, product, attention=attention)), score())
+    return _started(plain, start, lambda: values(rule_of(of, bias, product, negated, attention=attention)))
 
 
 def _cam(layer: Layer, composite: str | Composite, bias: Biases, start: Start, relu: bool) -> Expr:

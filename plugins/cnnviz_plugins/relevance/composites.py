@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from cnnviz import Call, Rule
 from cnnviz.formulas import CONVOLUTIONS, MATRIX_PRODUCTS
-from cnnviz_plugins.relevance.operations import added_product, functions, product
+from cnnviz_plugins.relevance.operations import added_product, functions, joined, product
 from cnnviz_plugins.relevance.rules import (
     Shares,
     alpha_beta,
@@ -27,6 +28,7 @@ from cnnviz_plugins.relevance.rules import (
 LayerRule = Callable[[Call, Tensor, Shares], Any]
 Biases = Literal["absorb", "ignore", "report"]
 Products = Literal["gate", "halves"]
+Attended = Literal["attn_lrp", "cp_lrp"]
 
 
 @dataclass(frozen=True)
@@ -79,18 +81,22 @@ def rule_of(
     products: Products = "gate",
     last: type[negated] | type[contrasted] | None = None,
     must_act: bool = False,
+    attention: Attended = "attn_lrp",
 ) -> Rule:
     """The backward rule of a composite; ``last`` changes the rule of the last layer before the score.
 
     With ``must_act`` a LookupError is raised where none of its rules is for a layer of the network.
     """
-    for setting, value, ways in (("bias", bias, Biases), ("product", products, Products)):
+    settings = ("bias", bias, Biases), ("product", products, Products), ("attention", attention, Attended)
+    for setting, value, ways in settings:
         if value not in get_args(ways):
             raise ValueError(f"there is no {setting}={value!r}; it is {' or '.join(map(repr, get_args(ways)))}")
     shares, gate = Shares(bias == "ignore", bias == "report"), products == "gate"
 
     def backward(operation: Callable[..., Any]) -> Callable[[Call, Tensor], Any]:
         def layer(call: Call, grad: Tensor) -> Any:
+            if len(call.inputs) == 2 and operation in (torch.matmul, torch.einsum):
+                return joined(call, grad, shares, attention == "cp_lrp")
             if len(call.inputs) > 1:
                 sums = operation in _SUMS
                 return added_product(call, grad, shares) if sums else product(call, grad, shares, gate)

@@ -50,6 +50,35 @@ def product(call: Call, grad: Tensor, shares: Shares, gate: bool) -> Back:
     return tuple(part * (signal / sum(signals)) for part, signal in zip(call.vjps(grad), signals, strict=True))
 
 
+def joined(call: Call, grad: Tensor, shares: Shares, constant: bool) -> Back:
+    """A product of two matrices from the input, such as queries and keys: each gets half, whatever their sizes.
+
+    With ``constant`` ones that average, as the shares of an attention do, count as weights and get nothing.
+    """
+    averages = [constant and _averages(call, number) for number in range(2)]
+    if not any(averages):
+        return _plain(call, grad, shares, 2)
+    return tuple(part * (not fixed) for part, fixed in zip(call.vjps(grad), averages, strict=True))
+
+
+def _averages(call: Call, number: int) -> bool:
+    """True if what is summed over in an operand adds up to one and is not negative; all zeros read nothing."""
+    values, dim = call.inputs[number], (-1, -2)[number]
+    equation = call.constant(0, "equation")
+    if isinstance(equation, str):  # of torch.einsum
+        terms, _, output = equation.replace(" ", "").replace("...", ".").partition("->")
+        term = terms.split(",")[number]
+        summed = set(term) & set(terms.split(",")[1 - number]) - set(output)
+        if len(summed) != 1:
+            return False
+        place = term.index(summed.pop())
+        dim = place - len(term) if "." in term[:place] else place
+    if values.ndim < 2 or bool((values < 0).any()):
+        return False
+    total = values.double().sum(dim)
+    return bool(((total - 1).abs() < 0.01).logical_or(total == 0).all() & total.any())
+
+
 def added_product(call: Call, grad: Tensor, shares: Shares) -> Back:
     """A sum and a product: what is added keeps its gradient, factors that both come from the input get half."""
     adds = call.constant(0, "input") is None
