@@ -44,6 +44,11 @@ _LAYERS_RELEVANCE: Claim = (
     "It is made of the layer's relevance.",
     f"{_RELEVANCE}::test_maps_of_layers_are_made_of_relevance",
 )
+_ATTENTION = "tests/plugins/test_attention.py"
+_LOOPS: Claim = (
+    "It is what loops make of shares that were recorded by hand.",
+    f"{_ATTENTION}::test_maps_equal_what_loops_make_of_shares_that_were_recorded_by_hand",
+)
 CLAIMS: dict[str, tuple[Claim, ...]] = {
     "lrp": (
         _DIVIDED,
@@ -52,6 +57,30 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             f"{_RELEVANCE}::test_what_biases_and_the_stabilizer_took_completes_the_score",
         ),
         ("It equals zennit's on networks that were folded by hand.", f"{_RELEVANCE}::test_composites_are_zennits"),
+        (
+            "With CP-LRP it is input x gradient of a transformer that holds shares, curves and deviations constant.",
+            "tests/plugins/test_relevance_of_attention.py"
+            "::test_cp_lrp_is_input_x_gradient_where_shares_curves_and_deviations_are_constants",
+        ),
+        (
+            "With AttnLRP it is what products that are halved by hand give.",
+            "tests/plugins/test_relevance_of_attention.py::test_attn_lrp_halves_the_products_of_an_attention",
+        ),
+    ),
+    "attention_rollout": (
+        ("It is the closed form of two layers.", f"{_ATTENTION}::test_rollout_of_two_layers_in_closed_form"),
+        _LOOPS,
+    ),
+    "transformer_attribution": (
+        ("It is the closed form of two layers.", f"{_ATTENTION}::test_chefer_of_two_layers_in_closed_form"),
+        _LOOPS,
+    ),
+    "grad_sam": (_LOOPS,),
+    "legrad": (
+        (
+            "Its gradients are those of the head on each block's tokens.",
+            f"{_ATTENTION}::test_legrad_equals_gradients_of_the_head_on_each_blocks_tokens",
+        ),
     ),
     "layer_relevance": (_DIVIDED, _LAYERS_RELEVANCE),
     "lrp_cam": (_LAYERS_RELEVANCE,),

@@ -28,6 +28,10 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
             *("extremal_perturbation", "meaningful_perturbation"),
         ),
     ),
+    "Attention": (
+        "Where the tokens of a vision transformer look, block by block. They need a network with attention.",
+        ("transformer_attribution", "attention_rollout", "grad_sam", "legrad"),
+    ),
     "Inside the network": (
         "What single channels of a layer respond to, and what part of the score they have.",
         ("activation", "layer_relevance", "projections"),
@@ -69,6 +73,11 @@ IN_WORDS: dict[str, str] = {
     "relevance_cam": "sum over channels of weight * activation; the weight is the sum of the channel's relevance for "
     "the class, less that for all others",
     "excitation_backprop": "sum over channels of relevance by positive weights alone, divided by the score",
+    "attention_rollout": "product over blocks of (identity + mean attention of the heads) / 2; the row of the tokens "
+    "that the score is read from",
+    "transformer_attribution": "sum over ways through the blocks of the mean over heads of relu(gradient * attention)",
+    "grad_sam": "mean over blocks, heads and queries of attention * relu(gradient)",
+    "legrad": "mean over blocks, heads and queries of relu(gradient); the gradient is that of the block's own score",
     "projections": "for each of the strongest channels: its map alone, carried back to the picture by deconvnet",
     "saliency_confusion": "the positive and the negative part of a map for the true class, and for the predicted class",
 }

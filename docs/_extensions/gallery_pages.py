@@ -8,9 +8,19 @@ from families import FAMILIES
 
 import cnnviz
 
-FIGURES = {"saliency_confusion": "confusion_matrix", "projections": "by_channel", "activation": "channels"}
+FIGURES = {
+    **{"saliency_confusion": "confusion_matrix", "projections": "by_channel"},
+    **{"activation": "channels", "layer_relevance": "channels"},
+}
 """Methods that have renderers of their own, which draw all of their maps into one figure."""
-ELSEWHERE = {"d_rise": "It explains detections: [Layers, targets, inputs](layers-targets-inputs.md) has a picture."}
+_TRANSFORMERS = (
+    "It needs a network with attention, and that of the gallery has none: [Attention of vision "
+    "transformers](attention.md) tells of it."
+)
+ELSEWHERE = {
+    "d_rise": "It explains detections: [Layers, targets, inputs](layers-targets-inputs.md) has a picture.",
+    **dict.fromkeys(FAMILIES["Attention"][1], _TRANSFORMERS),
+}
 RENDERED = ("grad_cam", "integrated_gradients")
 """The methods that each renderer is shown with: a coarse map without a sign for pixels, and a fine one with signs."""
 SIGNALS = ("line", "projection", "slices")
@@ -29,6 +39,7 @@ NOTES = {
     "meaningful_perturbation": "The map of the cat is blank, and that is right. The method looks for a mask that makes "
     'the probability of the class fall. Here the probability of "Egyptian cat" is below 0.1 %, so nothing can fall.',
     "activation": "48 of 512 channels are shown.",
+    "layer_relevance": "48 of 512 channels are shown.",
     "smoothgrad_squared": "Squares have no sign, so `diverging` shows one colour.",
     "vargrad": "A variance has no sign, so `diverging` shows one colour.",
 }

@@ -1,7 +1,8 @@
 """What each attribution costs: ``python docs/_extensions/passes.py`` counts it and writes docs/_extensions/passes.json.
 
-It is counted on the bundled network for one picture of 96 x 96, with the method's default settings: how many inputs are
-passed through the model, as ``progress=`` tells, and for how many gradients are taken.
+It is counted on the bundled network for one picture of 96 x 96, and on a transformer of two blocks for methods of
+attention, with the method's default settings: how many inputs are passed through the model, as ``progress=`` tells,
+and for how many gradients are taken.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
+from families import FAMILIES
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 import cnnviz
 from cnnviz import demo
@@ -30,11 +33,11 @@ class Cost(TypedDict):
 
 
 class Counted(nn.Module):
-    """The bundled network, which counts its inputs."""
+    """A network that counts its inputs."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = demo.network("demo")
+        self.network = network
         self.inputs = 0
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -45,7 +48,8 @@ class Counted(nn.Module):
 
 def cost(name: str) -> Cost:
     """How many inputs pass forward, and how many backward passes follow."""
-    model = Counted().eval()
+    attends = name in FAMILIES["Attention"][1]
+    model = Counted(VisionTransformer(96, 16, 2, 2, 16, 32) if attends else demo.network("demo")).eval()
     inputs = demo.as_inputs(demo.pictures().pictures[:1])
     cnnviz.explain(model, inputs, "grad_cam", target=3)  # the first call looks at the layers, by passes of its own
     model.inputs = 0
@@ -59,12 +63,12 @@ def cost(name: str) -> Cost:
 
 @contextmanager
 def backward_passes() -> Iterator[list[str]]:
-    """The modules that ask PyTorch for gradients, but for that which looks at layers before a question."""
+    """The modules that ask PyTorch for gradients, but for what looks at layers before a question, and single calls."""
     asked: list[str] = []
 
     def counting(*args: Any, **more: Any) -> Any:
         module = sys._getframe(1).f_globals["__name__"]
-        if not module.endswith("flow_observer"):
+        if not module.endswith(("flow_observer", "engine.switch")):
             asked.append(module)
         return plain(*args, **more)
 
