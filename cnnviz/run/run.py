@@ -296,12 +296,17 @@ class Run:
         self.target  # noqa: B018  # the classes predicted by this model stay
         return _derived(self._passes.with_model(model), self.copies)
 
-    def toward(self, target: Tensor | Objective, plan: Plan | None = None) -> Run:
-        """The same inputs asked about other classes, (N,), or another objective; shares this run's forward pass."""
+    def toward(self, target: Tensor | Objective, plan: Plan | None = None, *, same_layers: bool = False) -> Run:
+        """The same inputs asked about other classes, (N,), or another objective; shares this run's forward pass.
+
+        With ``same_layers`` the layer that is found for this question is that of the other one too.
+        """
         question = replace(self._passes.question, target=target, settled=False)
         plan = (plan or self.plan) | Plan(score_layers=question.layers)
         self._passes.require(replace(plan, elsewhere=frozenset()))  # the shared forward pass must serve it
-        return _derived(self._passes.shared(question, plan), self.copies, self.layers.chosen)
+        passes = self._passes.shared(question, plan)
+        passes.choice = self._passes.choice if same_layers else passes.choice
+        return _derived(passes, self.copies, self.layers.chosen)
 
     def as_probability(self) -> Run:
         """The same question, answered in probabilities: of classes by a softmax over them, of one alone by a sigmoid.

@@ -467,6 +467,17 @@ def test_maps_of_layers_are_made_of_relevance() -> None:
         torch.testing.assert_close(explain(net, x, name, layer="3", target=target, relu=True).values, expected.relu())
 
 
+def test_the_layer_of_a_class_is_that_of_its_contrast() -> None:
+    """A network without a linear layer, whose last maps are the classes themselves: these are no layer of a class."""
+    net = nn.Sequential(small()[:4], nn.Dropout(), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net, x = net.double().eval(), drawn(2, 2, 5, 5)
+    layer = explain(net, x, "grad_cam", target=TARGET).recipe.partition("'")[2].partition("'")[0]
+    assert layer != "3"
+    for method in ("relevance_cam", "lrp_cam"):
+        asked, named = (explain(net, x, method, target=TARGET, **more) for more in ({}, {"layer": layer}))
+        torch.testing.assert_close(asked.values, named.values, rtol=0, atol=0)
+
+
 class Skipping(nn.Module):
     """Its input is read by two layers, one behind the other."""
 

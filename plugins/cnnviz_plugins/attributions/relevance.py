@@ -243,7 +243,7 @@ def _started(values: Expr, start: Start, opposite: Callable[[], Expr], of_class:
             raise ValueError(
                 f"start={start!r} is about classes, and the target is none; give a class, or another start"
             )
-        found: Tensor = values(run.toward(_Contrast(start, target)))
+        found: Tensor = values(run.toward(_Contrast(start, target), same_layers=True))
         return found
 
     return procedure(from_classes, needs=(values,))
@@ -255,7 +255,7 @@ class _Contrast(Objective):
 
     start: str
     target: Tensor = field(compare=False)
-    """(N,); the layers that matter are those of all classes."""
+    """(N,)."""
 
     def __call__(self, seen: Any, /) -> Tensor:
         output = seen.output.reshape(len(seen.output), -1)
