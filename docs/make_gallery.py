@@ -126,7 +126,7 @@ def main() -> None:
     write("methods", overview(results))
     for name in gallery_pages.FIGURES:
         (answer, *_) = explained(model, name, options.cache)
-        settings = {"most": 48, "columns": 12} if gallery_pages.FIGURES[name] == "channels" else {}
+        settings = {"most": gallery_pages.CHANNELS[name], "columns": 12} if name in gallery_pages.CHANNELS else {}
         write(name, fitted(answer.render(**settings)[0], 900))
     for name in gallery_pages.renderers():
         pair = [results[method][1] for method in gallery_pages.RENDERED]

@@ -13,6 +13,8 @@ FIGURES = {
     **{"activation": "channels", "layer_relevance": "channels"},
 }
 """Methods that have renderers of their own, which draw all of their maps into one figure."""
+CHANNELS = {"activation": 48, "layer_relevance": 24}
+"""How many channels are drawn."""
 _TRANSFORMERS = (
     "It needs a network with attention, and that of the gallery has none: [Attention of vision "
     "transformers](attention.md) tells of it."
@@ -39,7 +41,7 @@ NOTES = {
     "meaningful_perturbation": "The map of the cat is blank, and that is right. The method looks for a mask that makes "
     'the probability of the class fall. Here the probability of "Egyptian cat" is below 0.1 %, so nothing can fall.',
     "activation": "48 of 512 channels are shown.",
-    "layer_relevance": "48 of 512 channels are shown.",
+    "layer_relevance": "24 of 512 channels are shown; all but 29 have none.",
     "smoothgrad_squared": "Squares have no sign, so `diverging` shows one colour.",
     "vargrad": "A variance has no sign, so `diverging` shows one colour.",
 }
