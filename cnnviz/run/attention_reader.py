@@ -15,7 +15,7 @@ from cnnviz.engine.grid_reading import GridReading
 from cnnviz.engine.item_traces import ItemTraces
 from cnnviz.engine.trace import Trace
 from cnnviz.engine.written_out import SHARES
-from cnnviz.run.passes import Passes
+from cnnviz.run.passes import Passes, hides
 from cnnviz.run.plan import Plan
 from cnnviz.run.scores_of_blocks import blocks_of, cut_behind
 
@@ -136,7 +136,7 @@ class AttentionReader:
 
     def _chains(self) -> list[_Chain]:
         passes = self.passes
-        if passes.hides(SHARES):
+        if hides(passes, SHARES):
             passes = passes.at(passes.inputs[0], ATTENTION)
         passes.require(ATTENTION)
         trace, score = passes.trace, passes.score()

@@ -11,6 +11,7 @@ from cnnviz.engine.grid_reading import GridReading, NoGrid
 from cnnviz.engine.layers import InputPlace, Layer, LayerAt, Site, execution_order, last_rectifiers
 from cnnviz.run.passes import Passes
 from cnnviz.run.plan import Plan
+from cnnviz.run.relevance import joined
 
 
 class LayerReader:
@@ -84,10 +85,10 @@ class LayerReader:
         a rule. Without such a call a name is missing.
         """
         if isinstance(layer, InputPlace):
-            return self.passes.told(layer, rule, biases)
+            return _told_to(self.passes, layer, rule, biases)
         at = self.at(layer)
         place = self.site(at)[0] if at.layout != "raw" and self.choice.is_place(at) else self.choice.sites(at)[0]
-        return self.passes.told(place, rule, biases)
+        return _told_to(self.passes, place, rule, biases)
 
     def at(self, layer: Layer, call: int | None = None) -> LayerAt:
         """A layer with the call that is meant."""
@@ -122,3 +123,13 @@ class LayerReader:
             return reading.read(output, len(self.passes.inputs[0]))
         except NoGrid as error:
             raise ValueError(f"layer {site.name!r} {error}; say how it is laid out with layout=") from None
+
+
+def _told_to(passes: Passes, place: Site | InputPlace, rule: Rule, biases: bool) -> dict[str, Tensor]:
+    """By name what the rule tells of its calls on the way to a place, over the input; see `all_told`."""
+    passes.require(Plan(biases=biases))
+    passes.gradient(place, rule)
+    if passes.told[rule] is None:  # several inputs in one tensor, or passes apart
+        items = [passes.of(slice(item, item + 1)) for item in range(len(passes.inputs[0]))]
+        passes.told[rule] = joined([_told_to(one, place, rule, passes.plan.biases) for one in items])
+    return passes.told[rule] or {}

@@ -27,7 +27,7 @@ from cnnviz.run.options import Findings
 from cnnviz.run.plain_pass import plain_pass
 from cnnviz.run.plan import Plan, check_seen
 from cnnviz.run.question import Question, with_neighbours
-from cnnviz.run.relevance import all_told, bounds, joined
+from cnnviz.run.relevance import all_told, bounds
 
 A_LAYER = Plan(layers=frozenset({None}))
 SCORE = "the model's score"  # in error texts, of the inputs as they are
@@ -76,7 +76,8 @@ class Passes:
         self._read: Tensor | None = None  # the score, finite or not
         self._gradients: dict[tuple[Rule, Site | InputPlace], Tensor] = {}
         self._biases: list[Tensor] | None = None
-        self._told: dict[Rule, dict[str, Tensor] | None] = {}
+        self.told: dict[Rule, dict[str, Tensor] | None] = {}
+        """By rule what it told of its calls, over the input; None where the inputs are mixed."""
 
     @property
     def target(self) -> Tensor | None:
@@ -203,7 +204,7 @@ class Passes:
 
         ``reference`` are passes that the rule compares with.
         """
-        if reference is None and self.hides(rule.backwards):
+        if reference is None and hides(self, rule.backwards):
             return self.at(self.inputs[0], Plan(gradients=frozenset({(rule, place)}))).gradient(place, rule)
         # operations are numbered alike only where both graphs begin at the input
         self.require(Plan(gradients=frozenset({(rule, place), (rule, INPUT if reference else place)})))
@@ -216,15 +217,6 @@ class Passes:
             self._backward(rule, reference)
         return self._gradients[rule, place]
 
-    def told(self, place: Site | InputPlace, rule: Rule, biases: bool) -> dict[str, Tensor]:
-        """By name what the rule tells of its calls on the way to a place, over the input; see `all_told`."""
-        self.require(Plan(biases=biases))
-        self.gradient(place, rule)
-        if self._told[rule] is None:  # several inputs in one tensor, or passes apart
-            items = [self.of(slice(item, item + 1)) for item in range(len(self.inputs[0]))]
-            self._told[rule] = joined([one.told(place, rule, self.plan.biases) for one in items])
-        return self._told[rule] or {}
-
     def bias_gradients(self) -> list[Tensor]:
         """For each operation with an implicit bias, gradient x bias."""
         if self.asked_by_items and len(self.inputs[0]) > 1:  # the operations of two inputs may differ
@@ -236,11 +228,6 @@ class Passes:
         if self._biases is None:
             self._backward(PLAIN)
         return self._biases or []
-
-    def hides(self, operations: Collection[Any]) -> bool:
-        """True if a rule of the pass is about a whole, such as attention, of whose parts these operations are."""
-        rules = {rule for rule, _ in self.plan.gradients} | (self._trace.rules if self._trace else set())
-        return hidden(operations, [rule.backwards for rule in rules])
 
     def require(self, more: Plan) -> None:
         """Make sure that the forward pass serves this too."""
@@ -263,7 +250,7 @@ class Passes:
         layer_gradients = {place for _, place in plan.gradients if isinstance(place, Site)}
         request = TraceRequest(
             layers=frozenset(site for site in plan.layers if isinstance(site, Site)) | layer_gradients,
-            rules=frozenset(rule for rule, _ in plan.gradients if rule.backwards and not self.hides(rule.backwards)),
+            rules=frozenset(rule for rule, _ in plan.gradients if rule.backwards and not hides(self, rule.backwards)),
             input_gradient=any(place is INPUT for _, place in plan.gradients),
             layer_gradients=bool(layer_gradients),
             biases=plan.biases,
@@ -273,7 +260,7 @@ class Passes:
             order=any(map(is_automatic, (*self.plan.layers, *(place for _, place in self.plan.gradients)))),
             before=options.before,
             references=plan.references,
-            attention=plan.attention and not self.hides(SHARES),
+            attention=plan.attention and not hides(self, SHARES),
         )
         if options.folded is not None:
             options.folded.check_rules([*request.rules, *request.references], request.biases)
@@ -314,7 +301,7 @@ class Passes:
         if rule is PLAIN:
             self._biases = contributions(terms, grads[len(places) :], self.score(), rank, self.trace.gradients)
         elif rule.follows:
-            self._told[rule] = all_told(self.trace.told, terms, grads[len(places) :], self.inputs[0].shape)
+            self.told[rule] = all_told(self.trace.told, terms, grads[len(places) :], self.inputs[0].shape)
 
     def _grads(
         self, rule: Rule, places: list[Site | InputPlace], reference: Passes | None
@@ -347,4 +334,10 @@ class Passes:
     def _forget(self) -> None:
         self._trace = self._score = self._read = self._biases = None
         self._gradients.clear()
-        self._told.clear()
+        self.told.clear()
+
+
+def hides(passes: Passes, operations: Collection[Any]) -> bool:
+    """True if a rule of the pass is about a whole, such as attention, of whose parts these operations are."""
+    rules = {rule for rule, _ in passes.plan.gradients} | (passes._trace.rules if passes._trace else set())
+    return hidden(operations, [rule.backwards for rule in rules])
