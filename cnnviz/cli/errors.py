@@ -51,7 +51,7 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
     except SystemExit as done:
         if not _by_typer(done):
             print_failure(
-                f"the code of a plugin or a model left Python by SystemExit({done.code!r}); have it raise an error"
+                f"a plugin or a model left Python by SystemExit({done.code!r}); it has to raise another error"
             )
             return FAILED
         status = FAILED if done.code else 0
@@ -78,9 +78,9 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
 
 
 def _by_typer(done: SystemExit) -> bool:
-    """True for what typer does once it has completed a word; plugins leave Python too."""
+    """True for what typer does once it has completed a word, and rich where nobody reads on; plugins do it too."""
     *_, (frame, _) = traceback.walk_tb(done.__traceback__)
-    return str(frame.f_globals.get("__name__")).partition(".")[0] in ("typer", "click", __name__.partition(".")[0])
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in ("typer", "click", "rich", __name__.partition(".")[0])
 
 
 def _check_values(words: Sequence[str]) -> None:
