@@ -80,7 +80,8 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
 def _by_typer(done: SystemExit) -> bool:
     """True for what typer does once it has completed a word, and rich where nobody reads on; plugins do it too."""
     *_, (frame, _) = traceback.walk_tb(done.__traceback__)
-    return str(frame.f_globals.get("__name__")).partition(".")[0] in ("typer", "click", "rich", __name__.partition(".")[0])
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return package in ("typer", "click", "rich", __name__.partition(".")[0])
 
 
 def _check_values(words: Sequence[str]) -> None:
