@@ -48,7 +48,12 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
             status = typer.main.get_command(app).main(words, prog_name="cnnviz", standalone_mode=False, obj=words)
     except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
         status, told = INTERRUPTED, str(error)
-    except SystemExit as done:  # what typer does once it has completed a word
+    except SystemExit as done:
+        if not _by_typer(done):
+            print_failure(
+                f"a plugin or a model left Python by SystemExit({done.code!r}); it has to raise another error"
+            )
+            return FAILED
         status = FAILED if done.code else 0
     except Exception as error:
         if os.environ.get("CNNVIZ_TRACEBACK", "0") not in ("", "0"):
@@ -70,6 +75,13 @@ def guarded(app: typer.Typer, args: Sequence[str] | None) -> int:
         print_failure(f"standard output can't be written: {_lost[0]}; what went into files is whole")
         return status or PARTLY
     return status
+
+
+def _by_typer(done: SystemExit) -> bool:
+    """True for what typer does once it has completed a word, and rich where nobody reads on; plugins do it too."""
+    *_, (frame, _) = traceback.walk_tb(done.__traceback__)
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return package in ("typer", "click", "rich", __name__.partition(".")[0])
 
 
 def _check_values(words: Sequence[str]) -> None:

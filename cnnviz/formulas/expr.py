@@ -240,7 +240,7 @@ def _copied(value: Any) -> Any:
 
 def writer(run: Run) -> Callable[[Any], str]:
     """Turns parts of a formula into code, with the layers that were chosen for it in this run."""
-    return partial(_written, run)  # a function that calls itself by its own name would keep the run
+    return partial(_written, run)  # a function that calls itself by a name of its own would keep the run
 
 
 def _written(run: Run, value: Any) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import io
+import os
 import random
+import re
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -22,8 +25,11 @@ SLOW = 3.0
 def unknown_groups(known: Iterable[str]) -> list[tuple[str, str]]:
     """Groups of entry points that look like ours and are none: what offers them, and a line about it."""
     groups, told = list(known), []
-    for group in sorted(name for name in entry_points().groups if name.startswith(f"{HOME}.") and name not in groups):
-        near = difflib.get_close_matches(group, groups, 1, cutoff=0.85)
+    for group in sorted(name for name in entry_points().groups if name not in groups):
+        plain = re.sub(r"[-_.:/ ]+", ".", group.lower())
+        near = difflib.get_close_matches(plain, groups, 1, cutoff=0.85)
+        if not near and plain != HOME and not group.startswith(f"{HOME}."):
+            continue
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(groups)}"
         for origin in dict.fromkeys(origin_of(entry) for entry in entry_points(group=group)):
             told.append((origin, f"there is no group {group!r} of entry points, and nothing reads it; {hint}"))
@@ -59,19 +65,34 @@ def watched(tell: Callable[[str], None]) -> Iterator[None]:
     def shared() -> dict[str, Any]:
         return {
             "the default dtype of torch": torch.get_default_dtype(),
+            "the default device of torch": torch.get_default_device(),
             "the number of torch's threads": torch.get_num_threads(),
             "whether torch records gradients": torch.is_grad_enabled(),
+            "whether torch looks for anomalies": torch.is_anomaly_enabled(),
             "torch's deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
             "cudnn.benchmark": torch.backends.cudnn.benchmark,
+            "what numpy does on errors": np.geterr(),
+            "the working folder": os.getcwd(),
+            "how deep Python calls": sys.getrecursionlimit(),
+            "how Python shows errors": sys.excepthook,
         }
 
     def put_back(values: dict[str, Any]) -> None:
-        dtype, threads, records, deterministic, benchmark = values.values()
+        dtype, device, threads, records, anomalies, deterministic, benchmark, errors, folder, deep, hook = (
+            values.values()
+        )
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
         torch.set_grad_enabled(records)
+        torch.autograd.set_detect_anomaly(anomalies)
         torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark = benchmark
+        if torch.get_default_device() != device:
+            torch.set_default_device(None if device == torch.device("cpu") else device)
+        np.seterr(**errors)
+        os.chdir(folder)
+        sys.setrecursionlimit(deep)
+        sys.excepthook = hook
 
     before, filters = shared(), list(warnings.filters)
     drawn = torch.get_rng_state(), random.getstate(), np.random.get_state()

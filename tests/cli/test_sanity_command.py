@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
+import cnnviz
 from cnnviz import demo
 from cnnviz.__main__ import main
 from cnnviz.cli import sanity
@@ -88,3 +92,27 @@ def test_what_cannot_be_done_is_one_line(words: list[str], told: str, capsys: py
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
+
+
+def test_a_method_that_leaves_python_is_left_out_here_and_an_error_elsewhere(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A quiet exit with status 0 would look as if all were done."""
+
+    @cnnviz.attribution
+    def quits() -> Callable[[cnnviz.Run], Tensor]:
+        def leave(run: cnnviz.Run) -> Tensor:
+            sys.exit(0)
+
+        return leave
+
+    monkeypatch.setitem(cnnviz.attributions._methods, "quits", quits)
+    assert main(["sanity", "--method", "quits,gradient", "--quiet"]) == 1
+    assert "cnnviz: quits, object of demo: left out: SystemExit: 0\n" in capsys.readouterr().err
+    picture = tmp_path / "star.png"
+    Image.fromarray(demo.pictures().pictures[0]).save(picture)
+    assert main(["explain", str(picture), "--method", "quits", "-o", str(tmp_path / "map.png")]) == 2
+    assert capsys.readouterr().err.endswith(
+        "cnnviz: a plugin or a model left Python by SystemExit(0); it has to raise another error\n"
+    )
+    assert not (tmp_path / "map.png").exists()

@@ -57,9 +57,13 @@ class Watched:
             self.faults.append(f"request: {request.url[:200]}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, of the system or of Playwright; the tests that need it are skipped where there is none."""
+    """Chromium, of the system or of Playwright; the tests that need it are skipped where there is none.
+
+    One for each file: while Playwright is there, its event loop runs in this thread, and no test of another file could
+    run one of its own.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need Playwright")
     with playwright.sync_playwright() as driver:
         try:

@@ -358,6 +358,38 @@ def test_answers_are_those_of_explain(page: Page, star: bytes, of_demo: Subject,
     assert page.get(f"/jobs/{job}/0/values.exe").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"layer": ["layer2"]}, "has no layer \"['layer2']\""),
+        ({"layer": {"name": "layer2"}}, "has no layer"),
+        ({"layer": 2.5}, "has no layer '2.5'"),
+        ({"methods": []}, "choose a method, or write a formula"),
+        ({"methods": [], "formulas": ["gradient()"] * 65}, "at most 64 methods and formulas"),
+        ({"methods": [{"name": "grad_cam"}]}, "there is no method"),
+        ({"methods": [], "formulas": [["gradient()"]]}, "a formula is a text"),
+    ],
+)
+def test_a_question_of_any_kind_of_value_is_refused(page: Page, star: bytes, asked: dict[str, Any], told: str) -> None:
+    question = {"model": 0, "picture": page.sent(star), "methods": ["grad_cam"]} | asked
+    answer = page.post("/jobs", json=question)
+    assert (answer.status_code, told in answer.json()["error"]) == (422, True), answer.text
+
+
+def test_no_number_is_too_long_and_no_share_beyond_one(page: Page, star: bytes) -> None:
+    job = page.asked(page.sent(star))
+    page.done(job)
+    for number in ("9" * 5000, "-1", "00", "\N{ARABIC-INDIC DIGIT ZERO}", "1"):
+        answer = page.get(f"/jobs/{job}/{number}")
+        assert (answer.status_code, answer.json()) == (404, {"error": "there is no such result"})
+    for opacity in ("-5", "1.01", "NaN", "true"):
+        query = f'renderer=overlay&settings={{"opacity":{opacity}}}'
+        for place in ("0", "0/scale", "python"):
+            answer = page.get(f"/jobs/{job}/{place}?{query}")
+            assert answer.status_code == 422
+            assert "opacity of overlay can't be" in answer.json()["error"]
+
+
 def test_scales_tell_the_values_at_the_ends(page: Page, star: bytes, of_demo: Subject) -> None:
     job = page.asked(page.sent(star), methods=["grad_cam", "gradient"])
     page.done(job)
@@ -625,6 +657,7 @@ def test_ctrl_c_ends_the_server_and_the_job_that_runs(
 ) -> None:
     opened: list[str] = []
     told: list[dict[str, Any]] = []
+    serving = threading.Event()
 
     def person(address: str) -> None:
         home = address.partition("/?")[0]
@@ -639,14 +672,20 @@ def test_ctrl_c_ends_the_server_and_the_job_that_runs(
                 waiting(lambda: client.get(f"/jobs/{job}").json()["passed"] > 0)
                 told.append(client.get(f"/jobs/{job}").json())
         finally:
-            os.kill(os.getpid(), signal.SIGINT)
+            if serving.is_set():  # else it would end the tests
+                os.kill(os.getpid(), signal.SIGINT)
 
     def browse(address: str) -> None:
         opened.append(address)
         threading.Thread(target=person, args=(address,)).start()
 
     monkeypatch.setattr("cnnviz.pages.explorer.server.webbrowser.open", browse)
-    assert main(["serve"]) == 0
+    serving.set()
+    try:
+        status = main(["serve"])
+    finally:
+        serving.clear()
+    assert status == 0
     assert told[0]["state"] == "running"
     assert not [thread for thread in threading.enumerate() if thread.name == "cnnviz explorer"]
     said = capsys.readouterr()

@@ -33,7 +33,7 @@ from cnnviz.targets import top
 from cnnviz.tasks import Detection
 from cnnviz.tasks.detection import Detections
 
-HOSTILE = "\"><img src=x onerror=alert(1)></td></table><script>alert(2)</script>&amp;'"
+HOSTILE = "\"><img src=x onerror=alert(1)></td></table><script>alert(2)</script>&amp;'\u202e\x1b[31m\udcff"
 LIMIT = 300_000
 VOID = {"img", "br"}
 TAGS = {"div", "p", "b", "code", "span", "table", "thead", "tbody", "tr", "th", "td", "pre", *VOID}
@@ -82,10 +82,11 @@ def shown(answer: Any) -> Reader:
     """What a notebook shows; whatever the answer is, its bundle keeps these promises."""
     bundle: Mapping[str, str] = answer._repr_mimebundle_()
     assert set(bundle) - {"image/png"} == {"text/html", "text/plain"}
-    assert bundle["text/plain"] == repr(answer)
+    text = repr(answer).translate(dict.fromkeys([0x202E, 0x1B, 0xDCFF], "\ufffd"))
+    assert bundle["text/plain"] == text
     assert len(bundle["text/html"]) <= LIMIT
     assert set(answer._repr_mimebundle_(include={"text/plain"})) == {"text/plain"}
-    assert answer._repr_mimebundle_(exclude=["text/html", "image/png"]) == {"text/plain": repr(answer)}
+    assert answer._repr_mimebundle_(exclude=["text/html", "image/png"]) == {"text/plain": text}
     if "image/png" in bundle:
         with Image.open(BytesIO(b64decode(bundle["image/png"], validate=True))) as picture:
             picture.load()
@@ -297,6 +298,9 @@ def test_a_hostile_name_is_text(kind: str, hostile: Explanation) -> None:
     named = page.text + " ".join(told for told, _ in page.pictures)
     assert "<script>" in named or kind in ("ConfusionMatrix",), "in a picture"
     assert len(repr(answer)) < 5000
+    for text in answer._repr_mimebundle_().values():
+        assert text.encode()  # a notebook is UTF-8
+        assert not {"\u202e", "\x1b"} & {*text}
 
 
 def test_a_model_is_told_without_its_thousand_classes(model: LoadedModel) -> None:

@@ -23,7 +23,7 @@ from cnnviz.models.loading import LoadedModel
 from cnnviz.pages.report.depth import chosen_layers
 from cnnviz.pages.report.maps import SIDE, Map, reduced_maps, stored
 from cnnviz.pages.report.page import json_in_html
-from cnnviz.pages.shared.texts import shown
+from cnnviz.pages.shared.texts import plain_letters, shown
 from cnnviz.targets import top
 
 
@@ -138,6 +138,7 @@ def test_names_from_anywhere_are_text(tmp_path: Path) -> None:
 def test_a_text_is_shown_in_one_line_and_cut_in_its_middle() -> None:
     assert shown("two\nlines\t") == "two lines"
     assert shown("a\u202eb\x00c\ud800") == "a\ufffdb\ufffdc\ufffd"
+    assert plain_letters("one\n\ttwo\xa0\u2009\u2028\x1b\udcff") == "one\n\ttwo\xa0\u2009\ufffd\ufffd\ufffd"
     family = "\N{MAN}\u200d\N{WOMAN}\u200d\N{GIRL}"
     assert shown(family) == family
     assert len(shown("abc" * 200, 50)) <= 50

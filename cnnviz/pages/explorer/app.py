@@ -193,16 +193,16 @@ class Explorer:
     def _result(self, request: Request) -> Result:
         question, number = self._job(request).question, request.path_params["number"]
         results = question.results if isinstance(question, Question) else []
-        if not number < len(results) or results[number].explanation is None:
+        found = dict(zip(map(str, range(len(results))), results, strict=True)).get(number)
+        if found is None or found.explanation is None:
             raise Refused(404, "there is no such result")
-        found: Result = results[number]
         return found
 
 
 def explorer(subjects: Sequence[Subject], keys: Keys, jobs: Jobs) -> ASGIApp:
     """The application that answers the page of these models."""
     made = Explorer(subjects, keys, jobs)
-    result = "/jobs/{job}/{number:int}"
+    result = "/jobs/{job}/{number}"
     routes: list[tuple[str, Handler, str]] = [
         ("/", made.page, "GET"),
         ("/explorer.css", made.style, "GET"),

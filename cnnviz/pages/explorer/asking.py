@@ -155,12 +155,14 @@ def read_question(asked: Mapping[str, Any], subject: Subject, picture: Picture) 
         raise Refused(422, f"there is no class {str(target)[:20]}")
     if target is None and subject.regions:
         raise Refused(422, f"{subject.model.name} names a class for each place; choose the class that is meant")
-    if layer is not None and layer not in dict(subject.layers):
+    if layer is not None and layer not in [name for name, _ in subject.layers]:
         raise Refused(422, f"{subject.model.name} has no layer {str(layer)[:80]!r} that is a place for a map")
     if not isinstance(names, list) or not isinstance(formulas, list):
         raise Refused(422, "methods and formulas are lists of texts")
-    if not 0 < len(names) + len(formulas) <= METHODS:
-        raise Refused(422, "choose a method, or write a formula" if not names else f"at most {METHODS} at once")
+    if not names and not formulas:
+        raise Refused(422, "choose a method, or write a formula")
+    if len(names) + len(formulas) > METHODS:
+        raise Refused(422, f"at most {METHODS} methods and formulas can be asked at once")
     try:
         for name in names:
             check_passes(method_named(name)(), name)

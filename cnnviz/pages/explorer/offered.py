@@ -151,7 +151,8 @@ def checked_settings(renderer: RendererMethod, given: Any) -> dict[str, Any]:
             raise ValueError(f"{renderer.name} has no setting {name!r} that can be chosen here")
         most = 1000 if known.get("whole") else 1e9  # columns, iterations
         number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most
-        fits = {"choice": value in known.get("choices", ()), "switch": isinstance(value, bool)}
+        share = number and 0 <= value <= 1
+        fits = {"share": share, "choice": value in known.get("choices", ()), "switch": isinstance(value, bool)}
         if not fits.get(known["kind"], number):
             raise ValueError(f"{name} of {renderer.name} can't be {str(value)[:40]!r}")
         settings[name] = int(value) if known.get("whole") else value

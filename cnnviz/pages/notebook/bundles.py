@@ -8,6 +8,8 @@ from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cnnviz.pages.shared.texts import plain_letters
+
 if TYPE_CHECKING:
     from cnnviz.pages.notebook.page import Page
 
@@ -45,16 +47,16 @@ def bundle(answer: Any, include: Container[str] | None, exclude: Container[str] 
     def asked(kind: str) -> bool:
         return (include is None or kind in include) and (exclude is None or kind not in exclude)
 
-    text = _text(answer)
+    text = plain_letters(_text(answer))
     shown: dict[str, str] = {TEXT: text} if asked(TEXT) else {}
     if not asked(HTML) and not asked(PNG):
         return shown
     try:
         page = _page(answer)
     except Exception as error:  # a notebook would show a traceback in place of the answer
-        return shown | ({HTML: _reason(text, error)} if asked(HTML) else {})
+        return shown | ({HTML: plain_letters(_reason(text, error))} if asked(HTML) else {})
     if asked(HTML):
-        shown[HTML] = _written(page, text)
+        shown[HTML] = plain_letters(_written(page, text))
     if asked(PNG) and page.picture is not None and (picture := _picture(page)) is not None:
         shown[PNG] = picture
     return shown

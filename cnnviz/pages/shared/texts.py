@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 MOST = 160
 JOINS = "\u200d"  # emoji of several signs are joined by it; it steers nothing else
+KEPT = f"\n\t{JOINS}"
+
+
+def plain_letters(text: str) -> str:
+    """The text in its lines, with a replacement character for letters that steer its direction or that no file holds.
+
+    Names come from anywhere: of files that are no UTF-8, or with the escapes of terminals.
+    """
+    return "".join(letter if _is_plain(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _is_plain(letter: str) -> bool:
+    return letter.isprintable() or letter in KEPT or unicodedata.category(letter) == "Zs"  # spaces of any width
 
 
 def shown(text: object, most: int = MOST) -> str:
@@ -14,10 +28,7 @@ def shown(text: object, most: int = MOST) -> str:
     Each of these becomes a replacement character. Of a text that is longer than ``most`` the middle is left out: names
     of files differ at both ends.
     """
-    line = " ".join(str(text).split())
-    line = "".join(
-        letter if letter.isprintable() or letter == JOINS else "\N{REPLACEMENT CHARACTER}" for letter in line
-    )
+    line = plain_letters(" ".join(str(text).split()))
     if len(line) <= most:
         return line
     end = most // 3
