@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -68,8 +69,16 @@ def test_further_inputs_are_called_with() -> None:
     torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=0)
 
 
+@pytest.fixture
+def _registered() -> Iterator[None]:
+    attributions.register(from_captum(captum.Saliency), name="their_saliency")
+    yield
+    attributions.plugins.unregister(name="their_saliency")
+    del attributions._methods["their_saliency"], attributions._origins["their_saliency"]
+
+
+@pytest.mark.usefixtures("_registered")
 def test_it_is_registered_and_part_of_formulas() -> None:
-    attributions.register(from_captum(captum.Saliency), name="their_saliency", replace=True)
     answer = explain(SmallNet(2), pictures(), "their_saliency", target=1)
     assert answer.recipe == "their_saliency()"
     doubled = explain(SmallNet(2), pictures(), attributions["their_saliency"]() * 2, target=1)
