@@ -11,6 +11,7 @@ from .conditions import reads_at_once as reads_at_once
 from .conditions import require as require
 from .conditions import tell_if as tell_if
 from .conditions import uploaded as uploaded
+from .conditioned import conditioned as conditioned
 from .formula_error import FormulaError as FormulaError
 from .layer_fusion import MapWarning as MapWarning
 from .layer_fusion import layer_maps as layer_maps

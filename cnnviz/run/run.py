@@ -293,9 +293,13 @@ class Run:
         self.target  # noqa: B018  # the classes predicted by this model stay
         return _derived(self._passes.with_model(model), self.copies)
 
-    def toward(self, target: Tensor | Objective, plan: Plan | None = None) -> Run:
-        """The same inputs asked about other classes, (N,), or another objective; shares this run's forward pass."""
-        question = replace(self._passes.question, target=target, settled=False)
+    def toward(self, target: Tensor | Objective, plan: Plan | None = None, *, together: bool = False) -> Run:
+        """The same inputs asked about other classes, (N,), or another objective; shares this run's forward pass.
+
+        An objective reads one batch of the first question at a time, or all these inputs ``together``.
+        """
+        items = len(self.inputs) if together else self._passes.question.items
+        question = replace(self._passes.question, target=target, settled=False, items=items)
         plan = (plan or self.plan) | Plan(score_layers=question.layers)
         self._passes.require(replace(plan, elsewhere=frozenset()))  # the shared forward pass must serve it
         return _derived(self._passes.shared(question, plan), self.copies, self.layers.chosen)
