@@ -7,11 +7,11 @@ from .baselines import Baselines as Baselines
 from .baselines import backgrounds as backgrounds
 from .baselines import baseline_input as baseline_input
 from .captum_methods import from_captum as from_captum
+from .conditioned import conditioned as conditioned
 from .conditions import reads_at_once as reads_at_once
 from .conditions import require as require
 from .conditions import tell_if as tell_if
 from .conditions import uploaded as uploaded
-from .conditioned import conditioned as conditioned
 from .formula_error import FormulaError as FormulaError
 from .layer_fusion import MapWarning as MapWarning
 from .layer_fusion import layer_maps as layer_maps

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cnnviz import Expr, Layer, activation, attribution, gradient, lift, noted
+from cnnviz import Expr, Layer, Rule, activation, attribution, gradient, lift, noted
 from cnnviz.formulas import conditioned
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
 from cnnviz_plugins.attributions.relevance import composite_of, of_input
@@ -41,10 +44,20 @@ def conditional_relevance(
     rule = rule_of(composite_of(composite, epsilon, gamma, low, high), bias, product)
     multipliers = gradient(layer, rule)
     relevance = activation(layer) * multipliers
-    chosen = _most_relevant(relevance) if channels is None else _checked(relevance, channels)
-    values = conditioned(of_input(rule), layer, _only(multipliers, chosen))
+    chosen = _most_relevant(relevance) if channels is None else _checked(relevance, _numbers(channels))
+    values = conditioned(of_input(_below(rule)), layer, _only(multipliers, chosen))
     values = with_completeness_gap(values, _total(_only(relevance, chosen)))
     return noted(values, "channel", chosen) if channels is None else values
+
+
+@cache
+def _below(rule: Rule) -> Rule:
+    """The same rule once more, so that the way from the score to the layer is not gone on to the input."""
+    return replace(rule)
+
+
+def _numbers(channels: int | Sequence[int]) -> tuple[int, ...]:
+    return tuple(map(int, np.atleast_1d(np.asarray(channels, int))))
 
 
 @lift
@@ -53,9 +66,9 @@ def _most_relevant(relevance: Tensor) -> Tensor:
 
 
 @lift
-def _checked(relevance: Tensor, channels: int | tuple[int, ...]) -> Tensor:
+def _checked(relevance: Tensor, numbers: tuple[int, ...]) -> Tensor:
     """The channels of each input, (N, count)."""
-    numbers, count = channels if isinstance(channels, tuple) else (channels,), relevance.shape[1]
+    count = relevance.shape[1]
     if not numbers:
         raise ValueError("no channels are asked for; give one or more, or None for the one with the most relevance")
     for number in numbers:
