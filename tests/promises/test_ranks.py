@@ -18,6 +18,7 @@ AT_THE_INPUT = [
     *("gradient", "input_x_gradient", "guided_backprop", "deconvnet", "fullgrad", "integrated_gradients"),
     *("smoothgrad", "smoothgrad_squared", "vargrad"),
     *("deeplift", "deeplift_shap", "gradient_shap", "expected_gradients", "lrp"),
+    "conditional_relevance",
 ]
 OF_A_LAYER = [name for name in NAMES if name not in AT_THE_INPUT]
 
