@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.feature_extraction import FeatureExtractor, Seen
-from cnnviz.engine.layers import Layer
+from cnnviz.engine.layers import Layer, layer_name
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import check_finite, check_model, unwrap
 from cnnviz.explanations.explain import explain
@@ -145,18 +145,21 @@ def _by_relevance(
 ) -> Callable[[Tensor], Rates]:
     """The unit of each input that has most of the target's score."""
     methods = [attributions["layer_relevance"](layer=layer, **settings), activation(layer)]
+    network = unwrap(model.module if isinstance(model, LoadedModel) else model)
 
     def rated(inputs: Tensor) -> Rates:
-        both = [each.values for each in explain(model, inputs, methods, target=target).values()]
-        maps = dict(zip((RELEVANCE, ACTIVATION), both, strict=True))
-        seen = Seen(inputs, None, maps, dict.fromkeys(maps, layer))
+        relevance, active = (each.values for each in explain(model, inputs, methods, target=target).values())
+        maps: dict[Layer, Tensor] = {RELEVANCE: relevance, ACTIVATION: active}
+        seen = Seen(inputs, None, maps, dict.fromkeys(maps, layer_name(network, layer, (inputs,))))
 
         def rates(channel: int) -> list[TopActivation]:
-            relevance, active = (channel_units(seen, name, channel) for name in maps)
-            places, size = relevance.argmax(1), both[0].shape[2:]
-            units = active.gather(1, places[:, None])[:, 0].tolist()
-            found = zip(places, units, relevance.double().sum(1).tolist(), strict=True)
-            return [TopActivation(0, inputs[:0], _at(place, size), *values) for place, *values in found]
+            parts, units = (channel_units(seen, name, channel) for name in maps)
+            places = parts.argmax(1)
+            values = units.gather(1, places[:, None])[:, 0].tolist(), parts.double().sum(1).tolist()
+            found = zip(places, *values, strict=True)
+            return [
+                TopActivation(0, inputs[:0], _at(place, active.shape[2:]), unit, total) for place, unit, total in found
+            ]
 
         return rates
 

@@ -45,8 +45,8 @@ def conditional_relevance(
     multipliers = gradient(layer, rule)
     relevance = activation(layer) * multipliers
     chosen = _most_relevant(relevance) if channels is None else _checked(relevance, _numbers(channels))
-    values = conditioned(of_input(_below(rule)), layer, _only(multipliers, chosen))
-    values = with_completeness_gap(values, _total(_only(relevance, chosen)))
+    part = conditioned(of_input(_below(rule)), layer, _only(multipliers, chosen))
+    values = with_completeness_gap(part, _total(_only(relevance, chosen)))
     return noted(values, "channel", chosen) if channels is None else values
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from cnnviz.drawing.input_images import as_uint8, pictures_of
-from cnnviz.drawing.montage import Cell, Pixels, sheet, tiled
+from cnnviz.drawing.montage import Cell, Pixels, enlarged, fitted, sheet, tiled
 from cnnviz.engine.layers import Layer
 from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation
@@ -23,13 +23,15 @@ from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Renderer
 from cnnviz.registry.registry import attributions
 from cnnviz.run.targets import Target
-from cnnviz.tasks.activation_crops import GAP, TILE, check_images, fields_of, tile
+from cnnviz.tasks.activation_crops import GAP, TILE, Field, check_images, fields_of, tile
+from cnnviz.tasks.channel_relevance import top_channels
 from cnnviz.tasks.top_activations import TopActivation
-from cnnviz.tasks.top_channels import top_channels
 
 BLUR = 3.2 / 224  # the standard deviation, of the shorter side
 SEEN = 0.1  # of the highest relevance: what has less is darkened
 DARK = 0.3  # of its brightness is left
+ROWS = 2  # of references
+HEIGHT = ROWS * TILE + (ROWS - 1) * GAP
 FITS = {"preprocessing", "categories", "seed", "memory", "before_softmax", "before_sigmoid", "precision", "arguments"}
 """Options of ``explain`` among the settings."""
 
@@ -69,20 +71,25 @@ def concept_sheet(
         ask = partial(explain, model, attribution=method, **options)
         row: list[Cell] = []
         if picture is not None:
-            heat = _smooth(ask(picture, target=target))
-            row.append(([f"f:{channel}", f"{shares[channel]:.1%} of the relevance"], heat.render(renderer)[0]))
-        if found:
-            crops = [_lit(_smooth(ask(one.input[None], target=reference_target))) for one in found]
-            parts = [crop[field] for crop, field in zip(crops, fields[channel], strict=True)]
-            size = (max(len(part) for part in parts), max(part.shape[1] for part in parts))
-            tiles = [tile(part, field, size) for part, field in zip(parts, fields[channel], strict=True)]
-            kind = "activation" if found[0].relevance is None else "relevance"
-            caption = f"{kind} {found[0].rank:.3g} to {found[-1].rank:.3g}"
-            row.append(([f"f:{channel}", caption], tiled(tiles, len(tiles), GAP)))
-        else:
-            row.append(([f"f:{channel}", "nothing excites it"], np.full((1, TILE, 3), 255, np.uint8)))
+            heat = _smooth(ask(picture, target=target)).render(renderer)[0]
+            caption = [f"f:{channel}", f"{shares[channel]:.1%} of the relevance"]
+            row.append((caption, fitted(enlarged(heat, HEIGHT), HEIGHT)))
+        lit = [_lit(_smooth(ask(one.input[None], target=reference_target))) for one in found]
+        told, tiles = _references(found, lit, fields[channel])
+        row.append(([told] if row else [f"f:{channel}", told], tiles))
         rows.append(row)
     return sheet(rows)
+
+
+def _references(found: Sequence[TopActivation], lit: Sequence[Pixels], fields: Sequence[Field]) -> tuple[str, Pixels]:
+    """What is told of a channel's references, and these side by side, of one size whatever the pictures' are."""
+    if not found:
+        return "nothing excites it", np.full((1, TILE, 3), 255, np.uint8)
+    crops = [picture[field] for picture, field in zip(lit, fields, strict=True)]
+    size = (max(len(crop) for crop in crops), max(crop.shape[1] for crop in crops))
+    tiles = [fitted(enlarged(tile(*pair, size), TILE), TILE) for pair in zip(crops, fields, strict=True)]
+    kind = "activation" if found[0].relevance is None else "relevance"
+    return f"{kind} {found[0].rank:.3g} to {found[-1].rank:.3g}", tiled(tiles, -(-len(tiles) // ROWS), GAP)
 
 
 def _smooth(explanation: Explanation) -> Explanation:
