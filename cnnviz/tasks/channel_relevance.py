@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,10 @@ from cnnviz.engine.loans import borrows
 from cnnviz.explanations.explain import explain
 from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.models.loading import LoadedModel
+from cnnviz.registry.registry import Method, attributions
 from cnnviz.run.targets import Target
+
+ALL = 2**31  # channels
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,19 @@ def top_channels(
     """
     if count < 1:
         raise ValueError(f"{count} channels are asked for; ask for one or more")
-    relevance = explain(model, inputs, "layer_relevance", target=target, layer=layer, **settings).values
-    sums = relevance.reshape(*relevance.shape[:2], -1).double().sum(2)
+    own, options = separated(attributions["layer_relevance"], settings)
+    relevance = explain(model, inputs, attributions["layer_relevance"](layer=layer, **own), target=target, **options)
+    values = relevance.values
+    sums = values.reshape(*values.shape[:2], -1).double().sum(2)
     whole = sums.abs().sum(1).tolist()
     found = TopChannels()
-    for values, total in zip(sums.cpu(), whole, strict=True):
-        order = values.argsort(descending=True, stable=True)[:count].tolist()
-        found.append([TopChannel(n, float(values[n]), float(values[n]) / total if total else 0.0) for n in order])
+    for one, total in zip(sums.cpu(), whole, strict=True):
+        order = one.argsort(descending=True, stable=True)[:count].tolist()
+        found.append([TopChannel(n, float(one[n]), float(one[n]) / total if total else 0.0) for n in order])
     return found
+
+
+def separated(method: Method[Any], settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the method, and all others, which are options of ``explain``."""
+    own = {name: value for name, value in settings.items() if name in method.settings}
+    return own, {name: value for name, value in settings.items() if name not in own}

@@ -24,7 +24,7 @@ from cnnviz.registry.protocols import Renderer
 from cnnviz.registry.registry import attributions
 from cnnviz.run.targets import Target
 from cnnviz.tasks.activation_crops import GAP, TILE, Field, check_images, fields_of, tile
-from cnnviz.tasks.channel_relevance import top_channels
+from cnnviz.tasks.channel_relevance import ALL, separated, top_channels
 from cnnviz.tasks.top_activations import TopActivation
 
 BLUR = 3.2 / 224  # the standard deviation, of the shorter side
@@ -32,8 +32,6 @@ SEEN = 0.1  # of the highest relevance: what has less is darkened
 DARK = 0.3  # of its brightness is left
 ROWS = 2  # of references
 HEIGHT = ROWS * TILE + (ROWS - 1) * GAP
-FITS = {"preprocessing", "categories", "seed", "memory", "before_softmax", "before_sigmoid", "precision", "arguments"}
-"""Options of ``explain`` among the settings."""
 
 
 def concept_sheet(
@@ -43,7 +41,6 @@ def concept_sheet(
     picture: Any = None,
     *,
     target: Target = None,
-    reference_target: Target = None,
     renderer: str | Renderer = "overlay",
     **settings: Any,
 ) -> Pixels:
@@ -53,28 +50,31 @@ def concept_sheet(
     in the ``picture``, with its share of the relevance; on the right the ``references``, which
     :func:`cnnviz.top_activations` gives, cropped to the receptive field of the unit that was found. Of these only the
     parts that are relevant on the way through the channel keep their brightness. Without a picture there is no left
-    side. ``target`` is the class explained in the picture, ``reference_target`` that in the references; None takes the
-    predicted ones. ``settings`` are those of the method ``conditional_relevance``, and options of ``explain``. Raises
-    ValueError for inputs that are no images.
+    side. ``target`` is the class explained, in the picture and in the references; None takes the class that is
+    predicted for each. ``settings`` are those of the method ``conditional_relevance``, and options of ``explain``.
+    Raises ValueError for inputs that are no images, or several in the place of the picture.
     """
     check_images(references)
-    options = {name: settings.pop(name) for name in [*settings] if name in FITS}
+    conditional = attributions["conditional_relevance"]
+    own, options = separated(conditional, settings)
     shares: dict[int, float] = {}
     if picture is not None:
-        own = {name: value for name, value in settings.items() if name in attributions["layer_relevance"].settings}
-        (ranked,) = top_channels(model, picture, layer, 2**31, target=target, **own, **options)
-        shares = {each.channel: each.share for each in ranked}
+        of_layer = {name: own[name] for name in own if name in attributions["layer_relevance"].settings}
+        ranked = top_channels(model, picture, layer, ALL, target=target, **of_layer, **options)
+        if len(ranked) != 1:
+            raise ValueError(f"channels are explained in one picture, and {len(ranked)} are given; give one of them")
+        shares = {each.channel: each.share for each in ranked[0]}
     fields = fields_of(model, layer, references)
     rows: list[list[Cell]] = []
     for channel, found in references.items():
-        method = attributions["conditional_relevance"](layer=layer, channels=channel, **settings)
+        method = conditional(layer=layer, channels=channel, **own)
         ask = partial(explain, model, attribution=method, **options)
         row: list[Cell] = []
         if picture is not None:
             heat = _smooth(ask(picture, target=target)).render(renderer)[0]
             caption = [f"f:{channel}", f"{shares[channel]:.1%} of the relevance"]
             row.append((caption, fitted(enlarged(heat, HEIGHT), HEIGHT)))
-        lit = [_lit(_smooth(ask(one.input[None], target=reference_target))) for one in found]
+        lit = [_lit(_smooth(ask(one.input[None], target=target))) for one in found]
         told, tiles = _references(found, lit, fields[channel])
         row.append(([told] if row else [f"f:{channel}", told], tiles))
         rows.append(row)

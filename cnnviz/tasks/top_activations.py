@@ -24,6 +24,7 @@ from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.registry import attributions
 from cnnviz.run.objectives import channel_units
 from cnnviz.run.targets import Target
+from cnnviz.tasks.channel_relevance import separated
 
 RELEVANCE, ACTIVATION = "relevance", "activation"
 
@@ -81,8 +82,9 @@ def top_activations(
 
     With ``by="relevance"`` they are the inputs in which the channel has most of the score of the ``target``, as
     :func:`cnnviz.explain` takes it, summed over space (Achtibat et al., 2023, arXiv:2206.03208); ``settings`` are those
-    of the method ``layer_relevance``. Each input is passed forward and back then. Raises ValueError for a channel there
-    is not, for no channels, a count below one, or a target where nothing asks for it.
+    of the method ``layer_relevance``, and options of ``explain``. Each input is passed forward and back then.
+
+    Raises ValueError for a channel there is not, for no channels, a count below one, or a target by activation.
     """
     if count < 1 or not channels:
         raise ValueError(f"{count} inputs of {len(channels)} channels are asked for; ask for one or more of each")
@@ -144,11 +146,12 @@ def _by_relevance(
     model: nn.Module | LoadedModel, layer: Layer, target: Target, settings: Mapping[str, Any]
 ) -> Callable[[Tensor], Rates]:
     """The unit of each input that has most of the target's score."""
-    methods = [attributions["layer_relevance"](layer=layer, **settings), activation(layer)]
+    own, options = separated(attributions["layer_relevance"], settings)
+    methods = [attributions["layer_relevance"](layer=layer, **own), activation(layer)]
     network = unwrap(model.module if isinstance(model, LoadedModel) else model)
 
     def rated(inputs: Tensor) -> Rates:
-        relevance, active = (each.values for each in explain(model, inputs, methods, target=target).values())
+        relevance, active = (each.values for each in explain(model, inputs, methods, target=target, **options).values())
         maps: dict[Layer, Tensor] = {RELEVANCE: relevance, ACTIVATION: active}
         seen = Seen(inputs, None, maps, dict.fromkeys(maps, layer_name(network, layer, (inputs,))))
 
