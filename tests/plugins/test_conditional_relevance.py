@@ -187,3 +187,8 @@ def test_layers_of_features_and_repeated_layers() -> None:
 def test_channels_there_are_not_are_refused(channels: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         explain(small(), drawn(1, 2, 8, 8), conditional(layer="3", channels=channels), target=TARGET)
+
+
+def test_what_biases_took_is_not_reported_of_channels() -> None:
+    with pytest.raises(ValueError, match="there is no bias='report' of single channels; it is 'absorb' or 'ignore'"):
+        conditional(layer="3", bias="report")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Literal
+from typing import get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cnnviz import Expr, Layer, Rule, activation, attribution, gradient, lift, noted
-from cnnviz.formulas import conditioned
+from cnnviz.formulas import conditioned, uploaded
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
-from cnnviz_plugins.attributions.relevance import composite_of, of_input
+from cnnviz_plugins.attributions.projections import channel_numbers
+from cnnviz_plugins.attributions.relevance import Kept, composite_of, of_input
 from cnnviz_plugins.relevance.composites import Products, rule_of
 from cnnviz_plugins.relevance.composites import composite as Composite
 
@@ -22,9 +22,9 @@ from cnnviz_plugins.relevance.composites import composite as Composite
 @attribution(renderer="grayscale")
 def conditional_relevance(
     layer: Layer = None,
-    channels: int | Sequence[int] | None = None,
+    channels: str | int | Sequence[int] | None = None,
     composite: str | Composite = "epsilon_plus",
-    bias: Literal["absorb", "ignore"] = "absorb",
+    bias: Kept = "absorb",
     product: Products = "gate",
     epsilon: float = 1e-6,
     gamma: float = 0.25,
@@ -34,30 +34,29 @@ def conditional_relevance(
     """Each value's part of the score on its way through some channels of a layer (CRP; Achtibat et al., 2023).
 
     Values (N, C, *spatial) in units of the score (arXiv:2206.03208): the relevance of these ``channels`` of the
-    ``layer``, carried on to the input by the same rules. ``channels`` is a number or several of them; None takes the
+    ``layer``, carried on to the input by the same rules. ``channels`` are numbers, 5 or "5,9" or (5, 9); None takes the
     channel with the most relevance for each input, and tells it as the note ``channel`` (N,). Other settings are those
     of ``lrp``. The values of all channels sum to those of ``lrp`` where all that reaches the score goes through the
     layer. The note ``completeness_gap`` (N,) is the sum of the values minus the relevance of the channels: what biases
     before the layer took. Raises LookupError for a layer that does not exist, ValueError for a channel that it does not
     have, or for a layer that runs several times.
     """
+    if bias not in get_args(Kept):
+        raise ValueError(f"there is no bias={bias!r} of single channels; it is 'absorb' or 'ignore'")
     rule = rule_of(composite_of(composite, epsilon, gamma, low, high), bias, product)
     multipliers = gradient(layer, rule)
     relevance = activation(layer) * multipliers
-    chosen = _most_relevant(relevance) if channels is None else _checked(relevance, _numbers(channels))
+    numbers = channel_numbers(channels)
+    chosen = _most_relevant(relevance) if numbers is None else _checked(relevance, numbers)
     part = conditioned(of_input(_below(rule)), layer, _only(multipliers, chosen))
     values = with_completeness_gap(part, _total(_only(relevance, chosen)))
-    return noted(values, "channel", chosen) if channels is None else values
+    return noted(values, "channel", chosen) if numbers is None else values
 
 
 @cache
 def _below(rule: Rule) -> Rule:
     """The same rule once more, so that the way from the score to the layer is not gone on to the input."""
     return replace(rule)
-
-
-def _numbers(channels: int | Sequence[int]) -> tuple[int, ...]:
-    return tuple(map(int, np.atleast_1d(np.asarray(channels, int))))
 
 
 @lift
@@ -69,12 +68,10 @@ def _most_relevant(relevance: Tensor) -> Tensor:
 def _checked(relevance: Tensor, numbers: tuple[int, ...]) -> Tensor:
     """The channels of each input, (N, count)."""
     count = relevance.shape[1]
-    if not numbers:
-        raise ValueError("no channels are asked for; give one or more, or None for the one with the most relevance")
     for number in numbers:
         if not 0 <= number < count:
             raise ValueError(f"there is no channel {number} in the layer; it has {count}, numbered 0 to {count - 1}")
-    return torch.tensor(numbers, device=relevance.device).expand(len(relevance), -1)
+    return uploaded(torch.tensor(numbers), relevance.device).expand(len(relevance), -1)
 
 
 @lift
