@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from typing import Any
 
 import torch
@@ -229,13 +229,13 @@ def _value(value: Any, run: Run) -> Any:
 
 def writer(run: Run) -> Callable[[Any], str]:
     """Turns parts of a formula into code, with the layers that were chosen for it in this run."""
+    return partial(_written, run)  # a function that calls itself by a name of its own would keep the run
 
-    def write(value: Any) -> str:
-        if isinstance(value, Expr):
-            return value.recipe(run)
-        return part_text(value, write, lambda module: repr(run.layer_name(module)))
 
-    return write
+def _written(run: Run, value: Any) -> str:
+    if isinstance(value, Expr):
+        return value.recipe(run)
+    return part_text(value, writer(run), lambda module: repr(run.layer_name(module)))
 
 
 def _code(value: Any) -> str:

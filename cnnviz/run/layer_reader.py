@@ -114,8 +114,8 @@ class LayerReader:
         at = self.at(layer)
         if at.layout == "raw" or not self.choice.is_place(at):
             return lambda output: output
-        site, reading = self.site(at)
-        return lambda output: self._read(site, reading, output)
+        reading, items = self.site(at)[1], len(self.passes.inputs[0])  # without the passes, which may hold what reads
+        return lambda output: reading.read(output, items)
 
     def check_over_input(self) -> None:
         """Raises ValueError where a layer that was read has a grid of its own, which can't be laid over the input."""

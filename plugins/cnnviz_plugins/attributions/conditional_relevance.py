@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -14,22 +13,21 @@ from cnnviz import Expr, Layer, Rule, activation, attribution, gradient, lift, n
 from cnnviz.formulas import conditioned, uploaded
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
 from cnnviz_plugins.attributions.projections import channel_numbers
-from cnnviz_plugins.attributions.relevance import Kept, composite_of, of_input
-from cnnviz_plugins.relevance.composites import Products, rule_of
-from cnnviz_plugins.relevance.composites import composite as Composite
+from cnnviz_plugins.attributions.relevance import Bound, Gamma, Kept, Rules, Split, composite_of, of_input
+from cnnviz_plugins.relevance.composites import rule_of
 
 
 @attribution(renderer="grayscale")
 def conditional_relevance(
     layer: Layer = None,
     channels: str | int | Sequence[int] | None = None,
-    composite: str | Composite = "epsilon_plus",
+    composite: Rules = "epsilon_plus",
     bias: Kept = "absorb",
-    product: Products = "gate",
+    product: Split = "gate",
     epsilon: float = 1e-6,
-    gamma: float = 0.25,
-    low: float | None = None,
-    high: float | None = None,
+    gamma: Gamma = 0.25,
+    low: Bound = None,
+    high: Bound = None,
 ) -> Expr:
     """Each value's part of the score on its way through some channels of a layer (CRP; Achtibat et al., 2023).
 
@@ -41,7 +39,7 @@ def conditional_relevance(
     before the layer took. Raises LookupError for a layer that does not exist, ValueError for a channel that it does not
     have, or for a layer that runs several times.
     """
-    if bias not in get_args(Kept):
+    if bias not in ("absorb", "ignore"):
         raise ValueError(f"there is no bias={bias!r} of single channels; it is 'absorb' or 'ignore'")
     rule = rule_of(composite_of(composite, epsilon, gamma, low, high), bias, product)
     multipliers = gradient(layer, rule)
