@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cnnviz.cli import value_parsing
 from cnnviz.cli.method_names import method_name
-from cnnviz.cli.method_options import named_methods
+from cnnviz.cli.method_options import converted, named_methods
 from cnnviz.cli.options import (
     ChannelLayer,
     FindOptions,
@@ -19,6 +19,7 @@ from cnnviz.cli.options import (
     Pictures,
     Render,
     Show,
+    Target,
     WorkOptions,
     answer_option,
     sharing,
@@ -27,6 +28,8 @@ from cnnviz.cli.options import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+CONCEPTS = "conditional_relevance"
+
 
 @sharing(ModelOptions, WorkOptions, FindOptions, OverwriteOptions)
 def excite(
@@ -34,13 +37,35 @@ def excite(
     pictures: Pictures,
     options: Mapping[str, Any],
     channels: Annotated[
-        str, answer_option("The channels, by number: 5,9.", "--channels", "--channel", metavar="NUMBERS")
-    ],
+        str | None,
+        answer_option(
+            "The channels, by number: 5,9. Default: the most relevant ones of --picture.",
+            "--channels",
+            "--channel",
+            metavar="NUMBERS",
+        ),
+    ] = None,
     layer: ChannelLayer = None,
     count: Annotated[int, answer_option("How many pictures of each channel.", min=1, metavar="NUMBER")] = 9,
+    by: Annotated[
+        Literal["activation", "relevance"],
+        answer_option("What chooses the pictures: how active a channel is, or how much of the score it has."),
+    ] = "activation",
+    picture: Annotated[
+        Path | None,
+        answer_option("A picture in which the channels are explained, beside the others.", metavar="FILE"),
+    ] = None,
+    top: Annotated[int, answer_option("How many channels of --picture.", min=1, metavar="NUMBER")] = 5,
+    target: Target = None,
     method: Annotated[
-        str, answer_option("The method that carries the unit back to the picture.", "--method", "-m", metavar="NAME")
-    ] = "deconvnet",
+        str | None,
+        answer_option(
+            "The method that carries the unit back to the picture. Default: deconvnet.",
+            "--method",
+            "-m",
+            metavar="NAME",
+        ),
+    ] = None,
     render: Render = None,
     output: Annotated[Path, answer_option("The picture that is written.", "--output", "-o", metavar="FILE")] = Path(
         "excited.png"
@@ -50,7 +75,8 @@ def excite(
     """Find the pictures that excite a layer's channels most, cropped to what the strongest unit sees of them.
 
     Beside the crops stand their projections back from that unit, a row for each channel. The settings of the method and
-    of the renderer are options too, such as --smooth or --style minmax.
+    of the renderer are options too, such as --smooth or --style minmax. With --by relevance or --picture there are no
+    projections: what the channel does not use of a crop is dark (concept relevance propagation, Achtibat et al., 2023).
     """
     from cnnviz.cli.batch_explain import batches, like_weights
     from cnnviz.cli.errors import FAILED, print_line
@@ -60,18 +86,30 @@ def excite(
     from cnnviz.cli.places import settle
     from cnnviz.cli.prepared import offered_renderers, prepared
     from cnnviz.cli.progress import progress
+    from cnnviz.cli.targets import read_target
     from cnnviz.images.writing import encoded, picture_suffix, write
+    from cnnviz.registry.registry import attributions
     from cnnviz.tasks.activation_crops import patch_sheet
+    from cnnviz.tasks.channel_relevance import separated, top_channels
+    from cnnviz.tasks.concept_sheets import concept_sheet
     from cnnviz.tasks.top_activations import top_activations
 
-    method = method_name(method)
+    concepts = by == "relevance" or picture is not None
+    _check(concepts, channels, picture, method, target)
+    method = CONCEPTS if concepts else method_name(method or "deconvnet")
     command = prepared(context, pictures, named_methods([method], pictures), options, offered_renderers(render))
     numbers = value_parsing.numbers(channels, "--channels", int, "numbers with commas between, such as 5,9") or ()
     files = picture_files(command.arguments, options)
     suffix = picture_suffix(output)
     check_folder(output)
-    settle([output], [*files.paths, *command.reads], options)
-    attribution = command.attributions([method])[method]
+    settle([output], [*files.paths, *command.reads, *([] if picture is None else [picture])], options)
+    attribution, explain_options = command.attributions([method])[method], command.explain_options
+    settings = converted(attributions[CONCEPTS], command.settings) if concepts else {}
+    asked = {"target": read_target(target), **explain_options} if concepts else {}
+    of_layer = separated(attributions["layer_relevance"], settings)[0] | asked
+    explained = None if picture is None else like_weights(command.read(picture)[None], command.model.module)
+    if explained is not None and channels is None:
+        numbers = tuple(each.channel for each in top_channels(command.model, explained, layer, top, **of_layer)[0])
     readable: list[Path] = []
     unreadable = Unreadable(raising=len(files.paths) == 1)
 
@@ -82,19 +120,33 @@ def excite(
                 yield like_weights(batch, command.model.module)
                 step(len(readable) + unreadable.count, len(files.paths))
 
-    best = top_activations(command.model, inputs(), layer, tuple(dict.fromkeys(numbers)), count)
+    more = of_layer if by == "relevance" else {}
+    best = top_activations(command.model, inputs(), layer, tuple(dict.fromkeys(numbers)), count, by=by, **more)
     if not readable:
         return FAILED
     if not any(best.values()):
         raise ValueError(f"none of {len(readable)} pictures excites a channel of {channels}; choose other channels")
-    crops = patch_sheet(
-        command.model, layer, best, attribution, renderer=command.renderer(render).checked, **command.explain_options
-    )
+    if concepts:
+        drawn = command.renderer(render or "overlay").checked
+        crops = concept_sheet(command.model, layer, best, explained, renderer=drawn, **settings, **asked)
+    else:
+        drawn = command.renderer(render).checked
+        crops = patch_sheet(command.model, layer, best, attribution, renderer=drawn, **explain_options)
     write(output, encoded(crops, suffix))
     if not options["quiet"]:
         for number, activations in best.items():
-            names = ", ".join(f"{readable[unit.number].name} {unit.activation:.4g}" for unit in activations)
+            names = ", ".join(f"{readable[unit.number].name} {unit.rank:.4g}" for unit in activations)
             print_line(f"{output}: f:{number} {names or 'nothing'}")
     if show:
         open_in_viewer([output])
     return files.status(unreadable.count)
+
+
+def _check(concepts: bool, channels: str | None, picture: Path | None, method: str | None, target: str | None) -> None:
+    """Raises ValueError for options that do not go together."""
+    if channels is None and picture is None:
+        raise ValueError("no channels are asked for; add --channels 5,9, or a --picture whose channels are sought")
+    if concepts and method is not None:
+        raise ValueError("--method is for projections, and by relevance there are none; leave it out")
+    if not concepts and target is not None:
+        raise ValueError("--target is about relevance; add --by relevance, or a --picture")

@@ -9,6 +9,7 @@ from .baselines import Baselines as Baselines
 from .baselines import backgrounds as backgrounds
 from .baselines import baseline_input as baseline_input
 from .captum_methods import from_captum as from_captum
+from .conditional_scores import conditioned as conditioned
 from .conditions import reads_at_once as reads_at_once
 from .conditions import require as require
 from .conditions import tell_if as tell_if

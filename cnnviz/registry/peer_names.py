@@ -15,6 +15,8 @@ _NOISE = "captum's NoiseTunnel wraps a method, as smoothgrad(of='gradient') does
 METHODS: dict[str, tuple[str, str]] = {
     "backprop": ("gradient", ""),
     "blurmask": ("meaningful_perturbation", ""),
+    "conceptrelevancepropagation": ("conditional_relevance", ""),
+    "crp": ("conditional_relevance", "zennit-crp calls it CRP"),
     "deconv": ("deconvnet", ""),
     "deconvolution": ("deconvnet", "captum calls it Deconvolution"),
     "deepexplainer": ("deeplift_shap", "shap calls it DeepExplainer"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
@@ -108,6 +109,14 @@ class LayerReader:
             if not self.choice.flow.of(name):
                 self.passes.activation(Site(name, 0))  # it never ran, or gives no tensor: that says so
             raise
+
+    def reader(self, layer: Layer) -> Callable[[Tensor], Tensor]:
+        """Reads what the layer gave for these inputs as ``Run.activation`` does, with its graph."""
+        at = self.at(layer)
+        if at.layout == "raw" or not self.choice.is_place(at):
+            return lambda output: output
+        reading, items = self.site(at)[1], len(self.passes.inputs[0])  # without the passes, which may hold what reads
+        return lambda output: reading.read(output, items)
 
     def check_over_input(self) -> None:
         """Raises ValueError where a layer that was read has a grid of its own, which can't be laid over the input."""

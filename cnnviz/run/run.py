@@ -296,12 +296,21 @@ class Run:
         self.target  # noqa: B018  # the classes predicted by this model stay
         return _derived(self._passes.with_model(model), self.copies)
 
-    def toward(self, target: Tensor | Objective, plan: Plan | None = None, *, same_layers: bool = False) -> Run:
+    def toward(
+        self,
+        target: Tensor | Objective,
+        plan: Plan | None = None,
+        *,
+        same_layers: bool = False,
+        together: bool = False,
+    ) -> Run:
         """The same inputs asked about other classes, (N,), or another objective; shares this run's forward pass.
 
-        With ``same_layers`` the layer that is found for this question is that of the other one too.
+        With ``same_layers`` the layer that is found for this question is that of the other one too. An objective reads
+        one batch of the first question at a time, or all these inputs ``together``.
         """
-        question = replace(self._passes.question, target=target, settled=False)
+        items = len(self.inputs) if together else self._passes.question.items
+        question = replace(self._passes.question, target=target, settled=False, items=items)
         plan = (plan or self.plan) | Plan(score_layers=question.layers)
         self._passes.require(replace(plan, elsewhere=frozenset()))  # the shared forward pass must serve it
         passes = self._passes.shared(question, plan)

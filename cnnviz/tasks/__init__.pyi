@@ -1,6 +1,10 @@
 """The public names of this room, in one list."""
 
 from .activation_crops import patch_sheet as patch_sheet
+from .channel_relevance import TopChannel as TopChannel
+from .channel_relevance import TopChannels as TopChannels
+from .channel_relevance import top_channels as top_channels
+from .concept_sheets import concept_sheet as concept_sheet
 from .detection import Detection as Detection
 from .detection import Detections as Detections
 from .labels import labelled_pictures as labelled_pictures

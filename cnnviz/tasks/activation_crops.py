@@ -49,13 +49,8 @@ def patch_sheet(
     that unit. ``renderer`` draws that; None leaves it to the method. Raises ValueError for inputs that are no images,
     or a method that gives a coarser map, which can't be cropped.
     """
-    for top in (top for row in activations.values() for top in row):
-        if top.input.ndim != 3:
-            raise ValueError(
-                f"patch_sheet draws images, and the inputs are {tuple(top.input.shape)}; crop signals and volumes "
-                "by receptive_field(), and draw what explain() gives for strongest(layer, channel)"
-            )
-    fields = _fields(model, layer, activations)
+    check_images(activations)
+    fields = fields_of(model, layer, activations)
     ask = partial(explain, model, attribution=method, preprocessing=preprocessing, seed=seed, memory=memory)
     rows: list[list[Cell]] = []
     for channel, row in activations.items():
@@ -63,12 +58,12 @@ def patch_sheet(
             rows.append([([f"f:{channel}", "nothing excites it"], np.full((1, TILE, 3), 255, np.uint8))])
             continue
         explanations: list[Explanation] = [ask(top.input[None], target=strongest(layer, channel)) for top in row]
-        crops = [_cropped(*pair) for pair in zip(explanations, fields[channel], strict=True)]
+        crops = [cropped(*pair) for pair in zip(explanations, fields[channel], strict=True)]
         inputs = [as_uint8(pictures_of(crop))[0] for crop in crops]
         size = (max(len(crop) for crop in inputs), max(crop.shape[1] for crop in inputs))
         columns = math.ceil(math.sqrt(len(row)))
         blocks = [
-            tiled([_tile(*pair, size) for pair in zip(pictures, fields[channel], strict=True)], columns, GAP)
+            tiled([tile(*pair, size) for pair in zip(pictures, fields[channel], strict=True)], columns, GAP)
             for pictures in (inputs, [crop.render(renderer)[0] for crop in crops])
         ]
         caption = f"f:{channel}   {row[0].activation:.4g} to {row[-1].activation:.4g}"
@@ -76,7 +71,17 @@ def patch_sheet(
     return sheet(rows)
 
 
-def _fields(
+def check_images(activations: Mapping[int, Sequence[TopActivation]]) -> None:
+    """Raises ValueError for inputs that can't be drawn as patches."""
+    for top in (top for row in activations.values() for top in row):
+        if top.input.ndim != 3:
+            raise ValueError(
+                f"patch_sheet draws images, and the inputs are {tuple(top.input.shape)}; crop signals and volumes "
+                "by receptive_field(), and draw what explain() gives for strongest(layer, channel)"
+            )
+
+
+def fields_of(
     model: nn.Module | LoadedModel, layer: Layer, activations: Mapping[int, Sequence[TopActivation]]
 ) -> dict[int, list[Field]]:
     """For each channel the receptive fields of its units; fields for inputs of one size are computed together."""
@@ -90,7 +95,8 @@ def _fields(
     return {channel: [next(fields[top.input.shape]) for top in row] for channel, row in activations.items()}
 
 
-def _cropped(explanation: Explanation, field: Field) -> Explanation:
+def cropped(explanation: Explanation, field: Field) -> Explanation:
+    """The part of an explanation of one input. Raises ValueError for a map that is coarser than the input."""
     if explanation.values.shape[2:] != explanation.inputs.shape[2:]:
         raise ValueError(
             f"{explanation.recipe} gives a map of {tuple(explanation.values.shape[2:])} for "
@@ -101,7 +107,7 @@ def _cropped(explanation: Explanation, field: Field) -> Explanation:
     return replace(explanation, values=explanation.values[part], inputs=explanation.inputs[part])
 
 
-def _tile(crop: Pixels, field: Field, size: tuple[int, int]) -> Pixels:
+def tile(crop: Pixels, field: Field, size: tuple[int, int]) -> Pixels:
     """A crop filled up to the size with gray where it touches the border, enlarged or reduced to a tile."""
     missing = np.subtract(size, crop.shape[:2])
     # it is before the crop, if that begins where the picture does, and else behind it

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.feature_extraction import FeatureExtractor
-from cnnviz.engine.layers import Layer
+from cnnviz.engine.feature_extraction import FeatureExtractor, Seen
+from cnnviz.engine.layers import Layer, layer_name
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import check_finite, check_model, unwrap
+from cnnviz.explanations.explain import explain
 from cnnviz.explanations.inputs import called_with
 from cnnviz.explanations.read_inputs import read_inputs
+from cnnviz.formulas.terms import activation
 from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
+from cnnviz.registry.registry import attributions
 from cnnviz.run.objectives import channel_units
+from cnnviz.run.targets import Target
+from cnnviz.tasks.channel_relevance import separated
+
+RELEVANCE, ACTIVATION = "relevance", "activation"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,10 +40,17 @@ class TopActivation:
     at: tuple[int, ...]
     """The unit's place in the layer's output, (*spatial); () where that has no spatial extent."""
     activation: float
-    """The unit's activation, above 0."""
+    """The unit's activation; above 0, where inputs were found by it."""
+    relevance: float | None = None
+    """The channel's part of the score, above 0, where inputs were found by it; the unit is the most relevant one."""
+
+    @property
+    def rank(self) -> float:
+        """What the inputs are sorted by, the largest first."""
+        return self.activation if self.relevance is None else self.relevance
 
     def __repr__(self) -> str:
-        return f"<input {self.number} at {self.at}: {self.activation:.3g}>"
+        return f"<input {self.number} at {self.at}: {self.rank:.3g}>"
 
 
 class TopActivations(InNotebooks, dict[int, list[TopActivation]]):
@@ -54,18 +68,32 @@ def top_activations(
     channels: Sequence[int],
     count: int = 9,
     *,
+    by: Literal["activation", "relevance"] = "activation",
+    target: Target = None,
     preprocessing: Preprocessing | Any = None,
+    **settings: Any,
 ) -> TopActivations:
     """For each channel the inputs in which one of its units is most active, the most active first.
 
     The top image patches of Zeiler & Fergus (2014, arXiv:1311.2901, figure 2). ``batches`` are read one after the
     other. Each is what :func:`cnnviz.explain` takes as inputs: (N, C, *spatial) of any size, or pictures where the
     ``preprocessing`` is known. At most ``count`` inputs of each channel are kept. Inputs that leave the channel at zero
-    or below are left out, so there may be fewer. Passes end at the layer. Raises ValueError for a channel there is not,
-    for no channels, or a count below one.
+    or below are left out, so there may be fewer. Passes end at the layer.
+
+    With ``by="relevance"`` they are the inputs in which the channel has most of the score of the ``target``, as
+    :func:`cnnviz.explain` takes it, summed over space (Achtibat et al., 2023, arXiv:2206.03208); ``settings`` are those
+    of the method ``layer_relevance``, and options of ``explain``. Each input is passed forward and back then.
+
+    Raises ValueError for a channel there is not, for no channels, a count below one, or a target by activation.
     """
     if count < 1 or not channels:
         raise ValueError(f"{count} inputs of {len(channels)} channels are asked for; ask for one or more of each")
+    if by not in ("activation", "relevance"):
+        raise ValueError(f"there is no by={by!r}; it is 'activation' or 'relevance'")
+    if by == "activation" and (target is not None or settings):
+        setting = next(iter(settings), "target")
+        raise ValueError(f"{setting} is about relevance, and inputs are sought by activation; add by='relevance'")
+    asked = model
     if isinstance(model, LoadedModel):
         preprocessing, model = preprocessing or model.preprocessing, model.module
     preprocessing = None if preprocessing is None else Preprocessing.of(preprocessing)
@@ -73,23 +101,73 @@ def top_activations(
         batches = [batches]  # one batch
     network = unwrap(model)
     check_model(network)
-    extractor = FeatureExtractor(network, [layer], output=False, graph=False)
     best = TopActivations((channel, []) for channel in channels)
     best.preprocessing = preprocessing
+    rated = _by_relevance(asked, layer, target, settings) if by == "relevance" else _by_activation(network, layer)
     passed = 0
     for batch in batches:
         inputs = called_with(network, read_inputs(network, batch, preprocessing)[0])[0].first
-        seen = extractor(inputs.detach())
-        size = seen.layer(layer).shape[2:]
+        rates = rated(inputs.detach())
         for channel, top in best.items():
-            units = channel_units(seen, layer, channel)
-            check_finite(units, f"channel {channel} of layer {layer!r}")
-            maxima, places = units.max(1)
-            for item, (activation, place) in enumerate(zip(maxima.tolist(), places, strict=True)):
-                if activation > 0 and (len(top) < count or activation > top[-1].activation):
-                    at = tuple(int(index) for index in torch.unravel_index(place, size))
-                    top.append(TopActivation(passed + item, inputs[item].detach().clone(), at, activation))
-                    top.sort(key=lambda entry: -entry.activation)  # keeps the order of equal ones
+            for item, one in enumerate(rates(channel)):
+                if one.rank > 0 and (len(top) < count or one.rank > top[-1].rank):
+                    top.append(replace(one, number=passed + item, input=inputs[item].detach().clone()))
+                    top.sort(key=lambda entry: -entry.rank)  # keeps the order of equal ones
                     del top[count:]
         passed += len(inputs)
     return best
+
+
+Rates = Callable[[int], list[TopActivation]]
+"""From a channel to its best unit in each input of a batch."""
+
+
+def _by_activation(network: nn.Module, layer: Layer) -> Callable[[Tensor], Rates]:
+    """The most active unit of each input."""
+    extractor = FeatureExtractor(network, [layer], output=False, graph=False)
+
+    def rated(inputs: Tensor) -> Rates:
+        seen = extractor(inputs)
+        size = seen.layer(layer).shape[2:]
+
+        def rates(channel: int) -> list[TopActivation]:
+            units = channel_units(seen, layer, channel)
+            check_finite(units, f"channel {channel} of layer {layer!r}")
+            maxima, places = units.max(1)
+            pairs = zip(maxima.tolist(), places, strict=True)
+            return [TopActivation(0, inputs[:0], _at(place, size), activation) for activation, place in pairs]
+
+        return rates
+
+    return rated
+
+
+def _by_relevance(
+    model: nn.Module | LoadedModel, layer: Layer, target: Target, settings: Mapping[str, Any]
+) -> Callable[[Tensor], Rates]:
+    """The unit of each input that has most of the target's score."""
+    own, options = separated(attributions["layer_relevance"], settings)
+    methods = [attributions["layer_relevance"](layer=layer, **own), activation(layer)]
+    network = unwrap(model.module if isinstance(model, LoadedModel) else model)
+
+    def rated(inputs: Tensor) -> Rates:
+        relevance, active = (each.values for each in explain(model, inputs, methods, target=target, **options).values())
+        maps: dict[Layer, Tensor] = {RELEVANCE: relevance, ACTIVATION: active}
+        seen = Seen(inputs, None, maps, dict.fromkeys(maps, layer_name(network, layer, (inputs,))))
+
+        def rates(channel: int) -> list[TopActivation]:
+            parts, units = (channel_units(seen, name, channel) for name in maps)
+            places = parts.argmax(1)
+            values = units.gather(1, places[:, None])[:, 0].tolist(), parts.double().sum(1).tolist()
+            found = zip(places, *values, strict=True)
+            return [
+                TopActivation(0, inputs[:0], _at(place, active.shape[2:]), unit, total) for place, unit, total in found
+            ]
+
+        return rates
+
+    return rated
+
+
+def _at(place: Tensor, size: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(index) for index in torch.unravel_index(place, tuple(size)))

@@ -36,6 +36,7 @@ _ERROR: Claim = (
     f"{_PERTURBED}::test_estimates_of_shapley_values_are_as_far_off_as_they_say",
 )
 _RELEVANCE = "tests/plugins/test_relevance.py"
+_CONDITIONAL = "tests/plugins/test_conditional_relevance.py"
 _DIVIDED: Claim = (
     "Its rules divide relevance as a table of single contributions does.",
     f"{_RELEVANCE}::test_a_rule_divides_as_a_table_of_contributions_does",
@@ -83,6 +84,16 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         ),
     ),
     "layer_relevance": (_DIVIDED, _LAYERS_RELEVANCE),
+    "conditional_relevance": (
+        (
+            "It is relevance that is masked at the layer, as zennit-crp takes it.",
+            f"{_CONDITIONAL}::test_a_masked_backward_pass_of_zennit_gives_the_same",
+        ),
+        (
+            "What all channels give sums to the whole.",
+            f"{_CONDITIONAL}::test_all_channels_together_are_the_whole",
+        ),
+    ),
     "lrp_cam": (_LAYERS_RELEVANCE,),
     "relevance_cam": (_LAYERS_RELEVANCE,),
     "excitation_backprop": (

@@ -34,7 +34,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "Inside the network": (
         "What single channels of a layer respond to, and what part of the score they have.",
-        ("activation", "layer_relevance", "projections"),
+        ("activation", "layer_relevance", "conditional_relevance", "projections"),
     ),
     "Two classes compared": (
         "What speaks for and against the true class and the predicted one.",
@@ -69,6 +69,7 @@ IN_WORDS: dict[str, str] = {
     "a share that depends on the powers of the gradient",
     "lrp": "input * multiplier; multipliers are relevance divided by values, carried back from layer to layer by rules",
     "layer_relevance": "activation * multiplier, as of lrp",
+    "conditional_relevance": "as lrp, of a part of the score: the sum of activation * multiplier over some channels",
     "lrp_cam": "sum over channels of weight * activation; the weight is the sum of the channel's relevance",
     "relevance_cam": "sum over channels of weight * activation; the weight is the sum of the channel's relevance for "
     "the class, less that for all others",

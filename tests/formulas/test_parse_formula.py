@@ -214,6 +214,8 @@ OTHER: dict[str, list[Any]] = {
     "segments": ["equal", ("equal", "slic")],
     "channels": [3, "5,9", (5, 9), None],
     "area": [0.2],
+    "low": [-2.0],
+    "high": [3.0],
     "p": [0.25],
     "spread": ["even"],
     "by": ["max", None],

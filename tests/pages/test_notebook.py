@@ -324,6 +324,10 @@ def test_what_tasks_answer_is_shown(model: LoadedModel, pictures: list[Image.Ima
     best = shown(cnnviz.top_activations(model, [pictures], "layer3", [2, 1], 3))
     assert "channel 2, input" in best.text
     assert len(best.pictures) == 6
+    best = shown(cnnviz.top_activations(model, [pictures], "layer3", [2], 3, by="relevance"))
+    assert "relevance" in best.text
+    (channels,) = found = cnnviz.tasks.top_channels(model, one.inputs[:1], "layer3", 2)
+    assert f"{100 * channels[0].share:.1f} %" in shown(found).text
     matrix = shown(cnnviz.confusion_matrix(model, [(each, number) for number, each in enumerate(pictures[:2])]))
     assert len(matrix.pictures) == 1
 

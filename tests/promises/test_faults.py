@@ -26,7 +26,7 @@ LAYERED = [name for name in NAMES if "layer" in attributions[name].settings]
 RULED = {"guided_backprop", "deconvnet", "guided_grad_cam"}
 BLIND = {"activation", "eigen_cam", "projections"}  # to the score
 FORWARD = PERTURBING | {"activation", "eigen_cam"}
-MAPS = {*LAYERED, "saliency_confusion"} - {"guided_grad_cam", "lrp", "projections"}
+MAPS = {*LAYERED, "saliency_confusion"} - {"conditional_relevance", "guided_grad_cam", "lrp", "projections"}
 """Nothing before the layer is asked for."""
 every = pytest.mark.parametrize("name", NAMES)
 TARGET = [0, 1, 2]
@@ -653,7 +653,10 @@ def test_a_hook_of_the_user_that_changes_the_output_counts(name: str) -> None:
     model = Net()
     model.conv1.register_forward_hook(lambda module, args, output: output * 2)
     doubled = Net()
-    if name == "lrp":  # what stands between a convolution and its batch norm keeps them apart
+    if name in (
+        "lrp",
+        "conditional_relevance",
+    ):  # what stands between a convolution and its batch norm keeps them apart
         doubled = variant(first=lambda self, x: self.pool(self.relu1(self.bn(self.conv1(x) * 2))))
     else:
         with torch.no_grad():

@@ -39,7 +39,9 @@ def test_shape_is_of_the_inputs_rank(name: str, rank: int, channels: int) -> Non
     halved = tuple(length // 2 for length in SIZES[rank])
     whole = {"fullgrad": (2, 1, *SIZES[rank]), "saliency_confusion": (2, 4, *halved)}
     whole |= dict.fromkeys(("activation", "layer_relevance"), (2, 8, *halved))
-    whole |= dict.fromkeys([*AT_THE_INPUT[:4], *AT_THE_INPUT[5:], "guided_grad_cam"], tuple(inputs.shape))
+    whole |= dict.fromkeys(
+        [*AT_THE_INPUT[:4], *AT_THE_INPUT[5:], "conditional_relevance", "guided_grad_cam"], tuple(inputs.shape)
+    )
     whole |= dict.fromkeys((PERTURBING | LEARNING) - {"ablation_cam", "score_cam"}, (2, 1, *SIZES[rank]))
     whole["projections"] = (2, 8 * channels, *SIZES[rank])  # of eight channels
     assert tuple(values.shape) == whole.get(name, (2, 1, *halved))

@@ -32,6 +32,7 @@ SHOWN_BY = {
     "cnnviz.tasks.object_segmentation.Segmentation": ("made", "of_segmentation"),
     "cnnviz.tasks.confusion_matrix.ConfusionMatrix": ("made", "of_confusions"),
     "cnnviz.tasks.detection.Detections": ("tables", "of_detections"),
+    "cnnviz.tasks.channel_relevance.TopChannels": ("tables", "of_top_channels"),
     "cnnviz.tasks.top_activations.TopActivations": ("made", "of_top_activations"),
     "cnnviz.datasets.stored.batch_view.Batch": ("of_data_sets", "of_batch"),
     "cnnviz.datasets.findings.auditing.Audit": ("of_data_sets", "of_audit"),

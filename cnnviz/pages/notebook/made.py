@@ -12,7 +12,7 @@ from cnnviz.feature_visualization.result import Synthesized
 from cnnviz.pages.notebook.page import Figure, Figures, Page
 from cnnviz.tasks.confusion_matrix import ConfusionMatrix
 from cnnviz.tasks.object_segmentation import Segmentation
-from cnnviz.tasks.top_activations import TopActivations
+from cnnviz.tasks.top_activations import TopActivation, TopActivations
 
 MOST = 24
 """Pictures that are shown."""
@@ -89,7 +89,7 @@ def of_top_activations(answer: TopActivations) -> Page:
                 Figure(
                     f"channel {channel}, input {each.number}",
                     picture,
-                    [f"activation {each.activation:.3g}", f"at {', '.join(map(str, each.at))}" if each.at else ""],
+                    [_rank(each), f"at {', '.join(map(str, each.at))}" if each.at else ""],
                     wide=each.input.ndim == 2,
                 )
                 for each, picture in rows
@@ -100,6 +100,10 @@ def of_top_activations(answer: TopActivations) -> Page:
     told = ["Places are those of the unit in the layer's output: row, column."] if _on_grid(answer) else []
     figures = Figures(groups, count, "channel", "the dict has all of them")
     return Page(f"Top activations of {count:,} channel{'' if count == 1 else 's'}", told, [figures], code=False)
+
+
+def _rank(each: TopActivation) -> str:
+    return f"activation {each.rank:.3g}" if each.relevance is None else f"relevance {each.rank:.3g}"
 
 
 def _on_grid(answer: TopActivations) -> bool:

@@ -11,6 +11,7 @@ from cnnviz.explanations.tables import Table, readable
 from cnnviz.models.loading import LoadedModel
 from cnnviz.models.prediction import Prediction
 from cnnviz.pages.notebook.page import Page, Rows
+from cnnviz.tasks.channel_relevance import TopChannel
 from cnnviz.tasks.detection import Detection
 
 COLUMNS = 24
@@ -63,6 +64,19 @@ def of_detections(answer: Sequence[Sequence[Detection]]) -> Page:
     told = ["cnnviz.targets.box(number) explains one of them."] if rows else []
     left = (False, False, True, *[False] * 5)
     return Page(title, told, [Rows(names, rows, left, len(rows))] if rows else [], code=False)
+
+
+def of_top_channels(answer: Sequence[Sequence[TopChannel]]) -> Page:
+    """A row for each channel of each input."""
+    rows = [
+        (str(number), str(one.channel), f"{one.relevance:.3g}", f"{100 * one.share:.1f} %")
+        for number, found in enumerate(answer)
+        for one in found
+    ]
+    title = f"Most relevant channels for {len(answer):,} input{'' if len(answer) == 1 else 's'}"
+    told = ["The share is of the relevance of all channels, negative relevance counted as positive."]
+    names = ("input", "channel", "relevance", "share")
+    return Page(title, told, [Rows(names, rows, (False,) * 4, len(rows))], code=False)
 
 
 def _pixels(place: float) -> str:

@@ -46,7 +46,7 @@ def projections(
     if top < 1:
         raise ValueError(f"top={top} shows nothing; use 1 or more")
     strengths = _strengths(activation(layer, spatial=False), by or ("mean" if start == "map" else "max"))
-    selected = _selected(strengths, _numbers(channels), top)
+    selected = _selected(strengths, channel_numbers(channels), top)
 
     def projected(run: Run) -> Tensor:
         numbers = selected(run).tolist()
@@ -115,7 +115,8 @@ def _strengths_of(strengths: Tensor, numbers: Tensor) -> Tensor:
     return strengths.gather(1, numbers)
 
 
-def _numbers(channels: str | int | Sequence[int] | None) -> tuple[int, ...] | None:
+def channel_numbers(channels: str | int | Sequence[int] | None) -> tuple[int, ...] | None:
+    """The channels of a setting, such as "5,9". Raises ValueError for others, and for none of them."""
     if channels is None:
         return None
     parts = channels.split(",") if isinstance(channels, str) else [channels] if isinstance(channels, int) else channels

@@ -63,19 +63,19 @@ def lrp(
     and of what is reported, minus the score. Warns where less than half of the score reaches the input. Raises
     ValueError for a composite, bounds or a start that can't be had, LookupError for a network without such layers.
     """
-    of = _composite(composite, epsilon, gamma, low, high)
+    of = composite_of(composite, epsilon, gamma, low, high)
     if layer is not None:
         if bias == "report":
             raise ValueError("lrp: bias='report' tells of all layers down to the input; leave layer out")
         return _layer_relevance(of, layer_at(layer), bias, product, start, attention)
     rule = rule_of(of, bias, product, must_act=not isinstance(composite, str), attention=attention)
-    values, told = _of_input(rule), _of_input(rule)
+    values, told = of_input(rule), of_input(rule)
     for name in ("biases", "stabilizer") if bias == "report" else ():
         share = relevance_told(rule, name, biases=True)
         values, told = noted(values, f"relevance_of_{name}", share), _summed(told, share)
     values = values if bias == "report" else _watched(values, score(), bias)
     values = with_completeness_gap(values, score(), told)
-    return _started(values, start, lambda: _of_input(rule_of(of, bias, product, negated, attention=attention)))
+    return _started(values, start, lambda: of_input(rule_of(of, bias, product, negated, attention=attention)))
 
 
 @attribution(renderer="channels")
@@ -97,7 +97,7 @@ def layer_relevance(
     ``completeness_gap`` (N,) is the sum of the values minus the score: what biases behind the layer took, and other
     branches have. Raises LookupError for a layer that does not exist or did not run.
     """
-    of = _composite(composite, epsilon, gamma, None, None)
+    of = composite_of(composite, epsilon, gamma)
     return _layer_relevance(of, layer_at(layer, call=call), bias, product, start, attention)
 
 
@@ -137,13 +137,17 @@ def excitation_backprop(layer: Layer = None, contrastive: Against = False) -> Ex
     return _per_score(_over_channels(relevance), score())
 
 
-def _composite(of: str | Composite, e: float, factor: float, low: float | None, high: float | None) -> Composite:
+def composite_of(
+    of: str | Composite, e: float, factor: float, low: float | None = None, high: float | None = None
+) -> Composite:
+    """The composite of a name with these settings, or that which is given. Raises TypeError, ValueError for another."""
     if not isinstance(of, str | Composite):
         raise TypeError(f"composite is a {type(of).__name__}; give a name, or composite(conv=..., linear=...)")
     return named(of, e, factor, low, high) if isinstance(of, str) else of
 
 
-def _of_input(rule: Rule) -> Expr:
+def of_input(rule: Rule) -> Expr:
+    """The relevance of the input, (N, C, *spatial), by a rule of relevance."""
     values = image() * gradient(rule=rule)
     if not rule.follows:
         return values
@@ -162,7 +166,7 @@ def _layer_relevance(
 
 
 def _cam(layer: Layer, composite: str | Composite, bias: Biases, start: Start, relu: bool) -> Expr:
-    rule = rule_of(_composite(composite, 1e-6, 0.25, None, None), bias, "gate")
+    rule = rule_of(composite_of(composite, 1e-6, 0.25), bias, "gate")
     values = activation(layer) * gradient(layer, rule)
     relevance = _started(values, start, lambda: values, of_class=False)
     cam = _over_channels(_sum(relevance) * activation(layer))
