@@ -133,14 +133,14 @@ CROSSED = (
     "tests/explanations/test_prepared_methods.py",
 )
 """Files that ask every method in every situation, of which one pair in so many is asked."""
-SHARE = 48
+SHARE = 72
 ASKED_OF_ALL = (
     *("tests/promises/test_ranks.py", "tests/promises/test_peers.py", "tests/run/test_one_logit.py"),
     *("tests/run/test_target_objects.py", "tests/run/test_targets.py", "tests/run/test_targets_of_batches.py"),
     *("tests/explanations/test_black_box.py", "tests/explanations/test_inputs.py"),
 )
 """Files that ask every method about a few things, of which one in so many is asked."""
-SHARE_OF_ALL = 6
+SHARE_OF_ALL = 9
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -151,8 +151,9 @@ def _garbage_of_others() -> None:
 
 
 SAME_WITH_ANY_TORCH = (
-    *("benchmarks", "cli", "cuda", "demo", "drawing", "images", "registry"),
+    *("benchmarks", "cli", "cuda", "demo", "drawing", "images", "pages", "registry"),
     *("promises/test_docs.py", "promises/test_docstrings.py", "promises/test_imports.py"),
+    *("promises/test_pages.py", "promises/test_coming_from.py", "promises/test_examples.py"),
     *("plugins/test_figures.py", "plugins/test_renderers.py", "tasks/test_confusion_matrix.py"),
     *("testing/test_checks.py", "testing/test_renderer_checks.py", "testing/test_synthesis_checks.py"),
     *("testing/test_attribution_checks.py", "testing/test_metric_checks.py", "faults/test_plugins_and_terminals.py"),

@@ -14,7 +14,7 @@ STARTED = ".cnnviz-demo"
 INTRODUCTION = (
     "Two small networks, which come with cnnviz, name the shape in a picture. The right explanation is known: "
     "the shapes are drawn, with every pixel of them recorded. Warm colours speak for the class. Behind each class "
-    "stands its score before the softmax, and in brackets its probability. Below each figure stands the command that "
+    "stands its score before the softmax, and in brackets its probability. Above each figure stands the command that "
     "draws it for all pictures."
 )
 NEXT = "cnnviz report your.jpg --model resnet50 -o mine.html"

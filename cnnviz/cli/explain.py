@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +24,7 @@ from cnnviz.cli.options import (
     SpeedOptions,
     Target,
     TargetList,
+    TargetTable,
     answer_option,
     sharing,
 )
@@ -46,10 +46,7 @@ def explain(
     options: Mapping[str, Any],
     method: Methods = None,
     target: TargetList = None,
-    targets: Annotated[
-        Path | None,
-        answer_option("A table file,target with a class for each picture, by number or name.", metavar="FILE.csv"),
-    ] = None,
+    targets: TargetTable = None,
     top_classes: Annotated[
         int | None,
         answer_option("Explain so many classes, the most probable first.", "--top-classes", min=1, metavar="NUMBER"),

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
@@ -79,6 +80,10 @@ Methods = Annotated[
 Target = Annotated[
     str | None,
     answer_option(f"The class to explain, by number or name. Default: the predicted class. {_FORMS}", metavar="CLASS"),
+]
+TargetTable = Annotated[
+    Path | None,
+    answer_option("A table file,target with a class for each picture, by number or name.", metavar="FILE.csv"),
 ]
 TargetList = Annotated[
     list[str] | None,

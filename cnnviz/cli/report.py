@@ -19,6 +19,7 @@ from cnnviz.cli.options import (
     Show,
     SpeedOptions,
     TargetList,
+    TargetTable,
     answer_option,
     sharing,
 )
@@ -44,10 +45,7 @@ def report(
         ),
     ] = None,
     target: TargetList = None,
-    targets: Annotated[
-        Path | None,
-        answer_option("A table file,target with a class for each picture, by number or name.", metavar="FILE.csv"),
-    ] = None,
+    targets: TargetTable = None,
     top_classes: Annotated[
         int | None,
         answer_option(

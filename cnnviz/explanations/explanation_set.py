@@ -122,8 +122,8 @@ class _Several(InNotebooks):
         Args:
             path: ``.html``.
             model: what was explained. Without it there is neither a verdict nor another layer.
-            verdict: whether the sanity checks are asked of each method, on the first pictures. They cost about three
-                more explanations of each of these.
+            verdict: whether the sanity checks are asked of each method, on the first pictures. They cost four
+                explanations of each of these.
             depth: the layer, or the layers, at which class activation maps are shown too. True chooses some through the
                 network; False: none. Methods of more than one gradient are shown at their own layer only.
             title: stands above the page.

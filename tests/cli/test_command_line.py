@@ -28,15 +28,6 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[
 SHAPES = demo.CATEGORIES[:3]
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three drawn pictures: circle.png, square.png, triangle.png."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for name, picture in zip(SHAPES, demo.pictures().pictures, strict=False):
-        Image.fromarray(picture).save(folder / f"{name}.png")
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, empty."""

@@ -11,19 +11,10 @@ import torch
 from PIL import Image
 
 import cnnviz
-from cnnviz import demo, explain, load_model, parse_formula
+from cnnviz import explain, load_model, parse_formula
 from cnnviz.__main__ import main
 from cnnviz.cli.completion import attribution_names
 from cnnviz.cli.method_names import file_part, is_formula, method_names
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three drawn pictures: circle.png, square.png, triangle.png."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for name, picture in zip(demo.CATEGORIES[:3], demo.pictures().pictures, strict=False):
-        Image.fromarray(picture).save(folder / f"{name}.png")
-    return folder
 
 
 @pytest.fixture

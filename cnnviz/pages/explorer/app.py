@@ -7,11 +7,9 @@ import io
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib.metadata import version
-from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -36,6 +34,7 @@ from cnnviz.pages.explorer.offered import (
 )
 from cnnviz.pages.explorer.python_code import python_of, stem
 from cnnviz.pages.explorer.sent import body, json_object, view
+from cnnviz.pages.shared.templates import page_file, template
 from cnnviz.pages.shared.texts import shown
 
 EXAMPLE = 3
@@ -55,17 +54,16 @@ class Explorer:
 
     async def page(self, request: Request) -> Response:
         """The page. Its cookie lets what it loads in."""
-        template = _text("explorer.html.j2")
-        page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
+        page = template("explorer", "explorer.html.j2")
         response = HTMLResponse(page.render(version=version("cnnviz"), key=self.keys.page, upload=UPLOAD))
         response.set_cookie(self.keys.cookie, self.keys.token, httponly=True, samesite="strict", path="/")
         return response
 
     async def style(self, request: Request) -> Response:
-        return Response(_text("explorer.css"), media_type="text/css")
+        return Response(page_file("explorer", "explorer.css"), media_type="text/css")
 
     async def script(self, request: Request) -> Response:
-        return Response(_text("explorer.js"), media_type="text/javascript")
+        return Response(page_file("explorer", "explorer.js"), media_type="text/javascript")
 
     async def choices(self, request: Request) -> Response:
         """What can be chosen."""
@@ -250,7 +248,3 @@ def _explained(result: Result) -> Explanation:
 def _download(content: bytes, media_type: str, name: str) -> Response:
     headers = {"Content-Disposition": f"attachment; filename={quote(name)}"}
     return Response(content, media_type=media_type, headers=headers)
-
-
-def _text(name: str) -> str:
-    return (files("cnnviz.pages.explorer") / name).read_text("utf-8")

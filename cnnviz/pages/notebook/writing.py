@@ -6,13 +6,10 @@ GitHub takes styles away: what belongs together stands in one cell of a table, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 from typing import TypeVar
 
-from jinja2 import Environment, StrictUndefined, Template
-
 from cnnviz.pages.notebook.page import Figures, Page, Rows, short
+from cnnviz.pages.shared.templates import template
 
 T = TypeVar("T")
 ACROSS = 5  # pictures beside each other: as many as a notebook shows without scrolling
@@ -41,13 +38,11 @@ def _sizes(page: Page) -> list[tuple[int, float]]:
 def _html(page: Page, side: int, share: float) -> str:
     parts = [_pictures(part, side, share) if isinstance(part, Figures) else _table(part, share) for part in page.parts]
     told = [short(line, LETTERS) for line in page.told]
-    return _template().render(title=short(page.title, LETTERS // 2), code=page.code, told=told, parts=parts).strip()
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(files("cnnviz.pages.notebook").joinpath("answer.html.j2").read_text("utf-8"))
+    return (
+        template("notebook", "answer.html.j2")
+        .render(title=short(page.title, LETTERS // 2), code=page.code, told=told, parts=parts)
+        .strip()
+    )
 
 
 def _pictures(part: Figures, side: int, share: float) -> dict[str, object]:

@@ -8,18 +8,16 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
 from cnnviz.explanations.explanation import percent
 from cnnviz.pages.report.content import Content, Explained, Row, Tile
 from cnnviz.pages.report.made import Made, facts
 from cnnviz.pages.report.maps import DEEPER_SIDE, FULL, SIDE, StoredMap
 from cnnviz.pages.report.stills import EVIDENCE, SIGNED, colors, jpeg, said, scale_text, still
+from cnnviz.pages.shared.templates import page_file, template
 from cnnviz.pages.shared.texts import counted, plain, short_number, shown
 from cnnviz.registry.registry import PluginError, attributions
 
@@ -65,10 +63,10 @@ def page(
         ],
         "rows": rows,
     }
-    style, script = _text("report.css"), _text("report.js")
+    style, script = page_file("report", "report.css"), page_file("report", "report.js")
     heading = shown(title or f"What {made.model or 'the network'} looks at")
     most = max((len(row.classes) for row in content.rows), default=1)
-    text: str = _template().render(
+    text: str = template("report", "report.html.j2").render(
         title=heading,
         policy=f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; "
         f"script-src 'sha256-{_digest(script)}'; base-uri 'none'; form-action 'none'",
@@ -204,14 +202,3 @@ def _base64(content: bytes) -> str:
 
 def _digest(text: str) -> str:
     return _base64(hashlib.sha256(text.encode()).digest())
-
-
-@cache
-def _text(name: str) -> str:
-    return (files("cnnviz.pages.report") / name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> Any:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_text("report.html.j2"))

@@ -28,8 +28,9 @@ RULES = (
     f"*finds the tag*: at least {ON_TAG:.0%} of the evidence is on it; *half finds the tag*: at least {NEAR_TAG:.0%}.",
     "*the score follows it*: on photographs ROAD is above 0, and insertion minus deletion above chance's.",
     f"*unsteady*: a change of 2 % of the input's range changes the map by more than its own size ({UNSTEADY:g}).",
-    f"Above is by more than {ERRORS:g} standard errors of the differences on the same pictures, of which fewer than "
-    f"{FEWEST} tell nothing: that nothing is said of a method is no verdict.",
+    f"A figure is *above* another if the mean of their differences on the same pictures is more than {ERRORS:g} "
+    f"standard errors above zero. Fewer than {FEWEST} pictures are not enough to say so. Where the table says nothing "
+    "about a method, nothing was found out.",
 )
 
 
