@@ -33,11 +33,27 @@ def tiny_inputs(rank: int = 2, items: int = 2, channels: int = 2, seed: int = 1)
     return torch.randn(items, channels, *SIZES[rank], generator=generator, dtype=torch.float64)
 
 
-class AveragingNet(nn.Module):
-    """Ends as CAM wants it: the last maps averaged over space, then a linear layer."""
+class Attending(nn.Module):
+    """Places of (N, channels, *spatial) attend to each other, and what they find is added."""
 
-    def __init__(self, rank: int = 2, channels: int = 2, classes: int = 3):
+    def __init__(self, channels: int):
         super().__init__()
+        self.parts = nn.Linear(channels, 3 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.parts(x.flatten(2).mT).chunk(3, 2)
+        return x + ((query @ key.mT).softmax(2) @ value).mT.reshape(x.shape)
+
+
+class AveragingNet(nn.Module):
+    """Ends as CAM wants it: the last maps averaged over space, then a linear layer.
+
+    With ``attention`` the places of the first maps attend to each other.
+    """
+
+    def __init__(self, rank: int = 2, channels: int = 2, classes: int = 3, attention: bool = False):
+        super().__init__()
+        self.attention = Attending(3) if attention else nn.Identity()
         self.first = CONV[rank](channels, 3, 3, padding=1)
         self.norm = NORM[rank](3)
         self.early = nn.ReLU(inplace=True)
@@ -48,7 +64,7 @@ class AveragingNet(nn.Module):
         randomized(self, seed=rank)
 
     def maps(self, x: Tensor) -> Tensor:
-        return self.late(self.second(self.pool(self.early(self.norm(self.first(x))))))
+        return self.late(self.second(self.attention(self.pool(self.early(self.norm(self.first(x)))))))
 
     def classify(self, maps: Tensor) -> Tensor:
         return self.head(maps.mean(tuple(range(2, maps.ndim))))

@@ -33,7 +33,7 @@ def pictures() -> Tensor:
 
 
 def explained(name: str, device: torch.device) -> Any:
-    model = SmallNet().to(device)
+    model = SmallNet(attention=name in ATTENDING).to(device)
     return explain(model, pictures().to(device), name, target=[0, 1, 2], seed=1, **quick(name))
 
 

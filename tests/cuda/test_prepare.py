@@ -7,10 +7,11 @@ import warnings
 import pytest
 import torch
 from nets import small_classifier
-from quick import quick
+from quick import ATTENDING, quick
 from torch import Tensor, nn
 
 from cnnviz import attributions, explain, prepare
+from cnnviz.testing import SmallNet
 
 EAGER = {"projections", "feature_ablation", "kernel_shap", "lime", "shapley_sampling"}
 """Methods that read values on their way."""
@@ -26,7 +27,7 @@ def pictures(seed: int, items: int = 2) -> Tensor:
 
 @pytest.mark.parametrize("method", attributions)
 def test_a_captured_question_answers_as_explain(method: str) -> None:
-    model, settings = net(), quick(method)
+    model, settings = SmallNet(attention=True).cuda() if method in ATTENDING else net(), quick(method)
     expected = [explain(model, pictures(seed), method, precision="float32", **settings) for seed in (1, 2, 3)]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

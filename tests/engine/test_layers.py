@@ -138,7 +138,7 @@ def test_the_calls_of_a_layer_that_runs_twice_add_up() -> None:
     for name in LAYERED:
         second = ask(Unrolled(), "fourth", name)
         first = second if name == "cam" else ask(Unrolled(), "third", name)
-        if name in ("activation", "layer_relevance", "lrp", "projections"):
+        if name in ("activation", "conditional_relevance", "layer_relevance", "lrp", "projections"):
             with pytest.raises(
                 ValueError, match=r"layer 'third' runs (several times, and calls 1, 2|2 times; say which)"
             ):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from nets import AveragingNet, randomized, tiny_inputs
-from quick import quick
+from quick import ATTENDING, quick
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
@@ -121,7 +121,7 @@ def test_pictures_beside_tensors_in_a_list_are_refused() -> None:
 @pytest.mark.parametrize("method", sorted(cnnviz.attributions))
 @pytest.mark.parametrize("wrap", [meta, tv_tensors.Image, nn.Parameter], ids=["own", "tv_tensor", "parameter"])
 def test_a_subclass_is_explained_as_its_plain_tensor(method: str, wrap: Callable[[Tensor], Tensor]) -> None:
-    net, inputs = AveragingNet(), tiny_inputs()
+    net, inputs = AveragingNet(attention=method in ATTENDING), tiny_inputs()
     expected = explain(net, inputs, method, target=1, **quick(method))
     answer = explain(net, wrap(inputs), method, target=1, **quick(method))
     assert type(answer.values) is Tensor

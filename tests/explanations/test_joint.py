@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from nets import randomized, tiny_inputs
+from quick import OF_ANY_NETWORK
 from torch import Tensor, nn
 
-import cnnviz
 from cnnviz import Explanation, evaluate, explain, gradient, image, noted, score
 from cnnviz.explanations import JointExplanation
 
@@ -225,7 +225,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("method", sorted(cnnviz.attributions))
+@pytest.mark.parametrize("method", sorted(OF_ANY_NETWORK))
 def test_a_method_of_one_input_refuses_several(method: str) -> None:
     net, inputs = Mixed(), both()
     if method in REFUSED:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from nets import AveragingNet, randomized, tiny_inputs
 from prepared import same
-from quick import quick
+from quick import ATTENDING, quick
 from stand_in_graph import StandInGraph
 from torch import Tensor, nn
 
@@ -218,7 +218,7 @@ EAGER = {"projections", "feature_ablation", "kernel_shap", "lime", "shapley_samp
 
 @pytest.mark.parametrize("method", attributions)
 def test_a_replayed_graph_answers_as_explain(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, settings = AveragingNet(), quick(method)
+    model, settings = AveragingNet(attention=method in ATTENDING), quick(method)
     expected = [explain(model, tiny_inputs(seed=seed), method, **settings) for seed in (1, 2, 3)]
     with in_graphs(model, monkeypatch) as made, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

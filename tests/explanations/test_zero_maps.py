@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from nets import AveragingNet, tiny_inputs
-from quick import quick
+from quick import ATTENDING, quick
 from torch import nn
 
 from cnnviz import attributions, explain
@@ -22,15 +22,18 @@ def told(net: nn.Module, method: str) -> list[str]:
     return [str(each.message) for each in found if issubclass(each.category, MapWarning)]
 
 
-def untrained() -> nn.Module:
+def untrained(attention: bool = False) -> nn.Module:
     """A network whose last layer is zero, as some are made."""
-    net = AveragingNet(2).double().eval()
+    net = AveragingNet(2, attention=attention).double().eval()
     for layer in [part for part in net.modules() if isinstance(part, nn.Linear)][-1:]:
         nn.init.zeros_(layer.weight)
     return net
 
 
-NOT_ZERO = ("activation", "eigen_cam", "projections", "extremal_perturbation", "meaningful_perturbation")
+NOT_ZERO = (
+    *("activation", "attention_rollout", "eigen_cam", "projections"),
+    *("extremal_perturbation", "meaningful_perturbation"),
+)
 """They do not read the score alone; or they look for a mask, and find one for any score."""
 MASKS_OR_SEVERAL = ("rise", "score_cam", "d_rise", "saliency_confusion")
 """Means of masks, which are not zero where all masks score the same; and several maps in one."""
@@ -38,7 +41,7 @@ MASKS_OR_SEVERAL = ("rise", "score_cam", "d_rise", "saliency_confusion")
 
 @pytest.mark.parametrize("method", [name for name in attributions if name not in (*NOT_ZERO, *MASKS_OR_SEVERAL)])
 def test_a_network_whose_head_is_zero_says_so_once(method: str) -> None:
-    assert len(found := told(untrained(), method)) == 1, found
+    assert len(found := told(untrained(method in ATTENDING), method)) == 1, found
     assert "is zero everywhere" in found[0]
 
 

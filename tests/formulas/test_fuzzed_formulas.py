@@ -93,7 +93,7 @@ def texts(count: int) -> Iterator[str]:
             continue
         if number % 3 == 1:
             words = re.findall(r"[\w.]+|'[^']*'|\W", draw.choice(RECIPES))
-            words[draw.randrange(len(words))] = draw.choice(WORDS)
+            words[draw.randrange(len(words))] = draw.choice(draw.choice((WORDS, words)))
             yield "".join(words)
             continue
         letters = list(draw.choice([*RECIPES, *RECIPES, *HOSTILE])[:400])

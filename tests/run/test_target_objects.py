@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from nets import AveragingNet, randomized, tiny_inputs
-from quick import PERTURBING, quick
+from quick import ATTENDING, PERTURBING, quick
 from torch import Tensor, nn
 
 from cnnviz import Explanation, attributions, evaluate, explain, gradient, synthesize, toward
@@ -379,7 +379,7 @@ def test_every_attribution_explains_it_as_a_function_does(method: str, name: str
     class Embedded(AveragingNet):
         pass
 
-    net, inputs, settings = Embedded(), tiny_inputs(items=3), quick(method)
+    net, inputs, settings = Embedded(attention=method in ATTENDING), tiny_inputs(items=3), quick(method)
     reads: dict[str, Callable[[Tensor], Tensor]] = {
         "against": lambda out: out[:, 0] - out[:, 1:].mean(1),
         "value": lambda out: -(out[:, 2] - 0.2).abs(),

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from quick import quick
+from quick import OF_ANY_NETWORK, quick
 from torch import Tensor, nn
 
 from cnnviz import Run, attributions, explain
 from cnnviz.testing import SmallNet
 
-NAMES = list(attributions)
+NAMES = OF_ANY_NETWORK
 CATEGORIES = ("tench, Tinca tinca", "tabby, tabby cat", "tiger cat", "Egyptian cat", "lynx")
 LAST = lambda output: output[:, 4]  # noqa: E731, a target as users write it
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from nets import randomized, tiny_inputs
-from quick import quick
+from quick import OF_ANY_NETWORK, quick
 from torch import Tensor, nn
 
 from cnnviz import attributions, evaluate, explain
@@ -18,7 +18,7 @@ from cnnviz.objectives import feature_distance
 from cnnviz.targets import similar
 
 ITEMS, CLASSES = 5, torch.tensor([2, 0, 1, 2, 1])
-METHODS = sorted(set(attributions) - {"saliency_confusion", "cam", "projections", "rise", "d_rise"})
+METHODS = sorted(set(OF_ANY_NETWORK) - {"saliency_confusion", "cam", "projections", "rise", "d_rise"})
 
 
 def asked(net: nn.Module, inputs: Tensor, method: str, target: Any, **how: Any) -> Tensor:

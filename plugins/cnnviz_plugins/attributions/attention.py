@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class _Rollout:
             lowest = matrix.topk(int(self.discard * matrix.shape[1]), largest=False).indices
             # what a read token takes of itself is kept
             kept = torch.where(own, fused, matrix.scatter(1, lowest, 0).view_as(fused))
-            step = kept + torch.eye(fused.shape[-1]).to(fused)
+            step = kept + torch.eye(fused.shape[-1], dtype=fused.dtype, device=fused.device)
             relevance = relevance @ (step / step.sum(-1, keepdim=True))
         return relevance[:, 0]
 
@@ -41,7 +41,7 @@ class _Rollout:
 @attribution
 def attention_rollout(
     fuse: Literal["mean", "max", "min"] = "mean",
-    discard: float = 0.0,
+    discard: Annotated[float, "the share of each attention, its lowest numbers, that counts as zero"] = 0.0,
     grid: Sequence[int] | str | None = None,
     extra: int = 0,
 ) -> Expr:
