@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from quick import LEARNING, quick
+from quick import ATTENDING, LEARNING, quick
 from torch import Tensor
 
 from cnnviz import attributions, evaluate, explain, metrics, syntheses, synthesize
