@@ -42,6 +42,8 @@ NOTES = {
     'the probability of the class fall. Here the probability of "Egyptian cat" is below 0.1 %, so nothing can fall.',
     "activation": "48 of 512 channels are shown.",
     "layer_relevance": "24 of 512 channels are shown; all but 29 have none.",
+    "conditional_relevance": "Each row is what one channel of 512 finds, the one with the most relevance for that class. "
+    "[Concepts](concepts.md) shows what other pictures a channel sees.",
     "smoothgrad_squared": "Squares have no sign, so `diverging` shows one colour.",
     "vargrad": "A variance has no sign, so `diverging` shows one colour.",
 }
