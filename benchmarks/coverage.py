@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import multiprocessing
+import re
 import resource
 import signal
 import sys
@@ -42,6 +43,8 @@ FEW: dict[str, Any] = {
     "iterations": 2,
 }
 LAYER, GRID = "layer", "grid"
+CLASS = re.compile(r"\b(in|of) [A-Z]\w+(?=[ :])")
+"""The network's class, as a refusal names it; the page numbers what is said of several networks once."""
 Row = dict[str, str]
 """Of one network: its layer, its grid, and for each method "works" or what it says instead."""
 
@@ -159,6 +162,7 @@ def page(rows: dict[str, Row], methods: list[str]) -> str:
     def cell(said: str) -> str:
         if said in ("works", ""):
             return "✓" if said else ""
+        said = CLASS.sub(r"\1 this network", said)
         if said not in reasons:
             reasons.append(said)
         return f"[{reasons.index(said) + 1}]"

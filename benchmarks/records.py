@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -85,11 +85,15 @@ class Records(Generic[R, L]):
         write(path, (json.dumps(content, indent=1) + "\n").encode())
 
     def where(self) -> str:
-        """Device, versions, date and commands, in one sentence without its end."""
-        about = self.about
+        """Device, versions, date and commands, in one sentence without its end; for what was added later, one more."""
+        parts = [(self.about, self.commands), *((later, later["commands"]) for later in self.about.get("added", ()))]
+        return ". Added on ".join(self._told(about, commands) for about, commands in parts)
+
+    @staticmethod
+    def _told(about: Mapping[str, Any], commands: Sequence[str]) -> str:
         versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
         device = about["processor"] if about["device"] == "CPU" else f"{about['device']}, CUDA {about['cuda']}"
-        commands = "; ".join(f"`{command}`" for command in self.commands)
+        commands = "; ".join(f"`{command}`" for command in commands)
         return (
             f"{device}, {about['cores']} cores, {about['threads']} threads, {about['system']}, "
             f"Python {about['python']}; {versions}; {about['date']}: {commands}"
@@ -147,6 +151,13 @@ def begun(path: Path, format: Format[R, L], about: dict[str, Any], command: str,
         raise RecordsError(
             f"{path} was measured with other {', '.join(differing)}; leave --add out, or give another file with --out"
         )
+    if differing:
+        added = records.about.setdefault("added", [])
+        facts = {name: value for later in added[-1:] for name, value in later.items() if name != "commands"}
+        if facts != about:
+            added.append({**about, "commands": []})
+        added[-1]["commands"].append(command)
+        return records
     records.about, records.commands = about, list(dict.fromkeys([*records.commands, command]))
     return records
 

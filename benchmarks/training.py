@@ -18,18 +18,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cnnviz import demo
-from cnnviz.demo import CATEGORIES, NETWORKS, SEGMENTATION, SEGMENTS, as_inputs
+from cnnviz.demo import BUNDLED, CATEGORIES, SEGMENTATION, SEGMENTS, TRANSFORMER, as_inputs
 from cnnviz.demo.drawing import Drawn, Tag, draw
 from cnnviz.demo.plain import plain_trunk
 from cnnviz.demo.residual import DemoNet
 from cnnviz.models.segmentation_net import SegmentationNet, intersection_over_union
 
-PICTURES = {"demo": 24_000, "demo-shortcut": 8_000}
-EPOCHS = {"demo": 6, "demo-shortcut": 3}
-TAGS: dict[str, Tag] = {"demo": "none", "demo-shortcut": "true"}
+PICTURES = {"demo": 24_000, "demo-shortcut": 8_000, "demo-transformer": 16_000}
+EPOCHS = {"demo": 6, "demo-shortcut": 3, "demo-transformer": 14}
+RATES = {"demo": 6e-3, "demo-shortcut": 6e-3, "demo-transformer": 2e-3}
+"""Of learning, at the most."""
+TAGS: dict[str, Tag] = {"demo": "none", "demo-shortcut": "true", "demo-transformer": "none"}
 BATCH, SEGMENTATION_BATCH = 64, 32
 NAMING, SEGMENTING = 57_600, 57_600  # pictures
-HELD_OUT_SEEDS = {"demo": 1_000_000, "demo-shortcut": 1_000_000, SEGMENTATION: 2_000_000}
+HELD_OUT_SEEDS = {"demo": 1_000_000, "demo-shortcut": 1_000_000, TRANSFORMER: 1_000_000, SEGMENTATION: 2_000_000}
 
 Loss = Callable[[Tensor, Drawn, float], Tensor]  # of scores, the drawn pictures, and the progress of training, 0 to 1
 
@@ -37,12 +39,13 @@ Loss = Callable[[Tensor, Drawn, float], Tensor]  # of scores, the drawn pictures
 # Classifiers
 
 
-def classifier(name: str, seed: int) -> DemoNet:
+def classifier(name: str, seed: int) -> nn.Module:
     """The bundled classifier of that name, trained on drawn pictures; a mirrored shape is still the shape."""
     torch.manual_seed(seed)
     drawn = draw(PICTURES[name], seed, tag=TAGS[name])
-    module = DemoNet(len(CATEGORIES))
-    epochs = fit(module, drawn.pictures, torch.from_numpy(drawn.labels), EPOCHS[name], mirrored=True)
+    module = demo.untrained(name)
+    labels = torch.from_numpy(drawn.labels)
+    epochs = fit(module, drawn.pictures, labels, EPOCHS[name], mirrored=True, learning_rate=RATES[name])
     for epoch, share in enumerate(epochs, 1):
         print(f"{name}: epoch {epoch} of {EPOCHS[name]}, {share:.1%} while training", flush=True)
     return module.eval()
@@ -72,12 +75,13 @@ def fit(
     *,
     weight_decay: float = 0.05,
     mirrored: bool = False,
+    learning_rate: float = 6e-3,
 ) -> Iterator[float]:
     """Train a classifier; yields after every epoch the share of pictures that were classified as labelled.
 
     mirrored: half of the batches are seen in a mirror.
     """
-    step = stepping(module, 6e-3, epochs * -(-len(labels) // BATCH), weight_decay)
+    step = stepping(module, learning_rate, epochs * -(-len(labels) // BATCH), weight_decay)
     for _ in range(epochs):
         right = 0
         for batch in torch.split(torch.randperm(len(labels)), BATCH):
@@ -184,8 +188,7 @@ def trained(name: str, seed: int) -> tuple[nn.Module, dict[str, str]]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
-    known = (*NETWORKS, SEGMENTATION)
-    parser.add_argument("--networks", nargs="+", choices=known, default=known, help="train these only")
+    parser.add_argument("--networks", nargs="+", choices=BUNDLED, default=BUNDLED, help="train these only")
     parser.add_argument("--out", type=Path, default=Path(demo.__file__).parent, help="where the weights go")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import cnnviz
+from cnnviz import demo
 
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
@@ -65,15 +66,16 @@ def photograph(explanation: cnnviz.Explanation) -> Pixels:
     return fitted(as_uint8(pictures_of(explanation))[0], SIDE)
 
 
-def drawn(answers: Sequence[cnnviz.Explanation]) -> Pixels:
-    """One method: a row for each class, the picture first, then the method's own renderer and the usual ones."""
+def drawn(answers: Sequence[cnnviz.Explanation], titles: Iterable[str] = CLASSES) -> Pixels:
+    """One method: a row for each answer, the picture first, then the method's own renderer and the usual ones."""
     own = answers[0].renderer or "overlay"
     others = [name for name in SHOWN if name != own][: len(SHOWN) - 1]
     rows: list[list[Cell]] = []
-    for title, answer in zip(CLASSES, answers, strict=True):
+    for title, answer in zip(titles, answers, strict=True):
         row: list[Cell] = [([title], photograph(answer))]
         rows.append([*row, *(([name], tile(answer, name)) for name in (own, *others))])
-    return laid_out(rows, LAYOUT)
+    width = max(picture.shape[1] for row in rows for _, picture in row)  # small inputs are not enlarged
+    return laid_out(rows, replace(LAYOUT, column=width))
 
 
 def overview(results: dict[str, Sequence[cnnviz.Explanation]], columns: int = 5) -> Pixels:
@@ -110,6 +112,14 @@ def explained(model: cnnviz.LoadedModel, name: str, cache: Path | None) -> list[
     return answers
 
 
+def draw_attention() -> None:
+    """Methods that read attention: of the bundled transformer, a row for each of two pictures."""
+    model, shapes, shown = cnnviz.load_model("demo-transformer"), demo.pictures(), ("circle", "star")
+    inputs = demo.as_inputs(shapes.pictures[[demo.CATEGORIES.index(shape) for shape in shown]])
+    for name in gallery_pages.ATTENDING:
+        write(name, drawn(list(cnnviz.explain(model, inputs, name)), shown))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", required=True, help="a state dict of squeezenet1_0")
@@ -134,6 +144,7 @@ def main() -> None:
         row: list[Cell] = [([name], figure) for name, figure in zip(gallery_pages.RENDERED, figures, strict=True)]
         rows = [[cell] for cell in row] if name == "panels" else [row]
         write(f"renderer-{name}", laid_out(rows, Layout(gap=8, letters=12, line=16)))
+    draw_attention()
     gallery_signals.draw(write)
     gallery_pages.write_pages(HERE)
 

@@ -19,7 +19,7 @@ import torch
 from benchmarks.command import Options, begun_by, one_line_errors, parsed, parser_of
 from benchmarks.sanity.checks import NETWORKS, PARTS, case
 from benchmarks.sanity.rows import SANITY
-from benchmarks.sanity.subjects import FINE, known, subject
+from benchmarks.sanity.subjects import asked, known, subject
 from cnnviz.testing.sanity.cases import Case
 from cnnviz.testing.sanity.measuring import measured as measured_row
 from cnnviz.testing.sanity.rows import LeftOut, Row, mean
@@ -66,7 +66,7 @@ def measured(options: Options) -> Iterator[Row | LeftOut]:
                 yield from (LeftOut(part, name, method, str(error)) for method in options.methods)
                 continue
             for method in options.methods:
-                if method != FINE or part == "tag":
+                if asked(method, part, name):
                     yield row(question, method, options.most, options.thorough)
 
 

@@ -7,21 +7,22 @@ from torch import nn
 from torchvision.models import SqueezeNet
 
 from benchmarks import networks
-from cnnviz.testing.sanity.cases import DRAWN, Case, drawn_case
+from cnnviz.demo import TRANSFORMER
+from cnnviz.testing.sanity.cases import ATTENDING, DRAWN, Case, drawn_case
 
 TRAINED = ("squeezenet1_0", "mobilenet_v2")
 PARTS: dict[str, tuple[str, ...]] = {
-    **{part: (network,) for part, network in DRAWN.items()},
-    "weights": (DRAWN["weights"], *TRAINED),
+    **{part: (network, *([ATTENDING[part]] if part in ATTENDING else [])) for part, network in DRAWN.items()},
+    "weights": (DRAWN["weights"], ATTENDING["weights"], *TRAINED),
     "photographs": TRAINED,
 }
-NETWORKS = ("demo", "demo-shortcut", *TRAINED)
+NETWORKS = ("demo", "demo-shortcut", TRANSFORMER, *TRAINED)
 
 
 def case(part: str, name: str, pictures: int, photographs: int, size: int, device: torch.device) -> Case:
     """A part's question to one network. Raises FileNotFoundError where trained weights or photographs are missing."""
     if name not in TRAINED:
-        return drawn_case(part, pictures, device)
+        return drawn_case(part, name, pictures, device)
     weights = networks.weights_of(name)
     if not weights.is_file() or len(networks.photographs()) < photographs:
         missing = networks.ASSETS if weights.is_file() else weights

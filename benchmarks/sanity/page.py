@@ -26,7 +26,8 @@ MAPS = """## Maps
 ![For every method its maps, with random weights too, of the tag, and of a photograph](pictures/sanity.jpg)
 
 Each row is a method, with cheap settings where it is expensive. Its maps are of a drawn picture; of that picture with
-the quarter of layers next to the output random, and with all of them random; of the tag; and of a photograph.
+the quarter of layers next to the output random, and with all of them random; of the tag; and of a photograph. The
+networks stand above; for methods that read attention `demo-transformer` is in the place of `demo`. Gray: refused.
 
 """
 

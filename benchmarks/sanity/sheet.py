@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from benchmarks import networks
-from benchmarks.sanity.subjects import FINE, subject
+from benchmarks.sanity.subjects import ATTENDING, FINE, subject
 from cnnviz import Preprocessing, Run, demo, explain
 from cnnviz.demo import drawing
 from cnnviz.drawing.text import font
@@ -45,7 +45,8 @@ class Question:
 def sheet(methods: Sequence[str]) -> Picture:
     """The picture, (H, W, 3): methods one below the other, in as many columns as ``COLUMNS``."""
     cases = questions()
-    strips = [_strip(method, cases) for method in methods if method != FINE]
+    attending = [*_of_drawn(demo.TRANSFORMER), *cases[3:]]
+    strips = [_strip(method, attending if method in ATTENDING else cases) for method in methods if method != FINE]
     down = -(-len(strips) // COLUMNS)
     blank = np.full_like(strips[0], 255)
     strips += [blank] * (down * COLUMNS - len(strips))
@@ -55,21 +56,26 @@ def sheet(methods: Sequence[str]) -> Picture:
 
 def questions() -> list[Question]:
     """The networks and inputs on which every method is shown."""
-    model, preprocessing = demo.network("demo"), demo.preprocessing()
-    drawn = demo.as_inputs(drawing.draw(3, SEED, held_out=True).pictures[2:])
     tagged = demo.as_inputs(drawing.draw(3, SEED, held_out=True, tag="true").pictures[2:])
-    target = int(model(drawn).argmax())
-    cases = [
-        Question("demo", model, drawn, preprocessing, target),
-        Question("upper quarter\nrandom", _random(model, drawn, 0.25), drawn, preprocessing, target),
-        Question("all random", _random(model, drawn, 1.0), drawn, preprocessing, target),
-        Question("demo-shortcut", demo.network("demo-shortcut"), tagged, preprocessing),
-    ]
+    cases = _of_drawn("demo")
+    cases.append(Question("demo-shortcut", demo.network("demo-shortcut"), tagged, demo.preprocessing()))
     if networks.weights_of("mobilenet_v2").is_file():
         photograph = networks.pictures(4, 192, spread=True)[:1]
         trained = networks.network("mobilenet_v2", torch.device("cpu")).module
         cases.append(Question("mobilenet_v2", trained, photograph, IMAGENET))
     return cases
+
+
+def _of_drawn(name: str) -> list[Question]:
+    """A bundled network with its weights, with some, and with none of them, about one drawn picture."""
+    model, preprocessing = demo.network(name), demo.preprocessing()
+    drawn = demo.as_inputs(drawing.draw(3, SEED, held_out=True).pictures[2:])
+    target = int(model(drawn).argmax())
+    return [
+        Question(name, model, drawn, preprocessing, target),
+        Question("upper quarter\nrandom", _random(model, drawn, 0.25), drawn, preprocessing, target),
+        Question("all random", _random(model, drawn, 1.0), drawn, preprocessing, target),
+    ]
 
 
 def _random(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:

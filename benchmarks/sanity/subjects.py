@@ -6,6 +6,7 @@ from typing import Any
 
 import cnnviz
 from cnnviz import Attribution
+from cnnviz.demo import TRANSFORMER
 from cnnviz.testing.sanity.blind import BLIND, blind
 
 CHEAP: dict[str, dict[str, Any]] = {
@@ -33,12 +34,17 @@ FINE = "layer_cam at layer1"
 
 
 ATTENDING = ("attention_rollout", "grad_sam", "legrad", "transformer_attribution")
-"""They read attention, which the trained network has not."""
+"""They read attention, which only the bundled transformer has."""
 
 
 def known() -> list[str]:
     """The names of all subjects, blind ones first."""
-    return [*BLIND, *(name for name in cnnviz.attributions if name not in ATTENDING), FINE]
+    return [*BLIND, *cnnviz.attributions, FINE]
+
+
+def asked(name: str, part: str, network: str) -> bool:
+    """Whether a part asks this of the network: what reads attention of the transformer alone, and blind maps of all."""
+    return (part == "tag" or name != FINE) and (name in BLIND or (name in ATTENDING) == (network == TRANSFORMER))
 
 
 def subject(name: str, side: int, thorough: bool = False) -> tuple[Attribution, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cnnviz.registry.registry import Registry, attributions, metrics, registries, renderers, syntheses
 
-MODELS = ("demo", "demo-shortcut", "demo-segmentation")
+MODELS = ("demo", "demo-shortcut", "demo-transformer", "demo-segmentation")
 Complete = Callable[[str], list[str]]
 
 

@@ -65,8 +65,9 @@ def sanity(
     """Tell what a method's maps can be trusted for: a verdict and a table for its README, in Markdown.
 
     Bundled networks are asked about drawn pictures, offline: do the maps lie on the shape, on the tag that a shortcut
-    reads, do they depend on weights and labels? With --model and --pictures your own network is asked instead: do maps
-    depend on its weights, does its score follow them? A method's settings are options too: --layer layer2.
+    reads, do they depend on weights and labels? Methods that read attention are asked with --model demo-transformer.
+    With --model and --pictures your own network is asked instead: do maps depend on its weights, does its score follow
+    them? A method's settings are options too: --layer layer2.
     """
     from cnnviz.cli.outputs import check_folder
     from cnnviz.cli.places import settle
@@ -128,14 +129,14 @@ def _cases(
 
     And how many of the paths are not there.
     """
-    from cnnviz.testing.sanity.cases import DRAWN as PARTS
-    from cnnviz.testing.sanity.cases import drawn_case, own_cases
+    from cnnviz.demo import TRANSFORMER
+    from cnnviz.testing.sanity import cases
 
-    named = options["model"] != BUNDLED
     if not pictures:
-        if named:
+        parts = {BUNDLED: cases.DRAWN, TRANSFORMER: cases.ATTENDING}.get(options["model"])
+        if parts is None:
             raise ValueError(f"{options['model']} is asked about pictures of its own; give --pictures FOLDER")
-        return [drawn_case(part, drawn) for part in PARTS], 0
+        return [cases.drawn_case(part, name, drawn) for part, name in parts.items()], 0
     import torch
 
     from cnnviz.cli.picture_files import picture_files
@@ -151,7 +152,7 @@ def _cases(
             )
     first = next(command.model.module.parameters(), torch.zeros(()))
     stacked = torch.stack(inputs).to(first.device, first.dtype if first.is_floating_point() else None)
-    return own_cases(command.model.name, command.model.module, stacked), len(files.absent)
+    return cases.own_cases(command.model.name, command.model.module, stacked), len(files.absent)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Small trained networks and pictures whose evidence is known: what cnnviz is tried on, offline.
 
-`demo` reads the shape. `demo-shortcut` was trained where a tag in a corner gave the class away: it reads the
-tag. `demo-segmentation` tells for every pixel which shape it is of. Importing this loads neither torch nor
-scikit-image.
+`demo` reads the shape, and so does `demo-transformer`, by self-attention. `demo-shortcut` was trained where a tag in a
+corner gave the class away: it reads the tag. `demo-segmentation` tells for every pixel which shape it is of. Importing
+this loads neither torch nor scikit-image.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from cnnviz.images.preprocessing import Preprocessing
 
 NETWORKS = ("demo", "demo-shortcut")  # which name the shape in a picture
+TRANSFORMER = "demo-transformer"  # does so too, by attention
 CATEGORIES = tuple(OUTLINES)
 SEGMENTATION = "demo-segmentation"  # names the shape at every pixel
 SEGMENTS = (*CATEGORIES, "background")
+BUNDLED = (*NETWORKS, TRANSFORMER, SEGMENTATION)
 
 
 def preprocessing() -> Preprocessing:
@@ -36,11 +38,10 @@ def preprocessing() -> Preprocessing:
 def network(name: str) -> nn.Module:
     """The trained network of that name, in eval mode, float32, on the CPU.
 
-    Raises LookupError for a name that is neither in NETWORKS nor SEGMENTATION.
+    Raises LookupError for a name that is not in BUNDLED.
     """
-    known = (*NETWORKS, SEGMENTATION)
-    if name not in known:
-        raise LookupError(f"there is no bundled network {name!r}; choose one of {', '.join(known)}")
+    if name not in BUNDLED:
+        raise LookupError(f"there is no bundled network {name!r}; choose one of {', '.join(BUNDLED)}")
     from safetensors.torch import load
 
     module = untrained(name)
@@ -76,6 +77,11 @@ def untrained(name: str, classes: int | None = None) -> nn.Module:
         from cnnviz.models.segmentation_net import SegmentationNet
 
         return SegmentationNet(plain_trunk(), classes or len(SEGMENTS))
+    if name == TRANSFORMER:
+        from cnnviz.demo.transformer import transformer
+
+        attending: nn.Module = transformer(classes or len(CATEGORIES))
+        return attending
     from cnnviz.demo.residual import DemoNet
 
     return DemoNet(classes or len(CATEGORIES))

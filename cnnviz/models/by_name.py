@@ -82,7 +82,7 @@ def check_num_classes(name: str, outputs: int | None, num_classes: int) -> None:
 def found(name: str, asked: Asked, size: object) -> Found:
     """The network of that name, not yet in eval mode. Raises as :func:`cnnviz.load_model` says."""
     bundled = importlib.import_module(BUNDLED)
-    if name in (*bundled.NETWORKS, bundled.SEGMENTATION):
+    if name in bundled.BUNDLED:
         return _of_demo(name, asked)
     if name.startswith("timm:"):
         return _of_timm(name, asked, size)
@@ -98,7 +98,7 @@ def found(name: str, asked: Asked, size: object) -> Found:
     if ":" in name:
         return _of_factory(name, asked)
     known_to_zoo = [known for known in zoo.list_models() if not known.startswith("quantized_")]
-    names = [*bundled.NETWORKS, bundled.SEGMENTATION, *known_to_zoo]
+    names = [*bundled.BUNDLED, *known_to_zoo]
     if importlib.util.find_spec("timm") is not None:
         timm = importlib.import_module("timm")
         if timm.is_model(name):

@@ -76,9 +76,9 @@ def load_model(
 ) -> LoadedModel:
     """The model of that name: bundled, torchvision's or timm's, of your own code, or in a trusted file.
 
-    ``name``: 'demo', 'demo-shortcut' or 'demo-segmentation'; 'resnet50' or 'resnet50:IMAGENET1K_V1';
-    'timm:resnet50.a1_in1k'; 'package.module:factory', which is imported and called; a file that holds a whole network;
-    or an ONNX file, whose network is a black box.
+    ``name``: 'demo', 'demo-shortcut', 'demo-transformer' or 'demo-segmentation'; 'resnet50' or
+    'resnet50:IMAGENET1K_V1'; 'timm:resnet50.a1_in1k'; 'package.module:factory', which is imported and called; a file
+    that holds a whole network; or an ONNX file, whose network is a black box.
     ``weights``: a file, the index of several or a folder with either; torchvision's by name, 'IMAGENET1K_V1';
     'random' for none; by default the published.
     ``num_classes``: how many outputs the network is made with; by default as many as the file of weights has.

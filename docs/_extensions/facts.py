@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from claims import CLAIMS
-from families import IN_WORDS
+from families import FAMILIES, IN_WORDS
 from passes import FILE, in_words
 
 import cnnviz
@@ -42,7 +42,8 @@ def verdicts() -> dict[str, str]:
 
 
 def of_attribution(name: str) -> Iterator[str]:
-    yield from _picture(f"gallery/{name}.jpg", f"What {name} gives for a cat and for a cup of coffee")
+    shown = "a drawn circle and a drawn star" if name in FAMILIES["Attention"][1] else "a cat and for a cup of coffee"
+    yield from _picture(f"gallery/{name}.jpg", f"What {name} gives for {shown}")
     yield from (".. container:: facts", "")
     yield from (f"   {line}" for line in _fields(name))
     yield ""

@@ -29,7 +29,8 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "Attention": (
-        "Where the tokens of a vision transformer look, block by block. They need a network with attention.",
+        "Where the tokens of a vision transformer look, block by block. They need a network with attention. These maps "
+        "are of the bundled `demo-transformer` and of pictures that `cnnviz demo` writes.",
         ("transformer_attribution", "attention_rollout", "grad_sam", "legrad"),
     ),
     "Inside the network": (

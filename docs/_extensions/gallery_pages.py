@@ -15,14 +15,9 @@ FIGURES = {
 """Methods that have renderers of their own, which draw all of their maps into one figure."""
 CHANNELS = {"activation": 48, "layer_relevance": 24}
 """How many channels are drawn."""
-_TRANSFORMERS = (
-    "It needs a network with attention, and that of the gallery has none: [Attention of vision "
-    "transformers](attention.md) tells of it."
-)
-ELSEWHERE = {
-    "d_rise": "It explains detections: [Layers, targets, inputs](layers-targets-inputs.md) has a picture.",
-    **dict.fromkeys(FAMILIES["Attention"][1], _TRANSFORMERS),
-}
+ELSEWHERE = {"d_rise": "It explains detections: [Layers, targets, inputs](layers-targets-inputs.md) has a picture."}
+ATTENDING = FAMILIES["Attention"][1]
+"""Methods that need a network with attention, which that of the photographs has not."""
 RENDERED = ("grad_cam", "integrated_gradients")
 """The methods that each renderer is shown with: a coarse map without a sign for pixels, and a fine one with signs."""
 SIGNALS = ("line", "projection", "slices")
@@ -34,6 +29,7 @@ MADE = {  # pictures that docs/make_pictures.py draws
     "inversion": ("inverted", "A picture, and what three layers preserve of it"),
 }
 NOTES = {
+    "attention_rollout": "It does not ask for the class.",
     "deconvnet": "It is gray here, and that is right: captum gives the same. At each rectifier the method cuts what is "
     "negative in the gradient. In this network a spot in the corner is left for the cat, and nothing for the espresso. "
     "The method was made for single channels: see [projections](#projections), which carries them back with it.",
@@ -42,8 +38,8 @@ NOTES = {
     'the probability of the class fall. Here the probability of "Egyptian cat" is below 0.1 %, so nothing can fall.',
     "activation": "48 of 512 channels are shown.",
     "layer_relevance": "24 of 512 channels are shown; all but 29 have none.",
-    "conditional_relevance": "Each row is what one channel of 512 finds, the one with the most relevance for that class. "
-    "[Concepts](concepts.md) shows what other pictures a channel sees.",
+    "conditional_relevance": "Each row is what one channel of 512 finds: the one with the most relevance for the "
+    "class. [Concepts](concepts.md) shows what other pictures a channel sees.",
     "smoothgrad_squared": "Squares have no sign, so `diverging` shows one colour.",
     "vargrad": "A variance has no sign, so `diverging` shows one colour.",
 }
@@ -60,7 +56,7 @@ INTRODUCTION = Path(__file__).with_name("gallery_introduction.txt")
 def methods() -> list[str]:
     """The attributions with a section and a picture of maps, in the order of the page."""
     names = [name for _, family in FAMILIES.values() for name in family]
-    return [name for name in names if name not in FIGURES and name not in ELSEWHERE]
+    return [name for name in names if name not in FIGURES and name not in ELSEWHERE and name not in ATTENDING]
 
 
 def renderers() -> list[str]:
@@ -71,6 +67,8 @@ def renderers() -> list[str]:
 
 def line(name: str) -> str:
     """The call that explains the picture."""
+    if name in ATTENDING:
+        return f'cnnviz.explain(cnnviz.load_model("demo-transformer"), "circle.png", "{name}").save("{name}.png")'
     return f'cnnviz.explain(model, "cat-and-cup.png", "{name}", target="espresso").save("{name}.png")'
 
 
@@ -89,7 +87,9 @@ def gallery() -> list[str]:
                 page += [ELSEWHERE[name], ""]
                 continue
             page += [f"`{line(name)}`", ""]
-            if name in FIGURES:
+            if name in ATTENDING:
+                page += [f"![The maps of {name} for a drawn circle and a drawn star](gallery/{name}.jpg)", ""]
+            elif name in FIGURES:
                 page += [f"![What {name} gives, by its own renderer {FIGURES[name]}](gallery/{name}.jpg)", ""]
             else:
                 page += [f"![The maps of {name} for the cat and for the espresso](gallery/{name}.jpg)", ""]

@@ -36,6 +36,7 @@ def test_coverage_tells_what_works_and_what_refuses() -> None:
     page = coverage.page({"efficientnet_b0": said}, methods)
     assert "| efficientnet_b0 | `features` | 2x2 | right |" in page
     assert "| efficientnet_b0 | ✓ | ✓ | [1] | [2] | [2] |" in page
+    assert "\n2. refuses: rule 'guided' changes nothing in this network: none of" in page
     assert "1 of 1 are those" in page
 
 

@@ -141,7 +141,7 @@ def test_the_page_has_rates_and_figures_of_an_earlier_version(tmp_path: Path) ->
     figures = [("a", "one", "x", "1.5"), ("a", "two", "y", "2"), ("b", "one", "x", "3")]
     noted = records.Records(rows.EARLIER, about, [], [rows.Earlier(*figure) for figure in figures])
     noted.write(tmp_path / "speed-cuda-0.3.0.json")
-    page = "\n".join(results.of_gpus(tmp_path))
+    page = "\n".join(results.apart(tmp_path))
     assert "## Rates on A GPU" in page
     assert "| grad_cam | plain | resnet50 x 32 | 160 | 0.50 | 7 | 1 |" in page
     assert "| grad_cam | tf32 | resnet50 x 32 | 160 | 0.50 | 7 |  |" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from benchmarks import networks, records
 from benchmarks.sanity import __main__ as command
-from benchmarks.sanity import page
+from benchmarks.sanity import page, subjects
 from benchmarks.sanity.rows import FILE, SANITY
 from cnnviz import demo, explain
 from cnnviz.testing.sanity import blind, rows
@@ -148,3 +149,25 @@ def test_a_mean_and_its_error_by_hand() -> None:
 
 def test_the_page_in_the_documentation_is_made_of_the_results_beside_it() -> None:
     assert page.page(kept(FILE), drawn=True) == (records.DOCS / "sanity.md").read_text()
+
+
+def test_what_is_added_elsewhere_is_told_beside_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "sanity.json"
+    few = ["--parts", "object", "--drawn", "4", "--threads", "1", "--out", out]
+    assert run(*few, "--methods", "edges") == 0
+    content = json.loads(out.read_text())
+    content["about"] |= {"date": "2020-02-02", "versions": {"cnnviz": "0.0.1"}}
+    out.write_text(json.dumps(content))
+    for method in ("random", "centre blob"):
+        assert run(*few, "--methods", method, "--add") == 0
+    told = kept(out).where()
+    assert re.fullmatch(r".*cnnviz 0\.0\.1; 2020-02-02: `[^`]* --methods edges`\. Added on .*`; `.*", told)
+    assert told.count(". Added on ") == 1
+    assert told.rpartition("--methods ")[2] == "centre blob --add`"
+
+
+def test_attention_is_asked_of_the_transformer_alone() -> None:
+    assert subjects.asked("legrad", "object", demo.TRANSFORMER)
+    assert not subjects.asked("legrad", "object", "demo")
+    assert not subjects.asked("grad_cam", "object", demo.TRANSFORMER)
+    assert subjects.asked("random", "weights", demo.TRANSFORMER)

@@ -340,7 +340,7 @@ def test_agreement_by_hand() -> None:
 def test_the_page_in_the_documentation_is_made_of_the_results_beside_it() -> None:
     speed = records.read(records.HOME / "speed-cpu.json", rows.SPEED)
     grown = records.read(records.HOME / "growth-cpu.json", rows.GROWTH)
-    gpus = results.of_gpus(records.HOME)
+    gpus = results.apart(records.HOME)
     assert results.page({"cpu": speed}, grown, gpus) == (records.DOCS / "speed.md").read_text()
 
 

@@ -21,7 +21,7 @@ from cnnviz.cli.app import app
 from cnnviz.cli.completion import MODELS
 from cnnviz.cli.documents import print_document
 from cnnviz.cli.targets import label_of, separate_targets
-from cnnviz.demo import NETWORKS, SEGMENTATION
+from cnnviz.demo import BUNDLED
 from cnnviz.registry.registry import registries
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # of the group that it is
@@ -128,7 +128,7 @@ def test_completion_is_installed_by_an_option(
     monkeypatch.setattr("shellingham.detect_shell", lambda *level: ("zsh", "/bin/zsh"))
     assert "_CNNVIZ_COMPLETE=complete_zsh" in said(capsys, "--show-completion")
     assert "--install-completion" in said(capsys, "-h")
-    assert (*NETWORKS, SEGMENTATION) == MODELS
+    assert BUNDLED == MODELS
 
 
 # JSON

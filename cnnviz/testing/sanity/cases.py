@@ -30,6 +30,8 @@ from cnnviz.registry.registry import metrics
 SEED = 11
 DRAWN: dict[str, str] = {"object": "demo", "tag": "demo-shortcut", "weights": "demo", "labels": "demo"}
 """The parts that a bundled network answers, with its name."""
+ATTENDING: dict[str, str] = {"object": demo.TRANSFORMER, "weights": demo.TRANSFORMER}
+"""Those that a bundled transformer answers: methods that read attention can be asked of it alone."""
 FIGURES: dict[str, Mapping[str, tuple[str, dict[str, Any]]]] = {
     "object": {name: (name, {}) for name in ("roc_auc", "mass_inside", "pointing_game", "mask_iou")},
     "tag": {"on_tag": ("mass_inside", {})},
@@ -94,9 +96,8 @@ class Case:
         return torch.tensor(alike, dtype=torch.float64, device=values.device)
 
 
-def drawn_case(part: str, pictures: int, device: torch.device | None = None) -> Case:
-    """A part's question to the bundled network of ``DRAWN``, about so many drawn pictures."""
-    name = DRAWN[part]
+def drawn_case(part: str, name: str, pictures: int, device: torch.device | None = None) -> Case:
+    """A part's question to a bundled network, about so many drawn pictures."""
     drawn = drawing.draw(pictures, SEED, held_out=True, tag="true" if name == "demo-shortcut" else "none")
     places = drawn.tags if part == "tag" else drawn.masks
     other, remark = None, ""
