@@ -91,7 +91,7 @@ def explained(method: str, settings: Mapping[str, Any], question: Question) -> T
     """Our map, by the call that any user would write."""
     options = resolved(settings, question)
     if "layer" in cnnviz.attributions[method].settings:
-        options["layer"] = question.network.layer
+        options.setdefault("layer", question.network.layer)
     model, inputs = question.network.module, question.inputs
     answer: cnnviz.Explanation = cnnviz.explain(model, inputs, method, target=question.target, **options)
     return answer.values

@@ -164,6 +164,28 @@ def zennit(attributor: str, composite: str | None = None, **settings: Any) -> As
     return ask
 
 
+def zennits_relevance(composite: str, at_layer: bool = False, **settings: Any) -> Ask:
+    """Relevance that starts with one at the target: of the input, or of the layer, added up over its channels."""
+
+    def ask(question: Question) -> Tensor:
+        from zennit import composites
+        from zennit.torchvision import ResNetCanonizer
+
+        net, target = question.network, question.target
+        blocks = [ResNetCanonizer()] if net.name.startswith("resnet") else []
+        maps: list[Tensor] = []
+        with getattr(composites, composite)(canonizers=blocks, **settings).context(net.module) as changed:
+            maps.append(question.inputs.clone().requires_grad_())
+            keep = net.target.register_forward_hook(lambda module, args, output: maps.append(output))
+            scores = changed(maps[0])
+            keep.remove()
+            one_hot = torch.eye(scores.shape[1], device=scores.device)[target]
+            (relevance,) = torch.autograd.grad(scores, maps[at_layer], one_hot)
+        return relevance.sum(1, keepdim=True) if at_layer else relevance
+
+    return ask
+
+
 def never(why: str) -> Differs:
     return lambda question: why
 
@@ -181,6 +203,7 @@ def channels(question: Question) -> float:
 
 
 RELU6 = on(("mobilenet_v2",), "the peer lets gradients through ReLU6 unchanged")
+SUMS = on(("mobilenet_v2",), "the peer has no canonizer for the network's sums, and doubles relevance at each")
 DRAWN = never("each draws its own noise")
 NOISE = {"samples": SAMPLES, "sigma": SIGMA}
 NOISY: Passes = lambda question: 2.5 * SAMPLES  # noqa: E731
@@ -259,6 +282,10 @@ METHODS: dict[str, tuple[Peer, ...]] = {
             differs=never("the peer reads stale gradients where two nonlinearities adjoin (its issue 1104)"),
             passes=lambda question: 6,
         ),
+    ),
+    "lrp": (Peer("zennit", zennits_relevance("EpsilonPlus"), {"start": "one_hot", "layer": None}, differs=SUMS),),
+    "excitation_backprop": (
+        Peer("zennit", zennits_relevance("ExcitationBackprop", at_layer=True, zero_params="bias"), differs=SUMS),
     ),
     "integrated_gradients": (
         Peer(

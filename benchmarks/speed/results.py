@@ -1,7 +1,7 @@
 """The page of measured speed, made of the kept rows: tables in docs/speed.md, pictures in docs/pictures.
 
-``python -m benchmarks.speed.results`` reads benchmarks/results/speed-cpu.json, and those of CUDA, of rates, of growth
-and of an earlier version where they are. Nothing is measured here.
+``python -m benchmarks.speed.results`` reads benchmarks/results/speed-cpu.json, and those of CUDA, of relevance, of
+rates, of growth and of an earlier version where they are. Nothing is measured here.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         speed_picture(records.rows, records.where(), pictures / picture_name(device))
     if growth is not None:
         growth_picture(growth.rows, growth.where(), pictures / "growth.png")
-    (options.docs / "speed.md").write_text(page(speeds, growth, of_gpus(options.results)))
+    (options.docs / "speed.md").write_text(page(speeds, growth, apart(options.results)))
     print(f"{options.docs / 'speed.md'} is made of {', '.join(f'{len(speed.rows)} rows' for speed in speeds.values())}")
     return 0
 
@@ -82,8 +82,11 @@ def picture_name(device: str) -> str:
     return "speed.png" if device == "cpu" else f"speed-{device}.png"
 
 
-def of_gpus(results: Path) -> Iterator[str]:
-    """The lines about GPUs beside those of every method: rates, and figures of an earlier version."""
+def apart(results: Path) -> Iterator[str]:
+    """The lines about what was measured apart: relevance, rates on GPUs, and figures of an earlier version."""
+    propagated = results / "speed-relevance-cpu.json"
+    if propagated.exists():
+        yield from relevance(read(propagated, SPEED))
     rated, noted = results / "rates-cuda.json", results / "speed-cuda-0.3.0.json"
     if rated.exists():
         yield from rates(read(rated, RATES))
@@ -94,9 +97,9 @@ def of_gpus(results: Path) -> Iterator[str]:
 def page(
     speeds: dict[str, Records[Row, LeftOut]],
     growth: Records[Point, LeftOut] | None = None,
-    gpu: Iterable[str] = (),
+    later: Iterable[str] = (),
 ) -> str:
-    """The whole page, in Markdown; ``gpu`` are further lines about GPUs."""
+    """The whole page, in Markdown; ``later`` are further lines before those of growth."""
     lines = [
         "# Speed",
         "",
@@ -118,11 +121,24 @@ def page(
         lines += ["### Time in forward passes", "", *in_forward_passes(records.rows), ""]
         lines += ["### Agreement and memory", "", *agreements(records.rows), ""]
         lines += ["### Left out", "", *left_out(records.left_out), ""]
-    lines += gpu
+    lines += later
     if growth is not None:
         lines += ["## Growth", "", f"{growth.where()}.", ""]
         lines += ["![Time and peak memory where one thing grows and all else stays](pictures/growth.png)", ""]
     return "\n".join(lines)
+
+
+def relevance(records: Records[Row, LeftOut]) -> Iterator[str]:
+    """Relevance beside zennit, measured after the rest and with other versions."""
+    yield from ("## Relevance", "", f"{records.where()}.", "")
+    yield (
+        "zennit has its canonizer for residual networks. It leaves `eps` in merged batch norms, which moves "
+        "its map of resnet50 a little. Both start with one at the class, so that the maps can be compared."
+    )
+    yield from ("", "Time relative to the peer:", "", *ratios(records.rows), "")
+    yield from ("Time in forward passes:", "", *in_forward_passes(records.rows), "")
+    yield from ("Agreement and memory:", "", *agreements(records.rows), "")
+    yield from (["Left out:", "", *left_out(records.left_out), ""] if records.left_out else [])
 
 
 def figures(records: Records[Row, LeftOut]) -> Iterator[str]:

@@ -80,7 +80,7 @@ def test_rows_are_added_and_kept_when_it_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "sanity.json"
-    few = ["--parts", "object", "--drawn", "4", "--threads", "1", "--out", out]
+    few = ["--parts", "object", "--networks", "demo", "--drawn", "4", "--threads", "1", "--out", out]
     assert run(*few, "--methods", "edges") == 0
     measure = command.row
 
@@ -98,8 +98,8 @@ def test_rows_are_added_and_kept_when_it_is_interrupted(
 
 def test_a_row_ends_with_its_time_and_takes_one_picture_at_least(tmp_path: Path) -> None:
     out = tmp_path / "sanity.json"
-    few = ["--parts", "object", "--drawn", "12", "--methods", "edges", "--threads", "1", "--out", out]
-    assert run(*few, "--most", "1e-9") == 0
+    few = ["--parts", "object", "--networks", "demo", "--drawn", "12", "--threads", "1", "--out", out]
+    assert run(*few, "--methods", "edges", "--most", "1e-9") == 0
     (row,) = kept(out).rows
     assert len(row.figures["roc_auc"]) == 4  # drawn ones come together
 
@@ -153,7 +153,7 @@ def test_the_page_in_the_documentation_is_made_of_the_results_beside_it() -> Non
 
 def test_what_is_added_elsewhere_is_told_beside_what_was_there(tmp_path: Path) -> None:
     out = tmp_path / "sanity.json"
-    few = ["--parts", "object", "--drawn", "4", "--threads", "1", "--out", out]
+    few = ["--parts", "object", "--networks", "demo", "--drawn", "4", "--threads", "1", "--out", out]
     assert run(*few, "--methods", "edges") == 0
     content = json.loads(out.read_text())
     content["about"] |= {"date": "2020-02-02", "versions": {"cnnviz": "0.0.1"}}

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import records
+from benchmarks.networks import Network
 from benchmarks.speed import __main__ as speed_command
 from benchmarks.speed import comparing, growth, peers, processes, replay, results, rows, timing
+from cnnviz import demo
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +133,27 @@ def test_more_is_added_beside_what_is_there(tmp_path: Path, capsys: pytest.Captu
     assert run("speed", *TINY, "--out", out, "--add") == 2
     said = capsys.readouterr().err
     assert said == f"{out} was measured with other versions; leave --add out, or give another file with --out\n"
+
+
+def test_relevance_is_asked_of_the_input_where_the_peer_is_and_of_the_layer_elsewhere() -> None:
+    net = Network("small", demo.network("demo"), "layer3", True, 96)
+    question = peers.Question(net, torch.rand(2, 3, 32, 32), torch.tensor([3, 4]))
+    (of_input,), (of_layer,) = peers.METHODS["lrp"], peers.METHODS["excitation_backprop"]
+    assert comparing.explained("lrp", of_input.settings, question).shape == (2, 3, 32, 32)
+    assert comparing.explained("excitation_backprop", of_layer.settings, question).shape == (2, 1, 4, 4)
+
+
+def test_zennits_relevance_is_that_of_its_own_composites() -> None:
+    pytest.importorskip("zennit", reason="zennit is not installed")
+    layer = torch.nn.Conv2d(3, 2, 1, bias=False)
+    layer.weight.data = torch.tensor([[1.0, 2.0, -1.0], [3.0, -4.0, 0.5]])[:, :, None, None]
+    model = torch.nn.Sequential(layer, torch.nn.Flatten())
+    inputs = torch.tensor([[1.0, 2.0, 3.0]])[:, :, None, None]
+    question = peers.Question(Network("small", model, "0", True, 2), inputs, torch.tensor([0]))
+    found = peers.zennits_relevance("EpsilonPlus")(question)
+    torch.testing.assert_close(found.flatten(), torch.tensor([1 / 5, 4 / 5, 0]))  # z+ of 1 * 1 and 2 * 2
+    found = peers.zennits_relevance("EpsilonPlus", at_layer=True)(question)
+    torch.testing.assert_close(found.flatten(), torch.tensor([1.0]))
 
 
 # What goes wrong

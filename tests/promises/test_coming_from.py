@@ -31,6 +31,7 @@ PEERS = {
         "pytorch_grad_cam.utils.reshape_transforms",
     ),
     "torchcam": ("torchcam.methods", "torchcam.metrics", "torchcam.utils"),
+    "zennit": ("zennit.composites", "zennit.attribution", "zennit.torchvision", "zennit.rules"),
 }
 """The modules that have the names of a page."""
 
