@@ -41,6 +41,13 @@ def verdicts() -> dict[str, str]:
     return {name.strip(): text.strip() for name, text in re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", table, re.M)}
 
 
+@cache
+def left_out() -> dict[str, str]:
+    """Why docs/sanity.md has no verdict on a method."""
+    listed = (DOCS / "sanity.md").read_text().partition("## Left out")[2]
+    return dict(reversed(re.findall(r"^- (\w+), [^:]*: (.*)$", listed, re.M)))
+
+
 def of_attribution(name: str) -> Iterator[str]:
     shown = "a drawn circle and a drawn star" if name in FAMILIES["Attention"][1] else "a cat and for a cup of coffee"
     yield from _picture(f"gallery/{name}.jpg", f"What {name} gives for {shown}")
@@ -55,7 +62,8 @@ def _fields(name: str) -> Iterator[str]:
     costs = json.loads(FILE.read_text())
     yield f":Cost: {in_words(costs[name]) if name in costs else '1 pass forward for each mask'}"
     found = verdicts().get(name)
-    said = f"{found} (`sanity checks <sanity.html#verdicts>`__)" if found else "none: it is not measured"
+    why = left_out().get(name, "it is not measured")
+    said = f"{found} (`sanity checks <sanity.html#verdicts>`__)" if found else f"none: {why}"
     yield f":Verdict: {said}"
     held = " ".join(f"{sentence} (``{test.partition('::')[2]}``)" for sentence, test in CLAIMS[name])
     yield f":Tested: {held}"
