@@ -77,6 +77,16 @@ def test_an_own_network_is_asked_about_own_pictures(tmp_path: Path, capsys: pyte
     assert set(row["figures"]) == {"output", "quarter", "all", "insertion", "deletion", "road", "max_sensitivity"}
 
 
+def test_methods_of_attention_are_asked_of_the_bundled_transformer(
+    quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cases, "ATTENDING", {"object": demo.TRANSFORMER})
+    assert main(["sanity", "--method", "grad_sam", "--model", "demo-transformer", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(each["part"], each["network"]) for each in told["methods"][0]["parts"]] == [("object", "demo-transformer")]
+    assert told["command"] == "cnnviz sanity --method grad_sam --model demo-transformer"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
