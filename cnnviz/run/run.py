@@ -20,6 +20,7 @@ from cnnviz.engine.pass_size import size_of
 from cnnviz.engine.trace import Trace
 from cnnviz.run import perturbation
 from cnnviz.run.attention_reader import AttentionReader
+from cnnviz.run.changed_outputs import changed_outputs
 from cnnviz.run.layer_reader import LayerReader
 from cnnviz.run.objectives import Objective
 from cnnviz.run.options import RunOptions
@@ -242,28 +243,9 @@ class Run:
         site, reading = passes.choice.sites(at)[0], None
         if at.layout != "raw" and passes.choice.is_place(at):
             site, reading = self.layers.site(at)
-        as_it_is = reading is None or reading.channels_first
-        bases: dict[int, Tensor] = {}
-
-        def base_of(item: int) -> Tensor:
-            if item not in bases:
-                together = reading is not None and reading.batch_first
-                one = passes if together else passes.of(slice(item, item + 1))
-                bases[item] = one.activation(site)[item : item + 1] if together else one.activation(site)
-            return bases[item]
-
-        def values(numbers: Sequence[int], item: int) -> Tensor:
-            if list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
-                changed = change(numbers[0], numbers[-1] + 1, item)
-            else:
-                changed = torch.cat([change(number, number + 1, item) for number in numbers])
-            if as_it_is or reading is None:
-                return changed
-            base = base_of(item)
-            return reading.write(base.expand(len(changed), *base.shape[1:]) if reading.batch_first else base, changed)
-
         alone = reading is not None and not reading.batch_first
-        return perturbation.scores_of_changes(passes, site, count, values, alone=alone)
+        outputs = changed_outputs(passes, site, reading, change)
+        return perturbation.scores_of_changes(passes, site, count, outputs, alone=alone)
 
     def in_chunks(self, count: int, step: Callable[[int, int], None], *, graphs: int = 1) -> None:
         """Call ``step(start, stop)`` for chunks of ``count`` variants, as many at once as fit the memory budget.

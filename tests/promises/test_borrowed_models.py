@@ -303,6 +303,11 @@ def patches(net: nn.Module) -> object:
     return tasks.patch_sheet(net, "layer", cnnviz.top_activations(net, [photos()], "layer", [0]))
 
 
+def concepts(net: nn.Module) -> object:
+    references = cnnviz.top_activations(net, [photos()], "layer", [0], by="relevance")
+    return tasks.concept_sheet(net, "layer", references, photos()[:1])
+
+
 def in_a_run(net: nn.Module) -> None:
     """Explain a data set of two pictures in this process."""
     photographs = torch.utils.data.TensorDataset(photos()[:2])
@@ -322,6 +327,8 @@ PASSING: dict[str, Callable[[nn.Module], object]] = {
     "top_activations": lambda net: cnnviz.top_activations(net, [photos()], "layer", [0]),
     "receptive_field": lambda net: tasks.receptive_field(net, photos(), "layer", (2, 2)),
     "patch_sheet": patches,
+    "top_channels": lambda net: tasks.top_channels(net, photos(), "layer", 2),
+    "concept_sheet": concepts,
 }
 
 
