@@ -55,7 +55,9 @@ def excite(
         Path | None,
         answer_option("A picture in which the channels are explained, beside the others.", metavar="FILE"),
     ] = None,
-    top: Annotated[int, answer_option("How many channels of --picture.", min=1, metavar="NUMBER")] = 5,
+    top: Annotated[
+        int | None, answer_option("How many channels of --picture. Default: 5.", min=1, metavar="NUMBER")
+    ] = None,
     target: Target = None,
     method: Annotated[
         str | None,
@@ -95,7 +97,7 @@ def excite(
     from cnnviz.tasks.top_activations import top_activations
 
     concepts = by == "relevance" or picture is not None
-    _check(concepts, channels, picture, method, target)
+    _check(concepts, channels, picture, method, target, layer, top)
     method = CONCEPTS if concepts else method_name(method or "deconvnet")
     command = prepared(context, pictures, named_methods([method], pictures), options, offered_renderers(render))
     numbers = value_parsing.numbers(channels, "--channels", int, "numbers with commas between, such as 5,9") or ()
@@ -108,8 +110,9 @@ def excite(
     asked = {"target": read_target(target), **explain_options} if concepts else {}
     of_layer = separated(attributions["layer_relevance"], settings)[0] | asked
     explained = None if picture is None else like_weights(command.read(picture)[None], command.model.module)
-    if explained is not None and channels is None:
-        numbers = tuple(each.channel for each in top_channels(command.model, explained, layer, top, **of_layer)[0])
+    if explained is not None and (channels is None or layer is None):
+        best_of = top_channels(command.model, explained, layer, top or 5, **of_layer)
+        numbers, layer = numbers or tuple(each.channel for each in best_of[0]), best_of.layer
     readable: list[Path] = []
     unreadable = Unreadable(raising=len(files.paths) == 1)
 
@@ -125,7 +128,8 @@ def excite(
     if not readable:
         return FAILED
     if not any(best.values()):
-        raise ValueError(f"none of {len(readable)} pictures excites a channel of {channels}; choose other channels")
+        asked_for = ",".join(map(str, best))
+        raise ValueError(f"none of {len(readable)} pictures excites a channel of {asked_for}; choose other channels")
     if concepts:
         drawn = command.renderer(render or "overlay").checked
         crops = concept_sheet(command.model, layer, best, explained, renderer=drawn, **settings, **asked)
@@ -142,10 +146,22 @@ def excite(
     return files.status(unreadable.count)
 
 
-def _check(concepts: bool, channels: str | None, picture: Path | None, method: str | None, target: str | None) -> None:
+def _check(
+    concepts: bool,
+    channels: str | None,
+    picture: Path | None,
+    method: str | None,
+    target: str | None,
+    layer: str | None,
+    top: int | None,
+) -> None:
     """Raises ValueError for options that do not go together."""
     if channels is None and picture is None:
         raise ValueError("no channels are asked for; add --channels 5,9, or a --picture whose channels are sought")
+    if top is not None and (channels is not None or picture is None):
+        raise ValueError("--top is how many channels of a --picture are sought; with --channels leave it out")
+    if concepts and picture is None and layer is None:
+        raise ValueError("no layer is named, and the last one may differ from picture to picture; add --layer NAME")
     if concepts and method is not None:
         raise ValueError("--method is for projections, and by relevance there are none; leave it out")
     if not concepts and target is not None:

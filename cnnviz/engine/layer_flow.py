@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,9 +19,11 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
 from cnnviz.engine.agreement import special_or_plain
+from cnnviz.engine.axes import AxisFollower
+from cnnviz.engine.axis_rules import RULES
 from cnnviz.engine.flow_observer import PASSIVE, FlowObserver, LayerCall
-from cnnviz.engine.forward import ForwardHook, Head, forward
-from cnnviz.engine.grid_reading import reading_by_shape
+from cnnviz.engine.forward import ForwardHook, Head, PassEnded, forward
+from cnnviz.engine.grid_reading import GridReading, NoGrid, reading_by_shape, reading_of
 from cnnviz.engine.model_inputs import ModelInputs
 from cnnviz.engine.module_state import Bindings
 from cnnviz.engine.nested import tensors
@@ -180,6 +183,27 @@ def layer_flow(
 
     flow, _ = special_or_plain(followed, lambda: _by_shape(model, inputs, read, score_layers, before), REFUSALS)
     return flow
+
+
+def reading_of_layer(model: nn.Module, inputs: Tensor, layer: str) -> GridReading | None:
+    """How what a layer gives lies over the grid of the inputs; None where that can't be followed. The pass ends there.
+
+    The layer is one that runs for these inputs.
+    """
+    source, follower = inputs.detach().clone(), AxisFollower(RULES)
+    follower.follow(source)
+    found: list[GridReading] = []
+
+    def met(module: nn.Module, args: Any, output: Any) -> None:
+        label = follower.of(output) if isinstance(output, Tensor) else None
+        if label is not None:
+            with suppress(NoGrid):
+                found.append(reading_of(label, source.ndim - 2, len(source), follower))
+        raise PassEnded
+
+    with suppress(*REFUSALS):  # of a model that can't be watched
+        forward(model, [source], hooks=[(layer, met)], modes=[follower], copy=False)
+    return found[0] if found else None
 
 
 def _by_shape(

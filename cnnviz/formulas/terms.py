@@ -54,23 +54,28 @@ class prediction(Expr):
 class activation(Expr):
     """A layer's map, (N, C, *spatial); None is the last layer that is a place for one.
 
-    With ``spatial=False`` the output as it is. ``LayerAt(layer, call=2)`` is a layer's second call.
+    With ``spatial=False`` the output as it is; with None a map, or what a layer without places gives, such as (N, F),
+    as the layer's ``gradient`` is laid out. ``LayerAt(layer, call=2)`` is a layer's second call.
     """
 
     called: ClassVar[str] = "cnnviz.activation"  # the name alone is a method's
 
     layer: Layer = None
-    spatial: bool = True
+    spatial: bool | None = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layer", frozen(self.layer))
 
     def compute(self, run: Run) -> Tensor:
-        return run.activation(self.layer, spatial=self.spatial)
+        if self.spatial is None and not run.layers.choice.is_place(run.layers.at(self.layer)):
+            values = run.activation(self.layer, spatial=False)
+            if values.shape[2:].numel() == 1:
+                return values
+        return run.activation(self.layer, spatial=self.spatial is not False)
 
     def plan(self) -> Plan:
         layer = self.layer
-        if not self.spatial:
+        if self.spatial is False:
             layer = replace(layer, layout="raw") if isinstance(layer, LayerAt) else LayerAt(layer, layout="raw")
         return Plan(layers=frozenset({layer}))
 

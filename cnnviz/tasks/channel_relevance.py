@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cnnviz.engine.layers import Layer
 from cnnviz.engine.loans import borrows
 from cnnviz.explanations.explain import explain
+from cnnviz.formulas.terms import procedure
 from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.registry import Method, attributions
+from cnnviz.run.run import Run
 from cnnviz.run.targets import Target
 
 ALL = 2**31  # channels
@@ -37,6 +40,9 @@ class TopChannel:
 class TopChannels(InNotebooks, list[list[TopChannel]]):
     """What :func:`cnnviz.tasks.top_channels` gives: for each input its channels, the most relevant first."""
 
+    layer: str = ""
+    """The name of the layer that has them."""
+
 
 @borrows
 def top_channels(
@@ -58,11 +64,16 @@ def top_channels(
     if count < 1:
         raise ValueError(f"{count} channels are asked for; ask for one or more")
     own, options = separated(attributions["layer_relevance"], settings)
-    relevance = explain(model, inputs, attributions["layer_relevance"](layer=layer, **own), target=target, **options)
-    values = relevance.values
+    found = TopChannels()
+
+    def named(run: Run) -> Tensor:
+        found.layer = run.layer_name(layer)
+        return torch.ones_like(run.inputs)
+
+    methods = [attributions["layer_relevance"](layer=layer, **own), procedure(named)]
+    values = next(iter(explain(model, inputs, methods, target=target, **options).values())).values
     sums = values.reshape(*values.shape[:2], -1).double().sum(2)
     whole = sums.abs().sum(1).tolist()
-    found = TopChannels()
     for one, total in zip(sums.cpu(), whole, strict=True):
         order = one.argsort(descending=True, stable=True)[:count].tolist()
         found.append([TopChannel(n, float(one[n]), float(one[n]) / total if total else 0.0) for n in order])

@@ -52,8 +52,10 @@ def concept_sheet(
     parts that are relevant on the way through the channel keep their brightness. Without a picture there is no left
     side. ``target`` is the class explained, in the picture and in the references; None takes the class that is
     predicted for each. ``settings`` are those of the method ``conditional_relevance``, and options of ``explain``.
-    Raises ValueError for inputs that are no images, or several in the place of the picture.
+    Raises ValueError for inputs that are no images, several in the place of the picture, or a layer without a name.
     """
+    if layer is None:
+        raise ValueError("without a name, the layer may be another one for each input; give top_channels(...).layer")
     check_images(references)
     conditional = attributions["conditional_relevance"]
     own, options = separated(conditional, settings)

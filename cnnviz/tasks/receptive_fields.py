@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.draws import RandomNumbers
-from cnnviz.engine.feature_extraction import FeatureExtractor
 from cnnviz.engine.layers import Layer
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import check_model, unwrap
@@ -25,6 +24,7 @@ from cnnviz.explanations.read_inputs import read_inputs
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.run.objectives import neuron
+from cnnviz.tasks.layer_maps import LayerMaps
 
 AT_ONCE = 8  # variants of the input in one pass
 CHANGED = 1e-3  # of a layer's largest magnitude: far above what rounding does
@@ -75,20 +75,19 @@ def receptive_fields(
     network = unwrap(model)
     check_model(network)
     inputs = called_with(network, read_inputs(network, inputs, preprocessing)[0])[0].first
-    extractor = FeatureExtractor(network, [layer], output=False, graph=False)
     with _direct_kernels(inputs.device):
-        return _Probe(extractor, layer, inputs[0].detach(), units).fields()
+        return _Probe(LayerMaps(network, layer), inputs[0].detach(), units).fields()
 
 
 class _Probe:
     """Measures which parts of one input make the units of a layer NaN."""
 
-    def __init__(self, extractor: FeatureExtractor, layer: Layer, input: Tensor, units: Sequence[Unit]):
-        self.extractor, self.layer, self.input, self.units = extractor, layer, input, units
+    def __init__(self, maps: LayerMaps, input: Tensor, units: Sequence[Unit]):
+        self.maps, self.layer, self.input, self.units = maps, maps.layer, input, units
         self.size = input.shape[1:]
-        seen = extractor(input[None])
+        seen = maps(input[None])
         for unit in units:
-            neuron(layer, unit.channel or 0, unit.at)(seen)  # raises for one there is not
+            neuron(self.layer, unit.channel or 0, unit.at)(seen)  # raises for one there is not
 
     def fields(self) -> list[tuple[slice, ...]]:
         whole = self._reads([torch.ones(self.size, dtype=torch.bool)])
@@ -141,7 +140,7 @@ class _Probe:
         for field in fields:
             inputs.append(noise[1].clone())
             inputs[-1][:, *field] = noise[0][:, *field]
-        largest = float(self.extractor(noise[:1]).layer(self.layer).abs().max())
+        largest = float(self.maps(noise[:1]).layer(self.layer).abs().max())
         for number, (unit, values) in enumerate(zip(self.units, self._values(inputs), strict=True), 1):
             if float((values[number] - values[0]).abs().max()) > CHANGED * largest:
                 raise ValueError(
@@ -153,7 +152,7 @@ class _Probe:
         """The activations of each unit, (inputs, channels)."""
         activations: list[list[Tensor]] = [[] for _ in self.units]
         for start in range(0, len(inputs), AT_ONCE):
-            output = self.extractor(torch.stack(list(inputs[start : start + AT_ONCE]))).layer(self.layer)
+            output = self.maps(torch.stack(list(inputs[start : start + AT_ONCE]))).layer(self.layer)
             for unit, values in zip(self.units, activations, strict=True):
                 channels = slice(None) if unit.channel is None else slice(unit.channel, unit.channel + 1)
                 place: tuple[slice | int, ...] = (slice(None), channels, *unit.at)

@@ -10,21 +10,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cnnviz.engine.feature_extraction import FeatureExtractor, Seen
+from cnnviz.engine.feature_extraction import Seen
 from cnnviz.engine.layers import Layer, layer_name
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import check_finite, check_model, unwrap
 from cnnviz.explanations.explain import explain
 from cnnviz.explanations.inputs import called_with
 from cnnviz.explanations.read_inputs import read_inputs
-from cnnviz.formulas.terms import activation
+from cnnviz.formulas.terms import activation, procedure
 from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.registry import attributions
 from cnnviz.run.objectives import channel_units
+from cnnviz.run.run import Run
 from cnnviz.run.targets import Target
 from cnnviz.tasks.channel_relevance import separated
+from cnnviz.tasks.layer_maps import LayerMaps
 
 RELEVANCE, ACTIVATION = "relevance", "activation"
 
@@ -124,10 +126,10 @@ Rates = Callable[[int], list[TopActivation]]
 
 def _by_activation(network: nn.Module, layer: Layer) -> Callable[[Tensor], Rates]:
     """The most active unit of each input."""
-    extractor = FeatureExtractor(network, [layer], output=False, graph=False)
+    maps = LayerMaps(network, layer)
 
     def rated(inputs: Tensor) -> Rates:
-        seen = extractor(inputs)
+        seen = maps(inputs)
         size = seen.layer(layer).shape[2:]
 
         def rates(channel: int) -> list[TopActivation]:
@@ -147,7 +149,15 @@ def _by_relevance(
 ) -> Callable[[Tensor], Rates]:
     """The unit of each input that has most of the target's score."""
     own, options = separated(attributions["layer_relevance"], settings)
-    methods = [attributions["layer_relevance"](layer=layer, **own), activation(layer)]
+    values = activation(layer, spatial=None)
+    sizes: list[Sequence[int]] = []
+
+    def of_rank(run: Run) -> Tensor:
+        given = values(run)
+        sizes[:] = [given.shape[2:]]
+        return given.reshape(*given.shape, *(1,) * (run.inputs.ndim - given.ndim))  # as relevance is
+
+    methods = [attributions["layer_relevance"](layer=layer, **own), procedure(of_rank, (values,))]
     network = unwrap(model.module if isinstance(model, LoadedModel) else model)
 
     def rated(inputs: Tensor) -> Rates:
@@ -160,9 +170,7 @@ def _by_relevance(
             places = parts.argmax(1)
             values = units.gather(1, places[:, None])[:, 0].tolist(), parts.double().sum(1).tolist()
             found = zip(places, *values, strict=True)
-            return [
-                TopActivation(0, inputs[:0], _at(place, active.shape[2:]), unit, total) for place, unit, total in found
-            ]
+            return [TopActivation(0, inputs[:0], _at(place, sizes[0]), unit, total) for place, unit, total in found]
 
         return rates
 

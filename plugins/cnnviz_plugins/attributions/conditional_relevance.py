@@ -13,7 +13,7 @@ from cnnviz import Expr, Layer, Rule, activation, attribution, gradient, lift, n
 from cnnviz.formulas import conditioned, uploaded
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
 from cnnviz_plugins.attributions.projections import channel_numbers
-from cnnviz_plugins.attributions.relevance import Bound, Gamma, Kept, Rules, Split, composite_of, of_input
+from cnnviz_plugins.attributions.relevance import Attention, Bound, Gamma, Kept, Rules, Split, composite_of, of_input
 from cnnviz_plugins.relevance.composites import rule_of
 
 
@@ -28,6 +28,7 @@ def conditional_relevance(
     gamma: Gamma = 0.25,
     low: Bound = None,
     high: Bound = None,
+    attention: Attention = "attn_lrp",
 ) -> Expr:
     """Each value's part of the score on its way through some channels of a layer (CRP; Achtibat et al., 2023).
 
@@ -41,9 +42,9 @@ def conditional_relevance(
     """
     if bias not in ("absorb", "ignore"):
         raise ValueError(f"there is no bias={bias!r} of single channels; it is 'absorb' or 'ignore'")
-    rule = rule_of(composite_of(composite, epsilon, gamma, low, high), bias, product)
+    rule = rule_of(composite_of(composite, epsilon, gamma, low, high), bias, product, attention=attention)
     multipliers = gradient(layer, rule)
-    relevance = activation(layer) * multipliers
+    relevance = activation(layer, spatial=None) * multipliers
     numbers = channel_numbers(channels)
     chosen = _most_relevant(relevance) if numbers is None else _checked(relevance, numbers)
     part = conditioned(of_input(_below(rule)), layer, _only(multipliers, chosen))

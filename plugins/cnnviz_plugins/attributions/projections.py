@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Literal
 
 import torch
@@ -119,10 +120,12 @@ def channel_numbers(channels: str | int | Sequence[int] | None) -> tuple[int, ..
     """The channels of a setting, such as "5,9". Raises ValueError for others, and for none of them."""
     if channels is None:
         return None
-    parts = channels.split(",") if isinstance(channels, str) else [channels] if isinstance(channels, int) else channels
     try:
-        numbers = tuple(int(part) for part in parts)
-    except ValueError:
+        if isinstance(channels, str):
+            numbers = tuple(map(int, channels.split(",")))
+        else:
+            numbers = tuple(map(index, channels if isinstance(channels, Iterable) else [channels]))
+    except (TypeError, ValueError):
         raise ValueError(f"channels are numbers with commas between, such as 5,9, not {channels!r}") from None
     if not numbers:
         raise ValueError("no channels are named; give at least one, or None for the strongest")

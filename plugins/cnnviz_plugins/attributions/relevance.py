@@ -92,10 +92,11 @@ def layer_relevance(
 ) -> Expr:
     """Each value's part of the score in a layer's output, by layer-wise relevance propagation (Bach et al., 2015).
 
-    Values (N, channels, *spatial) at the layer's size, in units of the score (doi:10.1371/journal.pone.0130140). Other
-    settings are those of ``lrp``; ``call`` is the number of a call, from 1, where several reach the score. The note
-    ``completeness_gap`` (N,) is the sum of the values minus the score: what biases behind the layer took, and other
-    branches have. Raises LookupError for a layer that does not exist or did not run.
+    Values (N, channels, *spatial) at the layer's size, or of features (N, F, 1, 1), in units of the score
+    (doi:10.1371/journal.pone.0130140). Other settings are those of ``lrp``; ``call`` is the number of a call, from 1,
+    where several reach the score. The note ``completeness_gap`` (N,) is the sum of the values minus the score: what
+    biases behind the layer took, and other branches have. Raises LookupError for a layer that does not exist or did not
+    run.
     """
     of = composite_of(composite, epsilon, gamma)
     return _layer_relevance(of, layer_at(layer, call=call), bias, product, start, attention)
@@ -159,7 +160,7 @@ def _layer_relevance(
     of: Composite, layer: Layer, bias: Biases, product: Products, start: Start, attention: Attended
 ) -> Expr:
     def values(rule: Rule) -> Expr:
-        return activation(layer) * gradient(layer, rule)
+        return _of_rank(activation(layer, spatial=None) * gradient(layer, rule), image())
 
     plain = with_completeness_gap(values(rule_of(of, bias, product, attention=attention)), score())
     return _started(plain, start, lambda: values(rule_of(of, bias, product, negated, attention=attention)))
@@ -171,6 +172,12 @@ def _cam(layer: Layer, composite: str | Composite, bias: Biases, start: Start, r
     relevance = _started(values, start, lambda: values, of_class=False)
     cam = _over_channels(_sum(relevance) * activation(layer))
     return cam.relu() if relu else cam
+
+
+@lift
+def _of_rank(values: Tensor, like: Tensor) -> Tensor:
+    """The values; features (N, F) with as many spatial dimensions of length one as the input has."""
+    return values.reshape(*values.shape, *(1,) * (like.ndim - values.ndim))
 
 
 @lift
