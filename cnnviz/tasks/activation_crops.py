@@ -72,7 +72,9 @@ def patch_sheet(
 
 
 def check_images(activations: Mapping[int, Sequence[TopActivation]]) -> None:
-    """Raises ValueError for inputs that can't be drawn as patches."""
+    """Raises ValueError for inputs that can't be drawn as patches, and for none of any channel."""
+    if not activations:
+        raise ValueError("no channels are given to be drawn; top_activations(...) gives them")
     for top in (top for row in activations.values() for top in row):
         if top.input.ndim != 3:
             raise ValueError(

@@ -59,27 +59,23 @@ def concept_sheet(
     check_images(references)
     conditional = attributions["conditional_relevance"]
     own, options = separated(conditional, settings)
-    shares: dict[int, float] = {}
+    methods = {channel: conditional(layer=layer, channels=channel, **own) for channel in references}
+    fields = fields_of(model, layer, references)
+    rows: list[list[Cell]] = [[] for _ in methods]
     if picture is not None:
         of_layer = {name: own[name] for name in own if name in attributions["layer_relevance"].settings}
         ranked = top_channels(model, picture, layer, ALL, target=target, **of_layer, **options)
         if len(ranked) != 1:
             raise ValueError(f"channels are explained in one picture, and {len(ranked)} are given; give one of them")
         shares = {each.channel: each.share for each in ranked[0]}
-    fields = fields_of(model, layer, references)
-    rows: list[list[Cell]] = []
-    for channel, found in references.items():
-        method = conditional(layer=layer, channels=channel, **own)
-        ask = partial(explain, model, attribution=method, **options)
-        row: list[Cell] = []
-        if picture is not None:
-            heat = _smooth(ask(picture, target=target)).render(renderer)[0]
-            caption = [f"f:{channel}", f"{shares[channel]:.1%} of the relevance"]
-            row.append((caption, fitted(enlarged(heat, HEIGHT), HEIGHT)))
-        lit = [_lit(_smooth(ask(one.input[None], target=target))) for one in found]
-        told, tiles = _references(found, lit, fields[channel])
+        explanations = explain(model, picture, list(methods.values()), target=target, **options).values()
+        for row, channel, one in zip(rows, methods, explanations, strict=True):
+            caption = [f"f:{channel}: {shares[channel]:.1%} of the relevance", f"for {one.names()[0]}"]
+            row.append((caption, fitted(enlarged(_smooth(one).render(renderer)[0], HEIGHT), HEIGHT)))
+    for row, (channel, found) in zip(rows, references.items(), strict=True):
+        ask = partial(explain, model, attribution=methods[channel], target=target, **options)
+        told, tiles = _references(found, [_lit(_smooth(ask(one.input[None]))) for one in found], fields[channel])
         row.append(([told] if row else [f"f:{channel}", told], tiles))
-        rows.append(row)
     return sheet(rows)
 
 
@@ -91,7 +87,8 @@ def _references(found: Sequence[TopActivation], lit: Sequence[Pixels], fields: S
     size = (max(len(crop) for crop in crops), max(crop.shape[1] for crop in crops))
     tiles = [fitted(enlarged(tile(*pair, size), TILE), TILE) for pair in zip(crops, fields, strict=True)]
     kind = "activation" if found[0].relevance is None else "relevance"
-    return f"{kind} {found[0].rank:.3g} to {found[-1].rank:.3g}", tiled(tiles, -(-len(tiles) // ROWS), GAP)
+    ranks = dict.fromkeys(f"{found[place].rank:.3g}" for place in (0, -1))
+    return f"{kind} {' to '.join(ranks)}", tiled(tiles, -(-len(tiles) // ROWS), GAP)
 
 
 def _smooth(explanation: Explanation) -> Explanation:
