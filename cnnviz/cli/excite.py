@@ -92,7 +92,7 @@ def excite(
     from cnnviz.images.writing import encoded, picture_suffix, write
     from cnnviz.registry.registry import attributions
     from cnnviz.tasks.activation_crops import patch_sheet
-    from cnnviz.tasks.channel_relevance import separated, top_channels
+    from cnnviz.tasks.channel_relevance import of_layer_relevance, top_channels
     from cnnviz.tasks.concept_sheets import concept_sheet
     from cnnviz.tasks.top_activations import top_activations
 
@@ -108,7 +108,7 @@ def excite(
     attribution, explain_options = command.attributions([method])[method], command.explain_options
     settings = converted(attributions[CONCEPTS], command.settings) if concepts else {}
     asked = {"target": read_target(target), **explain_options} if concepts else {}
-    of_layer = separated(attributions["layer_relevance"], settings)[0] | asked
+    of_layer = of_layer_relevance(settings) | asked
     explained = None if picture is None else like_weights(command.read(picture)[None], command.model.module)
     if explained is not None and (channels is None or layer is None):
         best_of = top_channels(command.model, explained, layer, top or 5, **of_layer)

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from cnnviz.drawing.input_images import as_uint8, pictures_of
 from cnnviz.drawing.montage import Cell, Pixels, fitted, sheet, tiled
 from cnnviz.engine.layers import Layer
+from cnnviz.engine.validation import unwrap
 from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Attribution, Renderer
 from cnnviz.run.objectives import strongest
+from cnnviz.tasks.layer_maps import LayerMaps
 from cnnviz.tasks.receptive_fields import Unit, receptive_fields
 from cnnviz.tasks.top_activations import TopActivation
 
@@ -51,12 +53,18 @@ def patch_sheet(
     """
     check_images(activations)
     fields = fields_of(model, layer, activations)
+    network = unwrap(model.module if isinstance(model, LoadedModel) else model)
     ask = partial(explain, model, attribution=method, preprocessing=preprocessing, seed=seed, memory=memory)
     rows: list[list[Cell]] = []
     for channel, row in activations.items():
         if not row:
             rows.append([([f"f:{channel}", "nothing excites it"], np.full((1, TILE, 3), 255, np.uint8))])
             continue
+        if LayerMaps(network, layer).is_moved(row[0].input[None]):
+            raise ValueError(
+                f"layer {layer!r} does not give (N, C, *spatial), and single units are projected of such layers only; "
+                "draw a concept_sheet, or choose another layer"
+            )
         explanations: list[Explanation] = [ask(top.input[None], target=strongest(layer, channel)) for top in row]
         crops = [cropped(*pair) for pair in zip(explanations, fields[channel], strict=True)]
         inputs = [as_uint8(pictures_of(crop))[0] for crop in crops]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from inspect import signature
+from operator import index
 from typing import Any
 
 import torch
@@ -61,6 +63,7 @@ def top_channels(
     of ``explain``, such as ``preprocessing``. Channels that speak against the target come last. Raises ValueError for a
     count below one; there are no more channels than the layer has.
     """
+    (count,) = whole_numbers("count", [count])
     if count < 1:
         raise ValueError(f"{count} channels are asked for; ask for one or more")
     own, options = separated(attributions["layer_relevance"], settings)
@@ -81,6 +84,24 @@ def top_channels(
 
 
 def separated(method: Method[Any], settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of the method, and all others, which are options of ``explain``."""
-    own = {name: value for name, value in settings.items() if name in method.settings}
-    return own, {name: value for name, value in settings.items() if name not in own}
+    """The settings of the method, and those that are options of ``explain``; the method refuses what is neither."""
+    options = signature(explain).parameters.keys() - method.settings.keys()
+    own = {name: value for name, value in settings.items() if name not in options}
+    return own, {name: value for name, value in settings.items() if name in options}
+
+
+def of_layer_relevance(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings of ``conditional_relevance`` that say how the layer gets its relevance."""
+    known = attributions["layer_relevance"].settings
+    return {name: value for name, value in settings.items() if name in known}
+
+
+def whole_numbers(name: str, given: Iterable[Any]) -> list[int]:
+    """The numbers. Raises ValueError for what is no list of whole numbers."""
+    try:
+        numbers = list(given)
+        if not isinstance(given, str) and not any(isinstance(number, bool) for number in numbers):
+            return [index(number) for number in numbers]
+    except TypeError:
+        pass
+    raise ValueError(f"{name}: give whole numbers, not {given!r}")

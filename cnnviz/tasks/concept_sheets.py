@@ -24,7 +24,7 @@ from cnnviz.registry.protocols import Renderer
 from cnnviz.registry.registry import attributions
 from cnnviz.run.targets import Target
 from cnnviz.tasks.activation_crops import GAP, TILE, Field, check_images, fields_of, tile
-from cnnviz.tasks.channel_relevance import ALL, separated, top_channels
+from cnnviz.tasks.channel_relevance import ALL, of_layer_relevance, separated, top_channels
 from cnnviz.tasks.top_activations import TopActivation
 
 BLUR = 3.2 / 224  # the standard deviation, of the shorter side
@@ -63,8 +63,7 @@ def concept_sheet(
     fields = fields_of(model, layer, references)
     rows: list[list[Cell]] = [[] for _ in methods]
     if picture is not None:
-        of_layer = {name: own[name] for name in own if name in attributions["layer_relevance"].settings}
-        ranked = top_channels(model, picture, layer, ALL, target=target, **of_layer, **options)
+        ranked = top_channels(model, picture, layer, ALL, target=target, **of_layer_relevance(own), **options)
         if len(ranked) != 1:
             raise ValueError(f"channels are explained in one picture, and {len(ranked)} are given; give one of them")
         shares = {each.channel: each.share for each in ranked[0]}

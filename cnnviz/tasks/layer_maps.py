@@ -27,18 +27,22 @@ class LayerMaps:
 
     def __call__(self, inputs: Tensor) -> Seen:
         """One pass of inputs (N, C, *spatial)."""
-        seen = self._extractor(inputs)
-        reading = self.reading(inputs, seen)
+        seen, reading = self._seen(inputs)
         if reading is None:
             return seen
         return replace(seen, layers={self.layer: reading.read(seen.layer(self.layer), len(inputs))})
 
-    def reading(self, inputs: Tensor, seen: Seen) -> GridReading | None:
-        """How the output of a pass is read; None as it is."""
-        size = inputs.shape[1:]
+    def is_moved(self, inputs: Tensor) -> bool:
+        """True if the layer lays its map out in another way, as tokens."""
+        _, reading = self._seen(inputs)
+        return reading is not None and not reading.channels_first
+
+    def _seen(self, inputs: Tensor) -> tuple[Seen, GridReading | None]:
+        """One pass, and how its output is read; None as it is."""
+        seen, size = self._extractor(inputs), inputs.shape[1:]
         if size not in self._readings:
             self._readings[size] = self._found(inputs[:1], seen.layer(self.layer).shape, seen.names[self.layer])
-        return self._readings[size]
+        return seen, self._readings[size]
 
     def _found(self, one: Tensor, shape: torch.Size, name: str) -> GridReading | None:
         at = self.layer

@@ -25,7 +25,7 @@ from cnnviz.registry.registry import attributions
 from cnnviz.run.objectives import channel_units
 from cnnviz.run.run import Run
 from cnnviz.run.targets import Target
-from cnnviz.tasks.channel_relevance import separated
+from cnnviz.tasks.channel_relevance import separated, whole_numbers
 from cnnviz.tasks.layer_maps import LayerMaps
 
 RELEVANCE, ACTIVATION = "relevance", "activation"
@@ -88,6 +88,7 @@ def top_activations(
 
     Raises ValueError for a channel there is not, for no channels, a count below one, or a target by activation.
     """
+    channels, (count,) = whole_numbers("channels", channels), whole_numbers("count", [count])
     if count < 1 or not channels:
         raise ValueError(f"{count} inputs of {len(channels)} channels are asked for; ask for one or more of each")
     if by not in ("activation", "relevance"):
