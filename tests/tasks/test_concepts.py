@@ -131,13 +131,13 @@ def test_excite_shows_the_channels_that_decided_a_picture(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     files = sorted(folder.iterdir())
-    asked = ["excite", str(folder), "--layer", "layer2", "--count", "2"]
+    asked = ["excite", str(folder), "--layer", "layer2", "--count", "1"]
     settings = ["--composite", "epsilon_gamma_box", "--gamma", "0.5", "-o", "out.png"]
     assert main([*asked, "--by", "relevance", "--picture", str(files[0]), "--top", "2", *settings]) == 0
     model, of = load_model("demo"), {"composite": "epsilon_gamma_box", "gamma": 0.5}
     inputs = [model.preprocessing(Image.open(file))[None] for file in files]
     (best,) = top_channels(model, inputs[0], "layer2", 2, **of)
-    found = top_activations(model, inputs, "layer2", [each.channel for each in best], 2, by="relevance", **of)
+    found = top_activations(model, inputs, "layer2", [each.channel for each in best], 1, by="relevance", **of)
     lines = [
         f"out.png: f:{channel} " + ", ".join(f"{files[one.number].name} {one.relevance:.4g}" for one in row)
         for channel, row in found.items()
@@ -150,7 +150,31 @@ def test_excite_shows_the_channels_that_decided_a_picture(
         (["--channels", "3", "--target", "1"], "--target is about relevance; add --by relevance, or a --picture"),
         (["--channels", "3", "--by", "relevance", "-m", "deconvnet"], "--method is for projections, and by relevance"),
         (["--picture", "none.png"], "no file 'none.png'"),
+        (["--channels", "3", "--top", "2"], "--top is how many channels of a --picture are sought"),
+        (["--picture", str(folder)], "is a folder, not a picture"),
+        (["--channels", "3", "--picture", str(files[0]), "--bias", "report"], "is absorb or ignore, not 'report'"),
     ):
         assert main([*asked, *more, "-o", "other.png"]) == 2
         assert said in capsys.readouterr().err
         assert not Path("other.png").exists()
+
+
+def test_excite_names_the_layer_that_it_finds(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[object] = []
+    monkeypatch.setattr(
+        "cnnviz.tasks.concept_sheets.concept_sheet",
+        lambda model, layer, found, picture, **options: asked.append((layer, list(found))) or np.zeros((4, 4, 3), "u1"),
+    )
+    picture = sorted(folder.iterdir())[0]
+    model = load_model("demo")
+    (best,) = top_channels(model, model.preprocessing(Image.open(picture))[None], None, 2)
+    one = ["excite", str(picture), "--picture", str(picture), "--count", "1", "-o", "out.png"]
+    assert main([*one, "--top", "2"]) == 0
+    assert main([*one, "--channels", "5", "--overwrite"]) == 0
+    assert asked == [("layer3", [each.channel for each in best]), ("layer3", [5])]
+    assert main(["excite", str(picture), "--by", "relevance", "--channels", "5", "-o", "other.png"]) == 2
+    assert "no layer is named, and the last one may differ from picture to picture" in capsys.readouterr().err
+    assert not Path("other.png").exists()
