@@ -97,7 +97,24 @@ def excite(
     from cnnviz.tasks.top_activations import top_activations
 
     concepts = by == "relevance" or picture is not None
-    _check(concepts, channels, picture, method, target, layer, top)
+    for wrong, reason in (
+        (
+            channels is None and picture is None,
+            "no channels are asked for; add --channels 5,9, or a --picture whose channels are sought",
+        ),
+        (
+            top is not None and (channels is not None or picture is None),
+            "--top is how many channels of a --picture are sought; with --channels leave it out",
+        ),
+        (
+            concepts and picture is None and layer is None,
+            "no layer is named, and the last one may differ from picture to picture; add --layer NAME",
+        ),
+        (concepts and method is not None, "--method is for projections, and by relevance there are none; leave it out"),
+        (not concepts and target is not None, "--target is about relevance; add --by relevance, or a --picture"),
+    ):
+        if wrong:
+            raise ValueError(reason)
     method = CONCEPTS if concepts else method_name(method or "deconvnet")
     command = prepared(context, pictures, named_methods([method], pictures), options, offered_renderers(render))
     numbers = value_parsing.numbers(channels, "--channels", int, "numbers with commas between, such as 5,9") or ()
@@ -144,25 +161,3 @@ def excite(
     if show:
         open_in_viewer([output])
     return files.status(unreadable.count)
-
-
-def _check(
-    concepts: bool,
-    channels: str | None,
-    picture: Path | None,
-    method: str | None,
-    target: str | None,
-    layer: str | None,
-    top: int | None,
-) -> None:
-    """Raises ValueError for options that do not go together."""
-    if channels is None and picture is None:
-        raise ValueError("no channels are asked for; add --channels 5,9, or a --picture whose channels are sought")
-    if top is not None and (channels is not None or picture is None):
-        raise ValueError("--top is how many channels of a --picture are sought; with --channels leave it out")
-    if concepts and picture is None and layer is None:
-        raise ValueError("no layer is named, and the last one may differ from picture to picture; add --layer NAME")
-    if concepts and method is not None:
-        raise ValueError("--method is for projections, and by relevance there are none; leave it out")
-    if not concepts and target is not None:
-        raise ValueError("--target is about relevance; add --by relevance, or a --picture")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.engine.feature_extraction import Seen
-from cnnviz.engine.layers import Layer, layer_name
+from cnnviz.engine.layers import Layer
 from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import check_finite, check_model, unwrap
 from cnnviz.explanations.explain import explain
@@ -28,7 +28,7 @@ from cnnviz.run.targets import Target
 from cnnviz.tasks.channel_relevance import separated, whole_numbers
 from cnnviz.tasks.layer_maps import LayerMaps
 
-RELEVANCE, ACTIVATION = "relevance", "activation"
+RELEVANCE: Layer = ("", "relevance")  # no layer has that name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,13 +106,13 @@ def top_activations(
     check_model(network)
     best = TopActivations((channel, []) for channel in channels)
     best.preprocessing = preprocessing
-    rated = _by_relevance(asked, layer, target, settings) if by == "relevance" else _by_activation(network, layer)
+    seen_in = _by_relevance(asked, layer, target, settings) if by == "relevance" else LayerMaps(network, layer)
     passed = 0
     for batch in batches:
         inputs = called_with(network, read_inputs(network, batch, preprocessing)[0])[0].first
-        rates = rated(inputs.detach())
+        seen = seen_in(inputs.detach())
         for channel, top in best.items():
-            for item, one in enumerate(rates(channel)):
+            for item, one in enumerate(_units(seen, layer, channel)):
                 if one.rank > 0 and (len(top) < count or one.rank > top[-1].rank):
                     top.append(replace(one, number=passed + item, input=inputs[item].detach().clone()))
                     top.sort(key=lambda entry: -entry.rank)  # keeps the order of equal ones
@@ -121,61 +121,39 @@ def top_activations(
     return best
 
 
-Rates = Callable[[int], list[TopActivation]]
-"""From a channel to its best unit in each input of a batch."""
-
-
-def _by_activation(network: nn.Module, layer: Layer) -> Callable[[Tensor], Rates]:
-    """The most active unit of each input."""
-    maps = LayerMaps(network, layer)
-
-    def rated(inputs: Tensor) -> Rates:
-        seen = maps(inputs)
-        size = seen.layer(layer).shape[2:]
-
-        def rates(channel: int) -> list[TopActivation]:
-            units = channel_units(seen, layer, channel)
-            check_finite(units, f"channel {channel} of layer {layer!r}")
-            maxima, places = units.max(1)
-            pairs = zip(maxima.tolist(), places, strict=True)
-            return [TopActivation(0, inputs[:0], _at(place, size), activation) for activation, place in pairs]
-
-        return rates
-
-    return rated
+def _units(seen: Seen, layer: Layer, channel: int) -> Iterator[TopActivation]:
+    """The channel's most active unit in each input, or the most relevant one, where relevance is known."""
+    active = channel_units(seen, layer, channel)
+    check_finite(active, f"channel {channel} of layer {layer!r}")
+    parts = channel_units(seen, RELEVANCE, channel) if RELEVANCE in seen.layers else None
+    places = (active if parts is None else parts).argmax(1)
+    sums = [None] * len(active) if parts is None else parts.double().sum(1).tolist()
+    strengths, size = active.gather(1, places[:, None])[:, 0].tolist(), seen.layer(layer).shape[2:]
+    for place, strength, total in zip(places, strengths, sums, strict=True):
+        yield TopActivation(0, seen.inputs[:0], _at(place, size), strength, total)
 
 
 def _by_relevance(
     model: nn.Module | LoadedModel, layer: Layer, target: Target, settings: Mapping[str, Any]
-) -> Callable[[Tensor], Rates]:
-    """The unit of each input that has most of the target's score."""
+) -> Callable[[Tensor], Seen]:
+    """What the layer gives, and how much of the target's score it has."""
     own, options = separated(attributions["layer_relevance"], settings)
     values = activation(layer, spatial=None)
-    sizes: list[Sequence[int]] = []
 
-    def of_rank(run: Run) -> Tensor:
-        given = values(run)
-        sizes[:] = [given.shape[2:]]
-        return given.reshape(*given.shape, *(1,) * (run.inputs.ndim - given.ndim))  # as relevance is
+    def seen_in(inputs: Tensor) -> Seen:
+        shape: list[int] = []
+        names: dict[Layer, str] = {}
 
-    methods = [attributions["layer_relevance"](layer=layer, **own), procedure(of_rank, (values,))]
-    network = unwrap(model.module if isinstance(model, LoadedModel) else model)
+        def of_rank(run: Run) -> Tensor:
+            given = values(run)
+            shape[:], names[layer] = given.shape, run.layer_name(layer)
+            return given.reshape(*given.shape, *(1,) * (inputs.ndim - given.ndim))  # as relevance is
 
-    def rated(inputs: Tensor) -> Rates:
+        methods = [attributions["layer_relevance"](layer=layer, **own), procedure(of_rank, (values,))]
         relevance, active = (each.values for each in explain(model, inputs, methods, target=target, **options).values())
-        maps: dict[Layer, Tensor] = {RELEVANCE: relevance, ACTIVATION: active}
-        seen = Seen(inputs, None, maps, dict.fromkeys(maps, layer_name(network, layer, (inputs,))))
+        return Seen(inputs, None, {layer: active.reshape(len(active), *shape[1:]), RELEVANCE: relevance}, names)
 
-        def rates(channel: int) -> list[TopActivation]:
-            parts, units = (channel_units(seen, name, channel) for name in maps)
-            places = parts.argmax(1)
-            values = units.gather(1, places[:, None])[:, 0].tolist(), parts.double().sum(1).tolist()
-            found = zip(places, *values, strict=True)
-            return [TopActivation(0, inputs[:0], _at(place, sizes[0]), unit, total) for place, unit, total in found]
-
-        return rates
-
-    return rated
+    return seen_in
 
 
 def _at(place: Tensor, size: Sequence[int]) -> tuple[int, ...]:
