@@ -42,14 +42,19 @@ class several:
         return f"several({', '.join(map(repr, self.targets))})"
 
 
+def check_single(target: Any) -> None:
+    """Raises TypeError for a target that stands for several."""
+    if isinstance(target, top | several):
+        raise TypeError(f"{target!r} is several questions, and one is asked here; give one target")
+
+
 def resolved_target(target: Any, items: int, categories: tuple[str, ...] | None) -> Any:
     """What :class:`~cnnviz.Run` takes as target: classes (N,), a function of the output, an objective, or one of
     either for each input.
 
     Raises TypeError, ValueError or LookupError for what is no target, or not one for each input.
     """
-    if isinstance(target, top | several):
-        raise TypeError(f"{target!r} is several questions, and one is asked here; give one target")
+    check_single(target)
     if is_function(target):
         return target
     if not isinstance(target, list | tuple):

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from cnnviz.engine.layers import Layer
 from cnnviz.engine.loans import borrows
 from cnnviz.explanations.explain import explain
-from cnnviz.formulas.terms import procedure
+from cnnviz.formulas.terms import gradient, procedure
 from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.registry import Method, attributions
+from cnnviz.run.resolve_target import check_single
 from cnnviz.run.run import Run
 from cnnviz.run.targets import Target
 
@@ -66,6 +67,7 @@ def top_channels(
     (count,) = whole_numbers("count", [count])
     if count < 1:
         raise ValueError(f"{count} channels are asked for; ask for one or more")
+    check_single(target)
     own, options = separated(attributions["layer_relevance"], settings)
     found = TopChannels()
 
@@ -73,7 +75,8 @@ def top_channels(
         found.layer = run.layer_name(layer)
         return torch.ones_like(run.inputs)
 
-    methods = [attributions["layer_relevance"](layer=layer, **own), procedure(named)]
+    # a pass that begins at the input shows which convolutions a batch norm reads: these have no relevance of their own
+    methods = [attributions["layer_relevance"](layer=layer, **own), procedure(named, (gradient(),))]
     values = next(iter(explain(model, inputs, methods, target=target, **options).values())).values
     sums = values.reshape(*values.shape[:2], -1).double().sum(2)
     whole = sums.abs().sum(1).tolist()

@@ -22,6 +22,7 @@ from cnnviz.images.resampling import blurred
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.protocols import Renderer
 from cnnviz.registry.registry import attributions
+from cnnviz.run.resolve_target import check_single
 from cnnviz.run.targets import Target
 from cnnviz.tasks.activation_crops import GAP, TILE, Field, check_images, fields_of, tile
 from cnnviz.tasks.channel_relevance import ALL, of_layer_relevance, separated, top_channels
@@ -57,6 +58,7 @@ def concept_sheet(
     if layer is None:
         raise ValueError("without a name, the layer may be another one for each input; give top_channels(...).layer")
     check_images(references)
+    check_single(target)
     conditional = attributions["conditional_relevance"]
     own, options = separated(conditional, settings)
     methods = {channel: conditional(layer=layer, channels=channel, **own) for channel in references}

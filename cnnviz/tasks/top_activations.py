@@ -17,12 +17,13 @@ from cnnviz.engine.validation import check_finite, check_model, unwrap
 from cnnviz.explanations.explain import explain
 from cnnviz.explanations.inputs import called_with
 from cnnviz.explanations.read_inputs import read_inputs
-from cnnviz.formulas.terms import activation, procedure
+from cnnviz.formulas.terms import activation, gradient, procedure
 from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.registry import attributions
 from cnnviz.run.objectives import channel_units
+from cnnviz.run.resolve_target import check_single
 from cnnviz.run.run import Run
 from cnnviz.run.targets import Target
 from cnnviz.tasks.channel_relevance import separated, whole_numbers
@@ -137,6 +138,7 @@ def _by_relevance(
     model: nn.Module | LoadedModel, layer: Layer, target: Target, settings: Mapping[str, Any]
 ) -> Callable[[Tensor], Seen]:
     """What the layer gives, and how much of the target's score it has."""
+    check_single(target)
     own, options = separated(attributions["layer_relevance"], settings)
     values = activation(layer, spatial=None)
 
@@ -149,7 +151,10 @@ def _by_relevance(
             shape[:], names[layer] = given.shape, run.layer_name(layer)
             return given.reshape(*given.shape, *(1,) * (inputs.ndim - given.ndim))  # as relevance is
 
-        methods = [attributions["layer_relevance"](layer=layer, **own), procedure(of_rank, (values,))]
+        methods = [
+            attributions["layer_relevance"](layer=layer, **own),
+            procedure(of_rank, (values, gradient())),
+        ]  # as top_channels
         relevance, active = (each.values for each in explain(model, inputs, methods, target=target, **options).values())
         return Seen(inputs, None, {layer: active.reshape(len(active), *shape[1:]), RELEVANCE: relevance}, names)
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz import LayerAt, Preprocessing, top_activations
+from cnnviz.targets import top
 from cnnviz.tasks import concept_sheet, patch_sheet, receptive_field, top_channels
+from cnnviz.testing.nets import SmallNet
 from cnnviz_plugins.relevance import composite, epsilon
 
 PLAIN = Preprocessing((0.0,) * 3, (1.0,) * 3)
@@ -131,6 +133,17 @@ def test_the_layer_that_was_found_is_told_and_named_from_then_on() -> None:
         concept_sheet(net, None, top_activations(net, [x], None, [0]), x[:1])
 
 
+def test_a_convolution_before_a_batch_norm_is_refused_by_all() -> None:
+    net, x = SmallNet(), noise(2, 8, 8)
+    said = "layer 'first' is one operation with the batch norm behind it"
+    with pytest.raises(LookupError, match=said):
+        top_channels(net, x, "first")
+    with pytest.raises(LookupError, match=said):
+        top_activations(net, [x], "first", [0], by="relevance")
+    with pytest.raises(LookupError, match=said):
+        concept_sheet(net, "first", {0: []}, x[:1], preprocessing=PLAIN)
+
+
 def test_ties_zeros_and_more_channels_than_there_are() -> None:
     net, x = Ends(), noise(1, 8, 8)
     with torch.no_grad():
@@ -162,6 +175,13 @@ def test_what_is_no_number_is_refused(by: Any) -> None:
         top_channels(net, x, "features", 2.5)  # type: ignore[arg-type]  # is refused
     with pytest.raises(TypeError, match="layer_relevance has no setting 'colour'; it takes layer, composite"):
         top_channels(net, x, "features", colour=3)
+    for ask in (
+        lambda target: top_channels(net, x, "features", target=target),
+        lambda target: top_activations(net, [x], "features", [0], by="relevance", target=target),
+        lambda target: concept_sheet(net, "features", {0: []}, target=target),
+    ):
+        with pytest.raises(TypeError, match=r"top\(count=2\) is several questions, and one is asked here"):
+            ask(top(2))
     with pytest.raises(ValueError, match="no channels are given to be drawn"):
         concept_sheet(net, "features", {})
 
