@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cnnviz.drawing.input_images import as_uint8, pictures_of
 from cnnviz.drawing.montage import Cell, Pixels, fitted, sheet, tiled
 from cnnviz.engine.layers import Layer
+from cnnviz.engine.loans import borrows
 from cnnviz.engine.validation import unwrap
 from cnnviz.explanations.explain import explain
 from cnnviz.explanations.explanation import Explanation
@@ -33,6 +34,7 @@ TILE, GAP = 112, 4  # pixels: of a crop's longer side, between crops
 GRAY = 128
 
 
+@borrows
 def patch_sheet(
     model: nn.Module | LoadedModel,
     layer: Layer,

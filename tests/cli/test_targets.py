@@ -137,7 +137,8 @@ PASSED_ON = {"layer", "of", "target"}
 """Options that a command declares and hands on as settings of that name; a target is no setting there."""
 OWN = {
     "project": {"channels", "channel", "top"},  # handed to the method, too
-    "excite": {"channels", "channel", "count"},  # what it asks; the settings of that name are of what it does not draw
+    # what it asks; the settings of that name are of projections, which ask for channels of their own and are not drawn
+    "excite": {"channels", "channel", "count", "by", "top"},
     "synthesize": {"channel", "count"},  # several channels are several jobs
 }
 SETTINGS = {
