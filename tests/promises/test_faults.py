@@ -268,7 +268,23 @@ def test_a_layer_that_never_runs_is_refused(name: str) -> None:
         ask(name, model, batch(), layer="unused")
 
 
-@pytest.mark.parametrize("name", [name for name in LAYERED if name != "projections"])  # of which a unit is projected
+RELEVANCE = ("lrp", "layer_relevance")  # divided among features too
+
+
+@pytest.mark.parametrize("name", RELEVANCE)
+def test_a_layer_of_features_has_relevance(name: str) -> None:
+    model, inputs = Net(), batch()
+    found = explain(model, inputs, name, layer="fc", target=2)
+    expected = torch.zeros_like(found.values)
+    expected[:, 2, 0, 0] = found.score
+    torch.testing.assert_close(found.values, expected)
+
+
+# of features a unit is projected, or the relevance is divided
+OF_FEATURES = ("projections", "conditional_relevance", *RELEVANCE)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERED if name not in OF_FEATURES])
 def test_a_layer_without_spatial_extent_is_refused(name: str) -> None:
     with (
         untouched(model := Net()),
