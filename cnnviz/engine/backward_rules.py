@@ -212,6 +212,8 @@ class Rule:
         for operation in self.backwards:
             if isinstance(operation, nn.Module | type) or not callable(operation):
                 raise TypeError(f"a rule names operations, not modules: {_way_out(operation)}")
+        named = {canonical(operation, (), {}): backward for operation, backward in self.backwards.items()}
+        object.__setattr__(self, "backwards", named)
 
     @property
     def must_act(self) -> bool:
@@ -239,8 +241,7 @@ def rule(
     """
 
     def make(backward: Backward) -> Rule:
-        names = dict.fromkeys((canonical(operation, (), {}) for operation in operations), backward)
-        return Rule(name or backward.__name__, names, reads_input, otherwise)
+        return Rule(name or backward.__name__, dict.fromkeys(operations, backward), reads_input, otherwise)
 
     return make
 

@@ -63,10 +63,11 @@ class MergedNorms:
         product = self._products.get(given)  # type: ignore[no-untyped-call]  # torch has no types here
         if product is None or training or mean is None:
             return normed, None
-        if product.versions != (given._version, product.operand._version):
+        weight, bias = (_argument(product, *place) for place in ((1, "weight"), (2, "bias")))
+        apart = given.ndim != weight.ndim  # of an output without a batch, or of tokens, other dimensions are normed
+        if apart or product.versions != (given._version, product.operand._version):
             return normed, None
         factor = (variance.double() + eps).rsqrt() * (1 if scale is None else scale.double())
-        weight, bias = (_argument(product, *place) for place in ((1, "weight"), (2, "bias")))
         moved = -mean.double() if bias is None else bias.double() - mean.double()
         moved = moved * factor + (0 if shift is None else shift.double())
         with torch.no_grad():

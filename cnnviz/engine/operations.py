@@ -18,7 +18,8 @@ Limits = tuple[Any, Any]
 
 _OF_EACH_VALUE = (
     *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "square", "reciprocal"),
-    *("abs", "sin", "cos", "atan", "erf"),
+    *("abs", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "sinc"),
+    *("erf", "erfc", "erfinv", "logit", "lgamma", "digamma", "i0", "sign", "round", "floor", "ceil", "trunc", "frac"),
 )
 
 _GETTERS = {
@@ -79,6 +80,10 @@ _SPELLINGS: dict[Operation, tuple[Any, ...]] = {
     torch.div: spelled("div", "divide", "true_divide", "truediv"),
     torch.matmul: spelled("matmul", "mm", "bmm", "mv"),
     **{getattr(torch, name): spelled(name) for name in ("addmm", "addmv", "addbmm", "baddbmm")},
+    **{getattr(torch, name): spelled(name) for name in ("dot", "inner", "tensordot", "kron", "cross", "cov")},
+    **{getattr(torch, name): spelled(name) for name in ("cumprod", "float_power", "lerp", "addcdiv", "addr")},
+    torch.outer: spelled("outer", "ger"),
+    torch.linalg.vecdot: (),
     torch.addcmul: spelled("addcmul"),
     torch.maximum: (Tensor.maximum,),
     torch.amax: (Tensor.amax,),

@@ -148,7 +148,7 @@ class Bound:
             back = torch.zeros_like(output).requires_grad_()
             how: dict[str, Any] = {"create_graph": True, "allow_unused": True, "materialize_grads": True}
             grads = torch.autograd.grad(output, leaves, back, **how)
-            total = sum((grad * leaf.detach()).sum() for grad, leaf in zip(grads, leaves, strict=True))
+            total = sum((grad.conj() * leaf.detach()).real.sum() for grad, leaf in zip(grads, leaves, strict=True))
             return torch.autograd.grad(total, back)[0].detach()  # type: ignore[arg-type]  # there is an operand
 
     def constant(self, place: int, name: str, default: Any = None) -> Any:

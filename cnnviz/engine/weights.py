@@ -78,8 +78,8 @@ def _layer(call: Arguments) -> Linear | None:
 
 def _product(call: Arguments) -> Linear | None:
     """A matrix product, with the constant on either side."""
-    second = next((name for name in ("mat2", "vec") if name in call.kwargs), "other")
-    return _factors(call, [(0, "input"), (1, second)], call.refilled)
+    first, second = (next((name for name in names if name in call.kwargs), "") for names in _PRODUCT_NAMES)
+    return _factors(call, [(0, first), (1, second)], call.refilled)
 
 
 def _factors(
@@ -149,11 +149,14 @@ _ADDED: Mapping[Operation, tuple[str, ...]] = {
     torch.baddbmm: ("batch1", "batch2"),
     torch.addbmm: ("batch1", "batch2", "summed"),
 }
-MATRIX_PRODUCTS: tuple[Operation, ...] = (F.linear, torch.matmul, *_ADDED, torch.einsum, F.bilinear)
+_PRODUCT_NAMES = ("input", "a", "x"), ("other", "mat2", "vec", "vec2", "tensor", "b", "y")
+_PRODUCTS = (torch.matmul, torch.tensordot, torch.inner, torch.dot, torch.outer, torch.kron, torch.linalg.vecdot)
+MATRIX_PRODUCTS: tuple[Operation, ...] = (F.linear, *_PRODUCTS, *_ADDED, torch.einsum, F.bilinear)
 """Linear layers, however they are spelled, and products of matrices, which are such if one factor is constant."""
 LINEAR = frozenset((*CONVOLUTIONS, *MATRIX_PRODUCTS))
 _FORMS: Mapping[Operation, Callable[[Arguments], Linear | None]] = {
     **dict.fromkeys((F.linear, *CONVOLUTIONS), _layer),
     **dict.fromkeys(_ADDED, _sum_and_product),
-    **{torch.matmul: _product, torch.einsum: _einsum, F.bilinear: _bilinear},
+    **dict.fromkeys(_PRODUCTS, _product),
+    **{torch.einsum: _einsum, F.bilinear: _bilinear},
 }

@@ -19,6 +19,7 @@ from cnnviz.engine.operations import Operation
 SHARES = (F.softmax,)
 """What gives the shares of an attention."""
 _ATTENTION = (F.linear, torch.matmul, torch.baddbmm, F.softmax, F.scaled_dot_product_attention, torch.mul)
+_QUOTIENTS = (F.normalize, F.local_response_norm, F.lp_pool1d, F.lp_pool2d, F.lp_pool3d)
 _GATES = (F.linear, torch.sigmoid, torch.tanh, torch.mul)
 
 
@@ -45,13 +46,17 @@ def hidden(parts: Collection[Operation], others: Iterable[Collection[Operation]]
     )
 
 
-def _attention(*args: Any, **kwargs: Any) -> Any:
-    """torch's own attention, all of whose operations are seen: its first line would hand the whole of it to a mode."""
-    func: Any = F.multi_head_attention_forward
-    names = {**func.__globals__, "has_torch_function": lambda tensors: False}
+def _body(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """torch's own function, all of whose operations are seen: its first line would hand the whole of it to a mode."""
+    asked = dict.fromkeys(("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), _never)
+    names = {**func.__globals__, **asked}
     body = FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
     body.__kwdefaults__ = func.__kwdefaults__
     return body(*args, **kwargs)
+
+
+def _never(*tensors: Any) -> bool:
+    return False
 
 
 def _dot_product(
@@ -82,6 +87,11 @@ def _dot_product(
         none = ~allowed.any(-1, keepdim=True)  # such a query has no shares, where a softmax gives NaN
         shares = F.softmax(scores.masked_fill(none, 0.0), -1).masked_fill(none, 0.0)
     return torch.matmul(F.dropout(shares, dropout_p) if dropout_p else shares, value)
+
+
+def _cosine(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    lengths = (torch.linalg.vector_norm(each, dim=dim, keepdim=True).clamp_min(eps) for each in (x1, x2))
+    return torch.mul(*(torch.div(each, length) for each, length in zip((x1, x2), lengths, strict=True))).sum(dim)
 
 
 # Cells: from the weighted input, the states and the weights to the new states, the first of which is the output
@@ -199,7 +209,9 @@ _CELLS: dict[Operation, tuple[Cell, Operation]] = {
     torch.rnn_relu: (partial(_rnn, torch.relu), torch.rnn_relu_cell),
 }
 _COMPOSITES: Mapping[Operation, Composite] = {
-    F.multi_head_attention_forward: Composite(_attention, _ATTENTION),
+    F.multi_head_attention_forward: Composite(partial(_body, F.multi_head_attention_forward), _ATTENTION),
+    **{func: Composite(partial(_body, func), (torch.div, torch.pow), biased=False) for func in _QUOTIENTS},
+    torch.cosine_similarity: Composite(_cosine, (torch.mul, torch.div), biased=False),
     F.scaled_dot_product_attention: Composite(_dot_product, (torch.matmul, F.softmax), biased=False),
     **{func: Composite(partial(_recurrent, cell), (*_GATES, F.relu)) for func, (cell, _) in _CELLS.items()},
     **{one: Composite(partial(_one_step, cell), (*_GATES, F.relu)) for cell, one in _CELLS.values()},

@@ -63,6 +63,7 @@ UNREADABLE: dict[str, str] = {
     "tensor": "a tensor is not in a formula's text; give the formula to explain in Python",
     "procedure": "a function of one's own is not in a formula's text; register it as a method, or use Python",
     "bias_maps": "it takes a function of one's own, which is not in a formula's text; use Python",
+    "composite": "it is made of rules in Python; a text has the names of composites, such as 'epsilon_gamma_box'",
     "similar": "it reads a picture from a file, and a formula's text opens none; use Python",
     "direction": "it takes a tensor, which is not in a formula's text; use Python",
     "feature_distance": "it takes a tensor, which is not in a formula's text; use Python",

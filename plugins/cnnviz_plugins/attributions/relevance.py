@@ -19,7 +19,7 @@ from cnnviz_plugins.attributions._completeness import with_completeness_gap
 from cnnviz_plugins.attributions._layer_settings import layer_at, of_layers
 from cnnviz_plugins.relevance.composites import Attended, Biases, Products, named, rule_of
 from cnnviz_plugins.relevance.composites import composite as Composite
-from cnnviz_plugins.relevance.rules import contrasted, negated, z_plus
+from cnnviz_plugins.relevance.rules import contrasted, negated, z_box, z_plus
 
 Start = Literal["score", "one_hot", "clrp1", "clrp2", "sglrp"]
 Rules = Annotated[str | Composite, "which layers follow which rule: epsilon_plus, epsilon_gamma_box, ..."]
@@ -144,7 +144,13 @@ def composite_of(
     """The composite of a name with these settings, or that which is given. Raises TypeError, ValueError for another."""
     if not isinstance(of, str | Composite):
         raise TypeError(f"composite is a {type(of).__name__}; give a name, or composite(conv=..., linear=...)")
-    return named(of, e, factor, low, high) if isinstance(of, str) else of
+    found = named(of, e, factor, low, high) if isinstance(of, str) else of
+    if (low, high) != (None, None) and not (isinstance(of, str) and isinstance(found.first, z_box)):
+        raise ValueError(
+            "low and high are those of z_box in a composite of a name, such as epsilon_gamma_box; leave them out, or "
+            "give z_box(low, high)"
+        )
+    return found
 
 
 def of_input(rule: Rule) -> Expr:

@@ -8,11 +8,12 @@ from functools import cache, partial
 from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cnnviz import Call, Rule
 from cnnviz.formulas import CONVOLUTIONS, MATRIX_PRODUCTS
-from cnnviz_plugins.relevance.operations import added_product, functions, joined, product
+from cnnviz_plugins.relevance.operations import added_product, functions, joined, layered
 from cnnviz_plugins.relevance.rules import (
     Shares,
     alpha_beta,
@@ -21,6 +22,7 @@ from cnnviz_plugins.relevance.rules import (
     flat,
     gamma,
     negated,
+    w_square,
     z_box,
     z_plus,
 )
@@ -46,6 +48,20 @@ class composite:
     linear: LayerRule | None = None
     depthwise: LayerRule | None = None
     operations: tuple[tuple[Callable[..., Any], LayerRule], ...] = ()
+
+    def __post_init__(self) -> None:
+        operations: dict[Any, Any] = dict(self.operations)
+        named = {getattr(operation, "__name__", str(operation)): rule for operation, rule in operations.items()}
+        rules = {"conv": self.conv, "linear": self.linear, "depthwise": self.depthwise, "first": self.first}
+        if not any((*rules.values(), *named)):
+            raise ValueError("composite: it has no rule; give one, such as conv=z_plus(), or linear=epsilon(0)")
+        for place, rule in (*named.items(), *rules.items()):
+            if rule is not None and (isinstance(rule, type) or not callable(rule)):
+                raise TypeError(f"composite: {place} is {rule!r}; give a rule, such as z_plus()")
+            if place != "first" and isinstance(rule, flat | w_square | z_box):
+                raise ValueError(f"composite: {rule.called} is a rule for the first layer; give it as first")
+        one_name_each = Rule("operations", operations).backwards
+        object.__setattr__(self, "operations", tuple(one_name_each.items()))
 
     def of(self, call: Call, operation: Callable[..., Any]) -> LayerRule | None:
         """The rule of a call."""
@@ -95,11 +111,12 @@ def rule_of(
 
     def backward(operation: Callable[..., Any]) -> Callable[[Call, Tensor], Any]:
         def layer(call: Call, grad: Tensor) -> Any:
-            if len(call.inputs) == 2 and operation in (torch.matmul, torch.einsum):
-                return joined(call, grad, shares, attention == "cp_lrp")
+            if len(call.inputs) > 1 and operation in _LAYERS:
+                return layered(call, grad, shares, gate, _LAYERS[operation])
+            if len(call.inputs) > 1 and operation in _SUMS:
+                return added_product(call, grad, shares, False)
             if len(call.inputs) > 1:
-                sums = operation in _SUMS
-                return added_product(call, grad, shares) if sums else product(call, grad, shares, gate)
+                return joined(call, grad, shares, attention == "cp_lrp" and operation in _JOINS)
             chosen = of.of(call, operation)
             if last is not None and call.last:
                 return last(chosen or epsilon(0))(call, grad, shares)
@@ -110,6 +127,8 @@ def rule_of(
         return layer
 
     layers = (*CONVOLUTIONS, *MATRIX_PRODUCTS)
+    ruled = layers if of.first else (CONVOLUTIONS if of.conv or of.depthwise else ())
+    ruled = (*ruled, *(MATRIX_PRODUCTS if of.linear else ()), *dict(of.operations))
     others = functions(gate) | dict(of.operations)
     backwards = {operation: partial(_told, function, shares) for operation, function in others.items()}
     return Rule(
@@ -118,7 +137,7 @@ def rule_of(
         otherwise="name a rule for a kind of layer that it has, such as conv or linear",
         folds=True,
         follows=of.first is not None or bias == "report",
-        counted=frozenset((*layers, *dict(of.operations)) if must_act else ()),
+        counted=frozenset(ruled if must_act else ()),
     )
 
 
@@ -127,3 +146,10 @@ def _told(function: Callable[..., Any], shares: Shares, call: Call, grad: Tensor
 
 
 _SUMS = tuple(operation for operation in MATRIX_PRODUCTS if operation.__name__.startswith(("add", "baddbmm")))
+_LAYERS: dict[Callable[..., Any], tuple[str, ...]] = {
+    **dict.fromkeys((F.linear, *CONVOLUTIONS), ("input", "weight")),
+    F.bilinear: ("input1", "input2", "weight"),
+}
+"""Layers that add a bias, and the names of their factors."""
+_JOINS = (torch.matmul, torch.einsum)
+"""How the shares of an attention meet its values."""

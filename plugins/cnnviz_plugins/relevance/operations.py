@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,11 @@ Function = Callable[[Call, Tensor, Shares], Back]
 Form = Callable[[Call], tuple[Any, ...]]
 
 
+def _relevance(grad: Tensor, values: Tensor) -> Tensor:
+    """The relevance of values; of complex numbers that of both parts, as torch's gradients mean it."""
+    return (grad.conj() * values).real if grad.is_complex() else grad * values
+
+
 def passed(call: Call, grad: Tensor, shares: Shares) -> Back:
     """All relevance goes on to the only operand; where that is zero, the operation itself has made the value."""
     if len(call.inputs) > 1 or call.input.shape != call.output.shape:
@@ -25,14 +30,14 @@ def passed(call: Call, grad: Tensor, shares: Shares) -> Back:
     ratio = call.output / call.input
     reaches = ratio.isfinite()
     if shares.tells:
-        call.tell("biases", torch.where(reaches, 0, grad * call.output))
-    return torch.where(reaches, ratio, 0) * grad
+        call.tell("biases", torch.where(reaches, 0, _relevance(grad, call.output)))
+    return torch.where(reaches, ratio, 0).conj() * grad
 
 
 def _plain(call: Call, grad: Tensor, shares: Shares, count: int = 1) -> tuple[Tensor, ...]:
     """The gradient, divided among ``count`` factors; what the operation adds to its linear part is its bias."""
     if shares.tells:
-        call.tell("biases", grad * (call.output - call.linear_part() / count))
+        call.tell("biases", _relevance(grad, call.output - call.linear_part() / count))
     return tuple(part / count for part in call.vjps(grad))
 
 
@@ -41,23 +46,27 @@ def _affine(call: Call, grad: Tensor, shares: Shares) -> Back:
     return passed(call, grad, shares) if shares.ignores else _plain(call, grad, shares)
 
 
-def product(call: Call, grad: Tensor, shares: Shares, gate: bool) -> Back:
-    """All to the operand of more elements, as a gate only lets through; of equal ones, each gets the same part."""
-    sizes = [values.numel() for values in call.inputs]
-    if not gate or len(set(sizes)) == 1:
-        return _plain(call, grad, shares, len(sizes))
-    signals = [size == max(sizes) for size in sizes]
-    return tuple(part * (signal / sum(signals)) for part, signal in zip(call.vjps(grad), signals, strict=True))
+def product(call: Call, grad: Tensor, shares: Shares, gate: bool, added: Collection[int] = ()) -> Back:
+    """All to the operand of more elements, as a gate only lets through; of equal ones, each gets the same part.
+
+    Operands that are ``added`` to the product, by number, keep their gradient.
+    """
+    sizes = {number: values.numel() for number, values in enumerate(call.inputs) if number not in added}
+    signals = [number for number, size in sizes.items() if not gate or size == max(sizes.values())]
+    if shares.tells and not added:
+        call.tell("biases", _relevance(grad, call.output - call.linear_part() / len(sizes)))
+    parts = dict.fromkeys(added, 1.0) | dict.fromkeys(signals, 1 / max(1, len(signals)))
+    return tuple(part * parts.get(number, 0.0) for number, part in enumerate(call.vjps(grad)))
 
 
 def joined(call: Call, grad: Tensor, shares: Shares, constant: bool) -> Back:
-    """A product of two matrices from the input, such as queries and keys: each gets half, whatever their sizes.
+    """A product of matrices from the input, such as queries and keys: each gets the same, whatever their sizes.
 
     With ``constant`` ones that average, as the shares of an attention do, count as weights and get nothing.
     """
     averages = [constant and _averages(call, number) for number in range(2)]
-    if not any(averages):
-        return _plain(call, grad, shares, 2)
+    if not any(averages) or len(call.inputs) > 2:
+        return _plain(call, grad, shares, len(call.inputs))
     return tuple(part * (not fixed) for part, fixed in zip(call.vjps(grad), averages, strict=True))
 
 
@@ -79,20 +88,38 @@ def _averages(call: Call, number: int) -> bool:
     return bool(((total - 1).abs() < 0.01).logical_or(total == 0).all() & total.any())
 
 
-def added_product(call: Call, grad: Tensor, shares: Shares) -> Back:
-    """A sum and a product: what is added keeps its gradient, factors that both come from the input get half."""
-    adds = call.constant(0, "input") is None
-    if len(call.inputs) - adds < 2:
-        return _plain(call, grad, shares)
-    if not adds:
-        return _plain(call, grad, shares, 2)
-    added, *factors = call.vjps(grad)
-    return added, *(part / 2 for part in factors)
+def added_product(call: Call, grad: Tensor, shares: Shares, gate: bool) -> Back:
+    """A sum and a product: what is added, which comes first, keeps its gradient."""
+    return product(call, grad, shares, gate, range(call.constant(0, "input") is None))
+
+
+def layered(call: Call, grad: Tensor, shares: Shares, gate: bool, factors: Sequence[str]) -> Back:
+    """A layer several of whose ``factors`` come from the input, or what it adds, which comes last."""
+    count = sum(call.constant(place, name) is None for place, name in enumerate(factors))
+    return product(call, grad, shares, gate, range(count, len(call.inputs)))
 
 
 def _quotient(call: Call, grad: Tensor, shares: Shares) -> Back:
     """All to the numerator."""
-    return (call.vjp(grad), torch.zeros_like(call.inputs[1])) if len(call.inputs) == 2 else passed(call, grad, shares)
+    if len(call.inputs) == 2:
+        return call.vjp(grad), torch.zeros_like(call.inputs[1])
+    return passed(call, grad, shares) if call.constant(1, "other") is None else _plain(call, grad, shares)
+
+
+def _left_out(call: Call, grad: Tensor, shares: Shares, place: int, name: str) -> Back:
+    """A part that only weighs others, the last of what comes from the input, gets nothing."""
+    parts = call.vjps(grad)
+    return parts if call.constant(place, name) is not None else (*parts[:-1], torch.zeros_like(parts[-1]))
+
+
+def _of_degree(call: Call, grad: Tensor, shares: Shares) -> Back:
+    """Products of an operand's own values: divided by how many factors there are."""
+    linear = call.linear_part()
+    share = call.output / linear
+    reaches = share.isfinite()
+    if shares.tells:
+        call.tell("biases", torch.where(reaches, 0, _relevance(grad, call.output)))
+    return call.vjp(torch.where(reaches, share, 0) * grad)
 
 
 def _gated(call: Call, grad: Tensor, shares: Shares) -> Back:
@@ -157,8 +184,13 @@ def functions(gate: bool) -> dict[Callable[..., Any], Function]:
     """For each operation its function. Others, such as sums, pools and views, keep torch's own backward."""
     return {
         **{curve: passed for curve in POINTWISE if curve not in (F.relu, F.leaky_relu, F.prelu, F.rrelu)},
-        **dict.fromkeys((torch.mul,), partial(product, gate=gate)),
-        **{torch.addcmul: added_product, torch.pow: passed, torch.div: _quotient, F.glu: _gated},
+        **{torch.mul: partial(product, gate=gate), torch.addcmul: partial(added_product, gate=gate)},
+        **dict.fromkeys((torch.cross, torch.linalg.cross), partial(product, gate=False)),
+        **{torch.pow: passed, torch.float_power: passed, torch.div: _quotient, F.glu: _gated},
+        **dict.fromkeys((torch.var, torch.prod, torch.cumprod, torch.cov), _of_degree),
+        **{torch.addr: partial(added_product, gate=False)},
+        **{torch.lerp: partial(_left_out, place=2, name="weight")},
+        **{torch.addcdiv: partial(_left_out, place=2, name="tensor2")},
         **{F.batch_norm: _affine, F.layer_norm: _layer_norm, F.rms_norm: _rms_norm},
         **{F.group_norm: _group_norm, F.instance_norm: _instance_norm},
     }

@@ -7,8 +7,11 @@ Each rule also tells what biases and the stabilizer took, by the formula that di
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,6 +79,11 @@ class _Half:
         return above * self.is_above if self.below is None else torch.where(self.is_above, above, self.below.vjp(share))
 
 
+def _check(setting: str, value: Any, least: float = 0) -> None:
+    if not isinstance(value, int | float) or not least <= value < math.inf:
+        raise ValueError(f"{setting} is {value!r}; give a number{' from 0' if least == 0 else ''}")
+
+
 @dataclass(frozen=True)
 class epsilon:
     """Each contribution gets its part of the sum of all, with ``stabilizer`` added to its size; 0 is LRP-0."""
@@ -83,6 +91,9 @@ class epsilon:
     called = "epsilon"
 
     stabilizer: float = STABILIZER
+
+    def __post_init__(self) -> None:
+        _check("the stabilizer of epsilon", self.stabilizer)
 
     def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
         plain = call.output if call.bias is None else call.output - call.bias
@@ -130,6 +141,9 @@ class gamma:
 
     factor: float = 0.25
 
+    def __post_init__(self) -> None:
+        _check("the factor of gamma", self.factor)
+
     def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
         more, less = (lambda w: w + self.factor * positive(w)), (lambda w: w + self.factor * negative(w))
         relevance, total = grad * call.output, torch.zeros_like(call.input)
@@ -148,7 +162,7 @@ class alpha_beta:
     beta: float = 1
 
     def __post_init__(self) -> None:
-        if abs(self.alpha - self.beta - 1) > 1e-9 or self.beta < 0:
+        if not (abs(self.alpha - self.beta - 1) <= 1e-9 and self.beta >= 0):
             raise ValueError(
                 f"alpha_beta: alpha={self.alpha} and beta={self.beta} do not keep the sum of relevance; give alpha "
                 "and beta with alpha - beta = 1 and beta from 0, such as 2 and 1"
@@ -205,11 +219,18 @@ class z_box:
     low: float | None = None
     high: float | None = None
 
+    def __post_init__(self) -> None:
+        for setting, bound in (("low", self.low), ("high", self.high)):
+            if bound is not None:
+                _check(f"{setting} of z_box", bound, -sys.float_info.max)
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low={self.low} of z_box is not below high={self.high}; give the lowest value as low")
+
     def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
-        values = call.input
-        box = (self.low, self.high)
-        known = [torch.full_like(values, bound) for bound in box if bound is not None]
-        places, changes = (values, *(known if len(known) == 2 else call.bounds)), (_same, positive, negative)
+        values, given = call.input, (self.low, self.high)
+        known = call.bounds if None in given else (values, values)
+        box = [bound if own is None else torch.full_like(values, own) for own, bound in zip(given, known, strict=True)]
+        places, changes = (values, *box), (_same, positive, negative)
         ways = [call.again(at).with_weights(change) for at, change in zip(places, changes, strict=True)]
         share = shares.of(call, grad * call.output, ways[0].output - ways[1].output - ways[2].output, None)
         parts = [at * way.vjp(share) for at, way in zip(places, ways, strict=True)]
