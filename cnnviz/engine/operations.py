@@ -76,6 +76,8 @@ _SPELLINGS: dict[Operation, tuple[Any, ...]] = {
     **{getattr(torch, name): spelled(name) for name in _OF_EACH_VALUE},
     torch.abs: spelled("abs", "absolute"),
     torch.pow: spelled("pow"),
+    torch.add: spelled("add"),
+    torch.sub: (*spelled("sub", "subtract"), torch.rsub),
     torch.mul: spelled("mul", "multiply"),
     torch.div: spelled("div", "divide", "true_divide", "truediv"),
     torch.matmul: spelled("matmul", "mm", "bmm", "mv"),

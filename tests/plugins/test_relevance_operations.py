@@ -109,6 +109,16 @@ def test_a_constant_denominator_only_scales() -> None:
     torch.testing.assert_close(relevance(lambda x: (x - 0.5) / OTHER[0, 0], x), x / OTHER[0, 0] * WEIGHT[:, 1])
 
 
+@pytest.mark.parametrize("added", [lambda y, b: y + b, lambda y, b: b - (-y), lambda y, b: y.clone().add_(b)])
+def test_a_bias_is_left_out_however_it_is_added(added: Callable[[Tensor, Tensor], Tensor]) -> None:
+    x, bias = drawn(2, 6), drawn(6, seed=4)
+    written, layer = (
+        explain(Written(function).eval(), x, "lrp", target=1, bias="ignore").values
+        for function in (lambda x: added(x @ OTHER[0].T, bias).relu(), lambda x: F.linear(x, OTHER[0], bias).relu())
+    )
+    torch.testing.assert_close(written, layer, rtol=1e-4, atol=1e-6)  # a stabilizer each
+
+
 FACTORS: dict[str, Callable[[Tensor], Tensor]] = {
     "bilinear": lambda x: F.bilinear(x, x[:, :2], OTHER[:, :, :2], WEIGHT[:, 0]),
     "weights of the input": lambda x: F.linear(x[:, :2], x[0].outer(x[0, :2]), WEIGHT[:, 0]),

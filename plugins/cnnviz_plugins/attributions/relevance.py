@@ -19,7 +19,7 @@ from cnnviz_plugins.attributions._completeness import with_completeness_gap
 from cnnviz_plugins.attributions._layer_settings import layer_at, of_layers
 from cnnviz_plugins.relevance.composites import Attended, Biases, Products, named, rule_of
 from cnnviz_plugins.relevance.composites import composite as Composite
-from cnnviz_plugins.relevance.rules import contrasted, negated, z_box, z_plus
+from cnnviz_plugins.relevance.rules import contrasted, divided, negated, z_box, z_plus
 
 Start = Literal["score", "one_hot", "clrp1", "clrp2", "sglrp"]
 Rules = Annotated[str | Composite, "which layers follow which rule: epsilon_plus, epsilon_gamma_box, ..."]
@@ -55,20 +55,23 @@ def lrp(
     the stabilizer took, as the notes ``relevance_of_biases`` and ``relevance_of_stabilizer`` (N, 1, *spatial), whose
     sums complete the score. Of a ``product`` of two branches the gate gets nothing, or with "halves" both the same.
     ``start`` is the relevance of the outputs: the "score", "one_hot" (one in its place), "clrp1", "clrp2" (Gu et al.,
-    2018, arXiv:1812.02100) or "sglrp" (Iwana et al., 2019, arXiv:1908.04351), which set the class against the others.
+    2018, arXiv:1812.02100; the first with z_plus for epsilon in the last layer) or "sglrp" (Iwana et al., 2019,
+    arXiv:1908.04351), which set the class against the others.
     In an ``attention`` the shares get half of what they and the values give, with "attn_lrp" (Achtibat et al., 2024,
     arXiv:2402.05602), or are constants, with "cp_lrp" (Ali et al., 2022, arXiv:2202.07304), so that queries and keys
     get nothing.
     With ``layer`` values are those of the layer's output. The note ``completeness_gap`` (N,) is the sum of the values,
-    and of what is reported, minus the score. Warns where less than half of the score reaches the input. Raises
-    ValueError for a composite, bounds or a start that can't be had, LookupError for a network without such layers.
+    and of what is reported, minus the score. Warns where less than half of the score reaches the input, and without
+    biases less than 0.9. Raises ValueError for a composite, bounds or a start that can't be had, LookupError for a
+    network without such layers.
     """
     of = composite_of(composite, epsilon, gamma, low, high)
     if layer is not None:
         if bias == "report":
             raise ValueError("lrp: bias='report' tells of all layers down to the input; leave layer out")
         return _layer_relevance(of, layer_at(layer), bias, product, start, attention)
-    rule = rule_of(of, bias, product, must_act=not isinstance(composite, str), attention=attention)
+    last = divided if start == "clrp1" else None
+    rule = rule_of(of, bias, product, last, must_act=not isinstance(composite, str), attention=attention)
     values, told = of_input(rule), of_input(rule)
     for name in ("biases", "stabilizer") if bias == "report" else ():
         share = relevance_told(rule, name, biases=True)
@@ -168,7 +171,8 @@ def _layer_relevance(
     def values(rule: Rule) -> Expr:
         return _of_rank(activation(layer, spatial=None) * gradient(layer, rule), image())
 
-    plain = with_completeness_gap(values(rule_of(of, bias, product, attention=attention)), score())
+    last = divided if start == "clrp1" else None
+    plain = with_completeness_gap(values(rule_of(of, bias, product, last, attention=attention)), score())
     return _started(plain, start, lambda: values(rule_of(of, bias, product, negated, attention=attention)))
 
 
@@ -221,20 +225,23 @@ def _refuse() -> None:
     )
 
 
+_GAMMA = "a composite with gamma"
+
+
 @lift
 def _watched(values: Tensor, score: Tensor, bias: str) -> Tensor:
     """The values; of a score that mostly was lost on the way it is told."""
     total = values.flatten(1).double().sum(1)
     share = total / torch.where(score == 0, 1, score.double())
-    ways = "a composite with gamma" if bias == "ignore" else "bias='ignore', or a composite with gamma"
+    enough, ways = (0.9, _GAMMA) if bias == "ignore" else (0.5, f"bias='ignore', or {_GAMMA}")
 
     def text() -> str:
         return (
-            f"only {float(share.min()):.2g} of the score reaches the input, as biases and the stabilizer took the "
+            f"only {float(share.min()):.2g} of the score reaches the input, as biases, softmaxes and the stabilizer took the "
             f"rest; try {ways}, and bias='report' for a map of what they took"
         )
 
-    tell_if((share < 0.5).any() & values.any(), text, MapWarning)  # of zeros it is told anyway
+    tell_if((share < enough).any() & values.any(), text, MapWarning)  # of zeros it is told anyway
     return values
 
 

@@ -15,19 +15,17 @@ from cnnviz import Call, Rule
 from cnnviz.formulas import CONVOLUTIONS, MATRIX_PRODUCTS
 from cnnviz_plugins.relevance.operations import added_product, functions, joined, layered
 from cnnviz_plugins.relevance.rules import (
+    LayerRule,
     Shares,
     alpha_beta,
-    contrasted,
     epsilon,
     flat,
     gamma,
-    negated,
     w_square,
     z_box,
     z_plus,
 )
 
-LayerRule = Callable[[Call, Tensor, Shares], Any]
 Biases = Literal["absorb", "ignore", "report"]
 Products = Literal["gate", "halves"]
 Attended = Literal["attn_lrp", "cp_lrp"]
@@ -95,7 +93,7 @@ def rule_of(
     of: composite,
     bias: Biases = "absorb",
     products: Products = "gate",
-    last: type[negated] | type[contrasted] | None = None,
+    last: Callable[[LayerRule], LayerRule] | None = None,
     must_act: bool = False,
     attention: Attended = "attn_lrp",
 ) -> Rule:
@@ -129,7 +127,7 @@ def rule_of(
     layers = (*CONVOLUTIONS, *MATRIX_PRODUCTS)
     ruled = layers if of.first else (CONVOLUTIONS if of.conv or of.depthwise else ())
     ruled = (*ruled, *(MATRIX_PRODUCTS if of.linear else ()), *dict(of.operations))
-    others = functions(gate) | dict(of.operations)
+    others = functions(gate, shares.ignores) | dict(of.operations)
     backwards = {operation: partial(_told, function, shares) for operation, function in others.items()}
     return Rule(
         "lrp",

@@ -180,9 +180,13 @@ def _instance_norm(call: Call, grad: Tensor, shares: Shares) -> Back:
     return _normalized(call, grad, shares, lambda call: _channels(call, call.input.shape[1], at, 7), True)
 
 
-def functions(gate: bool) -> dict[Callable[..., Any], Function]:
-    """For each operation its function. Others, such as sums, pools and views, keep torch's own backward."""
+def functions(gate: bool, ignores: bool) -> dict[Callable[..., Any], Function]:
+    """For each operation its function. Others, such as sums, pools and views, keep torch's own backward.
+
+    Where it ``ignores`` biases, a constant that is added is one.
+    """
     return {
+        **dict.fromkeys((torch.add, torch.sub) if ignores else (), passed),
         **{curve: passed for curve in POINTWISE if curve not in (F.relu, F.leaky_relu, F.prelu, F.rrelu)},
         **{torch.mul: partial(product, gate=gate), torch.addcmul: partial(added_product, gate=gate)},
         **dict.fromkeys((torch.cross, torch.linalg.cross), partial(product, gate=False)),

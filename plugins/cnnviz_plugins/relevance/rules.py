@@ -48,6 +48,9 @@ class Shares:
         return share
 
 
+LayerRule = Callable[[Call, Tensor, Shares], Tensor]
+
+
 def positive(values: Tensor) -> Tensor:
     return values.clamp(min=0)
 
@@ -111,21 +114,26 @@ class z_plus:
         return half.back(shares.of(call, grad * call.output, half.output, half.bias))
 
 
+def divided(of: LayerRule) -> LayerRule:
+    """The rule of the last layer where a class is set against its opposite: for both, epsilon gives the same parts."""
+    return z_plus() if isinstance(of, epsilon) else of
+
+
 @dataclass(frozen=True)
 class negated:
     """Another rule, of the operation with the opposite weights: the relevance of what speaks against the class."""
 
-    of: Callable[[Call, Tensor, Shares], Tensor]
+    of: LayerRule
 
     def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
-        return self.of(call.with_weights(torch.neg, torch.neg), -grad, replace(shares, tells=False))
+        return divided(self.of)(call.with_weights(torch.neg, torch.neg), -grad, replace(shares, tells=False))
 
 
 @dataclass(frozen=True)
 class contrasted:
     """What a rule gives more than for the opposite weights, where that is positive (Zhang et al., 2016)."""
 
-    of: Callable[[Call, Tensor, Shares], Tensor]
+    of: LayerRule
 
     def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
         own = self.of(call, grad, shares)
