@@ -565,13 +565,13 @@ def test_starvation_is_told_with_the_way_out() -> None:
     for weight, value in ((net[0].weight, 0.1), (net[0].bias, 5.0), (net[3].weight, 1.0), (net[3].bias, 0.0)):
         nn.init.constant_(weight, value)
     x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
-    words = r"only 0\.02 of the score reaches the input, as biases, softmaxes and the stabilizer took the rest; try bias='ignore'"
+    words = "only 0.02 of the score reaches the input, as biases, softmaxes and the stabilizer took the rest; try bias="
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         found = explain(net, x, "lrp", target=0)
     assert len(told) == 1
     assert told[0].category is MapWarning
-    assert str(told[0].message).startswith(words.replace("\\", ""))
+    assert str(told[0].message).startswith(words)
     torch.testing.assert_close(found.notes["completeness_gap"], torch.tensor([0.4 - 20.4]).double(), rtol=1e-4, atol=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -237,8 +237,8 @@ def _watched(values: Tensor, score: Tensor, bias: str) -> Tensor:
 
     def text() -> str:
         return (
-            f"only {float(share.min()):.2g} of the score reaches the input, as biases, softmaxes and the stabilizer took the "
-            f"rest; try {ways}, and bias='report' for a map of what they took"
+            f"only {float(share.min()):.2g} of the score reaches the input, as biases, softmaxes and the stabilizer "
+            f"took the rest; try {ways}, and bias='report' for a map of what they took"
         )
 
     tell_if((share < enough).any() & values.any(), text, MapWarning)  # of zeros it is told anyway
