@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -35,16 +36,11 @@ class Ways:
     told: list[Told] = field(default_factory=list)
     known: dict[Any, bool] = field(default_factory=dict)
     """By node: does it lead back to a linear operation?"""
-    _nearest: set[Any] | None = None
 
-    def is_first(self, node: Any) -> bool:
-        """True if no linear operation lies between the input and this node."""
-        return not any(leads_to(parent, _is_linear, self.known) for parent in _operands(node))
-
-    def is_last(self, node: Any) -> bool:
-        """True if no linear operation lies between this node and the score."""
-        self._nearest = nearest(self.last, _is_linear) if self._nearest is None else self._nearest
-        return node in self._nearest
+    @cached_property
+    def nearest(self) -> set[Any]:
+        """The linear operations with no other between them and the score."""
+        return nearest(self.last, _is_linear)
 
 
 @dataclass(eq=False)
@@ -72,12 +68,12 @@ class CallSite:
     @property
     def first(self) -> bool:
         """True if no linear operation lies between the input and this call."""
-        return self.ways.is_first(self.node)
+        return not any(leads_to(parent, _is_linear, self.ways.known) for parent in _operands(self.node))
 
     @property
     def last(self) -> bool:
         """True if no linear operation lies between this call and the score."""
-        return self.ways.is_last(self.node)
+        return self.node in self.ways.nearest
 
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The lowest and highest values of the first operand. Raises ValueError where they are not known."""

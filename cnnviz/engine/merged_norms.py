@@ -17,21 +17,18 @@ from torch.utils.weak import WeakIdKeyDictionary
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.call_site import Labels
 from cnnviz.engine.operand_record import Place
-from cnnviz.engine.operations import Operation
 from cnnviz.engine.switch import Bound, Switchboard
 
 _OUTPUTS_SECOND = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
 MERGED = (F.linear, torch.conv1d, torch.conv2d, torch.conv3d, *_OUTPUTS_SECOND)
 """Operations that a batch norm behind them can be merged with."""
+_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 
 
 class _Product(NamedTuple):
-    func: Operation
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-    operand: Tensor
+    bound: Bound
     place: Place
-    labels: Labels
+    operand: Tensor
     versions: tuple[int, int]
     """How often its output and its operand had been written."""
 
@@ -43,43 +40,37 @@ class MergedNorms:
         self.board = board
         self._products: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
-    def see(
-        self,
-        output: Tensor,
-        func: Operation,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        place: Place,
-        labels: Labels,
-    ) -> None:
+    def see(self, output: Tensor, bound: Bound, place: Place, operand: Tensor) -> None:
         """A product with one operand from the input."""
-        operand = args[0] if args else kwargs["input"]
-        versions = output._version, operand._version
-        self._products[output] = _Product(func, args, kwargs, operand, place, labels, versions)
+        self._products[output] = _Product(bound, place, operand, (output._version, operand._version))
 
     def merged(self, args: Sequence[Any], kwargs: Mapping[str, Any], normed: Tensor) -> tuple[Tensor, Labels | None]:
         """A batch norm's output with both ways back, and the labels of what is merged; or as it is, and None."""
-        given, mean, variance, scale, shift, training, _, eps = _of_norm(*args, **kwargs)
+        norm = dict(zip(_NORM, args, strict=False)) | dict(kwargs)
+        given, mean, scale, shift = norm["input"], norm["running_mean"], norm.get("weight"), norm.get("bias")
         product = self._products.get(given)  # type: ignore[no-untyped-call]  # torch has no types here
-        if product is None or training or mean is None:
+        if product is None or norm.get("training") or mean is None:
             return normed, None
-        weight, bias = (_argument(product, *place) for place in ((1, "weight"), (2, "bias")))
-        apart = given.ndim != weight.ndim  # of an output without a batch, or of tokens, other dimensions are normed
-        if apart or product.versions != (given._version, product.operand._version):
+        bound, place, operand, versions = product
+        weight, bias = bound.constant(1, "weight"), bound.constant(2, "bias")
+        # of an output without a batch, or of tokens, other dimensions are normed
+        apart = bound.constant(0, "input") is not None or given.ndim != weight.ndim
+        if apart or versions != (given._version, operand._version):
             return normed, None
-        factor = (variance.double() + eps).rsqrt() * (1 if scale is None else scale.double())
-        moved = -mean.double() if bias is None else bias.double() - mean.double()
-        moved = moved * factor + (0 if shift is None else shift.double())
+        factor = (norm["running_var"].double() + norm.get("eps", 1e-5)).rsqrt()
+        factor = factor if scale is None else factor * scale.double()
+        moved = ((0 if bias is None else bias.double()) - mean.double()) * factor
+        moved = moved if shift is None else moved + shift.double()
         with torch.no_grad():
-            changes = {1: _scaled(product, weight, factor).to(weight.dtype), 2: moved.to(weight.dtype)}
-        named = {name: value for name, value in product.kwargs.items() if name not in ("input", "weight", "bias")}
-        arguments = product.operand, changes[1], changes[2], *product.args[3:]
-        bound = Bound(product.func, arguments, named, arguments[:1], False)
-        bound.labels.inputs = product.labels.inputs
+            scaled = _scaled(weight.double(), factor, place[1] in _OUTPUTS_SECOND).to(weight.dtype)
+            arguments = operand, scaled, moved.to(weight.dtype), *bound.args[3:]
+        named = {name: value for name, value in bound.kwargs.items() if name not in ("input", "weight", "bias")}
+        whole = Bound(bound.func, arguments, named, arguments[:1], False)
+        whole.labels.inputs = bound.labels.inputs
         given.grad_fn.merged = True
         inner = given.grad_fn.inner  # as the product's switch holds it
-        output: Tensor = _BothWays.apply(self.board, product.place, bound, inner, normed, product.operand)
-        return output, bound.labels
+        output: Tensor = _BothWays.apply(self.board, place, whole, inner, normed, operand)
+        return output, whole.labels
 
 
 def check_apart(edge: Any, layer: str, rule: Rule) -> None:
@@ -118,27 +109,9 @@ class _BothWays(torch.autograd.Function):
         return None, None, None, None, None, *board.gradients(ctx.operation, backward, call, grad)
 
 
-def _of_norm(
-    given: Any,
-    mean: Tensor | None,
-    variance: Any,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: Any = 0.1,
-    eps: float = 1e-5,
-) -> tuple[Any, Tensor | None, Any, Tensor | None, Tensor | None, bool, Any, float]:
-    return given, mean, variance, weight, bias, training, momentum, eps
-
-
-def _argument(product: _Product, place: int, name: str) -> Any:
-    return product.args[place] if len(product.args) > place else product.kwargs.get(name)
-
-
-def _scaled(product: _Product, weight: Tensor, factor: Tensor) -> Tensor:
-    """The weight in double precision, with a factor for each channel of the output."""
-    weight = weight.double()
-    if product.place[1] not in _OUTPUTS_SECOND:
+def _scaled(weight: Tensor, factor: Tensor, outputs_second: bool) -> Tensor:
+    """A weight with a factor for each channel of the output."""
+    if not outputs_second:
         return weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
     groups = len(factor) // weight.shape[1]
     by_group = weight.reshape(groups, -1, *weight.shape[1:])

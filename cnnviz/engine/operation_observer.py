@@ -186,8 +186,8 @@ class OperationObserver(WatchingMode):
             bound.labels.inputs = tuple(unmerged(self.axes.of(tensor), self.axes.mixed) for tensor in inputs)
             self.labels = bound.labels
         output = Switch.apply(board, place, bound, copied, *inputs)
-        if self.merges is not None and operation in MERGED and inputs[0] is (args or (kwargs.get("input"),))[0]:
-            self.merges.see(output, func, args, kwargs, place, bound.labels)
+        if self.merges is not None and operation in MERGED and len(inputs) == 1:
+            self.merges.see(output, bound, place, inputs[0])
         return output if bound.kind is None else bound.kind(output)
 
     def _label(self, axes: AxisFollower, func: Any, args: Any, kwargs: Any, output: Any) -> None:
