@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -161,6 +161,7 @@ class Call:
     def tell(self, name: str, values: Tensor, *, at_input: bool = False) -> None:
         """Note relevance that stays here: values of the same shape as the output, or as the input, under a name.
 
+        That of the input goes on to the model's input as the rule's ``carried`` says.
         ``cnnviz.formulas.relevance_told`` reads it on the grid of the model's input.
         """
         self._found_site.tell(name, values, at_input)
@@ -205,6 +206,8 @@ class Rule:
     """True if a batch norm behind a convolution or a linear layer is one operation with it, with merged weights."""
     follows: bool = False
     """True if it reads ``call.first``, or tells something of its calls: then axes are followed from the input on."""
+    carried: Mapping[Operation, Backward] = field(default_factory=dict)
+    """How what is told of operands goes on to the model's input, where that is not torch's own backward."""
     counted: Collection[Operation] | None = None
     """Operations of which one must lie between score and input where ``otherwise`` is no None; None: any of all."""
 
@@ -212,8 +215,9 @@ class Rule:
         for operation in self.backwards:
             if isinstance(operation, nn.Module | type) or not callable(operation):
                 raise TypeError(f"a rule names operations, not modules: {_way_out(operation)}")
-        named = {canonical(operation, (), {}): backward for operation, backward in self.backwards.items()}
-        object.__setattr__(self, "backwards", named)
+        for setting, functions in (("backwards", self.backwards), ("carried", self.carried)):
+            named = {canonical(operation, (), {}): backward for operation, backward in functions.items()}
+            object.__setattr__(self, setting, named)
 
     @property
     def must_act(self) -> bool:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from cnnviz.engine.axes import Label
 from cnnviz.engine.bias_terms import Placed
@@ -18,12 +19,12 @@ Bounds = Callable[[], tuple[Tensor, Tensor]]
 
 
 class Told(NamedTuple):
-    """What a rule told: values at a call's input or output, under a name."""
+    """What a rule told under a name."""
 
     name: str
     values: Tensor
-    place: Placed
-    at_input: bool
+    place: Placed | None
+    """Of a call's output; None for values of the model's input."""
 
 
 @dataclass(eq=False)
@@ -34,6 +35,8 @@ class Ways:
     """The node of the score."""
     bounds: Bounds | None = None
     told: list[Told] = field(default_factory=list)
+    waiting: dict[str, list[tuple[GradientEdge, Tensor]]] = field(default_factory=dict)
+    """By name what was told of operands, to be carried on to the model's input."""
     known: dict[Any, bool] = field(default_factory=dict)
     """By node: does it lead back to a linear operation?"""
 
@@ -44,26 +47,18 @@ class Ways:
 
 
 @dataclass(eq=False)
-class Labels:
-    """Where the input's axes lie in what a call is given and gives; None where that is not known."""
-
-    inputs: tuple[Label | None, ...] = ()
-    output: Label | None = None
-
-
-@dataclass(eq=False)
 class CallSite:
     """One call in the graph of a pass.
 
     Args:
         node: of the graph.
         ways: of the backward pass.
-        labels: of its operands and its output.
+        label: where the input's axes lie in its output; None where that is not known.
     """
 
     node: Any
     ways: Ways
-    labels: Labels
+    label: Label | None
 
     @property
     def first(self) -> bool:
@@ -90,9 +85,11 @@ class CallSite:
 
     def tell(self, name: str, values: Tensor, at_input: bool) -> None:
         """Keep what a rule tells of the call."""
-        labels = self.labels.inputs[:1] if at_input else (self.labels.output,)
-        label = labels[0] if labels else None
-        self.ways.told.append(Told(name, values, Placed(label), at_input))
+        if not at_input:
+            self.ways.told.append(Told(name, values, Placed(self.label)))
+            return
+        edge = GradientEdge(*self.node.next_functions[-len(self.node.inner)])
+        self.ways.waiting.setdefault(name, []).append((edge, values))
 
 
 def _is_linear(node: Any) -> bool:

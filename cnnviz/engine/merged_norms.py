@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from cnnviz.engine.backward_rules import Rule
-from cnnviz.engine.call_site import Labels
 from cnnviz.engine.operand_record import Place
 from cnnviz.engine.switch import Bound, Switchboard
 
@@ -44,8 +43,8 @@ class MergedNorms:
         """A product with one operand from the input."""
         self._products[output] = _Product(bound, place, operand, (output._version, operand._version))
 
-    def merged(self, args: Sequence[Any], kwargs: Mapping[str, Any], normed: Tensor) -> tuple[Tensor, Labels | None]:
-        """A batch norm's output with both ways back, and the labels of what is merged; or as it is, and None."""
+    def merged(self, args: Sequence[Any], kwargs: Mapping[str, Any], normed: Tensor) -> tuple[Tensor, Bound | None]:
+        """A batch norm's output with both ways back, and the merged operation; or as it is, and None."""
         norm = dict(zip(_NORM, args, strict=False)) | dict(kwargs)
         given, mean, scale, shift = norm["input"], norm["running_mean"], norm.get("weight"), norm.get("bias")
         product = self._products.get(given)  # type: ignore[no-untyped-call]  # torch has no types here
@@ -66,11 +65,10 @@ class MergedNorms:
             arguments = operand, scaled, moved.to(weight.dtype), *bound.args[3:]
         named = {name: value for name, value in bound.kwargs.items() if name not in ("input", "weight", "bias")}
         whole = Bound(bound.func, arguments, named, arguments[:1], False)
-        whole.labels.inputs = bound.labels.inputs
         given.grad_fn.merged = True
         inner = given.grad_fn.inner  # as the product's switch holds it
         output: Tensor = _BothWays.apply(self.board, place, whole, inner, normed, operand)
-        return output, whole.labels
+        return output, whole
 
 
 def check_apart(edge: Any, layer: str, rule: Rule) -> None:
@@ -105,7 +103,7 @@ class _BothWays(torch.autograd.Function):
         backward = board.backward(ctx.operation) if board.rule.folds and grad is not None else None
         if grad is None or backward is None:
             return None, None, None, None, grad, None
-        call = ctx.bound.called(ctx.inner, site=board.site(ctx, ctx.bound.labels))
+        call = ctx.bound.called(ctx.inner, site=board.site(ctx, ctx.bound.label))
         return None, None, None, None, None, *board.gradients(ctx.operation, backward, call, grad)
 
 

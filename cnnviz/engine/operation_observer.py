@@ -17,7 +17,6 @@ from cnnviz.engine.axes import AxisFollower
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis
 from cnnviz.engine.bias_terms import unmerged
-from cnnviz.engine.call_site import Labels
 from cnnviz.engine.disguises import Disguises
 from cnnviz.engine.graph_ancestry import leads_back
 from cnnviz.engine.implicit_biases import Biases, refuse_transformed
@@ -85,8 +84,8 @@ class OperationObserver(WatchingMode):
         self.norms_scaled = norms_scaled and biases is None and F.batch_norm not in self.switched
         self.merges = MergedNorms(switchboard) if any(rule.folds for rule in rules) else None
         self.axes = axes
-        self.labels: Labels | None = None
-        """Of the rule's call that was made last, to be filled in."""
+        self.unlabelled: Bound | None = None
+        """The rule's operation that was called last, whose label is to be filled in."""
         self.descent: dict[Any, bool] = {}
         """By node of the graph, as far as it was visited: does it lead back to where the graph begins?"""
 
@@ -148,8 +147,8 @@ class OperationObserver(WatchingMode):
         output = self._switched(func, args, kwargs)
         if self.merges is None or func is not F.batch_norm or not torch.is_grad_enabled():
             return output
-        output, labels = self.merges.merged(args, kwargs, output)
-        self.labels = self.labels if labels is None else labels
+        output, merged = self.merges.merged(args, kwargs, output)
+        self.unlabelled = merged or self.unlabelled
         return output
 
     def _switched(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -182,9 +181,7 @@ class OperationObserver(WatchingMode):
         if operation is F.relu6 and not copied and (func is F.relu6 or func in HARDTANHS):
             return Rectifier.apply(board, writes, bounds(func, args, kwargs), inputs[0])
         bound = Bound(func, args, kwargs, inputs, writes, None if hidden is None else F.relu)
-        if self.axes is not None:
-            bound.labels.inputs = tuple(unmerged(self.axes.of(tensor), self.axes.mixed) for tensor in inputs)
-            self.labels = bound.labels
+        self.unlabelled = bound
         output = Switch.apply(board, place, bound, copied, *inputs)
         if self.merges is not None and operation in MERGED and len(inputs) == 1:
             self.merges.see(output, bound, place, inputs[0])
@@ -194,10 +191,10 @@ class OperationObserver(WatchingMode):
         """Note where the axes lie in an output, and tell the rule's call that gave it."""
         if self.biases is None:
             axes.see(func, args, kwargs, output)
-        labels, self.labels = self.labels, None
+        bound, self.unlabelled = self.unlabelled, None
         found = next(tensors(output), None)
-        if labels is not None and found is not None:
-            labels.output = unmerged(axes.of(found), axes.mixed)
+        if bound is not None and found is not None:
+            bound.label = unmerged(axes.of(found), axes.mixed)
 
     def _descends(self, tensor: Tensor) -> bool:
         """True if a tensor comes from where the graph begins. Weights carry gradients too, and do not."""

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnviz.engine.axes import Label
 from cnnviz.engine.backward_rules import PLAIN, Backward, Backwards, Call, Change, Rule
-from cnnviz.engine.call_site import CallSite, Labels, Ways
+from cnnviz.engine.call_site import CallSite, Ways
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operand_record import OperandRecord, Place
 from cnnviz.engine.operations import POINTWISE, Operation, limits_of, name_of
@@ -37,9 +38,9 @@ class Switchboard:
         """The current rule's function for this operation; None where the plain gradient is taken."""
         return self.rule.backwards.get(operation)
 
-    def site(self, node: Any, labels: Labels) -> CallSite | None:
+    def site(self, node: Any, label: Label | None) -> CallSite | None:
         """Where a call lies in the graph."""
-        return None if self.ways is None else CallSite(node, self.ways, labels)
+        return None if self.ways is None else CallSite(node, self.ways, label)
 
     def gradients(self, operation: Operation, backward: Backward, call: Call, grad: Tensor) -> Sequence[Tensor]:
         """The rule's gradients, one for each of the operation's inputs. Raises ValueError for another number."""
@@ -88,7 +89,8 @@ class Bound:
         """What the operation is at other inputs, where its arguments hold what was computed from these."""
         self.kind: type | None = None
         """The type of what it returns, where that is several tensors."""
-        self.labels = Labels()
+        self.label: Label | None = None
+        """Where the input's axes lie in its output, if that was asked for and is known."""
         self.product: Linear | None = None
         """As what it was made, where it is an operation with other weights."""
         chosen, holes = {id(tensor) for tensor in inputs}, iter(range(len(inputs)))
@@ -248,7 +250,7 @@ class Switch(torch.autograd.Function):
         backward = board.backward(operation)
         overwritten = backward is not None and ctx.graph is not None and ctx.graph._version != ctx.version
         compared = reference if record in board.references else None
-        call = bound.called(inner, ctx.graph, overwritten, compared, board.site(ctx, bound.labels))
+        call = bound.called(inner, ctx.graph, overwritten, compared, board.site(ctx, bound.label))
         if backward is None:
             return None, None, None, None, *call.vjps(grad)
         return None, None, None, None, *board.gradients(operation, backward, call, grad)

@@ -10,7 +10,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -284,8 +284,14 @@ class Trace:
                 ones = torch.ones_like(score)
                 places = tuple(place for place, can in zip(wrt, able, strict=True) if can)
                 self.spent = self.spent or last
-                raw = iter(torch.autograd.grad(score, places, ones, retain_graph=not last, allow_unused=True))
+                kept = not last or bool(rule.carried)
+                raw = iter(torch.autograd.grad(score, places, ones, retain_graph=kept, allow_unused=True))
                 grads = [self.ordinary(next(raw)) if can else None for can in able]
+                board.rule = replace(rule, backwards=rule.carried)
+                for name, told in ways.waiting.items():
+                    edges, values = zip(*told, strict=True)
+                    (found,) = torch.autograd.grad(edges, self.input, values, retain_graph=True)
+                    ways.told.append(Told(name, self.ordinary(found), None))
         except RuntimeError as error:
             missing = re.match(r"derivative for aten::(\w+) is not implemented", str(error))
             if missing is None:

@@ -31,16 +31,15 @@ def all_told(
     if told is None:
         return None
     shares = [
-        Told(BIASES, term.contribution(grad), term.place, False)
+        Told(BIASES, term.contribution(grad), term.place)
         for term, grad in zip(terms, grads, strict=True)
         if grad is not None
     ]
     found: dict[str, Tensor] = {}
     for each in [*told, *shares]:
-        if not each.place.is_split(shape[0]):
+        if each.place is not None and not each.place.is_split(shape[0]):
             return None
-        whole = [shape[0], shape[1] if each.at_input and len(shape) > 1 else 1, *shape[2:]]
-        values = _placed(each.place, each.values, whole)
+        values = each.values if each.place is None else _placed(each.place, each.values, [shape[0], 1, *shape[2:]])
         found[each.name] = found[each.name] + values if each.name in found else values
     return found
 
@@ -55,14 +54,7 @@ def _placed(place: Placed, values: Tensor, shape: Sequence[int]) -> Tensor:
     """Values of a call at the input's places, (N, C, *spatial); evenly where they have no place."""
     total = place.rows(values, shape[0]).sum(1)
     found = place.on_grid(values, shape[0], len(shape) - 2)
-    if found is None and values.shape == torch.Size(shape):
-        return values  # vectors
-    if found is None:
-        placed = values.new_zeros(shape)
-    elif found.shape[1] == shape[1]:
-        placed = spread(found, shape[2:])
-    else:
-        placed = spread(found.sum(1, keepdim=True), shape[2:]).expand(shape) / shape[1]
+    placed = values.new_zeros(shape) if found is None else spread(found.sum(1, keepdim=True), shape[2:])
     rest = total - placed.reshape(shape[0], -1).sum(1)
     even: Tensor = placed + rest.reshape(-1, *(1,) * (len(shape) - 1)) / math.prod(shape[1:])
     return even

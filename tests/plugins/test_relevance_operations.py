@@ -225,3 +225,59 @@ def test_a_rule_is_about_an_operation_however_that_is_spelled() -> None:
     found = explain(Written(F.relu).eval(), x, "lrp", composite=spelled, target=1).values
     parts = (x.relu() * WEIGHT[:, 1])[0]
     torch.testing.assert_close(found[0], parts * parts.sum() / (parts.sum() + 0.5 * parts.sum().sign()))
+
+
+MOVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "other channels first": lambda x: x[:, [2, 1, 0]],
+    "cut out": lambda x: x[:, :, 1:, :4],
+    "every second": lambda x: x[:, 1:, ::2, ::2],
+    "padded": lambda x: F.pad(x, (1, 1, 0, 1)),
+    "padded by itself": lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
+    "twice": lambda x: torch.cat([x, x.flip(3)], 1),
+    "prepared": lambda x: (torch.stack([x[:, 2], x[:, 0]], 1) - 0.4) * torch.tensor([0.2, 4.0]).reshape(2, 1, 1),
+    "less its mean": lambda x: (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True),
+}
+
+
+class Moved(nn.Module):
+    """A network whose first layer is given the input otherwise than it came."""
+
+    def __init__(self, move: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.move = move
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            self.conv, self.head = nn.Conv2d(move(torch.randn(1, 3, 5, 5)).shape[1], 4, 2), nn.Linear(4, 3)
+
+    def behind(self, moved: Tensor) -> Tensor:
+        return self.head(self.conv(moved).relu().mean((2, 3)))  # type: ignore[no-any-return]  # torch says so
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.behind(self.move(x))
+
+
+class Behind(nn.Module):
+    def __init__(self, whole: Moved):
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, moved: Tensor) -> Tensor:
+        return self.whole.behind(moved)
+
+
+@pytest.mark.parametrize("first", [flat(), w_square(), z_box(-4, 4)], ids=repr)
+@pytest.mark.parametrize("move", MOVES)
+def test_relevance_of_the_first_layer_comes_to_the_values_that_it_was_given(move: str, first: object) -> None:
+    net, x = Moved(MOVES[move]).double().eval(), drawn(2, 3, 5, 5)
+    of = composite(first, z_plus(), epsilon())  # type: ignore[arg-type]  # a rule
+    moved = MOVES[move](x)
+    relevance = explain(Behind(net).eval(), moved, "lrp", composite=of, target=1).values
+    given = x.clone().requires_grad_()
+    if move == "prepared":
+        places = torch.stack([given[:, 2], given[:, 0]], 1)
+    else:
+        places = given if move == "less its mean" else MOVES[move](given)
+    (expected,) = torch.autograd.grad(places, given, relevance)  # each value's relevance is added where it came from
+    found = explain(net, x, "lrp", composite=of, target=1, bias="report")
+    torch.testing.assert_close(found.values, expected, rtol=1e-9, atol=1e-12)
+    assert found.notes["completeness_gap"].abs().max() < 1e-12

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from cnnviz import Call, Rule
 from cnnviz.formulas import CONVOLUTIONS, MATRIX_PRODUCTS
-from cnnviz_plugins.relevance.operations import added_product, functions, joined, layered
+from cnnviz_plugins.relevance.operations import (
+    Function,
+    added_product,
+    carried,
+    functions,
+    joined,
+    layered,
+    padded,
+    plain,
+)
 from cnnviz_plugins.relevance.rules import (
     LayerRule,
     Shares,
@@ -127,13 +136,18 @@ def rule_of(
     layers = (*CONVOLUTIONS, *MATRIX_PRODUCTS)
     ruled = layers if of.first else (CONVOLUTIONS if of.conv or of.depthwise else ())
     ruled = (*ruled, *(MATRIX_PRODUCTS if of.linear else ()), *dict(of.operations))
-    others = functions(gate, shares.ignores) | dict(of.operations)
-    backwards = {operation: partial(_told, function, shares) for operation, function in others.items()}
+    bare: dict[Any, Function] = functions(gate, shares.ignores) | dict(of.operations)
+    moving: dict[Any, Function] = {}
+    if of.first is not None:  # what the first layers tell goes on through the operations before them
+        bare = dict.fromkeys((torch.add, torch.sub, F.pad), plain) | bare
+        moving = {**dict.fromkeys(bare, carried), F.pad: padded}
+    backwards: dict[Any, Any] = {operation: partial(_told, function, shares) for operation, function in bare.items()}
     return Rule(
         "lrp",
         backwards | {operation: backward(operation) for operation in layers},
         otherwise="name a rule for a kind of layer that it has, such as conv or linear",
         folds=True,
+        carried={operation: partial(_told, function, shares) for operation, function in moving.items()},
         follows=of.first is not None or bias == "report",
         counted=frozenset(ruled if must_act else ()),
     )
