@@ -207,7 +207,12 @@ class Rule:
     follows: bool = False
     """True if it reads ``call.first``, or tells something of its calls: then axes are followed from the input on."""
     carried: Mapping[Operation, Backward] = field(default_factory=dict)
-    """How what is told of operands goes on to the model's input, where that is not torch's own backward."""
+    """How what is told of operands goes on to the model's input, where that is not torch's own backward.
+
+    It acts before the first convolution, linear layer or other product with weights.
+    """
+    lone: Collection[Operation] = ()
+    """Operations that it leaves as they are where several operands come from the input."""
     counted: Collection[Operation] | None = None
     """Operations of which one must lie between score and input where ``otherwise`` is no None; None: any of all."""
 

@@ -43,7 +43,7 @@ class Ways:
     @cached_property
     def nearest(self) -> set[Any]:
         """The linear operations with no other between them and the score."""
-        return nearest(self.last, _is_linear)
+        return nearest(self.last, is_linear)
 
 
 @dataclass(eq=False)
@@ -63,7 +63,7 @@ class CallSite:
     @property
     def first(self) -> bool:
         """True if no linear operation lies between the input and this call."""
-        return not any(leads_to(parent, _is_linear, self.ways.known) for parent in _operands(self.node))
+        return not any(leads_to(parent, is_linear, self.ways.known) for parent in _operands(self.node))
 
     @property
     def last(self) -> bool:
@@ -92,7 +92,8 @@ class CallSite:
         self.ways.waiting.setdefault(name, []).append((edge, values))
 
 
-def _is_linear(node: Any) -> bool:
+def is_linear(node: Any) -> bool:
+    """True for a convolution, a linear layer or another product with weights, which a rule may act on."""
     return getattr(node, "linear", False) is True
 
 

@@ -17,8 +17,9 @@ from cnnviz.engine.axes import AxisFollower
 from cnnviz.engine.backward_rules import Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis
 from cnnviz.engine.bias_terms import unmerged
+from cnnviz.engine.call_site import is_linear
 from cnnviz.engine.disguises import Disguises
-from cnnviz.engine.graph_ancestry import leads_back
+from cnnviz.engine.graph_ancestry import leads_back, leads_to
 from cnnviz.engine.implicit_biases import Biases, refuse_transformed
 from cnnviz.engine.merged_norms import MERGED, MergedNorms
 from cnnviz.engine.nested import tensors
@@ -76,6 +77,12 @@ class OperationObserver(WatchingMode):
         self.largest = 0
         """Bytes of the largest output."""
         self.switched = {operation for rule in rules for operation in rule.backwards}
+        self.near = {operation for rule in rules for operation in rule.carried} - self.switched
+        """Operations that matter before the first layer only."""
+        full = {operation for rule in rules for operation in rule.backwards if operation not in rule.lone}
+        self.lone = self.switched - full
+        self.behind: dict[Any, bool] = {}
+        """By node of the graph, as far as it was visited: does it lead back to a layer with weights?"""
         reading = [rule for rule in rules if rule.reads_input or rule.compares]
         self.reads_input = {operation for rule in reading for operation in rule.backwards}
         refuses = any(rule.otherwise is not None and F.relu in rule.backwards for rule in rules)
@@ -161,7 +168,7 @@ class OperationObserver(WatchingMode):
         hidden = None if self.disguises is None else self.disguises.operand(func, args, kwargs)
         if hidden is not None:
             operation = F.relu
-        elif operation not in self.switched:
+        elif operation not in self.switched and operation not in self.near:
             return func(*args, **kwargs)
         operands = list(tensors((args, kwargs)))
         for operand in operands:
@@ -170,7 +177,7 @@ class OperationObserver(WatchingMode):
         if len(inputs) > 1:
             inputs = [operand for operand in inputs if self._descends(operand)]
         writes = in_place(func, kwargs)
-        if not inputs or (writes and inputs[0] is not operands[0]):
+        if not inputs or (writes and inputs[0] is not operands[0]) or self._is_left(operation, inputs):
             return func(*args, **kwargs)
         place = self.record.number(operation, inputs)
         if self.record.keeps:
@@ -186,6 +193,12 @@ class OperationObserver(WatchingMode):
         if self.merges is not None and operation in MERGED and len(inputs) == 1:
             self.merges.see(output, bound, place, inputs[0])
         return output if bound.kind is None else bound.kind(output)
+
+    def _is_left(self, operation: Any, inputs: Collection[Tensor]) -> bool:
+        """True for a sum of branches that no rule is about, and behind layers for what goes on before them."""
+        if operation in self.lone:
+            return len(inputs) > 1
+        return operation in self.near and any(leads_to(_node(tensor), is_linear, self.behind) for tensor in inputs)
 
     def _label(self, axes: AxisFollower, func: Any, args: Any, kwargs: Any, output: Any) -> None:
         """Note where the axes lie in an output, and tell the rule's call that gave it."""

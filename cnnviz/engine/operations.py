@@ -76,6 +76,7 @@ _SPELLINGS: dict[Operation, tuple[Any, ...]] = {
     **{getattr(torch, name): spelled(name) for name in _OF_EACH_VALUE},
     torch.abs: spelled("abs", "absolute"),
     torch.pow: spelled("pow"),
+    torch.neg: spelled("neg", "negative"),
     torch.add: spelled("add"),
     torch.sub: (*spelled("sub", "subtract"), torch.rsub),
     torch.mul: spelled("mul", "multiply"),

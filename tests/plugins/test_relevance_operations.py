@@ -235,6 +235,8 @@ MOVES: dict[str, Callable[[Tensor], Tensor]] = {
     "padded by itself": lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
     "twice": lambda x: torch.cat([x, x.flip(3)], 1),
     "prepared": lambda x: (torch.stack([x[:, 2], x[:, 0]], 1) - 0.4) * torch.tensor([0.2, 4.0]).reshape(2, 1, 1),
+    "white for black": lambda x: 1 - x,
+    "of the other sign": lambda x: -x,
     "less its mean": lambda x: (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True),
 }
 
@@ -276,7 +278,7 @@ def test_relevance_of_the_first_layer_comes_to_the_values_that_it_was_given(move
     if move == "prepared":
         places = torch.stack([given[:, 2], given[:, 0]], 1)
     else:
-        places = given if move == "less its mean" else MOVES[move](given)
+        places = given if move in ("less its mean", "white for black", "of the other sign") else MOVES[move](given)
     (expected,) = torch.autograd.grad(places, given, relevance)  # each value's relevance is added where it came from
     found = explain(net, x, "lrp", composite=of, target=1, bias="report")
     torch.testing.assert_close(found.values, expected, rtol=1e-9, atol=1e-12)

@@ -14,6 +14,7 @@ from torch import Tensor
 from cnnviz import Call, Rule
 from cnnviz.formulas import CONVOLUTIONS, MATRIX_PRODUCTS
 from cnnviz_plugins.relevance.operations import (
+    SUMS,
     Function,
     added_product,
     carried,
@@ -21,7 +22,6 @@ from cnnviz_plugins.relevance.operations import (
     joined,
     layered,
     padded,
-    plain,
 )
 from cnnviz_plugins.relevance.rules import (
     LayerRule,
@@ -139,8 +139,7 @@ def rule_of(
     bare: dict[Any, Function] = functions(gate, shares.ignores) | dict(of.operations)
     moving: dict[Any, Function] = {}
     if of.first is not None:  # what the first layers tell goes on through the operations before them
-        bare = dict.fromkeys((torch.add, torch.sub, F.pad), plain) | bare
-        moving = {**dict.fromkeys(bare, carried), F.pad: padded}
+        moving = {**dict.fromkeys((torch.add, torch.sub, torch.neg, *bare), carried), F.pad: padded}
     backwards: dict[Any, Any] = {operation: partial(_told, function, shares) for operation, function in bare.items()}
     return Rule(
         "lrp",
@@ -148,6 +147,7 @@ def rule_of(
         otherwise="name a rule for a kind of layer that it has, such as conv or linear",
         folds=True,
         carried={operation: partial(_told, function, shares) for operation, function in moving.items()},
+        lone=frozenset(SUMS) - set(dict(of.operations)),
         follows=of.first is not None or bias == "report",
         counted=frozenset(ruled if must_act else ()),
     )

@@ -16,6 +16,7 @@ from cnnviz_plugins.relevance.rules import Shares
 Back = Tensor | tuple[Tensor, ...]
 Function = Callable[[Call, Tensor, Shares], Back]
 Form = Callable[[Call], tuple[Any, ...]]
+SUMS = (torch.add, torch.sub)
 
 
 def _relevance(grad: Tensor, values: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ def _relevance(grad: Tensor, values: Tensor) -> Tensor:
 def passed(call: Call, grad: Tensor, shares: Shares) -> Back:
     """All relevance goes on to the only operand; where that is zero, the operation itself has made the value."""
     if len(call.inputs) > 1 or call.input.shape != call.output.shape:
-        return plain(call, grad, shares)
+        return _plain(call, grad, shares)
     ratio = call.output / call.input
     reaches = ratio.isfinite()
     if shares.tells:
@@ -34,7 +35,7 @@ def passed(call: Call, grad: Tensor, shares: Shares) -> Back:
     return torch.where(reaches, ratio, 0).conj() * grad
 
 
-def plain(call: Call, grad: Tensor, shares: Shares, count: int = 1) -> tuple[Tensor, ...]:
+def _plain(call: Call, grad: Tensor, shares: Shares, count: int = 1) -> tuple[Tensor, ...]:
     """The gradient, divided among ``count`` factors; what the operation adds to its linear part is its bias."""
     if shares.tells:
         call.tell("biases", _relevance(grad, call.output - call.linear_part() / count))
@@ -43,7 +44,7 @@ def plain(call: Call, grad: Tensor, shares: Shares, count: int = 1) -> tuple[Ten
 
 def _affine(call: Call, grad: Tensor, shares: Shares) -> Back:
     """A batch norm by itself: what it adds absorbs, or all relevance goes on where biases are ignored."""
-    return passed(call, grad, shares) if shares.ignores else plain(call, grad, shares)
+    return passed(call, grad, shares) if shares.ignores else _plain(call, grad, shares)
 
 
 def product(call: Call, grad: Tensor, shares: Shares, gate: bool, added: Collection[int] = ()) -> Back:
@@ -66,7 +67,7 @@ def joined(call: Call, grad: Tensor, shares: Shares, constant: bool) -> Back:
     """
     averages = [constant and _averages(call, number) for number in range(2)]
     if not any(averages) or len(call.inputs) > 2:
-        return plain(call, grad, shares, len(call.inputs))
+        return _plain(call, grad, shares, len(call.inputs))
     return tuple(part * (not fixed) for part, fixed in zip(call.vjps(grad), averages, strict=True))
 
 
@@ -103,7 +104,7 @@ def _quotient(call: Call, grad: Tensor, shares: Shares) -> Back:
     """All to the numerator."""
     if len(call.inputs) == 2:
         return call.vjp(grad), torch.zeros_like(call.inputs[1])
-    return passed(call, grad, shares) if call.constant(1, "other") is None else plain(call, grad, shares)
+    return passed(call, grad, shares) if call.constant(1, "other") is None else _plain(call, grad, shares)
 
 
 def _left_out(call: Call, grad: Tensor, shares: Shares, place: int, name: str) -> Back:
@@ -148,7 +149,7 @@ def _channels(call: Call, groups: int, at: int, number: int) -> tuple[Any, ...]:
 def _normalized(call: Call, grad: Tensor, shares: Shares, form: Form, centred: bool) -> Back:
     """A norm whose standard deviation is held constant; ``form`` gives the shape of its rows, weight, bias and eps."""
     if len(call.inputs) > 1:
-        return plain(call, grad, shares)
+        return _plain(call, grad, shares)
     shape, weight, bias, eps = form(call)
     eps = torch.finfo(grad.dtype).eps if eps is None else eps
     if bias is not None and shares.ignores:
@@ -191,7 +192,7 @@ def padded(call: Call, grad: Tensor, shares: Shares) -> Back:
 def carried(call: Call, grad: Tensor, shares: Shares) -> Back:
     """Relevance itself, whatever the values: all to the operands of most elements, each the same part."""
     shapes = [values.shape for values in call.inputs]
-    signals = [shape == call.output.shape for shape in shapes]
+    signals = [shape == grad.shape for shape in shapes]
     if not any(signals):
         return call.vjps(grad)
     parts = (grad * (signal / sum(signals)) for signal in signals)
@@ -204,7 +205,7 @@ def functions(gate: bool, ignores: bool) -> dict[Callable[..., Any], Function]:
     Where it ``ignores`` biases, a constant that is added is one.
     """
     return {
-        **dict.fromkeys((torch.add, torch.sub) if ignores else (), passed),
+        **dict.fromkeys(SUMS if ignores else (), passed),
         **{curve: passed for curve in POINTWISE if curve not in (F.relu, F.leaky_relu, F.prelu, F.rrelu)},
         **{torch.mul: partial(product, gate=gate), torch.addcmul: partial(added_product, gate=gate)},
         **dict.fromkeys((torch.cross, torch.linalg.cross), partial(product, gate=False)),
