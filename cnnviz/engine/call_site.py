@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
@@ -44,6 +45,14 @@ class Ways:
     def nearest(self) -> set[Any]:
         """The linear operations with no other between them and the score."""
         return nearest(self.last, is_linear)
+
+    def carry_to(self, source: Tensor) -> None:
+        """Carry what waits on to the model's input, by the rule that is in force now."""
+        for name, told in self.waiting.items():
+            edges, values = zip(*told, strict=True)
+            (found,) = torch.autograd.grad(edges, source, values, retain_graph=True, allow_unused=True)
+            if found is not None:
+                self.told.append(Told(name, found, None))
 
 
 @dataclass(eq=False)

@@ -264,8 +264,7 @@ class Trace:
 
         The ``last`` ones give the graph back on their way, piece by piece. ``references`` are the records of passes
         that the rule compares with, ``bounds`` the input's lowest and highest values. What the rule tells is in
-        ``told``. Raises LookupError for a rule that acted on no operation, ValueError for a
-        reference pass that took another way through the model.
+        ``told``. Raises LookupError for a rule that acted nowhere, ValueError for a reference pass of another way.
         """
         for record, reference in references.items():
             record.check_same_way(reference, rule.backwards)
@@ -288,10 +287,7 @@ class Trace:
                 raw = iter(torch.autograd.grad(score, places, ones, retain_graph=kept, allow_unused=True))
                 grads = [self.ordinary(next(raw)) if can else None for can in able]
                 board.rule = replace(rule, backwards=rule.carried)
-                for name, told in ways.waiting.items():
-                    edges, values = zip(*told, strict=True)
-                    (found,) = torch.autograd.grad(edges, self.input, values, retain_graph=True)
-                    ways.told.append(Told(name, self.ordinary(found), None))
+                ways.carry_to(self.input)
         except RuntimeError as error:
             missing = re.match(r"derivative for aten::(\w+) is not implemented", str(error))
             if missing is None:
