@@ -283,3 +283,19 @@ def test_relevance_of_the_first_layer_comes_to_the_values_that_it_was_given(move
     found = explain(net, x, "lrp", composite=of, target=1, bias="report")
     torch.testing.assert_close(found.values, expected, rtol=1e-9, atol=1e-12)
     assert found.notes["completeness_gap"].abs().max() < 1e-12
+
+
+def test_weights_that_come_from_the_input_are_not_merged_with_a_batch_norm() -> None:
+    x, scale, shift, rest = drawn(1, 6), drawn(6, seed=5), drawn(6, seed=6), (torch.zeros(6), torch.ones(6))
+
+    def normed(x: Tensor) -> Tensor:
+        mean, variance = (values.double() for values in rest)
+        return F.batch_norm(F.linear(x, x[0].outer(OTHER[0, 0])), mean, variance, scale, shift, eps=0.0).relu()
+
+    def plain(x: Tensor) -> Tensor:
+        return (F.linear(x, x[0].outer(OTHER[0, 0])) * scale + shift).relu()
+
+    found, expected = (
+        explain(Written(each).eval(), x, "lrp", target=1, product="halves").values for each in (normed, plain)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
