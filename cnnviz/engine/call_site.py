@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from cnnviz.engine.axes import Label
 from cnnviz.engine.bias_terms import Placed
@@ -35,6 +36,8 @@ class Ways:
     told: list[Told] = field(default_factory=list)
     known: dict[Any, bool] = field(default_factory=dict)
     """By node: does it lead back to a linear operation?"""
+    weighed: dict[Any, bool] = field(default_factory=dict)
+    """By node: does it lead back to the input by a way without a softmax?"""
     _nearest: set[Any] | None = None
 
     def is_first(self, node: Any) -> bool:
@@ -45,6 +48,11 @@ class Ways:
         """True if no linear operation lies between this node and the score."""
         self._nearest = nearest(self.last, _is_linear) if self._nearest is None else self._nearest
         return node in self._nearest
+
+    def are_shares(self, node: Any) -> tuple[bool, ...]:
+        """By operand of a node, True if each way from it to the input is through a softmax that layers lead to."""
+        ends = lambda last: _is_softmax(last) and leads_to(last, _is_linear, self.known)  # noqa: E731
+        return tuple(not leads_to(parent, _is_given, self.weighed, ends) for parent in _operands(node))
 
 
 @dataclass(eq=False)
@@ -79,6 +87,11 @@ class CallSite:
         """True if no linear operation lies between this call and the score."""
         return self.ways.is_last(self.node)
 
+    @property
+    def shares(self) -> tuple[bool, ...]:
+        """By operand, True if it comes from the input through a softmax only."""
+        return self.ways.are_shares(self.node)
+
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The lowest and highest values of the first operand. Raises ValueError where they are not known."""
         if self.ways.bounds is None:
@@ -101,6 +114,18 @@ class CallSite:
 
 def _is_linear(node: Any) -> bool:
     return getattr(node, "linear", False) is True
+
+
+def _is_softmax(node: Any) -> bool:
+    name = node.name()
+    return getattr(node, "called", (None, None))[1] is F.softmax or (
+        name.endswith("SoftmaxBackward0") and not name.startswith("Log")
+    )
+
+
+def _is_given(node: Any) -> bool:
+    """True where the graph begins at what comes from the input, and not at a weight."""
+    return hasattr(node, "variable") and not isinstance(node.variable, nn.Parameter)
 
 
 _AS_THEY_ARE = ("CloneBackward", "ViewBackward", "ReshapeAliasBackward", "UnsafeViewBackward", "UnsqueezeBackward")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnviz import Call, Rule
 from cnnviz.formulas import CONVOLUTIONS, MATRIX_PRODUCTS
-from cnnviz_plugins.relevance.operations import added_product, functions, joined, product
+from cnnviz_plugins.relevance.operations import functions, joined, product
 from cnnviz_plugins.relevance.rules import (
     Shares,
     alpha_beta,
@@ -92,14 +92,14 @@ def rule_of(
         if value not in get_args(ways):
             raise ValueError(f"there is no {setting}={value!r}; it is {' or '.join(map(repr, get_args(ways)))}")
     shares, gate = Shares(bias == "ignore", bias == "report"), products == "gate"
+    constant = attention == "cp_lrp"
 
     def backward(operation: Callable[..., Any]) -> Callable[[Call, Tensor], Any]:
         def layer(call: Call, grad: Tensor) -> Any:
-            if len(call.inputs) == 2 and operation in (torch.matmul, torch.einsum):
-                return joined(call, grad, shares, attention == "cp_lrp")
+            if len(call.inputs) > 1 and operation in (torch.matmul, torch.einsum, *_SUMS):
+                return joined(call, grad, shares, constant, operation in _SUMS)
             if len(call.inputs) > 1:
-                sums = operation in _SUMS
-                return added_product(call, grad, shares) if sums else product(call, grad, shares, gate)
+                return product(call, grad, shares, gate, constant)
             chosen = of.of(call, operation)
             if last is not None and call.last:
                 return last(chosen or epsilon(0))(call, grad, shares)
@@ -110,7 +110,7 @@ def rule_of(
         return layer
 
     layers = (*CONVOLUTIONS, *MATRIX_PRODUCTS)
-    others = functions(gate) | dict(of.operations)
+    others = functions(gate, constant) | dict(of.operations)
     backwards = {operation: partial(_told, function, shares) for operation, function in others.items()}
     return Rule(
         "lrp",

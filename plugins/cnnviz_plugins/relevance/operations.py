@@ -29,11 +29,11 @@ def passed(call: Call, grad: Tensor, shares: Shares) -> Back:
     return torch.where(reaches, ratio, 0) * grad
 
 
-def _plain(call: Call, grad: Tensor, shares: Shares, count: int = 1) -> tuple[Tensor, ...]:
-    """The gradient, divided among ``count`` factors; what the operation adds to its linear part is its bias."""
+def _plain(call: Call, grad: Tensor, shares: Shares) -> tuple[Tensor, ...]:
+    """The gradient; what the operation adds to its linear part is its bias."""
     if shares.tells:
-        call.tell("biases", grad * (call.output - call.linear_part() / count))
-    return tuple(part / count for part in call.vjps(grad))
+        call.tell("biases", grad * (call.output - call.linear_part()))
+    return call.vjps(grad)
 
 
 def _affine(call: Call, grad: Tensor, shares: Shares) -> Back:
@@ -41,53 +41,41 @@ def _affine(call: Call, grad: Tensor, shares: Shares) -> Back:
     return passed(call, grad, shares) if shares.ignores else _plain(call, grad, shares)
 
 
-def product(call: Call, grad: Tensor, shares: Shares, gate: bool) -> Back:
+def product(call: Call, grad: Tensor, shares: Shares, gate: bool, constant: bool) -> Back:
     """All to the operand of more elements, as a gate only lets through; of equal ones, each gets the same part."""
     sizes = [values.numel() for values in call.inputs]
-    if not gate or len(set(sizes)) == 1:
-        return _plain(call, grad, shares, len(sizes))
+    if not gate or len(set(sizes)) == 1 or (constant and any(call.shares)):
+        return joined(call, grad, shares, constant)
     signals = [size == max(sizes) for size in sizes]
     return tuple(part * (signal / sum(signals)) for part, signal in zip(call.vjps(grad), signals, strict=True))
 
 
-def joined(call: Call, grad: Tensor, shares: Shares, constant: bool) -> Back:
-    """A product of two matrices from the input, such as queries and keys: each gets half, whatever their sizes.
+def _pointwise(call: Call, grad: Tensor, shares: Shares, gate: bool, constant: bool) -> Back:
+    """A product of values; a gate leaves the other operand its shape."""
+    gate = gate and any(values.shape == call.output.shape for values in call.inputs)
+    return product(call, grad, shares, gate, constant)
 
-    With ``constant`` ones that average, as the shares of an attention do, count as weights and get nothing.
+
+def joined(call: Call, grad: Tensor, shares: Shares, constant: bool, sums: bool = False) -> Back:
+    """A product of what comes from the input, such as queries and keys: each factor gets the same part.
+
+    With ``constant`` ones the shares of an attention are weights, which get nothing. Where the operation ``sums`` too,
+    what is added keeps its gradient.
     """
-    averages = [constant and _averages(call, number) for number in range(2)]
-    if not any(averages):
-        return _plain(call, grad, shares, 2)
-    return tuple(part * (not fixed) for part, fixed in zip(call.vjps(grad), averages, strict=True))
-
-
-def _averages(call: Call, number: int) -> bool:
-    """True if what is summed over in an operand adds up to one and is not negative; all zeros read nothing."""
-    values, dim = call.inputs[number], (-1, -2)[number]
-    equation = call.constant(0, "equation")
-    if isinstance(equation, str):  # of torch.einsum
-        terms, _, output = equation.replace(" ", "").replace("...", ".").partition("->")
-        term = terms.split(",")[number]
-        summed = set(term) & set(terms.split(",")[1 - number]) - set(output)
-        if len(summed) != 1:
-            return False
-        place = term.index(summed.pop())
-        dim = place - len(term) if "." in term[:place] else place
-    if values.ndim < 2 or bool((values < 0).any()):
-        return False
-    total = values.double().sum(dim)
-    return bool(((total - 1).abs() < 0.01).logical_or(total == 0).all() & total.any())
-
-
-def added_product(call: Call, grad: Tensor, shares: Shares) -> Back:
-    """A sum and a product: what is added keeps its gradient, factors that both come from the input get half."""
-    adds = call.constant(0, "input") is None
-    if len(call.inputs) - adds < 2:
+    added = int(sums and call.constant(0, "input") is None)
+    count = len(call.inputs) - added
+    if count < 2:
         return _plain(call, grad, shares)
-    if not adds:
-        return _plain(call, grad, shares, 2)
-    added, *factors = call.vjps(grad)
-    return added, *(part / 2 for part in factors)
+    held = (False,) * added + (call.shares if constant else (False,) * len(call.inputs))[added:]
+    if not any(held) or all(held[added:]):
+        held = (False,) * len(held)
+    if shares.tells and not added:
+        call.tell("biases", grad * (call.output - call.linear_part() / count))
+    parts = zip(call.vjps(grad), held, strict=True)
+    return tuple(
+        part if number < added else part * (not fixed) / (count - sum(held))
+        for number, (part, fixed) in enumerate(parts)
+    )
 
 
 def _quotient(call: Call, grad: Tensor, shares: Shares) -> Back:
@@ -153,12 +141,17 @@ def _instance_norm(call: Call, grad: Tensor, shares: Shares) -> Back:
     return _normalized(call, grad, shares, lambda call: _channels(call, call.input.shape[1], at, 7), True)
 
 
-def functions(gate: bool) -> dict[Callable[..., Any], Function]:
+def functions(gate: bool, constant: bool) -> dict[Callable[..., Any], Function]:
     """For each operation its function. Others, such as sums, pools and views, keep torch's own backward."""
     return {
         **{curve: passed for curve in POINTWISE if curve not in (F.relu, F.leaky_relu, F.prelu, F.rrelu)},
-        **dict.fromkeys((torch.mul,), partial(product, gate=gate)),
-        **{torch.addcmul: added_product, torch.pow: passed, torch.div: _quotient, F.glu: _gated},
+        **dict.fromkeys((torch.mul,), partial(_pointwise, gate=gate, constant=constant)),
+        **{
+            torch.addcmul: partial(joined, constant=constant, sums=True),
+            torch.pow: passed,
+            torch.div: _quotient,
+            F.glu: _gated,
+        },
         **{F.batch_norm: _affine, F.layer_norm: _layer_norm, F.rms_norm: _rms_norm},
         **{F.group_norm: _group_norm, F.instance_norm: _instance_norm},
     }
