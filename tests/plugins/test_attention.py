@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from nets import randomized
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models import VisionTransformer
 
 from cnnviz import attributions, explain, gradient, rule
@@ -297,12 +298,17 @@ def with_heads_in_the_batch(query: Tensor, key: Tensor, value: Tensor) -> Tensor
     return torch.bmm(F.dropout(shares, 0.3, False).to(value.dtype), value).unflatten(0, (2, 2))
 
 
+def checkpointed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return checkpoint(at_once, query, key, value, use_reentrant=False)  # type: ignore[no-any-return]
+
+
 def at_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value)
 
 
 @pytest.mark.parametrize(
-    "attend", [at_once, spelled_by_einsum, with_queries_last, with_heads_last, with_heads_in_the_batch]
+    "attend",
+    [at_once, checkpointed, spelled_by_einsum, with_queries_last, with_heads_last, with_heads_in_the_batch],
 )
 def test_attention_is_found_however_it_is_spelled(attend: Callable[..., Tensor]) -> None:
     for method in METHODS[:3]:
@@ -388,6 +394,13 @@ def windowed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.cat([query[:, :, :1], at_once(*split).flatten(2, 3)], 2)
 
 
+def padded(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    grids = [
+        F.pad(each[:, :, 1:].unflatten(2, (2, 3)), (0, 0, 0, 1, 0, 1)).flatten(2, 3) for each in (query, key, value)
+    ]
+    return torch.cat([query[:, :, :1], at_once(*grids).unflatten(2, (3, 4))[:, :, :2, :3].flatten(2, 3)], 2)
+
+
 def pooled(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return at_once(query, key[:, :, ::2], value[:, :, ::2])
 
@@ -423,6 +436,7 @@ def between_branches(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 REFUSED: dict[Callable[..., Tensor], str] = {
     windowed: "attention 1 of 2 in Tokens is one within windows",
+    padded: "attention 1 of 2 in Tokens is cut into windows, padded, or holds a part of the grid",
     pooled: "has 7 queries and 4 keys, as a cross-attention, one that pools, and one with bias_k",
     of_channels: "attention 1 of 2 in Tokens compares channels and not places",
     linear: "no attention is found between the input of Tokens and its score",
