@@ -98,8 +98,10 @@ class Attention:
         """
         self._check()
         values = values.movedim(self.keys, -1)
-        if self.label is None:
-            return self._squared_by_shape(values, items)
+        if self.label is None:  # of one item by itself
+            if values.ndim > 3 and len(values) > 1:
+                raise NoSelfAttention(f"has shares laid out as {tuple(values.shape)}, which are not (1, heads, T, T)")
+            return values.reshape(items, -1, *values.shape[-2:])
         dims = self._others(self.label)
         rows = [number for number, dim in enumerate(dims) if has_kind(dim, PLACE, OWN)]
         if not rows or not has_kind(self.label[self.keys], PLACE, OWN):
@@ -153,13 +155,6 @@ class Attention:
                 "add_zero_attn"
             )
 
-    def _squared_by_shape(self, values: Tensor, items: int) -> Tensor:
-        if values.ndim == 4 and len(values) == items:
-            return values
-        if values.ndim == 3 and len(values) % items == 0:
-            return values.reshape(items, -1, *values.shape[-2:])
-        raise NoSelfAttention(f"has shares laid out as {tuple(values.shape)}, which are not (N, heads, T, T)")
-
     def _others(self, label: Label) -> list[Dim]:
         keys = self.keys % len(label)
         return [dim for number, dim in enumerate(label) if number != keys]
@@ -189,7 +184,7 @@ class AttentionWatch:
         operands, results = list(tensors((args, kwargs))), list(tensors(output))
         mark = _united(self._mark(operand) for operand in operands)
         if name in _PRODUCTS:
-            mark |= self._multiplied(operands[1:] if name == "baddbmm" else operands, results)
+            mark |= self._multiplied(name, operands[1:] if name == "baddbmm" else operands, results)
         elif name == "softmax" and operands and operands[0] in self._products:
             self._weighed(operands[0], results[0], args, kwargs)
         else:
@@ -198,23 +193,21 @@ class AttentionWatch:
         for tensor in (*results, *(operands[:1] if name == "setitem" else ())) if mark else ():
             self._marks[tensor] = mark | self._mark(tensor)
 
-    def _multiplied(self, factors: Sequence[Tensor], results: Sequence[Tensor]) -> int:
-        """What a product of these is: of queries and keys, or of shares and values."""
+    def _multiplied(self, name: str, factors: Sequence[Tensor], results: Sequence[Tensor]) -> int:
+        """What a product of these is: of queries and keys, or of shares and values. Gives the bits of the shares."""
         shares = [self._shares[factor] for factor in factors if factor in self._shares]
         followed = [factor for factor in factors if self.axes.descends(factor)]
-        if shares:
-            mark = 0
+        if len(followed) == 1 < len(factors) and (shares or followed[0] in self._products):
+            self._passed_on(name, factors, results, False)  # those of several heads, mixed by constants
+        elif shares:
             for attention, changed in shares:
-                attention.used = attention.used or len(followed) > 1
-                attention.changed = attention.changed or (changed if len(followed) > 1 else "")
-                mark |= 1 << self.found.index(attention)
-            return mark
-        if followed and len(factors) > 1:
+                attention.used, attention.changed = True, attention.changed or changed
+        elif followed and len(factors) > 1:
             known = all(self.axes.of(factor) is not None for factor in followed)
             marks, descends = tuple(map(self._mark, factors)), len(followed) == len(factors)
             for tensor in results:
                 self._products[tensor] = _Product(marks, descends, self.axes.of(tensor) if known else None)
-        return 0
+        return _united(1 << self.found.index(attention) for attention, _ in shares)
 
     def _weighed(self, scores: Tensor, shares: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         dim = args[1] if len(args) > 1 else kwargs.get("dim", -1)

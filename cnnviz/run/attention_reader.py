@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -45,9 +45,35 @@ class _Chain:
     links: list[Attention]
     score: Tensor
 
+    @classmethod
+    def of(cls, trace: Any, score: Tensor) -> _Chain:
+        """The attentions that the score is computed from by operations that carry gradients.
+
+        Raises ValueError where there are none.
+        """
+        # the softmax of scores that texts or prototypes give is none
+        found = [attention for attention in trace.attention.found if attention.used or attention.product.descends]
+        nodes = [(attention, attention.shares.grad_fn) for attention in found]
+        begin = score.grad_fn
+        links = [
+            attention for attention, node in nodes if node and begin is not None and leads_back(begin, {node: True})
+        ]
+        if not links:
+            raise ValueError(
+                f"no attention is found between the input of {trace.model_name} and its score: a softmax of a "
+                "product of queries and keys, whose output is multiplied with values; use a method that needs none, "
+                "such as grad_cam"
+            )
+        return cls(trace, links, score)
+
     @property
     def items(self) -> int:
         return len(self.trace.input)
+
+    @property
+    def is_lost(self) -> bool:
+        """True if it is not known where the input's axes lie in one of them."""
+        return any(link.label is None for link in self.links)
 
     @property
     def numbers(self) -> list[int]:
@@ -113,57 +139,40 @@ class AttentionReader:
         ``scored`` is None to spare gradients. Raises ValueError for a model that is no chain of self-attentions over
         the same tokens, or of whose blocks there are no scores.
         """
-        chains = self._chains()
-        readings = [chain.reading(by_hand) for chain in chains]
-        shares, read = _joined([chain.shares() for chain in chains]), torch.cat([chain.read() for chain in chains])
-        gradients: list[Tensor] = []
+        passes, items = self._looking(), len(self.passes.inputs[0])
+        chain = None if isinstance(passes.trace, ItemTraces) else _Chain.of(passes.trace, passes.score())
+        if chain is None or (items > 1 and chain.is_lost):  # where the items lie in the shares is not known
+            apart = [AttentionReader(passes.of(slice(item, item + 1))).of(scored, by_hand) for item in range(items)]
+            return _joined([attentions for attentions, _ in apart]), apart[0][1]
+        reading, gradients = chain.reading(by_hand), []
         if scored == "model":
-            gradients = _joined([chain.gradients(chain.links) for chain in chains])
+            gradients = chain.gradients(chain.links)
         elif scored == "blocks":
-            gradients = self._gradients_of_blocks(chains)
-        return Attentions(tuple(shares), tuple(gradients), read), readings[0]
+            gradients = self._gradients_of_blocks(passes, chain)
+        return Attentions(tuple(chain.shares()), tuple(gradients), chain.read()), reading
 
-    def _gradients_of_blocks(self, chains: Sequence[_Chain]) -> list[Tensor]:
+    def _gradients_of_blocks(self, passes: Passes, chain: _Chain) -> list[Tensor]:
         """The gradient of each block's own score with respect to the shares of its attention."""
-        count = len(chains[0].links)
-        blocks = blocks_of(self.passes, chains[0].numbers) if count > 1 else []
+        blocks = blocks_of(passes, chain.numbers) if len(chain.links) > 1 else []
         gradients: list[Tensor] = []
-        for place in range(count):
-            last = place == count - 1
-            of_block = chains if last else AttentionReader(cut_behind(self.passes, blocks, place))._chains()
-            gradients += _joined([chain.gradients(chain.links[-1:]) for chain in of_block])
-        return gradients
+        for place in range(len(blocks) - 1):
+            cut = cut_behind(passes, blocks, place)
+            of_block = _Chain.of(cut.trace, cut.score())
+            gradients += of_block.gradients(of_block.links[-1:])
+        return gradients + chain.gradients(chain.links[-1:])
 
-    def _chains(self) -> list[_Chain]:
+    def _looking(self) -> Passes:
+        """The passes, or others of the same inputs, that look for attentions."""
         passes = self.passes
         if hides(passes, SHARES):
             passes = passes.at(passes.inputs[0], ATTENTION)
         passes.require(ATTENTION)
-        trace, score = passes.trace, passes.score()
-        parts = trace.traces if isinstance(trace, ItemTraces) else [trace]
-        chains = [_Chain(part, _reached(part, score), score) for part in parts]
-        if not all(chain.links for chain in chains):
-            raise ValueError(
-                f"no attention is found between the input of {parts[0].model_name} and its score: a softmax of a "
-                "product of queries and keys, whose output is multiplied with values; use a method that needs none, "
-                "such as grad_cam"
-            )
-        return chains
+        return passes
 
 
-def _reached(trace: Trace, score: Tensor) -> list[Attention]:
-    """The attentions that the score is computed from by operations that carry gradients."""
-    assert trace.attention is not None
-    # the softmax of scores that texts or prototypes give is none
-    found = [attention for attention in trace.attention.found if attention.used or attention.product.descends]
-    nodes = [(attention, attention.shares.grad_fn) for attention in found]
-    return [
-        attention
-        for attention, node in nodes
-        if node is not None and score.grad_fn is not None and leads_back(score.grad_fn, {node: True})
-    ]
-
-
-def _joined(of_traces: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Tensors of passes of one item each, joined to those of the batch."""
-    return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*of_traces, strict=True)]
+def _joined(of_items: Sequence[Attentions]) -> Attentions:
+    """Those of one item each as those of the batch."""
+    shares = zip(*(each.shares for each in of_items), strict=True)
+    gradients = zip(*(each.gradients for each in of_items), strict=True)
+    read = torch.cat([each.read for each in of_items])
+    return Attentions(tuple(map(torch.cat, shares)), tuple(map(torch.cat, gradients)), read)

@@ -55,8 +55,6 @@ def blocks_of(passes: Passes, numbers: Sequence[int]) -> list[str]:
 
     Raises ValueError where an attention has none, or where the score is read from more than what the last one gives.
     """
-    if passes.asked_by_items:  # what the first input does is what all do
-        passes = passes.of(slice(0, 1))
     model, question, items = passes.model, passes.settled(), len(passes.inputs[0])
     with torch.inference_mode(False):
         source = passes.inputs[0].detach().clone().requires_grad_()
@@ -104,5 +102,5 @@ def cut_behind(passes: Passes, blocks: Sequence[str], place: int) -> Passes:
     request = TraceRequest(
         attention=True, before=passes.question.options.before, hooks=((blocks[place], hold), (blocks[-1], give))
     )
-    trace = passes.traces.of(request, by_items=bool(passes.asked_by_items))
+    trace = passes.traces.of(request, by_items=False)
     return passes.shared(passes.settled(), Plan(attention=True), trace)

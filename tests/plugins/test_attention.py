@@ -298,6 +298,16 @@ def with_heads_in_the_batch(query: Tensor, key: Tensor, value: Tensor) -> Tensor
     return torch.bmm(F.dropout(shares, 0.3, False).to(value.dtype), value).unflatten(0, (2, 2))
 
 
+def with_heads_before_the_batch(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    query, key, value = (each.transpose(0, 1).flatten(0, 1) for each in (query, key, value))
+    return torch.bmm(torch.bmm(query, key.mT).div(2).softmax(-1), value).unflatten(0, (2, -1)).transpose(0, 1)
+
+
+def with_scores_that_constants_mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    heads = torch.eye(2, dtype=query.dtype)
+    return torch.einsum("bhij,hg->bgij", query @ key.mT / 2, heads).softmax(-1) @ value
+
+
 def checkpointed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return checkpoint(at_once, query, key, value, use_reentrant=False)  # type: ignore[no-any-return]
 
@@ -308,7 +318,10 @@ def at_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "attend",
-    [at_once, checkpointed, spelled_by_einsum, with_queries_last, with_heads_last, with_heads_in_the_batch],
+    [
+        *(at_once, checkpointed, spelled_by_einsum, with_queries_last, with_heads_last, with_heads_in_the_batch),
+        *(with_heads_before_the_batch, with_scores_that_constants_mix),
+    ],
 )
 def test_attention_is_found_however_it_is_spelled(attend: Callable[..., Tensor]) -> None:
     for method in METHODS[:3]:
@@ -385,6 +398,9 @@ def test_tokens_that_cannot_be_followed_are_laid_out_as_it_is_said() -> None:
     for grid in ((2, 3), "2x3"):
         said = explain(Lost(by_hand), x, "grad_sam", target=1, grid=grid, extra=1).values
         torch.testing.assert_close(said, explain(model, x, "grad_sam", target=1).values)
+    heads_first = Lost(with_heads_before_the_batch)  # of which nobody can tell that they are not the items
+    said = explain(heads_first, x, "grad_sam", target=1, grid=(2, 3), extra=1).values
+    torch.testing.assert_close(said, explain(model, x, "grad_sam", target=1).values)
     with pytest.raises(ValueError, match="7 tokens without 1 extra ones are no grid of 5 x 5"):
         explain(Lost(by_hand), x, "grad_sam", target=1, grid=(5, 5), extra=1)
 
@@ -418,6 +434,10 @@ def gated(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return (shares * 2) @ value
 
 
+def talking(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return torch.einsum("bhij,hg->bgij", (query @ key.mT).softmax(-1), torch.eye(2).double()) @ value
+
+
 def crossed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return at_once(torch.ones_like(query), key, value)
 
@@ -441,6 +461,7 @@ REFUSED: dict[Callable[..., Tensor], str] = {
     of_channels: "attention 1 of 2 in Tokens compares channels and not places",
     linear: "no attention is found between the input of Tokens and its score",
     gated: "is changed by mul behind its softmax",
+    talking: "is changed by einsum behind its softmax",
     crossed: "has queries or keys that are not computed from the input",
     summed: "is not multiplied with values by a product of matrices",
     beside: "attention 2 of 4 in Tokens does not follow the one before it, but runs beside it",
