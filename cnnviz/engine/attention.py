@@ -16,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from cnnviz.engine.axes import (
     BATCH,
     OWN,
+    PART,
     PLACE,
     SHAPE_ALONE,
     Axis,
@@ -83,8 +84,8 @@ class Attention:
     product: _Product
     used: bool = False
     """True if its output was multiplied with values that are computed from the input."""
-    changed: str = ""
-    """The operation that changed the shares before that, if one did."""
+    unfit: str = ""
+    """Why the shares are not those of one picture's tokens, where that is known."""
 
     @property
     def behind(self) -> int:
@@ -113,8 +114,10 @@ class Attention:
         values = values.movedim(rows[0], -2)
         digits = [digit for number, dim in enumerate(dims) if number != rows[0] for digit in _digits(dim)]
         batch = [number for number, digit in enumerate(digits) if digit.axis is not None and digit.axis.kind == BATCH]
-        if len(batch) > 1 or (not batch and items > 1):
-            raise NoSelfAttention("mixes the items of the batch")
+        joined = any(len(dim) > 1 and has_kind(dim, BATCH) for dim in dims)
+        stacked = any(digit.axis is not None and digit.axis.kind == PART and digit.axis.chosen >= 0 for digit in digits)
+        if joined or stacked or len(batch) > 1 or (not batch and items > 1):
+            raise NoSelfAttention("mixes the items of the batch, or has those of another input beside them")
         values = values.reshape(*(digit.size for digit in digits), *values.shape[-2:])
         return (values.movedim(batch[0], 0) if batch else values).reshape(items, -1, *values.shape[-2:])
 
@@ -140,8 +143,8 @@ class Attention:
         queries, keys = self.shares.movedim(self.keys, -1).shape[-2:]
         if not self.used:
             raise NoSelfAttention("is not multiplied with values by a product of matrices")
-        if self.changed:
-            raise NoSelfAttention(f"is changed by {self.changed} behind its softmax")
+        if self.unfit:
+            raise NoSelfAttention(self.unfit)
         if not self.product.descends:
             raise NoSelfAttention("has queries or keys that are not computed from the input, as a cross-attention")
         if len(set(self.product.marks)) > 1:
@@ -171,6 +174,8 @@ class AttentionWatch:
         self.axes = AxisFollower(RULES)
         self.axes.follow(inputs)
         self.found: list[Attention] = []
+        self._channels = set(axes_of(self.axes.label_of(inputs)[1])) if inputs.ndim > 1 else set()
+        """The input's own axis behind the batch."""
         self._products: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._shares: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._marks: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -200,14 +205,16 @@ class AttentionWatch:
         if len(followed) == 1 < len(factors) and (shares or followed[0] in self._products):
             self._passed_on(name, factors, results, False)  # those of several heads, mixed by constants
         elif shares:
-            for attention, changed in shares:
-                attention.used, attention.changed = True, attention.changed or changed
+            for attention, unfit in shares:
+                again = any(self._mark(factor) & self._bit(attention) for factor in followed)
+                unfit = unfit or ("is used again by a later block" if again else "")
+                attention.used, attention.unfit = True, attention.unfit or unfit
         elif followed and len(factors) > 1:
             known = all(self.axes.of(factor) is not None for factor in followed)
             marks, descends = tuple(map(self._mark, factors)), len(followed) == len(factors)
             for tensor in results:
                 self._products[tensor] = _Product(marks, descends, self.axes.of(tensor) if known else None)
-        return _united(1 << self.found.index(attention) for attention, _ in shares)
+        return _united(self._bit(attention) for attention, _ in shares)
 
     def _weighed(self, scores: Tensor, shares: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         dim = args[1] if len(args) > 1 else kwargs.get("dim", -1)
@@ -219,9 +226,10 @@ class AttentionWatch:
             unseen = [dim_size(side) > 1 and not any(True for _ in axes_of(side)) for side in sides]
             lacking = (not followed[0] and unseen[0]) or (not any(followed[1:]) and any(unseen[1:]))
             label = None if lacking else label
-        attention = Attention(shares, dim, label, next(reversed(self.axes.lost), ""), product)
-        self.found.append(attention)
-        self._shares[shares] = attention, ""
+        frames = any(axis in self._channels for side in label or () for axis in axes_of(side))
+        unfit = "is one within each frame or channel of the input by itself" if frames else ""
+        self.found.append(Attention(shares, dim, label, next(reversed(self.axes.lost), ""), product, unfit=unfit))
+        self._shares[shares] = self.found[-1], ""
 
     def _passed_on(self, name: str, operands: Sequence[Tensor], results: Sequence[Tensor], zeros: bool) -> None:
         """Scores and shares go on through operations that make them no tokens again.
@@ -239,12 +247,15 @@ class AttentionWatch:
                 label = product.label if stays else self.axes.of(tensor)
                 self._products[tensor] = replace(product, label=label if product.label else None)
         if shares and len(shares) == len(followed):
-            attention, changed = shares[0]
+            attention, unfit = shares[0]
             kept = name in _KEEPS
             if zeros and attention.shares is followed[0]:
                 attention.shares, kept = results[0], True
             for tensor in results:
-                self._shares[tensor] = attention, changed or ("" if kept else name)
+                self._shares[tensor] = attention, unfit or ("" if kept else f"is changed by {name} behind its softmax")
+
+    def _bit(self, attention: Attention) -> int:
+        return 1 << self.found.index(attention)
 
     def _mark(self, tensor: Tensor) -> int:
         return self._marks.get(tensor, 0)  # type: ignore[no-any-return,no-untyped-call]  # torch has no types here

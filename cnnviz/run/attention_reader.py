@@ -85,12 +85,16 @@ class _Chain:
         """How values of the tokens, (N, T, 1), are read. Raises ValueError where they are no chain."""
         assert self.trace.attention is not None
         name, rank, behind = self.trace.model_name, self.trace.input.ndim - 2, 0
+        found = self.trace.attention.found
         every = sum(1 << number for number in self.numbers)
+        used = sum(1 << number for number, attention in enumerate(found) if attention.used)
         readings: list[GridReading] = []
         for place, (number, link) in enumerate(zip(self.numbers, self.links, strict=True), 1):
             try:
                 link.squared(link.shares.detach(), self.items)
                 readings.append(link.grid(self.items, rank, self.trace.attention.axes, by_hand))
+                if link.behind & used & ~every:
+                    raise NoSelfAttention("is computed from another one that carries no gradients")
                 if link.behind & every != behind:
                     raise NoSelfAttention("does not follow the one before it, but runs beside it")
                 if readings[-1] != readings[0]:

@@ -258,12 +258,20 @@ class Tokens(nn.Module):
         self.head = nn.Linear(8, classes)
         randomized(self, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def tokens(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).mT
-        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
+        return torch.cat([self.first.expand(len(x), -1, -1), x], 1)
+
+    def operands(self, x: Tensor) -> Any:
+        return self.parts(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+
+    def block(self, x: Tensor) -> Tensor:
+        return x + 0.5 * self.attend(*self.operands(x)).transpose(1, 2).flatten(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x)
         for _ in range(self.layers):
-            query, key, value = self.parts(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
-            x = x + 0.5 * self.attend(query, key, value).transpose(1, 2).flatten(2)
+            x = self.block(x)
         scores: Tensor = self.head(x[:, 0].tanh())
         return scores
 
@@ -476,6 +484,53 @@ def test_what_is_no_chain_of_self_attentions_is_refused(attend: Callable[..., Te
         explain(Tokens(attend), picture(), method, target=1)
     assert "\n" not in str(refusal.value)
     assert "grad_cam" in str(refusal.value)
+
+
+class Reused(Tokens):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x)
+        query, key, value = self.operands(x)
+        shares = (query @ key.mT).softmax(-1)
+        for _ in range(2):
+            x = x + (shares @ value).transpose(1, 2).flatten(2)
+            value = self.operands(x)[2]
+        return self.head(x[:, 0])
+
+
+class Frames(Tokens):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(self.tokens(x.flatten(0, 1)))[:, 0].unflatten(0, x.shape[:2]).mean(1))
+
+
+class WithoutGradients(Tokens):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            before = self.block(self.tokens(x))
+        return self.head(self.block(before + self.tokens(x))[:, 0])
+
+
+class Beside(Tokens):
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        both = torch.stack([x, other], 1).flatten(0, 1) if self.layers == 1 else torch.cat([x, other])
+        one, two = self.head(self.block(self.tokens(both))[:, 0]).tensor_split(2)
+        return one * two
+
+
+UNFIT: dict[str, tuple[nn.Module, tuple[int, ...], str]] = {
+    "reused": (Reused(by_hand), (2, 3, 8, 12), "is used again by a later block"),
+    "frames": (Frames(by_hand), (2, 4, 3, 8, 12), "is one within each frame or channel of the input by itself"),
+    "without gradients": (WithoutGradients(by_hand), (2, 3, 8, 12), "is computed from another one that carries no"),
+    "behind another input": (Beside(by_hand), (1, 3, 8, 12), "mixes the items of the batch, or has those of another"),
+    "stacked on another input": (Beside(by_hand, 1), (1, 3, 8, 12), "mixes the items of the batch, or has those of"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_attentions_of_something_else_than_one_pictures_tokens_are_refused(name: str) -> None:
+    model, size, reason = UNFIT[name]
+    x = torch.randn(size, generator=torch.Generator().manual_seed(1)).double()
+    with pytest.raises(ValueError, match=f"attention 1 of 1 in {type(model).__name__} {reason}"):
+        explain(model, (x, x) if isinstance(model, Beside) else x, "attention_rollout", target=1)
 
 
 @pytest.mark.parametrize("settings", [{"add_bias_kv": True}, {"add_zero_attn": True}])
