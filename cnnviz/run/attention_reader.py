@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cnnviz.engine.attention import AnyGrid, Attention, NoSelfAttention
+from cnnviz.engine.attention import AnyGrid, Attention, AttentionWatch, NoSelfAttention
 from cnnviz.engine.graph_ancestry import leads_back
 from cnnviz.engine.grid_reading import GridReading
 from cnnviz.engine.item_traces import ItemTraces
@@ -42,8 +42,10 @@ class _Chain:
     """The self-attentions of one pass."""
 
     trace: Trace
-    links: list[Attention]
+    watch: AttentionWatch
     score: Tensor
+    links: dict[int, Attention]
+    """By the number that each has among all attentions of the pass."""
 
     @classmethod
     def of(cls, trace: Any, score: Tensor) -> _Chain:
@@ -51,48 +53,35 @@ class _Chain:
 
         Raises ValueError where there are none.
         """
-        # the softmax of scores that texts or prototypes give is none
-        found = [attention for attention in trace.attention.found if attention.used or attention.product.descends]
-        nodes = [(attention, attention.shares.grad_fn) for attention in found]
-        begin = score.grad_fn
-        links = [
-            attention for attention, node in nodes if node and begin is not None and leads_back(begin, {node: True})
-        ]
+        links: dict[int, Attention] = {}
+        for number, attention in enumerate(trace.attention.found):
+            known = {attention.shares.grad_fn: True, None: False}
+            # the softmax of scores that texts or prototypes give is none
+            if (attention.used or attention.product.descends) and leads_back(score.grad_fn, known):
+                links[number] = attention
         if not links:
             raise ValueError(
-                f"no attention is found between the input of {trace.model_name} and its score: a softmax of a "
-                "product of queries and keys, whose output is multiplied with values; use a method that needs none, "
-                "such as grad_cam"
+                f"no attention is found between the input of {trace.model_name} and its score: a softmax of a product "
+                "of queries and keys, whose output is multiplied with values; use a method that needs none, such as "
+                "grad_cam"
             )
-        return cls(trace, links, score)
-
-    @property
-    def items(self) -> int:
-        return len(self.trace.input)
+        return cls(trace, trace.attention, score, links)
 
     @property
     def is_lost(self) -> bool:
         """True if it is not known where the input's axes lie in one of them."""
-        return any(link.label is None for link in self.links)
-
-    @property
-    def numbers(self) -> list[int]:
-        """Which of all attentions of the pass they are."""
-        assert self.trace.attention is not None
-        return [self.trace.attention.found.index(link) for link in self.links]
+        return any(link.label is None for link in self.links.values())
 
     def reading(self, by_hand: AnyGrid) -> GridReading:
         """How values of the tokens, (N, T, 1), are read. Raises ValueError where they are no chain."""
-        assert self.trace.attention is not None
-        name, rank, behind = self.trace.model_name, self.trace.input.ndim - 2, 0
-        found = self.trace.attention.found
-        every = sum(1 << number for number in self.numbers)
-        used = sum(1 << number for number, attention in enumerate(found) if attention.used)
+        items, rank, behind = len(self.trace.input), self.trace.input.ndim - 2, 0
+        every = sum(1 << number for number in self.links)
+        used = sum(1 << number for number, attention in enumerate(self.watch.found) if attention.used)
         readings: list[GridReading] = []
-        for place, (number, link) in enumerate(zip(self.numbers, self.links, strict=True), 1):
+        for place, (number, link) in enumerate(self.links.items(), 1):
             try:
-                link.squared(link.shares.detach(), self.items)
-                readings.append(link.grid(self.items, rank, self.trace.attention.axes, by_hand))
+                link.squared(link.shares.detach(), items)
+                readings.append(link.grid(items, rank, self.watch.axes, by_hand))
                 if link.behind & used & ~every:
                     raise NoSelfAttention("is computed from another one that carries no gradients")
                 if link.behind & every != behind:
@@ -101,25 +90,27 @@ class _Chain:
                     raise NoSelfAttention("has other tokens than the first one")
             except NoSelfAttention as reason:
                 raise ValueError(
-                    f"attention {place} of {len(self.links)} in {name} {reason}; methods of attention need one chain "
-                    "of self-attentions over the same tokens, so use another method, such as grad_cam"
+                    f"attention {place} of {len(self.links)} in {self.trace.model_name} {reason}; methods of attention "
+                    "need one chain of self-attentions over the same tokens, so use another method, such as grad_cam"
                 ) from None
             behind |= 1 << number
         return readings[0]
 
     def shares(self) -> list[Tensor]:
-        return [self._squared(link, link.shares.detach()) for link in self.links]
+        return [self._squared(link, link.shares.detach()) for link in self.links.values()]
 
     def read(self) -> Tensor:
         """Which tokens the score is read from. NaN goes back where a token can change it, whatever the values are."""
-        last = self.links[-1]
+        last = [*self.links.values()][-1]
         with torch.inference_mode(False):
             nan = torch.full_like(self.score, torch.nan)
             (structure,) = torch.autograd.grad(self.score, last.shares, nan, retain_graph=True)
-        read = last.squared(structure, self.items).isnan().any(3).any(1).to(self.score.dtype)
+        read = last.squared(structure, len(self.trace.input)).isnan().any(3).any(1).to(self.score.dtype)
         return read / read.sum(1, keepdim=True).clamp(min=1)
 
-    def gradients(self, links: Sequence[Attention]) -> list[Tensor]:
+    def gradients(self, first: int = 0) -> list[Tensor]:
+        """Those of the links from the ``first`` one on; -1 is the last."""
+        links = [*self.links.values()][first:]
         grads = self.trace.gradients(self.score, [link.shares for link in links])
         return [
             self._squared(link, torch.zeros_like(link.shares) if grad is None else grad)
@@ -128,7 +119,8 @@ class _Chain:
 
     def _squared(self, link: Attention, values: Tensor) -> Tensor:
         """(N, heads, T, T), no less precise than the input: parts of a model may compute with less."""
-        return link.squared(values, self.items).to(torch.promote_types(values.dtype, self.trace.input.dtype))
+        values = link.squared(values, len(self.trace.input))
+        return values.to(torch.promote_types(values.dtype, self.trace.input.dtype))
 
 
 class AttentionReader:
@@ -150,20 +142,17 @@ class AttentionReader:
             return _joined([attentions for attentions, _ in apart]), apart[0][1]
         reading, gradients = chain.reading(by_hand), []
         if scored == "model":
-            gradients = chain.gradients(chain.links)
+            gradients = chain.gradients()
         elif scored == "blocks":
             gradients = self._gradients_of_blocks(passes, chain)
         return Attentions(tuple(chain.shares()), tuple(gradients), chain.read()), reading
 
     def _gradients_of_blocks(self, passes: Passes, chain: _Chain) -> list[Tensor]:
         """The gradient of each block's own score with respect to the shares of its attention."""
-        blocks = blocks_of(passes, chain.numbers) if len(chain.links) > 1 else []
-        gradients: list[Tensor] = []
-        for place in range(len(blocks) - 1):
-            cut = cut_behind(passes, blocks, place)
-            of_block = _Chain.of(cut.trace, cut.score())
-            gradients += of_block.gradients(of_block.links[-1:])
-        return gradients + chain.gradients(chain.links[-1:])
+        blocks = blocks_of(passes, [*chain.links]) if len(chain.links) > 1 else []
+        cuts = (cut_behind(passes, blocks, place) for place in range(len(blocks) - 1))
+        before = [_Chain.of(cut.trace, cut.score()).gradients(-1) for cut in cuts]
+        return [gradient for (gradient,) in (*before, chain.gradients(-1))]
 
     def _looking(self) -> Passes:
         """The passes, or others of the same inputs, that look for attentions."""
