@@ -6,10 +6,12 @@ all of it at once are written out beforehand, so that the softmax exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -31,8 +33,9 @@ from cnnviz.engine.axes import (
     whole,
 )
 from cnnviz.engine.axis_rules import RULES
+from cnnviz.engine.deferred import assumed
 from cnnviz.engine.grid_reading import GridReading, NoGrid, reading_by_hand, reading_of
-from cnnviz.engine.nested import tensors
+from cnnviz.engine.nested import mapped, tensors
 from cnnviz.engine.operations import Operation
 
 _PRODUCTS = ("matmul", "rmatmul", "mm", "bmm", "baddbmm", "einsum")
@@ -189,7 +192,9 @@ class AttentionWatch:
         operands, results = list(tensors((args, kwargs))), list(tensors(output))
         mark = _united(self._mark(operand) for operand in operands)
         if name in _PRODUCTS:
-            mark |= self._multiplied(name, operands[1:] if name == "baddbmm" else operands, results)
+            factors = operands[1:] if name == "baddbmm" else operands
+            again = partial(_with_ones, func, args, kwargs)
+            mark |= self._multiplied(name, factors, results, again)
         elif name == "softmax" and operands and operands[0] in self._products:
             self._weighed(operands[0], results[0], args, kwargs)
         else:
@@ -198,26 +203,34 @@ class AttentionWatch:
         for tensor in (*results, *(operands[:1] if name == "setitem" else ())) if mark else ():
             self._marks[tensor] = mark | self._mark(tensor)
 
-    def _multiplied(self, name: str, factors: Sequence[Tensor], results: Sequence[Tensor]) -> int:
-        """What a product of these is: of queries and keys, or of shares and values. Gives the bits of the shares."""
-        shares = [self._shares[factor] for factor in factors if factor in self._shares]
+    def _multiplied(
+        self, name: str, factors: Sequence[Tensor], results: Sequence[Tensor], with_ones: Callable[[Any], Tensor]
+    ) -> int:
+        """What a product of these is: of queries and keys, or of shares and values. Gives the bits of the shares.
+
+        ``with_ones`` is the product of one of them with ones.
+        """
+        shares = {factor: self._shares[factor] for factor in factors if factor in self._shares}
         followed = [factor for factor in factors if self.axes.descends(factor)]
         if len(followed) == 1 < len(factors) and (shares or followed[0] in self._products):
             self._passed_on(name, factors, results, False)  # those of several heads, mixed by constants
         elif shares:
-            for attention, unfit in shares:
-                again = any(self._mark(factor) & self._bit(attention) for factor in followed)
-                unfit = unfit or ("is used again by a later block" if again else "")
+            for factor, (attention, unfit) in shares.items():
+                if any(self._mark(other) & self._bit(attention) for other in followed):
+                    unfit = unfit or "is used again by a later block"
+                if not unfit and not _is_even(with_ones(factor)):
+                    unfit = "does not add up to 1 over the values that it weighs"
                 attention.used, attention.unfit = True, attention.unfit or unfit
         elif followed and len(factors) > 1:
             known = all(self.axes.of(factor) is not None for factor in followed)
             marks, descends = tuple(map(self._mark, factors)), len(followed) == len(factors)
             for tensor in results:
                 self._products[tensor] = _Product(marks, descends, self.axes.of(tensor) if known else None)
-        return _united(self._bit(attention) for attention, _ in shares)
+        return _united(self._bit(attention) for attention, _ in shares.values())
 
     def _weighed(self, scores: Tensor, shares: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        dim = args[1] if len(args) > 1 else kwargs.get("dim", -1)
+        dim = args[1] if len(args) > 1 else kwargs.get("dim")
+        dim = (0 if scores.ndim in (1, 3) else 1) if dim is None else dim  # as torch chooses it
         product = self._products[scores]
         label = product.label
         if label is not None:
@@ -266,6 +279,20 @@ def _united(marks: Iterable[int]) -> int:
     for each in marks:
         mark |= each
     return mark
+
+
+def _with_ones(func: Operation, args: Any, kwargs: Any, kept: Tensor) -> Tensor:
+    """An operation with ones in the place of all operands but one."""
+    ones = lambda tensor: tensor if tensor is kept else torch.ones_like(tensor)  # noqa: E731
+    with torch.no_grad(), torch._C.DisableTorchFunction():
+        output: Tensor = func(*mapped(ones, list(args)), **mapped(ones, dict(kwargs)))
+    return output
+
+
+def _is_even(sums: Tensor) -> bool:
+    """True if all sums are the same, but for those of nothing."""
+    largest = sums.abs().max()
+    return assumed(((sums - largest).abs() < 0.01 * largest).logical_or(sums == 0).all())
 
 
 def _digits(dim: Dim) -> list[Digit]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -446,6 +447,17 @@ def talking(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.einsum("bhij,hg->bgij", (query @ key.mT).softmax(-1), torch.eye(2).double()) @ value
 
 
+def summed_over_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return (query @ key.mT).softmax(-1).mT @ value
+
+
+def without_dimension(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    query, key, value = (each.flatten(0, 1) for each in (query, key, value))
+    with warnings.catch_warnings(action="ignore"):
+        shares = F.softmax(query @ key.mT)
+    return (shares @ value).unflatten(0, (2, 2))
+
+
 def crossed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return at_once(torch.ones_like(query), key, value)
 
@@ -469,6 +481,8 @@ REFUSED: dict[Callable[..., Tensor], str] = {
     of_channels: "attention 1 of 2 in Tokens compares channels and not places",
     linear: "no attention is found between the input of Tokens and its score",
     gated: "is changed by mul behind its softmax",
+    summed_over_queries: "attention 1 of 2 in Tokens does not add up to 1 over the values that it weighs",
+    without_dimension: "attention 1 of 2 in Tokens does not add up to 1 over the values that it weighs",
     talking: "is changed by einsum behind its softmax",
     crossed: "has queries or keys that are not computed from the input",
     summed: "is not multiplied with values by a product of matrices",
