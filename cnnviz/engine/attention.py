@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -36,7 +37,7 @@ from cnnviz.engine.axis_rules import RULES
 from cnnviz.engine.deferred import assumed
 from cnnviz.engine.grid_reading import GridReading, NoGrid, reading_by_hand, reading_of
 from cnnviz.engine.nested import mapped, tensors
-from cnnviz.engine.operations import Operation
+from cnnviz.engine.operations import Operation, canonical
 
 _PRODUCTS = ("matmul", "rmatmul", "mm", "bmm", "baddbmm", "einsum")
 _MOVES = (
@@ -195,7 +196,7 @@ class AttentionWatch:
             factors = operands[1:] if name == "baddbmm" else operands
             again = partial(_with_ones, func, args, kwargs)
             mark |= self._multiplied(name, factors, results, again)
-        elif name == "softmax" and operands and operands[0] in self._products:
+        elif canonical(func, args, kwargs) is F.softmax and operands and operands[0] in self._products:
             self._weighed(operands[0], results[0], args, kwargs)
         else:
             zeros = name == "masked_fill" and (args[2] if len(args) > 2 else kwargs.get("value")) == 0

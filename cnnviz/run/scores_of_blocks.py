@@ -11,14 +11,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cnnviz.engine.attention import AttentionWatch
-from cnnviz.engine.forward import forward
 from cnnviz.engine.graph_ancestry import leads_back
 from cnnviz.engine.nested import mapped, tensors
-from cnnviz.engine.operation_observer import OperationObserver
-from cnnviz.engine.switch import Switchboard
 from cnnviz.engine.trace import TraceRequest
 from cnnviz.run.passes import Passes
 from cnnviz.run.plan import Plan
@@ -29,40 +25,36 @@ def blocks_of(passes: Passes, numbers: Sequence[int]) -> list[str]:
 
     Raises ValueError where an attention has none, or where the score is read from more than what the last one gives.
     """
-    model, question, items = passes.model, passes.settled(), len(passes.inputs[0])
-    with torch.inference_mode(False):
-        source = passes.inputs[0].detach().clone().requires_grad_()
-    watch = AttentionWatch(source)
     begun: dict[str, int] = {}
-    calls: dict[str, list[tuple[set[int], Any]]] = {}  # which attentions ran in each, and where its graph ends
+    calls: dict[str, list[tuple[range, Any]]] = {}
+    """Of each call of a module between which nodes of the graph it ran, and which one gave its output."""
 
     def begin(name: str, module: nn.Module, args: Any) -> None:
-        begun[name] = len(watch.found)
+        begun[name] = torch._C._autograd._get_sequence_nr()
 
     def end(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        ran = set(range(begun.get(name, 0), len(watch.found))) & set(numbers)
+        ran = range(begun.get(name, 0), torch._C._autograd._get_sequence_nr())
         calls.setdefault(name, []).append((ran, next((tensor.grad_fn for tensor in tensors(output)), None)))
 
+    model = passes.model
     names = [name for name, _ in model.named_modules() if name]
-    output = forward(
-        model,
-        passes.inputs.each(Tensor.detach).with_first(source),
-        pre_hooks=[(name, partial(begin, name)) for name in names],
-        hooks=[(name, partial(end, name)) for name in names],
-        modes=[OperationObserver((), Switchboard(), lambda: [source], attention=watch)],
-        grad=True,
-        before=question.options.before,
-        survey=True,
+    seen = _passed(
+        passes,
+        pre_hooks=tuple((name, partial(begin, name)) for name in names),
+        hooks=tuple((name, partial(end, name)) for name in names),
     )
-    with torch.inference_mode(False), torch.enable_grad():
-        score = question.read(output, items, lambda: source, {})
+    trace: Any = seen.trace
+    score, nodes = seen.score().grad_fn, [trace.attention.found[number].shares.grad_fn for number in numbers]
     once = {name: ran[0] for name, ran in calls.items() if len(ran) == 1}
-    inside = [[name for name, (ran, _) in once.items() if ran == {number}] for number in numbers]
-    blocks = [min(names, key=lambda name: name.count("."), default="") for names in inside]
+    inside = {name: [node for node in nodes if node._sequence_nr() in ran] for name, (ran, _) in once.items()}
+    blocks = [
+        min((name for name in once if inside[name] == [node]), key=lambda name: name.count("."), default="")
+        for node in nodes
+    ]
     if all(blocks) and len({type(model.get_submodule(name)) for name in blocks}) == 1:
         ways = [
-            leads_back(score.grad_fn, {once[name][1]: False, watch.found[number].shares.grad_fn: True})
-            for place, number in enumerate(numbers)
+            leads_back(score, {once[name][1]: False, node: True})
+            for place, node in enumerate(nodes)
             for name in blocks[place:]
         ]
         if not any(ways):
@@ -84,8 +76,12 @@ def cut_behind(passes: Passes, blocks: Sequence[str], place: int) -> Passes:
     def give(module: nn.Module, args: Any, output: Any) -> Any:
         return held.pop()
 
-    request = TraceRequest(
-        attention=True, before=passes.question.options.before, hooks=((blocks[place], hold), (blocks[-1], give))
-    )
-    trace = passes.traces.of(request, by_items=False)
-    return passes.shared(passes.settled(), Plan(attention=True), trace)
+    return _passed(passes, hooks=((blocks[place], hold), (blocks[-1], give)))
+
+
+def _passed(passes: Passes, **hooks: Any) -> Passes:
+    """The same question, put to another pass with hooks."""
+    question = passes.settled()
+    layers = frozenset(map(passes.layer_name, question.layers))
+    request = TraceRequest(attention=True, before=question.options.before, score_layers=layers, **hooks)
+    return passes.shared(question, Plan(attention=True, score_layers=question.layers), passes.traces.of(request))

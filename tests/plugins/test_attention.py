@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from torchvision.models import VisionTransformer
 
 from cnnviz import attributions, explain, gradient, rule
 from cnnviz.formulas import Attentions
+from cnnviz.objectives import Objective
 from cnnviz_plugins.attributions.attention import _propagated, _Rollout
 
 timm = pytest.importorskip("timm")
@@ -231,6 +233,33 @@ def test_legrad_equals_gradients_of_the_head_on_each_blocks_tokens(name: str) ->
     torch.testing.assert_close(values, expected, rtol=1e-9, atol=1e-14)
 
 
+@dataclass(frozen=True)
+class Value(Objective):
+    """One value of the first token of a layer."""
+
+    layer: str
+
+    def __call__(self, seen: Any, /) -> Tensor:
+        value: Tensor = seen.layer(self.layer)[:, 0, 2]
+        return value
+
+
+@pytest.mark.parametrize("layer", ["norm", "blocks.1"])
+def test_legrad_asks_each_block_about_a_layer_too(layer: str) -> None:
+    model, x = made("timm")
+    outputs: list[Tensor] = []
+    handles = [block.register_forward_hook(lambda *passed: outputs.append(passed[2])) for block in model.blocks]
+    with recorded() as shares:
+        model(x.clone().requires_grad_())
+    for handle in handles:
+        handle.remove()
+    scores = [(model.norm(tokens) if layer == "norm" else tokens)[:, 0, 2].sum() for tokens in outputs]
+    grads = [torch.autograd.grad(*each, retain_graph=True)[0] for each in zip(scores, shares, strict=True)]
+    maps = sum(torch.einsum("nhij->nj", grad.clamp(min=0)) / (grad.shape[1] * grad.shape[2]) for grad in grads) / 2
+    values = explain(model, x, "legrad", target=Value(layer)).values
+    torch.testing.assert_close(values, maps[:, 1:].reshape(2, 1, 2, 3), rtol=1e-9, atol=1e-14)
+
+
 def answers(model: nn.Module, x: Tensor, **options: Any) -> list[Tensor]:
     return [explain(model, x, method, **{"target": torch.tensor([2, 0]), **options}).values for method in METHODS]
 
@@ -291,7 +320,7 @@ def spelled_by_einsum(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def with_queries_last(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    shares = torch.softmax(torch.matmul(key, query.mT).mul_(0.5), dim=-2)
+    shares = torch.special.softmax(torch.matmul(key, query.mT).mul_(0.5), dim=-2)
     return torch.matmul(value.mT, shares).mT
 
 
