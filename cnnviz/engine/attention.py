@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from typing import Any, TypeAlias
 
 import torch
@@ -31,6 +32,7 @@ from cnnviz.engine.axes import (
     dim_size,
     has_kind,
     plain_name,
+    unknown,
     whole,
 )
 from cnnviz.engine.axis_rules import RULES
@@ -102,28 +104,35 @@ class Attention:
         Raises NoSelfAttention where they can't be.
         """
         self._check()
-        values = values.movedim(self.keys, -1)
+        values, dims = values.movedim(self.keys, -1), self._others()
+        rows = [number for number, dim in enumerate(dims) if has_kind(dim, PLACE, OWN)]
+        values = values.movedim(rows[0], -2) if len(rows) == 1 else values
+        queries, keys = values.shape[-2:]
+        if queries != keys:
+            raise NoSelfAttention(
+                f"has {queries} queries and {keys} keys, as a cross-attention, one that pools, and one with bias_k or "
+                "add_zero_attn"
+            )
         if self.label is None:  # of one item by itself
             if values.ndim > 3 and len(values) > 1:
                 raise NoSelfAttention(f"has shares laid out as {tuple(values.shape)}, which are not (1, heads, T, T)")
-            return values.reshape(items, -1, *values.shape[-2:])
-        dims = self._others(self.label)
-        rows = [number for number, dim in enumerate(dims) if has_kind(dim, PLACE, OWN)]
-        if not rows or not has_kind(self.label[self.keys], PLACE, OWN):
-            if rows or has_kind(self.label[self.keys], PLACE, OWN):
-                raise NoSelfAttention("is one between places and something else, as a cross-attention")
-            raise NoSelfAttention("compares channels and not places")
-        if len(rows) > 1:
+            return values.reshape(items, -1, queries, keys)
+        compares = has_kind(self.label[self.keys], PLACE, OWN)
+        if compares and len(rows) > 1:
             raise NoSelfAttention("is one within windows, whose tokens are not those of the whole picture")
-        values = values.movedim(rows[0], -2)
-        digits = [digit for number, dim in enumerate(dims) if number != rows[0] for digit in _digits(dim)]
+        if not rows and not compares:
+            raise NoSelfAttention("compares channels and not places")
+        if not rows or not compares:
+            raise NoSelfAttention("is one between places and something else, as a cross-attention")
+        rest = [dim for number, dim in enumerate(dims) if number != rows[0]]
+        digits = [digit for dim in rest for digit in (dim if len(dim) == 1 else unknown(dim_size(dim)))[0]]
         batch = [number for number, digit in enumerate(digits) if digit.axis is not None and digit.axis.kind == BATCH]
-        joined = any(len(dim) > 1 and has_kind(dim, BATCH) for dim in dims)
-        stacked = any(digit.axis is not None and digit.axis.kind == PART and digit.axis.chosen >= 0 for digit in digits)
-        if joined or stacked or len(batch) > 1 or (not batch and items > 1):
+        beside = any(len(dim) > 1 and has_kind(dim, BATCH) for dim in rest)
+        beside = beside or any(axis.kind == PART and axis.chosen >= 0 for dim in rest for axis in axes_of(dim))
+        if beside or len(batch) > 1 or (not batch and items > 1):
             raise NoSelfAttention("mixes the items of the batch, or has those of another input beside them")
-        values = values.reshape(*(digit.size for digit in digits), *values.shape[-2:])
-        return (values.movedim(batch[0], 0) if batch else values).reshape(items, -1, *values.shape[-2:])
+        values = values.reshape(*(digit.size for digit in digits), queries, keys)
+        return (values.movedim(batch[0], 0) if batch else values).reshape(items, -1, queries, keys)
 
     def grid(self, items: int, rank: int, axes: AxisFollower, by_hand: AnyGrid) -> GridReading:
         """How its tokens, (N, T, 1), are read as (N, 1, *grid). Raises NoSelfAttention where they can't be."""
@@ -134,7 +143,7 @@ class Attention:
             if self.label is None:
                 raise NoGrid(f"can't be followed through {self.lost or 'what the model does unseen'}")
             batch, channel = whole(Axis(BATCH, 0, items)), ((Digit(None, 1, 1),),)
-            queries = next(dim for dim in self._others(self.label) if has_kind(dim, PLACE, OWN))
+            queries = next(dim for dim in self._others() if has_kind(dim, PLACE, OWN))
             readings = [reading_of((batch, dim, channel), rank, items, axes)
                         for dim in (self.label[self.keys], queries)]  # fmt: skip
         except NoGrid as reason:
@@ -144,7 +153,6 @@ class Attention:
         return readings[0]
 
     def _check(self) -> None:
-        queries, keys = self.shares.movedim(self.keys, -1).shape[-2:]
         if not self.used:
             raise NoSelfAttention("is not multiplied with values by a product of matrices")
         if self.unfit:
@@ -153,18 +161,11 @@ class Attention:
             raise NoSelfAttention("has queries or keys that are not computed from the input, as a cross-attention")
         if len(set(self.product.marks)) > 1:
             raise NoSelfAttention("has queries and keys of two branches, as a cross-attention")
-        if self.label is not None:
-            rows = [dim for dim in self._others(self.label) if has_kind(dim, PLACE, OWN)]
-            queries = dim_size(rows[0]) if len(rows) == 1 else queries
-        if queries != keys:
-            raise NoSelfAttention(
-                f"has {queries} queries and {keys} keys, as a cross-attention, one that pools, and one with bias_k or "
-                "add_zero_attn"
-            )
 
-    def _others(self, label: Label) -> list[Dim]:
-        keys = self.keys % len(label)
-        return [dim for number, dim in enumerate(label) if number != keys]
+    def _others(self) -> list[Dim]:
+        """The dimensions but that of the keys, as far as they are known."""
+        label = self.label or ()
+        return [dim for number, dim in enumerate(label) if number != self.keys % len(label)]
 
 
 class AttentionWatch:
@@ -194,8 +195,7 @@ class AttentionWatch:
         mark = _united(self._mark(operand) for operand in operands)
         if name in _PRODUCTS:
             factors = operands[1:] if name == "baddbmm" else operands
-            again = partial(_with_ones, func, args, kwargs)
-            mark |= self._multiplied(name, factors, results, again)
+            mark |= self._multiplied(name, factors, results, partial(_adds_up, func, args, kwargs))
         elif canonical(func, args, kwargs) is F.softmax and operands and operands[0] in self._products:
             self._weighed(operands[0], results[0], args, kwargs)
         else:
@@ -205,11 +205,11 @@ class AttentionWatch:
             self._marks[tensor] = mark | self._mark(tensor)
 
     def _multiplied(
-        self, name: str, factors: Sequence[Tensor], results: Sequence[Tensor], with_ones: Callable[[Any], Tensor]
+        self, name: str, factors: Sequence[Tensor], results: Sequence[Tensor], adds_up: Callable[[Tensor], bool]
     ) -> int:
         """What a product of these is: of queries and keys, or of shares and values. Gives the bits of the shares.
 
-        ``with_ones`` is the product of one of them with ones.
+        ``adds_up`` tells whether sums over one of them are one.
         """
         shares = {factor: self._shares[factor] for factor in factors if factor in self._shares}
         followed = [factor for factor in factors if self.axes.descends(factor)]
@@ -219,7 +219,7 @@ class AttentionWatch:
             for factor, (attention, unfit) in shares.items():
                 if any(self._mark(other) & self._bit(attention) for other in followed):
                     unfit = unfit or "is used again by a later block"
-                if not unfit and not _is_even(with_ones(factor)):
+                if not unfit and not adds_up(factor):
                     unfit = "does not add up to 1 over the values that it weighs"
                 attention.used, attention.unfit = True, attention.unfit or unfit
         elif followed and len(factors) > 1:
@@ -276,28 +276,13 @@ class AttentionWatch:
 
 
 def _united(marks: Iterable[int]) -> int:
-    mark = 0
-    for each in marks:
-        mark |= each
-    return mark
+    return reduce(or_, marks, 0)
 
 
-def _with_ones(func: Operation, args: Any, kwargs: Any, kept: Tensor) -> Tensor:
-    """An operation with ones in the place of all operands but one."""
-    ones = lambda tensor: tensor if tensor is kept else torch.ones_like(tensor)  # noqa: E731
+def _adds_up(func: Operation, args: Any, kwargs: Any, shares: Tensor) -> bool:
+    """True if a product of shares with ones has the same value everywhere, or zero, where a query reads nothing."""
+    ones = lambda tensor: tensor if tensor is shares else torch.ones_like(tensor)  # noqa: E731
     with torch.no_grad(), torch._C.DisableTorchFunction():
-        output: Tensor = func(*mapped(ones, list(args)), **mapped(ones, dict(kwargs)))
-    return output
-
-
-def _is_even(sums: Tensor) -> bool:
-    """True if all sums are the same, but for those of nothing."""
-    largest = sums.abs().max()
-    return assumed(((sums - largest).abs() < 0.01 * largest).logical_or(sums == 0).all())
-
-
-def _digits(dim: Dim) -> list[Digit]:
-    """The digits of a dimension; one of which nothing is known for several segments."""
-    if len(dim) == 1:
-        return list(dim[0])
-    return [Digit(None, 1, dim_size(dim))]
+        sums = func(*mapped(ones, list(args)), **mapped(ones, dict(kwargs)))
+        largest = sums.abs().max()
+        return assumed(((sums - largest).abs() < 0.01 * largest).logical_or(sums == 0).all())
