@@ -44,7 +44,7 @@ def _affine(call: Call, grad: Tensor, shares: Shares) -> Back:
 def product(call: Call, grad: Tensor, shares: Shares, gate: bool, constant: bool) -> Back:
     """All to the operand of more elements, as a gate only lets through; of equal ones, each gets the same part."""
     sizes = [values.numel() for values in call.inputs]
-    if not gate or len(set(sizes)) == 1 or (constant and any(call.shares)):
+    if not gate or len(set(sizes)) == 1 or (constant and len(set(call.shares)) == 2):
         return joined(call, grad, shares, constant)
     signals = [size == max(sizes) for size in sizes]
     return tuple(part * (signal / sum(signals)) for part, signal in zip(call.vjps(grad), signals, strict=True))
