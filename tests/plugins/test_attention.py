@@ -315,7 +315,7 @@ def by_hand(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def spelled_by_einsum(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    scores = torch.einsum("bhid,bhjd->bhij", query * 0.5, key)
+    scores = torch.einsum("... i d, ...jd -> ...ij", query * 0.5, key)
     return torch.einsum("bhij,bhjd->bhid", F.softmax(scores, dim=3), value)
 
 
