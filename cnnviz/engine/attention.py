@@ -6,16 +6,21 @@ all of it at once are written out beforehand, so that the softmax exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import or_
 from typing import Any, TypeAlias
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from cnnviz.engine.axes import (
     BATCH,
     OWN,
+    PART,
     PLACE,
     SHAPE_ALONE,
     Axis,
@@ -27,12 +32,14 @@ from cnnviz.engine.axes import (
     dim_size,
     has_kind,
     plain_name,
+    unknown,
     whole,
 )
 from cnnviz.engine.axis_rules import RULES
+from cnnviz.engine.deferred import assumed
 from cnnviz.engine.grid_reading import GridReading, NoGrid, reading_by_hand, reading_of
-from cnnviz.engine.nested import tensors
-from cnnviz.engine.operations import Operation
+from cnnviz.engine.nested import mapped, tensors
+from cnnviz.engine.operations import Operation, canonical
 
 _PRODUCTS = ("matmul", "rmatmul", "mm", "bmm", "baddbmm", "einsum")
 _MOVES = (
@@ -83,8 +90,8 @@ class Attention:
     product: _Product
     used: bool = False
     """True if its output was multiplied with values that are computed from the input."""
-    changed: str = ""
-    """The operation that changed the shares before that, if one did."""
+    unfit: str = ""
+    """Why the shares are not those of one picture's tokens, where that is known."""
 
     @property
     def behind(self) -> int:
@@ -97,24 +104,35 @@ class Attention:
         Raises NoSelfAttention where they can't be.
         """
         self._check()
-        values = values.movedim(self.keys, -1)
-        if self.label is None:
-            return self._squared_by_shape(values, items)
-        dims = self._others(self.label)
+        values, dims = values.movedim(self.keys, -1), self._others()
         rows = [number for number, dim in enumerate(dims) if has_kind(dim, PLACE, OWN)]
-        if not rows or not has_kind(self.label[self.keys], PLACE, OWN):
-            if rows or has_kind(self.label[self.keys], PLACE, OWN):
-                raise NoSelfAttention("is one between places and something else, as a cross-attention")
-            raise NoSelfAttention("compares channels and not places")
-        if len(rows) > 1:
+        values = values.movedim(rows[0], -2) if len(rows) == 1 else values
+        queries, keys = values.shape[-2:]
+        if queries != keys:
+            raise NoSelfAttention(
+                f"has {queries} queries and {keys} keys, as a cross-attention, one that pools, and one with bias_k or "
+                "add_zero_attn"
+            )
+        if self.label is None:  # of one item by itself
+            if values.ndim > 3 and len(values) > 1:
+                raise NoSelfAttention(f"has shares laid out as {tuple(values.shape)}, which are not (1, heads, T, T)")
+            return values.reshape(items, -1, queries, keys)
+        compares = has_kind(self.label[self.keys], PLACE, OWN)
+        if compares and len(rows) > 1:
             raise NoSelfAttention("is one within windows, whose tokens are not those of the whole picture")
-        values = values.movedim(rows[0], -2)
-        digits = [digit for number, dim in enumerate(dims) if number != rows[0] for digit in _digits(dim)]
+        if not rows and not compares:
+            raise NoSelfAttention("compares channels and not places")
+        if not rows or not compares:
+            raise NoSelfAttention("is one between places and something else, as a cross-attention")
+        rest = [dim for number, dim in enumerate(dims) if number != rows[0]]
+        digits = [digit for dim in rest for digit in (dim if len(dim) == 1 else unknown(dim_size(dim)))[0]]
         batch = [number for number, digit in enumerate(digits) if digit.axis is not None and digit.axis.kind == BATCH]
-        if len(batch) > 1 or (not batch and items > 1):
-            raise NoSelfAttention("mixes the items of the batch")
-        values = values.reshape(*(digit.size for digit in digits), *values.shape[-2:])
-        return (values.movedim(batch[0], 0) if batch else values).reshape(items, -1, *values.shape[-2:])
+        beside = any(len(dim) > 1 and has_kind(dim, BATCH) for dim in rest)
+        beside = beside or any(axis.kind == PART and axis.chosen >= 0 for dim in rest for axis in axes_of(dim))
+        if beside or len(batch) > 1 or (not batch and items > 1):
+            raise NoSelfAttention("mixes the items of the batch, or has those of another input beside them")
+        values = values.reshape(*(digit.size for digit in digits), queries, keys)
+        return (values.movedim(batch[0], 0) if batch else values).reshape(items, -1, queries, keys)
 
     def grid(self, items: int, rank: int, axes: AxisFollower, by_hand: AnyGrid) -> GridReading:
         """How its tokens, (N, T, 1), are read as (N, 1, *grid). Raises NoSelfAttention where they can't be."""
@@ -125,7 +143,7 @@ class Attention:
             if self.label is None:
                 raise NoGrid(f"can't be followed through {self.lost or 'what the model does unseen'}")
             batch, channel = whole(Axis(BATCH, 0, items)), ((Digit(None, 1, 1),),)
-            queries = next(dim for dim in self._others(self.label) if has_kind(dim, PLACE, OWN))
+            queries = next(dim for dim in self._others() if has_kind(dim, PLACE, OWN))
             readings = [reading_of((batch, dim, channel), rank, items, axes)
                         for dim in (self.label[self.keys], queries)]  # fmt: skip
         except NoGrid as reason:
@@ -135,34 +153,19 @@ class Attention:
         return readings[0]
 
     def _check(self) -> None:
-        queries, keys = self.shares.movedim(self.keys, -1).shape[-2:]
         if not self.used:
             raise NoSelfAttention("is not multiplied with values by a product of matrices")
-        if self.changed:
-            raise NoSelfAttention(f"is changed by {self.changed} behind its softmax")
+        if self.unfit:
+            raise NoSelfAttention(self.unfit)
         if not self.product.descends:
             raise NoSelfAttention("has queries or keys that are not computed from the input, as a cross-attention")
         if len(set(self.product.marks)) > 1:
             raise NoSelfAttention("has queries and keys of two branches, as a cross-attention")
-        if self.label is not None:
-            rows = [dim for dim in self._others(self.label) if has_kind(dim, PLACE, OWN)]
-            queries = dim_size(rows[0]) if len(rows) == 1 else queries
-        if queries != keys:
-            raise NoSelfAttention(
-                f"has {queries} queries and {keys} keys, as a cross-attention, one that pools, and one with bias_k or "
-                "add_zero_attn"
-            )
 
-    def _squared_by_shape(self, values: Tensor, items: int) -> Tensor:
-        if values.ndim == 4 and len(values) == items:
-            return values
-        if values.ndim == 3 and len(values) % items == 0:
-            return values.reshape(items, -1, *values.shape[-2:])
-        raise NoSelfAttention(f"has shares laid out as {tuple(values.shape)}, which are not (N, heads, T, T)")
-
-    def _others(self, label: Label) -> list[Dim]:
-        keys = self.keys % len(label)
-        return [dim for number, dim in enumerate(label) if number != keys]
+    def _others(self) -> list[Dim]:
+        """The dimensions but that of the keys, as far as they are known."""
+        label = self.label or ()
+        return [dim for number, dim in enumerate(label) if number != self.keys % len(label)]
 
 
 class AttentionWatch:
@@ -176,6 +179,8 @@ class AttentionWatch:
         self.axes = AxisFollower(RULES)
         self.axes.follow(inputs)
         self.found: list[Attention] = []
+        self._channels = set(axes_of(self.axes.label_of(inputs)[1])) if inputs.ndim > 1 else set()
+        """The input's own axis behind the batch."""
         self._products: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._shares: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._marks: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -189,8 +194,9 @@ class AttentionWatch:
         operands, results = list(tensors((args, kwargs))), list(tensors(output))
         mark = _united(self._mark(operand) for operand in operands)
         if name in _PRODUCTS:
-            mark |= self._multiplied(operands[1:] if name == "baddbmm" else operands, results)
-        elif name == "softmax" and operands and operands[0] in self._products:
+            factors = operands[1:] if name == "baddbmm" else operands
+            mark |= self._multiplied(name, factors, results, partial(_adds_up, func, args, kwargs))
+        elif canonical(func, args, kwargs) is F.softmax and operands and operands[0] in self._products:
             self._weighed(operands[0], results[0], args, kwargs)
         else:
             zeros = name == "masked_fill" and (args[2] if len(args) > 2 else kwargs.get("value")) == 0
@@ -198,26 +204,34 @@ class AttentionWatch:
         for tensor in (*results, *(operands[:1] if name == "setitem" else ())) if mark else ():
             self._marks[tensor] = mark | self._mark(tensor)
 
-    def _multiplied(self, factors: Sequence[Tensor], results: Sequence[Tensor]) -> int:
-        """What a product of these is: of queries and keys, or of shares and values."""
-        shares = [self._shares[factor] for factor in factors if factor in self._shares]
+    def _multiplied(
+        self, name: str, factors: Sequence[Tensor], results: Sequence[Tensor], adds_up: Callable[[Tensor], bool]
+    ) -> int:
+        """What a product of these is: of queries and keys, or of shares and values. Gives the bits of the shares.
+
+        ``adds_up`` tells whether sums over one of them are one.
+        """
+        shares = {factor: self._shares[factor] for factor in factors if factor in self._shares}
         followed = [factor for factor in factors if self.axes.descends(factor)]
-        if shares:
-            mark = 0
-            for attention, changed in shares:
-                attention.used = attention.used or len(followed) > 1
-                attention.changed = attention.changed or (changed if len(followed) > 1 else "")
-                mark |= 1 << self.found.index(attention)
-            return mark
-        if followed and len(factors) > 1:
+        if len(followed) == 1 < len(factors) and (shares or followed[0] in self._products):
+            self._passed_on(name, factors, results, False)  # those of several heads, mixed by constants
+        elif shares:
+            for factor, (attention, unfit) in shares.items():
+                if any(self._mark(other) & self._bit(attention) for other in followed):
+                    unfit = unfit or "is used again by a later block"
+                if not unfit and not adds_up(factor):
+                    unfit = "does not add up to 1 over the values that it weighs"
+                attention.used, attention.unfit = True, attention.unfit or unfit
+        elif followed and len(factors) > 1:
             known = all(self.axes.of(factor) is not None for factor in followed)
             marks, descends = tuple(map(self._mark, factors)), len(followed) == len(factors)
             for tensor in results:
                 self._products[tensor] = _Product(marks, descends, self.axes.of(tensor) if known else None)
-        return 0
+        return _united(self._bit(attention) for attention, _ in shares.values())
 
     def _weighed(self, scores: Tensor, shares: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        dim = args[1] if len(args) > 1 else kwargs.get("dim", -1)
+        dim = args[1] if len(args) > 1 else kwargs.get("dim")
+        dim = (0 if scores.ndim in (1, 3) else 1) if dim is None else dim  # as torch chooses it
         product = self._products[scores]
         label = product.label
         if label is not None:
@@ -226,9 +240,10 @@ class AttentionWatch:
             unseen = [dim_size(side) > 1 and not any(True for _ in axes_of(side)) for side in sides]
             lacking = (not followed[0] and unseen[0]) or (not any(followed[1:]) and any(unseen[1:]))
             label = None if lacking else label
-        attention = Attention(shares, dim, label, next(reversed(self.axes.lost), ""), product)
-        self.found.append(attention)
-        self._shares[shares] = attention, ""
+        frames = any(axis in self._channels for side in label or () for axis in axes_of(side))
+        unfit = "is one within each frame or channel of the input by itself" if frames else ""
+        self.found.append(Attention(shares, dim, label, next(reversed(self.axes.lost), ""), product, unfit=unfit))
+        self._shares[shares] = self.found[-1], ""
 
     def _passed_on(self, name: str, operands: Sequence[Tensor], results: Sequence[Tensor], zeros: bool) -> None:
         """Scores and shares go on through operations that make them no tokens again.
@@ -246,26 +261,28 @@ class AttentionWatch:
                 label = product.label if stays else self.axes.of(tensor)
                 self._products[tensor] = replace(product, label=label if product.label else None)
         if shares and len(shares) == len(followed):
-            attention, changed = shares[0]
+            attention, unfit = shares[0]
             kept = name in _KEEPS
             if zeros and attention.shares is followed[0]:
                 attention.shares, kept = results[0], True
             for tensor in results:
-                self._shares[tensor] = attention, changed or ("" if kept else name)
+                self._shares[tensor] = attention, unfit or ("" if kept else f"is changed by {name} behind its softmax")
+
+    def _bit(self, attention: Attention) -> int:
+        return 1 << self.found.index(attention)
 
     def _mark(self, tensor: Tensor) -> int:
         return self._marks.get(tensor, 0)  # type: ignore[no-any-return,no-untyped-call]  # torch has no types here
 
 
 def _united(marks: Iterable[int]) -> int:
-    mark = 0
-    for each in marks:
-        mark |= each
-    return mark
+    return reduce(or_, marks, 0)
 
 
-def _digits(dim: Dim) -> list[Digit]:
-    """The digits of a dimension; one of which nothing is known for several segments."""
-    if len(dim) == 1:
-        return list(dim[0])
-    return [Digit(None, 1, dim_size(dim))]
+def _adds_up(func: Operation, args: Any, kwargs: Any, shares: Tensor) -> bool:
+    """True if a product of shares with ones has the same value everywhere, or zero, where a query reads nothing."""
+    ones = lambda tensor: tensor if tensor is shares else torch.ones_like(tensor)  # noqa: E731
+    with torch.no_grad(), torch._C.DisableTorchFunction():
+        sums = func(*mapped(ones, list(args)), **mapped(ones, dict(kwargs)))
+        largest = sums.abs().max()
+        return assumed(((sums - largest).abs() < 0.01 * largest).logical_or(sums == 0).all())

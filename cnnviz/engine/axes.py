@@ -40,6 +40,8 @@ class Axis(NamedTuple):
     flipped: bool = False
     partial: bool = False
     """True if only some of its positions are left."""
+    padded: bool = False
+    """True if it is longer than the grid, as windows need it."""
 
 
 class Digit(NamedTuple):
@@ -52,8 +54,8 @@ class Digit(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """True if the digit is all of its axis."""
-        known = self.axis is not None and not self.axis.partial
+        """True if the digit is all of its axis, and no more."""
+        known = self.axis is not None and not self.axis.partial and not self.axis.padded
         return known and self.stride == 1 and self.size == self.axis.length  # type: ignore[union-attr]  # known
 
 
@@ -96,6 +98,14 @@ def single(dim: Dim) -> Digit | None:
         return None
     digits = [digit for digit in dim[0] if digit.size > 1] or list(dim[0][:1])
     return digits[0] if len(digits) == 1 else None
+
+
+def unpadded(dim: Dim) -> Digit | None:
+    """The only digit of a dimension, of an axis as it was before it was padded."""
+    digit = single(dim)
+    if digit is None or digit.axis is None or not digit.axis.padded:
+        return digit
+    return digit._replace(axis=digit.axis._replace(padded=False))
 
 
 def coarser(label: Label) -> Label:

@@ -26,6 +26,7 @@ from cnnviz.engine.axes import (
     segment_size,
     single,
     unknown,
+    unpadded,
     whole,
 )
 
@@ -44,7 +45,7 @@ def sliced(dim: Dim, begin: int, size: int, step: int = 1) -> Dim:
                 kept += sliced((segment,), first - start, last - first)
             start = stop
         return tuple(kept)
-    digit = single(dim)
+    digit = unpadded(dim)
     if digit is not None and digit.axis is not None and digit.axis.kind in (PLACE, OWN) and digit.whole:
         # most of the grid, or a coarser one; a half or a quarter of a picture is no map of it
         if 2 * size * step > digit.size and not digit.axis.shift:

@@ -85,9 +85,13 @@ def einsum(axes: AxisFollower, call: Call) -> Label | None:
     equation, *operands = call.args
     operands = list(tensors(operands))
     terms, arrow, result = equation.replace(" ", "").partition("->")
-    names = terms.split(",")
-    if not arrow or "." in equation:
+    if not arrow:
         return None
+    spelled = list(zip(terms.split(","), operands, strict=True))
+    left = [operand.ndim - len(name) + 3 if "..." in name else 0 for name, operand in spelled]
+    dots = "0123456789"[: max(left)]  # the names of what is spelled "..."
+    names = [name.replace("...", dots[max(left) - count :]) for (name, _), count in zip(spelled, left, strict=True)]
+    result = result.replace("...", dots)
     dims: dict[str, Dim] = {}
     followed = [
         (name, axes.label_of(operand))

@@ -26,6 +26,7 @@ from cnnviz.engine.axes import (
     has_kind,
     single,
     unknown,
+    unpadded,
     whole,
 )
 from cnnviz.engine.nested import tensors
@@ -50,7 +51,7 @@ def _added(axes: AxisFollower, call: Call) -> Label | None:
 
 def _resampled(axes: AxisFollower, dim: Dim, size: int) -> Dim:
     """A dimension at another resolution. One that was no axis of a grid becomes one of the model's own."""
-    digit = single(dim)
+    digit = unpadded(dim)
     if digit is None or digit.axis is None or digit.axis.kind not in (PLACE, OWN):
         return unknown(size)
     if not digit.whole or (digit.axis.shift and size != digit.size) or (digit.size == 1 and size > 1):
@@ -80,12 +81,16 @@ def _padded(axes: AxisFollower, call: Call) -> Label | None:
         before, after = widths[2 * pair], widths[2 * pair + 1]
         dim, number = label[-1 - pair], -1 - pair
         size = call.output.shape[number]
+        if before == after == 0:
+            continue
         if has_kind(dim, PLACE, OWN) and single(dim) is not None:
-            label[number] = _resampled(axes, dim, size)
+            ((digit,),) = _resampled(axes, dim, size)
+            axis = digit.axis and digit.axis._replace(padded=before > 0 or after > 0)
+            label[number] = ((digit._replace(axis=axis),),)
         elif before >= 0 and after >= 0:
             label[number] = (*(unknown(before) if before else ()), *dim, *(unknown(after) if after else ()))
         else:
-            label[number] = dim if before == after == 0 else unknown(size)
+            label[number] = unknown(size)
     return tuple(label)
 
 

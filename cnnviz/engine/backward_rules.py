@@ -150,6 +150,14 @@ class Call:
         return self._found_site.last
 
     @property
+    def shares(self) -> tuple[bool, ...]:
+        """For each of ``inputs``, True if it comes from the model's input through a softmax only.
+
+        Such are the shares of an attention, also where they are masked, scaled or mixed behind the softmax.
+        """
+        return self._found_site.shares
+
+    @property
     def bounds(self) -> tuple[Tensor, Tensor]:
         """The lowest and the highest values that the operand can have, each of the same shape.
 

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from cnnviz.engine.axes import Label
@@ -40,6 +41,8 @@ class Ways:
     """By name what was told of operands, to be carried on to the model's input."""
     known: dict[Any, bool] = field(default_factory=dict)
     """By node: does it lead back to a linear operation?"""
+    weighed: dict[Any, bool] = field(default_factory=dict)
+    """By node: does it lead back to the input by a way without a softmax?"""
 
     @cached_property
     def nearest(self) -> set[Any]:
@@ -79,6 +82,13 @@ class CallSite:
         """True if no linear operation lies between this call and the score."""
         return self.node in self.ways.nearest
 
+    @property
+    def shares(self) -> tuple[bool, ...]:
+        """By operand, True if it comes from the input through a softmax only."""
+        # each way from an operand to the input is through a softmax that layers lead to
+        ends = lambda last: _is_softmax(last) and leads_to(last, is_linear, self.ways.known)  # noqa: E731
+        return tuple(not leads_to(parent, _is_given, self.ways.weighed, ends) for parent in _operands(self.node))
+
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The lowest and highest values of the first operand. Raises ValueError where they are not known."""
         if self.ways.bounds is None:
@@ -104,6 +114,18 @@ class CallSite:
 def is_linear(node: Any) -> bool:
     """True for a convolution, a linear layer or another product with weights, which a rule may act on."""
     return getattr(node, "linear", False) is True
+
+
+def _is_softmax(node: Any) -> bool:
+    name = node.name()
+    return getattr(node, "called", (None, None))[1] is F.softmax or (
+        name.endswith("SoftmaxBackward0") and not name.startswith("Log")
+    )
+
+
+def _is_given(node: Any) -> bool:
+    """True where the graph begins at what comes from the input, and not at a weight."""
+    return hasattr(node, "variable") and not isinstance(node.variable, nn.Parameter)
 
 
 _AS_THEY_ARE = ("CloneBackward", "ViewBackward", "ReshapeAliasBackward", "UnsafeViewBackward", "UnsqueezeBackward")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from cnnviz.engine.checkpointing import reentrant_checkpoints_set_aside
+from cnnviz.engine.checkpointing import checkpoints_set_aside
 from cnnviz.engine.loans import Loan, Setting, question_of_thread
 from cnnviz.engine.model_facts import modules_of
 from cnnviz.engine.model_inputs import AnyInputs, ModelInputs
@@ -138,7 +138,7 @@ def forward(
             call = partial(_with_list, call) if takes_list(model) else call
             around = [*modes, *heads.values()]
             # tensors of inference mode can't carry gradients
-            loan.hold(reentrant_checkpoints_set_aside)
+            loan.hold(checkpoints_set_aside)
             with torch.inference_mode(False):
                 torch._C._set_grad_enabled(grad)
                 output = _surrounded(around, call, inputs, copy)

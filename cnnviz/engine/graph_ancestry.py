@@ -17,13 +17,23 @@ def leads_back(node: Any, known: dict[Any, bool]) -> bool:
     return leads_to(node, lambda last: False, known)
 
 
-def leads_to(node: Any, wanted: Callable[[Any], bool], known: dict[Any, bool]) -> bool:
-    """True if a node, or one that the graph leads back to from it, is ``wanted``; ``known`` is as in `leads_back`."""
+def leads_to(
+    node: Any,
+    wanted: Callable[[Any], bool],
+    known: dict[Any, bool],
+    ends: Callable[[Any], bool] = lambda last: False,
+) -> bool:
+    """True if a node, or one that the graph leads back to from it, is ``wanted``; ``known`` is as in `leads_back`.
+
+    No way is followed behind a node where it ``ends``.
+    """
     waiting = [node]  # a loop: a deep network's graph is deeper than Python's recursion limit
     while waiting:
         last = waiting[-1]
         if last not in known and wanted(last):
             known[last] = True
+        elif last not in known and ends(last):
+            known[last] = False
         parents = [] if last in known else [parent for parent, _ in last.next_functions if parent is not None]
         unknown = [parent for parent in parents if parent not in known]
         waiting += unknown

@@ -164,7 +164,7 @@ def reading_of(label: Label, rank: int, items: int, axes: AxisFollower) -> GridR
             raise NoGrid("has places and extra tokens merged with other dimensions")
         if axis is not None and axis.kind in (PLACE, OWN):
             if not digit.whole:
-                raise NoGrid("is cut into windows, or holds a part of the grid")
+                raise NoGrid("is cut into windows, padded, or holds a part of the grid")
             places.append(place)
         elif axis is not None and axis.kind == PART and axis.chosen >= 0 and digit.whole:
             parts.append((place, axis.chosen))

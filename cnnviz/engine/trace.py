@@ -68,8 +68,9 @@ class TraceRequest:
     """Rules for whose operations the operands are kept, to compare another pass with; it has no gradients then."""
     attention: bool = False
     """True to look for attentions, and to keep their shares with the graph."""
+    pre_hooks: tuple[tuple[str, Callable[[nn.Module, Any], None]], ...] = ()
     hooks: tuple[tuple[str, ForwardHook], ...] = ()
-    """Further hooks of layers by name, which may replace what they give."""
+    """Further hooks of layers by name, before and behind their calls; the latter may replace what they give."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ class Trace:
         output = forward(
             model,
             given,
-            hooks=[*hooks, *request.hooks],
+            pre_hooks=request.pre_hooks,
+            hooks=[*request.hooks, *hooks],
             modes=modes,
             grad=from_input,
             keep_bindings=options.keep_bindings,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from cnnviz.engine.attention import AnyGrid, Attention, NoSelfAttention
+from cnnviz.engine.attention import AnyGrid, Attention, AttentionWatch, NoSelfAttention
 from cnnviz.engine.graph_ancestry import leads_back
 from cnnviz.engine.grid_reading import GridReading
 from cnnviz.engine.item_traces import ItemTraces
@@ -42,54 +42,75 @@ class _Chain:
     """The self-attentions of one pass."""
 
     trace: Trace
-    links: list[Attention]
+    watch: AttentionWatch
     score: Tensor
+    links: dict[int, Attention]
+    """By the number that each has among all attentions of the pass."""
+
+    @classmethod
+    def of(cls, trace: Any, score: Tensor) -> _Chain:
+        """The attentions that the score is computed from by operations that carry gradients.
+
+        Raises ValueError where there are none.
+        """
+        links: dict[int, Attention] = {}
+        for number, attention in enumerate(trace.attention.found):
+            known = {attention.shares.grad_fn: True, None: False}
+            # the softmax of scores that texts or prototypes give is none
+            if (attention.used or attention.product.descends) and leads_back(score.grad_fn, known):
+                links[number] = attention
+        if not links:
+            raise ValueError(
+                f"no attention is found between the input of {trace.model_name} and its score: a softmax of a product "
+                "of queries and keys, whose output is multiplied with values; use a method that needs none, such as "
+                "grad_cam"
+            )
+        return cls(trace, trace.attention, score, links)
 
     @property
-    def items(self) -> int:
-        return len(self.trace.input)
-
-    @property
-    def numbers(self) -> list[int]:
-        """Which of all attentions of the pass they are."""
-        assert self.trace.attention is not None
-        return [self.trace.attention.found.index(link) for link in self.links]
+    def is_lost(self) -> bool:
+        """True if it is not known where the input's axes lie in one of them."""
+        return any(link.label is None for link in self.links.values())
 
     def reading(self, by_hand: AnyGrid) -> GridReading:
         """How values of the tokens, (N, T, 1), are read. Raises ValueError where they are no chain."""
-        assert self.trace.attention is not None
-        name, rank, behind = self.trace.model_name, self.trace.input.ndim - 2, 0
-        every = sum(1 << number for number in self.numbers)
+        items, rank, behind = len(self.trace.input), self.trace.input.ndim - 2, 0
+        every = sum(1 << number for number in self.links)
+        used = sum(1 << number for number, attention in enumerate(self.watch.found) if attention.used)
         readings: list[GridReading] = []
-        for place, (number, link) in enumerate(zip(self.numbers, self.links, strict=True), 1):
+        for place, (number, link) in enumerate(self.links.items(), 1):
             try:
-                link.squared(link.shares.detach(), self.items)
-                readings.append(link.grid(self.items, rank, self.trace.attention.axes, by_hand))
+                link.squared(link.shares.detach(), items)
+                readings.append(link.grid(items, rank, self.watch.axes, by_hand))
+                if link.behind & used & ~every:
+                    raise NoSelfAttention("is computed from another one that carries no gradients")
                 if link.behind & every != behind:
                     raise NoSelfAttention("does not follow the one before it, but runs beside it")
                 if readings[-1] != readings[0]:
                     raise NoSelfAttention("has other tokens than the first one")
             except NoSelfAttention as reason:
                 raise ValueError(
-                    f"attention {place} of {len(self.links)} in {name} {reason}; methods of attention need one chain "
-                    "of self-attentions over the same tokens, so use another method, such as grad_cam"
+                    f"attention {place} of {len(self.links)} in {self.trace.model_name} {reason}; methods of attention "
+                    "need one chain of self-attentions over the same tokens, so use another method, such as grad_cam"
                 ) from None
             behind |= 1 << number
         return readings[0]
 
     def shares(self) -> list[Tensor]:
-        return [self._squared(link, link.shares.detach()) for link in self.links]
+        return [self._squared(link, link.shares.detach()) for link in self.links.values()]
 
     def read(self) -> Tensor:
         """Which tokens the score is read from. NaN goes back where a token can change it, whatever the values are."""
-        last = self.links[-1]
+        last = [*self.links.values()][-1]
         with torch.inference_mode(False):
             nan = torch.full_like(self.score, torch.nan)
             (structure,) = torch.autograd.grad(self.score, last.shares, nan, retain_graph=True)
-        read = last.squared(structure, self.items).isnan().any(3).any(1).to(self.score.dtype)
+        read = last.squared(structure, len(self.trace.input)).isnan().any(3).any(1).to(self.score.dtype)
         return read / read.sum(1, keepdim=True).clamp(min=1)
 
-    def gradients(self, links: Sequence[Attention]) -> list[Tensor]:
+    def gradients(self, first: int = 0) -> list[Tensor]:
+        """Those of the links from the ``first`` one on; -1 is the last."""
+        links = [*self.links.values()][first:]
         grads = self.trace.gradients(self.score, [link.shares for link in links])
         return [
             self._squared(link, torch.zeros_like(link.shares) if grad is None else grad)
@@ -98,7 +119,8 @@ class _Chain:
 
     def _squared(self, link: Attention, values: Tensor) -> Tensor:
         """(N, heads, T, T), no less precise than the input: parts of a model may compute with less."""
-        return link.squared(values, self.items).to(torch.promote_types(values.dtype, self.trace.input.dtype))
+        values = link.squared(values, len(self.trace.input))
+        return values.to(torch.promote_types(values.dtype, self.trace.input.dtype))
 
 
 class AttentionReader:
@@ -113,57 +135,37 @@ class AttentionReader:
         ``scored`` is None to spare gradients. Raises ValueError for a model that is no chain of self-attentions over
         the same tokens, or of whose blocks there are no scores.
         """
-        chains = self._chains()
-        readings = [chain.reading(by_hand) for chain in chains]
-        shares, read = _joined([chain.shares() for chain in chains]), torch.cat([chain.read() for chain in chains])
-        gradients: list[Tensor] = []
+        passes, items = self._looking(), len(self.passes.inputs[0])
+        chain = None if isinstance(passes.trace, ItemTraces) else _Chain.of(passes.trace, passes.score())
+        if chain is None or (items > 1 and chain.is_lost):  # where the items lie in the shares is not known
+            apart = [AttentionReader(passes.of(slice(item, item + 1))).of(scored, by_hand) for item in range(items)]
+            return _joined([attentions for attentions, _ in apart]), apart[0][1]
+        reading, gradients = chain.reading(by_hand), []
         if scored == "model":
-            gradients = _joined([chain.gradients(chain.links) for chain in chains])
+            gradients = chain.gradients()
         elif scored == "blocks":
-            gradients = self._gradients_of_blocks(chains)
-        return Attentions(tuple(shares), tuple(gradients), read), readings[0]
+            gradients = self._gradients_of_blocks(passes, chain)
+        return Attentions(tuple(chain.shares()), tuple(gradients), chain.read()), reading
 
-    def _gradients_of_blocks(self, chains: Sequence[_Chain]) -> list[Tensor]:
+    def _gradients_of_blocks(self, passes: Passes, chain: _Chain) -> list[Tensor]:
         """The gradient of each block's own score with respect to the shares of its attention."""
-        count = len(chains[0].links)
-        blocks = blocks_of(self.passes, chains[0].numbers) if count > 1 else []
-        gradients: list[Tensor] = []
-        for place in range(count):
-            last = place == count - 1
-            of_block = chains if last else AttentionReader(cut_behind(self.passes, blocks, place))._chains()
-            gradients += _joined([chain.gradients(chain.links[-1:]) for chain in of_block])
-        return gradients
+        blocks = blocks_of(passes, [*chain.links]) if len(chain.links) > 1 else []
+        cuts = (cut_behind(passes, blocks, place) for place in range(len(blocks) - 1))
+        before = [_Chain.of(cut.trace, cut.score()).gradients(-1) for cut in cuts]
+        return [gradient for (gradient,) in (*before, chain.gradients(-1))]
 
-    def _chains(self) -> list[_Chain]:
+    def _looking(self) -> Passes:
+        """The passes, or others of the same inputs, that look for attentions."""
         passes = self.passes
         if hides(passes, SHARES):
             passes = passes.at(passes.inputs[0], ATTENTION)
         passes.require(ATTENTION)
-        trace, score = passes.trace, passes.score()
-        parts = trace.traces if isinstance(trace, ItemTraces) else [trace]
-        chains = [_Chain(part, _reached(part, score), score) for part in parts]
-        if not all(chain.links for chain in chains):
-            raise ValueError(
-                f"no attention is found between the input of {parts[0].model_name} and its score: a softmax of a "
-                "product of queries and keys, whose output is multiplied with values; use a method that needs none, "
-                "such as grad_cam"
-            )
-        return chains
+        return passes
 
 
-def _reached(trace: Trace, score: Tensor) -> list[Attention]:
-    """The attentions that the score is computed from by operations that carry gradients."""
-    assert trace.attention is not None
-    # the softmax of scores that texts or prototypes give is none
-    found = [attention for attention in trace.attention.found if attention.used or attention.product.descends]
-    nodes = [(attention, attention.shares.grad_fn) for attention in found]
-    return [
-        attention
-        for attention, node in nodes
-        if node is not None and score.grad_fn is not None and leads_back(score.grad_fn, {node: True})
-    ]
-
-
-def _joined(of_traces: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Tensors of passes of one item each, joined to those of the batch."""
-    return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*of_traces, strict=True)]
+def _joined(of_items: Sequence[Attentions]) -> Attentions:
+    """Those of one item each as those of the batch."""
+    shares = zip(*(each.shares for each in of_items), strict=True)
+    gradients = zip(*(each.gradients for each in of_items), strict=True)
+    read = torch.cat([each.read for each in of_items])
+    return Attentions(tuple(map(torch.cat, shares)), tuple(map(torch.cat, gradients)), read)

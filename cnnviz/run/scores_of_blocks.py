@@ -7,47 +7,17 @@ from its attention to the score lead through what it gives.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cnnviz.engine.attention import AttentionWatch
-from cnnviz.engine.forward import ForwardHook, forward
 from cnnviz.engine.graph_ancestry import leads_back
 from cnnviz.engine.nested import mapped, tensors
-from cnnviz.engine.operation_observer import OperationObserver
-from cnnviz.engine.switch import Switchboard
 from cnnviz.engine.trace import TraceRequest
 from cnnviz.run.passes import Passes
 from cnnviz.run.plan import Plan
-
-
-class _Calls:
-    """Which attentions run in the call of each module, and where the graph of what it gives ends."""
-
-    def __init__(self, watch: AttentionWatch):
-        self.watch = watch
-        self.begun: dict[str, list[int]] = {}
-        self.encloses: dict[str, list[tuple[set[int], Any]]] = {}
-
-    def hooks(self, name: str) -> tuple[Any, ForwardHook]:
-        def begin(module: nn.Module, args: Any) -> None:
-            self.begun.setdefault(name, []).append(len(self.watch.found))
-
-        def end(module: nn.Module, args: Any, output: Any) -> None:
-            begun = self.begun[name].pop() if self.begun.get(name) else 0
-            node = next((tensor.grad_fn for tensor in tensors(output)), None)
-            self.encloses.setdefault(name, []).append((set(range(begun, len(self.watch.found))), node))
-
-        return begin, end
-
-    def block(self, number: int, chain: set[int]) -> tuple[str, Any]:
-        """The block of one of the attentions in the chain, and the end of its graph; no name where there is none."""
-        alone = {name: calls[0] for name, calls in self.encloses.items() if len(calls) == 1}
-        names = [name for name, (found, _) in alone.items() if found & chain == {number}]
-        name = min(names, key=lambda name: name.count("."), default="")
-        return name, alone[name][1] if name else None
 
 
 def blocks_of(passes: Passes, numbers: Sequence[int]) -> list[str]:
@@ -55,40 +25,45 @@ def blocks_of(passes: Passes, numbers: Sequence[int]) -> list[str]:
 
     Raises ValueError where an attention has none, or where the score is read from more than what the last one gives.
     """
-    if passes.asked_by_items:  # what the first input does is what all do
-        passes = passes.of(slice(0, 1))
-    model, question, items = passes.model, passes.settled(), len(passes.inputs[0])
-    with torch.inference_mode(False):
-        source = passes.inputs[0].detach().clone().requires_grad_()
-    watch = AttentionWatch(source)
-    calls = _Calls(watch)
-    hooks = {name: calls.hooks(name) for name, _ in model.named_modules() if name}
-    output = forward(
-        model,
-        passes.inputs.each(Tensor.detach).with_first(source),
-        pre_hooks=[(name, begin) for name, (begin, _) in hooks.items()],
-        hooks=[(name, end) for name, (_, end) in hooks.items()],
-        modes=[OperationObserver((), Switchboard(), lambda: [source], attention=watch)],
-        grad=True,
-        before=question.options.before,
-        survey=True,
+    begun: dict[str, int] = {}
+    calls: dict[str, list[tuple[range, Any]]] = {}
+    """Of each call of a module between which nodes of the graph it ran, and which one gave its output."""
+
+    def begin(name: str, module: nn.Module, args: Any) -> None:
+        begun[name] = torch._C._autograd._get_sequence_nr()
+
+    def end(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        ran = range(begun.get(name, 0), torch._C._autograd._get_sequence_nr())
+        calls.setdefault(name, []).append((ran, next((tensor.grad_fn for tensor in tensors(output)), None)))
+
+    model = passes.model
+    names = [name for name, _ in model.named_modules() if name]
+    seen = _passed(
+        passes,
+        pre_hooks=tuple((name, partial(begin, name)) for name in names),
+        hooks=tuple((name, partial(end, name)) for name in names),
     )
-    with torch.inference_mode(False), torch.enable_grad():
-        score = question.read(output, items, lambda: source, {})
-    blocks = [calls.block(number, set(numbers)) for number in numbers]
-    kinds = {type(model.get_submodule(name)) for name, _ in blocks}
-    ways = all(
-        not leads_back(score.grad_fn, {node: False, watch.found[number].shares.grad_fn: True})
-        for place, number in enumerate(numbers)
-        for _, node in blocks[place:]
+    trace: Any = seen.trace
+    score, nodes = seen.score().grad_fn, [trace.attention.found[number].shares.grad_fn for number in numbers]
+    once = {name: ran[0] for name, ran in calls.items() if len(ran) == 1}
+    inside = {name: [node for node in nodes if node._sequence_nr() in ran] for name, (ran, _) in once.items()}
+    blocks = [
+        min((name for name in once if inside[name] == [node]), key=lambda name: name.count("."), default="")
+        for node in nodes
+    ]
+    if all(blocks) and len({type(model.get_submodule(name)) for name in blocks}) == 1:
+        ways = [
+            leads_back(score, {once[name][1]: False, node: True})
+            for place, node in enumerate(nodes)
+            for name in blocks[place:]
+        ]
+        if not any(ways):
+            return blocks
+    raise ValueError(
+        f"the score of each block's tokens is asked for, and {type(model).__name__} is not made of blocks of one "
+        "kind, each a module with one attention, of which the score reads the last one only; use a method that "
+        "needs the model's own score only, such as transformer_attribution"
     )
-    if not all(name for name, _ in blocks) or len(kinds) > 1 or not ways:
-        raise ValueError(
-            f"the score of each block's tokens is asked for, and {type(model).__name__} is not made of blocks of one "
-            "kind, each a module with one attention, of which the score reads the last one only; use a method that "
-            "needs the model's own score only, such as transformer_attribution"
-        )
-    return [name for name, _ in blocks]
 
 
 def cut_behind(passes: Passes, blocks: Sequence[str], place: int) -> Passes:
@@ -101,8 +76,12 @@ def cut_behind(passes: Passes, blocks: Sequence[str], place: int) -> Passes:
     def give(module: nn.Module, args: Any, output: Any) -> Any:
         return held.pop()
 
-    request = TraceRequest(
-        attention=True, before=passes.question.options.before, hooks=((blocks[place], hold), (blocks[-1], give))
-    )
-    trace = passes.traces.of(request, by_items=bool(passes.asked_by_items))
-    return passes.shared(passes.settled(), Plan(attention=True), trace)
+    return _passed(passes, hooks=((blocks[place], hold), (blocks[-1], give)))
+
+
+def _passed(passes: Passes, **hooks: Any) -> Passes:
+    """The same question, put to another pass with hooks."""
+    question = passes.settled()
+    layers = frozenset(map(passes.layer_name, question.layers))
+    request = TraceRequest(attention=True, before=question.options.before, score_layers=layers, **hooks)
+    return passes.shared(question, Plan(attention=True, score_layers=question.layers), passes.traces.of(request))

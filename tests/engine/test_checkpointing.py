@@ -1,4 +1,4 @@
-"""Reentrant checkpointing gives what the part gives without it, and is there again afterwards."""
+"""Checkpointing gives what the part gives without it, and is there again afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cnnviz import explain
 class Checkpointed(nn.Module):
     def __init__(self, reentrant: bool | None) -> None:
         super().__init__()
-        self.part = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 3), nn.ReLU())
+        self.part = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.ReLU())
         self.head = nn.Linear(3, 3)
         randomized(self, 1)
         self.reentrant = reentrant
@@ -33,7 +33,7 @@ def inputs() -> Tensor:
 
 
 METHODS: dict[str, dict[str, Any]] = {
-    **{name: {} for name in ("gradient", "guided_backprop", "deeplift", "fullgrad", "occlusion")},
+    **{name: {} for name in ("gradient", "guided_backprop", "deeplift", "fullgrad", "occlusion", "lrp")},
     "grad_cam": {"layer": "part.1"},
     "layer_cam": {},
     "integrated_gradients": {"steps": 5},
@@ -50,11 +50,17 @@ def test_a_checkpointed_part_is_explained_as_without(method: str, reentrant: boo
 
 
 def test_it_is_only_set_aside_in_the_thread_of_the_pass_and_comes_back() -> None:
+    """A checkpoint that is not reentrant sets hooks for what is saved."""
     seen: list[Any] = []
-    net, leaf = Checkpointed(True), inputs().requires_grad_()
+
+    def hooked() -> bool:
+        return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+
+    net, leaf, saving = Checkpointed(True), inputs().requires_grad_(), torch.utils.checkpoint._checkpoint_hook
 
     def elsewhere() -> None:
         seen.append(type(checkpoint(net.part, leaf, use_reentrant=True).grad_fn).__name__)
+        checkpoint(lambda x: seen.append(hooked()), leaf, use_reentrant=False)
 
     class Watches(Checkpointed):
         def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +70,8 @@ def test_it_is_only_set_aside_in_the_thread_of_the_pass_and_comes_back() -> None
             return super().forward(x)
 
     explain(Watches(True), inputs(), "gradient", target=1)
-    assert set(seen) == {"CheckpointFunctionBackward"}
+    assert set(seen) == {"CheckpointFunctionBackward", True}
     assert "apply" not in vars(CheckpointFunction)
+    assert torch.utils.checkpoint._checkpoint_hook is saving
     net(leaf)[:, 1].sum().backward()  # as training does it
     torch.testing.assert_close(leaf.grad, explain(Checkpointed(None), inputs(), "gradient", target=1).values)

@@ -192,6 +192,15 @@ def test_a_head_that_runs_on_maps_of_several_sizes() -> None:
     torch.testing.assert_close(found.values, by_hand.detach(), rtol=1e-10, atol=1e-12)
 
 
+def test_what_is_padded_covers_more_than_the_picture_until_a_convolution_reads_it() -> None:
+    layers = nn.Conv2d(3, 4, 1), nn.ZeroPad2d((1, 2, 1, 2)), nn.ReLU(), nn.Conv2d(4, 4, 4), nn.ReLU(), nn.Flatten()
+    model = nn.Sequential(*layers, nn.Linear(256, 3)).double().eval()
+    x = pictures(2, 3, 8, 8, seed=1)
+    with pytest.raises(ValueError, match="is cut into windows, padded, or holds a part of the grid"):
+        explain(model, x, "grad_cam", layer="2", target=1)
+    assert explain(model, x, "grad_cam", target=1).recipe == "grad_cam(layer='4')"
+
+
 class Siamese(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()

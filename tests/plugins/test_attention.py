@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from nets import randomized
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models import VisionTransformer
 
 from cnnviz import attributions, explain, gradient, rule
 from cnnviz.formulas import Attentions
+from cnnviz.objectives import Objective
 from cnnviz_plugins.attributions.attention import _propagated, _Rollout
 
 timm = pytest.importorskip("timm")
@@ -229,6 +233,33 @@ def test_legrad_equals_gradients_of_the_head_on_each_blocks_tokens(name: str) ->
     torch.testing.assert_close(values, expected, rtol=1e-9, atol=1e-14)
 
 
+@dataclass(frozen=True)
+class Value(Objective):
+    """One value of the first token of a layer."""
+
+    layer: str
+
+    def __call__(self, seen: Any, /) -> Tensor:
+        value: Tensor = seen.layer(self.layer)[:, 0, 2]
+        return value
+
+
+@pytest.mark.parametrize("layer", ["norm", "blocks.1"])
+def test_legrad_asks_each_block_about_a_layer_too(layer: str) -> None:
+    model, x = made("timm")
+    outputs: list[Tensor] = []
+    handles = [block.register_forward_hook(lambda *passed: outputs.append(passed[2])) for block in model.blocks]
+    with recorded() as shares:
+        model(x.clone().requires_grad_())
+    for handle in handles:
+        handle.remove()
+    scores = [(model.norm(tokens) if layer == "norm" else tokens)[:, 0, 2].sum() for tokens in outputs]
+    grads = [torch.autograd.grad(*each, retain_graph=True)[0] for each in zip(scores, shares, strict=True)]
+    maps = sum(torch.einsum("nhij->nj", grad.clamp(min=0)) / (grad.shape[1] * grad.shape[2]) for grad in grads) / 2
+    values = explain(model, x, "legrad", target=Value(layer)).values
+    torch.testing.assert_close(values, maps[:, 1:].reshape(2, 1, 2, 3), rtol=1e-9, atol=1e-14)
+
+
 def answers(model: nn.Module, x: Tensor, **options: Any) -> list[Tensor]:
     return [explain(model, x, method, **{"target": torch.tensor([2, 0]), **options}).values for method in METHODS]
 
@@ -257,12 +288,20 @@ class Tokens(nn.Module):
         self.head = nn.Linear(8, classes)
         randomized(self, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def tokens(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).mT
-        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
+        return torch.cat([self.first.expand(len(x), -1, -1), x], 1)
+
+    def operands(self, x: Tensor) -> Any:
+        return self.parts(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+
+    def block(self, x: Tensor) -> Tensor:
+        return x + 0.5 * self.attend(*self.operands(x)).transpose(1, 2).flatten(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x)
         for _ in range(self.layers):
-            query, key, value = self.parts(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
-            x = x + 0.5 * self.attend(query, key, value).transpose(1, 2).flatten(2)
+            x = self.block(x)
         scores: Tensor = self.head(x[:, 0].tanh())
         return scores
 
@@ -276,12 +315,12 @@ def by_hand(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def spelled_by_einsum(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    scores = torch.einsum("bhid,bhjd->bhij", query * 0.5, key)
+    scores = torch.einsum("... i d, ...jd -> ...ij", query * 0.5, key)
     return torch.einsum("bhij,bhjd->bhid", F.softmax(scores, dim=3), value)
 
 
 def with_queries_last(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    shares = torch.softmax(torch.matmul(key, query.mT).mul_(0.5), dim=-2)
+    shares = torch.special.softmax(torch.matmul(key, query.mT).mul_(0.5), dim=-2)
     return torch.matmul(value.mT, shares).mT
 
 
@@ -297,12 +336,30 @@ def with_heads_in_the_batch(query: Tensor, key: Tensor, value: Tensor) -> Tensor
     return torch.bmm(F.dropout(shares, 0.3, False).to(value.dtype), value).unflatten(0, (2, 2))
 
 
+def with_heads_before_the_batch(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    query, key, value = (each.transpose(0, 1).flatten(0, 1) for each in (query, key, value))
+    return torch.bmm(torch.bmm(query, key.mT).div(2).softmax(-1), value).unflatten(0, (2, -1)).transpose(0, 1)
+
+
+def with_scores_that_constants_mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    heads = torch.eye(2, dtype=query.dtype)
+    return torch.einsum("bhij,hg->bgij", query @ key.mT / 2, heads).softmax(-1) @ value
+
+
+def checkpointed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return checkpoint(at_once, query, key, value, use_reentrant=False)  # type: ignore[no-any-return]
+
+
 def at_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value)
 
 
 @pytest.mark.parametrize(
-    "attend", [at_once, spelled_by_einsum, with_queries_last, with_heads_last, with_heads_in_the_batch]
+    "attend",
+    [
+        *(at_once, checkpointed, spelled_by_einsum, with_queries_last, with_heads_last, with_heads_in_the_batch),
+        *(with_heads_before_the_batch, with_scores_that_constants_mix),
+    ],
 )
 def test_attention_is_found_however_it_is_spelled(attend: Callable[..., Tensor]) -> None:
     for method in METHODS[:3]:
@@ -379,6 +436,9 @@ def test_tokens_that_cannot_be_followed_are_laid_out_as_it_is_said() -> None:
     for grid in ((2, 3), "2x3"):
         said = explain(Lost(by_hand), x, "grad_sam", target=1, grid=grid, extra=1).values
         torch.testing.assert_close(said, explain(model, x, "grad_sam", target=1).values)
+    heads_first = Lost(with_heads_before_the_batch)  # of which nobody can tell that they are not the items
+    said = explain(heads_first, x, "grad_sam", target=1, grid=(2, 3), extra=1).values
+    torch.testing.assert_close(said, explain(model, x, "grad_sam", target=1).values)
     with pytest.raises(ValueError, match="7 tokens without 1 extra ones are no grid of 5 x 5"):
         explain(Lost(by_hand), x, "grad_sam", target=1, grid=(5, 5), extra=1)
 
@@ -386,6 +446,13 @@ def test_tokens_that_cannot_be_followed_are_laid_out_as_it_is_said() -> None:
 def windowed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     split = [each[:, :, 1:].unflatten(2, (2, 3)) for each in (query, key, value)]
     return torch.cat([query[:, :, :1], at_once(*split).flatten(2, 3)], 2)
+
+
+def padded(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    grids = [
+        F.pad(each[:, :, 1:].unflatten(2, (2, 3)), (0, 0, 0, 1, 0, 1)).flatten(2, 3) for each in (query, key, value)
+    ]
+    return torch.cat([query[:, :, :1], at_once(*grids).unflatten(2, (3, 4))[:, :, :2, :3].flatten(2, 3)], 2)
 
 
 def pooled(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -403,6 +470,21 @@ def linear(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def gated(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     shares = (query @ key.mT).softmax(-1)
     return (shares * 2) @ value
+
+
+def talking(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return torch.einsum("bhij,hg->bgij", (query @ key.mT).softmax(-1), torch.eye(2).double()) @ value
+
+
+def summed_over_queries(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return (query @ key.mT).softmax(-1).mT @ value
+
+
+def without_dimension(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    query, key, value = (each.flatten(0, 1) for each in (query, key, value))
+    with warnings.catch_warnings(action="ignore"):
+        shares = F.softmax(query @ key.mT)
+    return (shares @ value).unflatten(0, (2, 2))
 
 
 def crossed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -423,10 +505,14 @@ def between_branches(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 REFUSED: dict[Callable[..., Tensor], str] = {
     windowed: "attention 1 of 2 in Tokens is one within windows",
+    padded: "attention 1 of 2 in Tokens is cut into windows, padded, or holds a part of the grid",
     pooled: "has 7 queries and 4 keys, as a cross-attention, one that pools, and one with bias_k",
     of_channels: "attention 1 of 2 in Tokens compares channels and not places",
     linear: "no attention is found between the input of Tokens and its score",
     gated: "is changed by mul behind its softmax",
+    summed_over_queries: "attention 1 of 2 in Tokens does not add up to 1 over the values that it weighs",
+    without_dimension: "attention 1 of 2 in Tokens does not add up to 1 over the values that it weighs",
+    talking: "is changed by einsum behind its softmax",
     crossed: "has queries or keys that are not computed from the input",
     summed: "is not multiplied with values by a product of matrices",
     beside: "attention 2 of 4 in Tokens does not follow the one before it, but runs beside it",
@@ -441,6 +527,53 @@ def test_what_is_no_chain_of_self_attentions_is_refused(attend: Callable[..., Te
         explain(Tokens(attend), picture(), method, target=1)
     assert "\n" not in str(refusal.value)
     assert "grad_cam" in str(refusal.value)
+
+
+class Reused(Tokens):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x)
+        query, key, value = self.operands(x)
+        shares = (query @ key.mT).softmax(-1)
+        for _ in range(2):
+            x = x + (shares @ value).transpose(1, 2).flatten(2)
+            value = self.operands(x)[2]
+        return self.head(x[:, 0])
+
+
+class Frames(Tokens):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(self.tokens(x.flatten(0, 1)))[:, 0].unflatten(0, x.shape[:2]).mean(1))
+
+
+class WithoutGradients(Tokens):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            before = self.block(self.tokens(x))
+        return self.head(self.block(before + self.tokens(x))[:, 0])
+
+
+class Beside(Tokens):
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        both = torch.stack([x, other], 1).flatten(0, 1) if self.layers == 1 else torch.cat([x, other])
+        one, two = self.head(self.block(self.tokens(both))[:, 0]).tensor_split(2)
+        return one * two
+
+
+UNFIT: dict[str, tuple[nn.Module, tuple[int, ...], str]] = {
+    "reused": (Reused(by_hand), (2, 3, 8, 12), "is used again by a later block"),
+    "frames": (Frames(by_hand), (2, 4, 3, 8, 12), "is one within each frame or channel of the input by itself"),
+    "without gradients": (WithoutGradients(by_hand), (2, 3, 8, 12), "is computed from another one that carries no"),
+    "behind another input": (Beside(by_hand), (1, 3, 8, 12), "mixes the items of the batch, or has those of another"),
+    "stacked on another input": (Beside(by_hand, 1), (1, 3, 8, 12), "mixes the items of the batch, or has those of"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_attentions_of_something_else_than_one_pictures_tokens_are_refused(name: str) -> None:
+    model, size, reason = UNFIT[name]
+    x = torch.randn(size, generator=torch.Generator().manual_seed(1)).double()
+    with pytest.raises(ValueError, match=f"attention 1 of 1 in {type(model).__name__} {reason}"):
+        explain(model, (x, x) if isinstance(model, Beside) else x, "attention_rollout", target=1)
 
 
 @pytest.mark.parametrize("settings", [{"add_bias_kv": True}, {"add_zero_attn": True}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -114,6 +115,139 @@ def test_attn_lrp_halves_the_products_of_an_attention(spelling: str) -> None:
     found = explain(Single().eval(), x, "lrp", target=TARGET)
     torch.testing.assert_close(found.score, score[None])
     torch.testing.assert_close(found.values.flatten(2).transpose(1, 2)[0], relevance)
+
+
+Way = Callable[[Tensor, Tensor], Tensor]
+Attend = Callable[[nn.ParameterDict, Tensor, Tensor, Tensor], Tensor]
+Written = Callable[[nn.ParameterDict, Tensor, Tensor, Tensor, Way], Tensor]
+MAY_READ = torch.ones(7, 7, dtype=torch.bool).tril().flip(0)
+
+
+class Spelled(nn.Module):
+    """Tokens, a class token, and two attentions by a function of the queries, keys and values."""
+
+    def __init__(self, attend: Attend):
+        super().__init__()
+        self.attend = attend
+        self.patches, self.parts, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 24), nn.Linear(8, 3)
+        shapes = {"token": (1, 1, 8), "table": (2, 7, 7), "heads": (2, 2)}
+        self.more = nn.ParameterDict({name: torch.zeros(shape) for name, shape in shapes.items()})
+        generator = torch.Generator().manual_seed(2)
+        for values in self.double().eval().parameters():
+            nn.init.normal_(values, 0, 0.5, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).mT
+        x = torch.cat([self.more["token"].expand(len(x), -1, -1), x], 1)
+        for _ in range(2):
+            query, key, value = self.parts(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+            x = x + self.attend(self.more, query, key, value).transpose(1, 2).flatten(2)
+        return self.head(x[:, 0])  # type: ignore[no-any-return]
+
+
+def halves(one: Tensor, other: Tensor) -> Tensor:
+    """The product, of whose gradient each factor gets half."""
+    return (one @ other.detach() + one.detach() @ other) / 2
+
+
+def plain(more: Any, query: Tensor, key: Tensor, value: Tensor, product: Way) -> Tensor:
+    return (product(query, key.mT) / 2).softmax(-1)
+
+
+def masked(more: Any, query: Tensor, key: Tensor, value: Tensor, product: Way) -> Tensor:
+    return (product(query, key.mT) / 2).masked_fill(~MAY_READ, -torch.inf).softmax(-1)
+
+
+def biased(more: Any, query: Tensor, key: Tensor, value: Tensor, product: Way) -> Tensor:
+    return (product(query, key.mT) / 2 + more["table"]).softmax(-1)
+
+
+def doubled(more: Any, query: Tensor, key: Tensor, value: Tensor, product: Way) -> Tensor:
+    return plain(more, query, key, value, product) * 2
+
+
+def reweighed(more: Any, query: Tensor, key: Tensor, value: Tensor, product: Way) -> Tensor:
+    return plain(more, query, key, value, product) * more["table"]
+
+
+def talking(more: Any, query: Tensor, key: Tensor, value: Tensor, product: Way) -> Tensor:
+    return F.linear(plain(more, query, key, value, product).movedim(1, -1), more["heads"]).movedim(-1, 1)
+
+
+def differential(more: Any, query: Tensor, key: Tensor, value: Tensor, product: Way) -> Tensor:
+    return plain(more, query, key, value, product) - 0.3 * plain(more, key, query, value, product)
+
+
+def twice(more: Any, query: Tensor, key: Tensor, value: Tensor, product: Way) -> Tensor:
+    return product(plain(more, query, key, value, product), plain(more, key, query, value, product))
+
+
+def by_matmul(shares: Written) -> Attend:
+    return lambda more, query, key, value: shares(more, query, key, value, torch.matmul) @ value
+
+
+def at_once(mask: Callable[[Any], Any] = lambda more: None) -> Attend:
+    return lambda more, *operands: F.scaled_dot_product_attention(*operands, attn_mask=mask(more))
+
+
+def queries_last(more: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return (value.mT @ (key @ query.mT / 2).softmax(-2)).mT
+
+
+def by_einsum(more: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    shares = torch.einsum("...id,...jd->...ij", query, key).div(2).softmax(-1)
+    return torch.einsum("bhjd,bhij->bhid", [value, shares])
+
+
+def by_sums(more: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    query, key, value, zero = *(each.flatten(0, 1) for each in (query, key, value)), torch.zeros(1).double()
+    shares = torch.baddbmm(zero, query, key.mT, alpha=0.5).softmax(-1)
+    return torch.baddbmm(zero, F.dropout(shares, 0.4, False), value).unflatten(0, (2, 2))
+
+
+def by_values(more: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return ((query @ key.mT / 2).softmax(-1)[..., None] * value[:, :, None]).sum(-2)
+
+
+SPELLED: dict[str, tuple[Attend, Written]] = {
+    **{shares.__name__: (by_matmul(shares), shares) for shares in (plain, masked, biased, doubled, reweighed)},
+    **{shares.__name__: (by_matmul(shares), shares) for shares in (talking, differential, twice)},
+    "at once": (at_once(), plain),
+    "at once, masked": (at_once(lambda more: MAY_READ), masked),
+    "at once, biased": (at_once(lambda more: more["table"]), biased),
+    **{attend.__name__: (attend, plain) for attend in (queries_last, by_einsum, by_sums, by_values)},
+}
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_relevance_is_input_x_gradient_of_products_with_half_a_gradient_or_of_constant_shares(name: str) -> None:
+    attend, shares = SPELLED[name]
+
+    def halved(more: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return halves(shares(more, query, key, value, halves), value)
+
+    def constant(more: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return shares(more, query, key, value, torch.matmul).detach() @ value
+
+    x, linear = drawn(2, 3, 8, 12), composite(conv=epsilon(0), linear=epsilon(0))
+    for attention, written in (("attn_lrp", halved), ("cp_lrp", constant)):
+        given = x.clone().requires_grad_()
+        (grad,) = torch.autograd.grad(Spelled(written)(given)[:, TARGET].sum(), given)
+        found = explain(Spelled(attend), x, "lrp", target=TARGET, composite=linear, attention=attention).values
+        torch.testing.assert_close(found, x * grad, rtol=1e-6, atol=1e-9)
+
+
+def test_a_softmax_of_the_input_itself_gives_no_shares() -> None:
+    class Normalized(Spelled):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.softmax(1))
+
+    x, linear = drawn(2, 3, 8, 12), composite(conv=epsilon(0), linear=epsilon(0))
+    given = x.clone().requires_grad_()
+    reference = Normalized(lambda *operands: plain(*operands, torch.matmul).detach() @ operands[3])
+    (grad,) = torch.autograd.grad(reference(given)[:, TARGET].sum(), given)
+    found = explain(Normalized(at_once()), x, "lrp", target=TARGET, composite=linear, attention="cp_lrp").values
+    torch.testing.assert_close(found, x * grad, rtol=1e-6, atol=1e-9)
 
 
 def test_attention_is_one_of_two_rules_and_a_product_of_others_is_halved() -> None:

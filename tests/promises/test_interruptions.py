@@ -19,7 +19,7 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from cnnviz import explain, synthesize
 from cnnviz.engine import forward
-from cnnviz.engine.checkpointing import reentrant_checkpoints_set_aside
+from cnnviz.engine.checkpointing import checkpoints_set_aside
 from cnnviz.testing.state_snapshot import equal, state
 
 SIGNALS = """
@@ -120,13 +120,14 @@ def test_an_exception_at_any_line_leaves_nothing(name: str, kind: type[BaseExcep
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeoutError])
 def test_an_exception_at_any_line_leaves_what_torch_has_for_all_threads(kind: type[BaseException]) -> None:
-    """How it calls what it compiled, and its reentrant checkpoint."""
+    """How it calls what it compiled, and its checkpoints."""
     net, inputs = Keeps().double().eval(), tiny_inputs()
-    settings = (reentrant_checkpoints_set_aside, forward._eager)
+    settings = (checkpoints_set_aside, forward._eager)
     line = 1
     while interrupted(lambda: ASKED["guided_backprop"](net, inputs), line, kind, in_a_setting):
         assert eval_frame._stance.stance == "default", line
         assert "apply" not in vars(CheckpointFunction), line
+        assert torch.utils.checkpoint._checkpoint_hook.__module__ == "torch.utils.checkpoint", line
         assert not any(setting.inside for setting in settings), line
         line += 1
     assert line > 50

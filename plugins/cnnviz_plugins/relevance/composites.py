@@ -16,12 +16,11 @@ from cnnviz.formulas import CONVOLUTIONS, MATRIX_PRODUCTS
 from cnnviz_plugins.relevance.operations import (
     SUMS,
     Function,
-    added_product,
     carried,
     functions,
-    joined,
     layered,
     padded,
+    product,
 )
 from cnnviz_plugins.relevance.rules import (
     LayerRule,
@@ -115,15 +114,15 @@ def rule_of(
         if value not in get_args(ways):
             raise ValueError(f"there is no {setting}={value!r}; it is {' or '.join(map(repr, get_args(ways)))}")
     shares, gate = Shares(bias == "ignore", bias == "report"), products == "gate"
+    constant = attention == "cp_lrp"
 
     def backward(operation: Callable[..., Any]) -> Callable[[Call, Tensor], Any]:
         def layer(call: Call, grad: Tensor) -> Any:
             if len(call.inputs) > 1 and operation in _LAYERS:
-                return layered(call, grad, shares, gate, _LAYERS[operation])
-            if len(call.inputs) > 1 and operation in _SUMS:
-                return added_product(call, grad, shares, False)
+                return layered(call, grad, shares, gate, constant, _LAYERS[operation])
             if len(call.inputs) > 1:
-                return joined(call, grad, shares, attention == "cp_lrp" and operation in _JOINS)
+                added = range(operation in _SUMS and call.constant(0, "input") is None)
+                return product(call, grad, shares, False, constant, added)
             chosen = of.of(call, operation)
             if last is not None and call.last:
                 return last(chosen or epsilon(0))(call, grad, shares)
@@ -136,7 +135,7 @@ def rule_of(
     layers = (*CONVOLUTIONS, *MATRIX_PRODUCTS)
     ruled = layers if of.first else (CONVOLUTIONS if of.conv or of.depthwise else ())
     ruled = (*ruled, *(MATRIX_PRODUCTS if of.linear else ()), *dict(of.operations))
-    bare: dict[Any, Function] = functions(gate, shares.ignores) | dict(of.operations)
+    bare: dict[Any, Function] = functions(gate, constant, shares.ignores) | dict(of.operations)
     moving: dict[Any, Function] = {}
     if of.first is not None:  # what the first layers tell goes on through the operations before them
         moving = {**dict.fromkeys((torch.add, torch.sub, torch.neg, *bare), carried), F.pad: padded}
@@ -163,5 +162,3 @@ _LAYERS: dict[Callable[..., Any], tuple[str, ...]] = {
     F.bilinear: ("input1", "input2", "weight"),
 }
 """Layers that add a bias, and the names of their factors."""
-_JOINS = (torch.matmul, torch.einsum)
-"""How the shares of an attention meet its values."""

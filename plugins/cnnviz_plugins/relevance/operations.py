@@ -35,11 +35,11 @@ def passed(call: Call, grad: Tensor, shares: Shares) -> Back:
     return torch.where(reaches, ratio, 0).conj() * grad
 
 
-def _plain(call: Call, grad: Tensor, shares: Shares, count: int = 1) -> tuple[Tensor, ...]:
-    """The gradient, divided among ``count`` factors; what the operation adds to its linear part is its bias."""
+def _plain(call: Call, grad: Tensor, shares: Shares) -> tuple[Tensor, ...]:
+    """The gradient; what the operation adds to its linear part is its bias."""
     if shares.tells:
-        call.tell("biases", _relevance(grad, call.output - call.linear_part() / count))
-    return tuple(part / count for part in call.vjps(grad))
+        call.tell("biases", _relevance(grad, call.output - call.linear_part()))
+    return call.vjps(grad)
 
 
 def _affine(call: Call, grad: Tensor, shares: Shares) -> Back:
@@ -47,57 +47,40 @@ def _affine(call: Call, grad: Tensor, shares: Shares) -> Back:
     return passed(call, grad, shares) if shares.ignores else _plain(call, grad, shares)
 
 
-def product(call: Call, grad: Tensor, shares: Shares, gate: bool, added: Collection[int] = ()) -> Back:
+def product(call: Call, grad: Tensor, shares: Shares, gate: bool, constant: bool, added: Collection[int] = ()) -> Back:
     """All to the operand of more elements, as a gate only lets through; of equal ones, each gets the same part.
 
-    Operands that are ``added`` to the product, by number, keep their gradient.
+    Without a ``gate`` each factor gets the same, as queries and keys do. With ``constant`` ones the shares of an
+    attention are weights, which get nothing. Operands that are ``added`` to the product, by number, keep their
+    gradient.
     """
     sizes = {number: values.numel() for number, values in enumerate(call.inputs) if number not in added}
-    signals = [number for number, size in sizes.items() if not gate or size == max(sizes.values())]
+    held = [number for number in sizes if constant and call.shares[number]]
+    if held and len(held) < len(sizes):
+        signals = [number for number in sizes if number not in held]
+    else:
+        signals = [number for number, size in sizes.items() if not gate or size == max(sizes.values())]
     if shares.tells and not added:
         call.tell("biases", _relevance(grad, call.output - call.linear_part() / len(sizes)))
     parts = dict.fromkeys(added, 1.0) | dict.fromkeys(signals, 1 / max(1, len(signals)))
     return tuple(part * parts.get(number, 0.0) for number, part in enumerate(call.vjps(grad)))
 
 
-def joined(call: Call, grad: Tensor, shares: Shares, constant: bool) -> Back:
-    """A product of matrices from the input, such as queries and keys: each gets the same, whatever their sizes.
-
-    With ``constant`` ones that average, as the shares of an attention do, count as weights and get nothing.
-    """
-    averages = [constant and _averages(call, number) for number in range(2)]
-    if not any(averages) or len(call.inputs) > 2:
-        return _plain(call, grad, shares, len(call.inputs))
-    return tuple(part * (not fixed) for part, fixed in zip(call.vjps(grad), averages, strict=True))
+def _pointwise(call: Call, grad: Tensor, shares: Shares, gate: bool, constant: bool) -> Back:
+    """A product of values; a gate leaves the other operand its shape."""
+    gate = gate and any(values.shape == call.output.shape for values in call.inputs)
+    return product(call, grad, shares, gate, constant)
 
 
-def _averages(call: Call, number: int) -> bool:
-    """True if what is summed over in an operand adds up to one and is not negative; all zeros read nothing."""
-    values, dim = call.inputs[number], (-1, -2)[number]
-    equation = call.constant(0, "equation")
-    if isinstance(equation, str):  # of torch.einsum
-        terms, _, output = equation.replace(" ", "").replace("...", ".").partition("->")
-        term = terms.split(",")[number]
-        summed = set(term) & set(terms.split(",")[1 - number]) - set(output)
-        if len(summed) != 1:
-            return False
-        place = term.index(summed.pop())
-        dim = place - len(term) if "." in term[:place] else place
-    if values.ndim < 2 or bool((values < 0).any()):
-        return False
-    total = values.double().sum(dim)
-    return bool(((total - 1).abs() < 0.01).logical_or(total == 0).all() & total.any())
-
-
-def added_product(call: Call, grad: Tensor, shares: Shares, gate: bool) -> Back:
+def _added_product(call: Call, grad: Tensor, shares: Shares, constant: bool) -> Back:
     """A sum and a product: what is added, which comes first, keeps its gradient."""
-    return product(call, grad, shares, gate, range(call.constant(0, "input") is None))
+    return product(call, grad, shares, False, constant, range(call.constant(0, "input") is None))
 
 
-def layered(call: Call, grad: Tensor, shares: Shares, gate: bool, factors: Sequence[str]) -> Back:
+def layered(call: Call, grad: Tensor, shares: Shares, gate: bool, constant: bool, factors: Sequence[str]) -> Back:
     """A layer several of whose ``factors`` come from the input, or what it adds, which comes last."""
     count = sum(call.constant(place, name) is None for place, name in enumerate(factors))
-    return product(call, grad, shares, gate, range(count, len(call.inputs)))
+    return product(call, grad, shares, gate, constant, range(count, len(call.inputs)))
 
 
 def _quotient(call: Call, grad: Tensor, shares: Shares) -> Back:
@@ -199,7 +182,7 @@ def carried(call: Call, grad: Tensor, shares: Shares) -> Back:
     return tuple(part.sum_to_size(shape) for part, shape in zip(parts, shapes, strict=True))
 
 
-def functions(gate: bool, ignores: bool) -> dict[Callable[..., Any], Function]:
+def functions(gate: bool, constant: bool, ignores: bool) -> dict[Callable[..., Any], Function]:
     """For each operation its function. Others, such as sums, pools and views, keep torch's own backward.
 
     Where it ``ignores`` biases, a constant that is added is one.
@@ -207,11 +190,11 @@ def functions(gate: bool, ignores: bool) -> dict[Callable[..., Any], Function]:
     return {
         **dict.fromkeys(SUMS if ignores else (), passed),
         **{curve: passed for curve in POINTWISE if curve not in (F.relu, F.leaky_relu, F.prelu, F.rrelu)},
-        **{torch.mul: partial(product, gate=gate), torch.addcmul: partial(added_product, gate=gate)},
-        **dict.fromkeys((torch.cross, torch.linalg.cross), partial(product, gate=False)),
+        **{torch.mul: partial(_pointwise, gate=gate, constant=constant)},
+        **dict.fromkeys((torch.addcmul, torch.addr), partial(_added_product, constant=constant)),
+        **dict.fromkeys((torch.cross, torch.linalg.cross), partial(product, gate=False, constant=constant)),
         **{torch.pow: passed, torch.float_power: passed, torch.div: _quotient, F.glu: _gated},
         **dict.fromkeys((torch.var, torch.prod, torch.cumprod, torch.cov), _of_degree),
-        **{torch.addr: partial(added_product, gate=False)},
         **{torch.lerp: partial(_left_out, place=2, name="weight")},
         **{torch.addcdiv: partial(_left_out, place=2, name="tensor2")},
         **{F.batch_norm: _affine, F.layer_norm: _layer_norm, F.rms_norm: _rms_norm},
