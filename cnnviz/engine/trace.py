@@ -276,8 +276,7 @@ class Trace:
         if not score.requires_grad or not any(able):
             return [None for _ in wrt]
         board = self._switchboard
-        board.rule, board.applied = rule, False
-        board.references = references
+        board.rule, board.applied, board.references = rule, False, references
         board.ways = ways = Ways(score.grad_fn, bounds)
         self.told = ways.told
         try:
@@ -298,8 +297,7 @@ class Trace:
         finally:
             board.rule, board.references, board.ways = PLAIN, {}, None
         # judged in the backward pass: an operation may be called and yet lie on no way from the score to the place
-        refused = rule.must_act and not board.applied
-        if refused and any(grad is not None for grad in grads):
+        if rule.must_act and not board.applied and any(grad is not None for grad in grads):
             raise changes_nothing(rule, self.model_name)
         return grads
 
