@@ -20,7 +20,10 @@ from cnnviz import attributions, explain
 
 NAMES = OF_ANY_NETWORK
 LAYERED = [name for name in NAMES if "layer" in attributions[name].settings]
-RULES = {"guided_backprop", "deconvnet", "guided_grad_cam", "deeplift", "deeplift_shap", "fullgrad"}
+RULES = {
+    *("guided_backprop", "deconvnet", "guided_grad_cam", "deeplift", "deeplift_shap", "fullgrad", "lrp"),
+    "conditional_relevance",
+}
 """Those that must see each operation between the input and the score."""
 LEARNING = {"extremal_perturbation", "meaningful_perturbation"}
 """Those that learn a mask, so that rounding sends them another way."""
