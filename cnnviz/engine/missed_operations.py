@@ -6,7 +6,7 @@ A rule acts on operations that Python calls in the thread of the pass. Parts in 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -19,18 +19,21 @@ from cnnviz.engine.graph_ancestry import leads_back
 from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.operations import Operation, name_of
 from cnnviz.engine.seen_calls import is_seen
+from cnnviz.engine.weights import CONVOLUTIONS, MATRIX_PRODUCTS
 
-_NODES: Mapping[str, Operation] = {
-    **{"ReluBackward": F.relu, "LeakyReluBackward": F.leaky_relu, "PreluKernelBackward": F.prelu},
-    **{"RreluWithNoiseBackward": F.rrelu, "ThresholdBackward": F.threshold},
-    **{"EluBackward": F.elu, "CeluBackward": F.celu, "GeluBackward": F.gelu, "SiluBackward": F.silu},
-    **{"MishBackward": F.mish, "HardswishBackward": F.hardswish, "HardsigmoidBackward": F.hardsigmoid},
-    **{"SoftplusBackward": F.softplus, "SigmoidBackward": torch.sigmoid, "TanhBackward": torch.tanh},
+_NODES: Mapping[str, tuple[Operation, ...]] = {
+    **{"PreluKernel": (F.prelu,), "RreluWithNoise": (F.rrelu,), "Threshold": (F.threshold,)},
+    "Convolution": CONVOLUTIONS,
+    **dict.fromkeys(("Addmm", "Addmv", "Addbmm", "Baddbmm", "Mm", "Mv", "Bmm", "Dot", "Linear"), MATRIX_PRODUCTS),
+    "Trilinear": (F.bilinear,),
+    **dict.fromkeys(("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm"), (F.batch_norm, F.instance_norm)),
+    **{"NativeLayerNorm": (F.layer_norm,), "NativeGroupNorm": (F.group_norm,)},
 }
+"""By the name of a node, the operations that may make it, where they have other names; which one is not known."""
 _LIMITS = {
-    "HardtanhBackward": ("_saved_min_val", "_saved_max_val"),
-    "ClampBackward": ("_saved_min", "_saved_max"),
-    "ClampMinBackward": ("_saved_min", ""),
+    "Hardtanh": ("_saved_min_val", "_saved_max_val"),
+    "Clamp": ("_saved_min", "_saved_max"),
+    "ClampMin": ("_saved_min", ""),
 }
 _LINEAR = frozenset(
     f"{name}Backward"
@@ -94,7 +97,7 @@ def cut_off(place: Site | InputPlace, model: nn.Module) -> ValueError:
     )
 
 
-def missed_operation(score: Tensor, begins: Collection[Any], operations: Collection[Operation]) -> str | None:
+def missed_operation(score: Tensor, begins: Collection[Any], operations: Set[Operation]) -> str | None:
     """The name of a node between the score and where the graph begins that should have followed a rule, if any.
 
     Args:
@@ -102,13 +105,16 @@ def missed_operation(score: Tensor, begins: Collection[Any], operations: Collect
         begins: the nodes of the graph at which gradients are taken.
         operations: those that the rule lists.
     """
+    by_name = {name_of(operation).replace("_", ""): operation for operation in operations}
     for node in _between(score.grad_fn, begins):
-        name: str = node.name().rpartition("::")[2].rstrip("0123456789")
+        name: str = node.name().rpartition("::")[2].rstrip("0123456789").removesuffix("Backward")
         if _is_foreign(node):
-            return name.removesuffix("Backward")
-        operation = _rectifier(node, *_LIMITS[name]) if name in _LIMITS else _NODES.get(name)
-        if operation is not None and operation in operations:
-            return name_of(operation)
+            return name
+        alone = _rectifier(node, *_LIMITS[name]) if name in _LIMITS else by_name.get(name.lower())
+        if alone is not None and alone in operations:
+            return name_of(alone)
+        if name in _NODES and operations >= set(_NODES[name]):
+            return name.lower()
     return None
 
 
