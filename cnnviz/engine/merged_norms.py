@@ -38,6 +38,19 @@ class MergedNorms:
     def __init__(self, board: Switchboard):
         self.board = board
         self._products: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._before: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        """Outputs of products before the place where the graph begins."""
+        self._begun: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        """By the copy that takes such an output's place, where the graph begins."""
+
+    def see_before(self, output: Tensor) -> None:
+        """A product before the place where the graph begins."""
+        self._before[output] = True
+
+    def begin(self, output: Tensor, leaf: Tensor, copy: Tensor) -> None:
+        """The graph begins at ``leaf``, and ``copy`` takes the place of what a layer gave."""
+        if output in self._before:
+            self._begun[copy] = leaf
 
     def see(self, output: Tensor, bound: Bound, place: Place, operand: Tensor) -> None:
         """A product with one operand from the input."""
@@ -48,7 +61,11 @@ class MergedNorms:
         norm = dict(zip(_NORM, args, strict=False)) | dict(kwargs)
         given, mean, scale, shift = norm["input"], norm["running_mean"], norm.get("weight"), norm.get("bias")
         product = self._products.get(given)  # type: ignore[no-untyped-call]  # torch has no types here
-        if product is None or norm.get("training") or mean is None:
+        if norm.get("training") or mean is None:
+            return normed, None
+        if product is None:
+            if given in self._begun:
+                self._begun[given].merged = True
             return normed, None
         bound, place, operand, versions = product
         weight, bias = bound.constant(1, "weight"), bound.constant(2, "bias")
@@ -73,7 +90,7 @@ class MergedNorms:
 
 def check_apart(edge: Any, layer: str, rule: Rule) -> None:
     """Raises LookupError for a layer whose output a batch norm reads, where the rule makes both one operation."""
-    if rule.folds and getattr(getattr(edge, "node", None), "merged", False) is True:
+    if rule.folds and getattr(getattr(edge, "node", edge), "merged", False) is True:
         raise LookupError(
             f"layer {layer!r} is one operation with the batch norm behind it under rule {rule.name!r}; name the batch "
             "norm instead"

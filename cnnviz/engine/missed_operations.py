@@ -60,7 +60,7 @@ def check_reached(rule: Rule, score: Tensor, wrt: Sequence[Any], model_name: str
     if rule.compares:
         missed = _unseen_operation(score, begins)
     else:
-        missed = missed_operation(score, begins, rule.backwards.keys())
+        missed = missed_operation(score, begins, rule.backwards.keys() - set(rule.lone))
     if missed is not None:
         raise LookupError(
             f"rule {rule.name!r} can't act on {missed} in {model_name}: it is not seen in TorchScript, an "

@@ -143,6 +143,13 @@ class OperationObserver(WatchingMode):
             self.operations += 1
         return output
 
+    def begin(self, output: Tensor, leaf: Tensor) -> Tensor:
+        """A copy of ``leaf``, at which the graph begins, in the place of what a layer gave."""
+        copy = leaf.clone()
+        if self.merges is not None:
+            self.merges.begin(output, leaf, copy)
+        return copy
+
     def _looks_inside(self, func: Any, whole: Composite) -> bool:
         """True if a rule, the biases, or whoever looks for attentions asks for what an operation consists of."""
         if func in self.switched:  # a rule is about all of it
@@ -164,7 +171,10 @@ class OperationObserver(WatchingMode):
             return func(*args, **kwargs) if output is None else output
         operation = canonical(func, args, kwargs) if self.switched else func
         if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():  # no graph is made
-            return func(*args, **kwargs)
+            output = func(*args, **kwargs)
+            if self.merges is not None and operation in MERGED:
+                self.merges.see_before(output)
+            return output
         hidden = None if self.disguises is None else self.disguises.operand(func, args, kwargs)
         if hidden is not None:
             operation = F.relu

@@ -340,8 +340,8 @@ class Trace:
             # the model's own
             self._watch.lost = self._watch.lost or (bool(self.places) and not torch.is_grad_enabled())
             torch._C._set_grad_enabled(True)
-            self.activations[site] = self.places[site] = output.detach().clone().requires_grad_()
-            return self.activations[site].clone()
+            leaf = self.activations[site] = self.places[site] = output.detach().clone().requires_grad_()
+            return self._observer.begin(output, leaf)
 
         return hook
 
