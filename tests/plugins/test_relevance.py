@@ -593,8 +593,11 @@ def test_other_methods_of_the_same_pass_are_as_they_were() -> None:
     together = explain(net, x, list(asked.values()), target=[0, 1])
     for method, found in zip(asked.values(), together.values(), strict=True):
         torch.testing.assert_close(found.values, explain(net, x, method, target=[0, 1]).values, rtol=1e-12, atol=1e-14)
-    with pytest.raises(LookupError, match=r"layer '0' is one operation with the batch norm behind it under rule 'lrp'"):
-        explain(net, x, [lrp(), lrp(layer="0")], target=[0, 1])
+    alone, beside = [lrp(layer="0")], [lrp(), lrp(layer="0")]
+    for methods in (alone, beside, ["layer_relevance"], ["lrp_cam"]):
+        settings = {"layer": "0"} if isinstance(methods[0], str) else {}
+        with pytest.raises(LookupError, match=r"^layer '0' is one operation with the batch norm behind it under rule"):
+            explain(net, x, methods, target=[0, 1], **settings)
     assert explain(net, x, "lrp", layer="1", target=[0, 1]).values.any()
 
 
