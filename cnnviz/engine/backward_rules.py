@@ -166,13 +166,13 @@ class Call:
         """
         return self._found_site.bounds(self.input)
 
-    def tell(self, name: str, values: Tensor, *, at_input: bool = False) -> None:
+    def report(self, name: str, values: Tensor, *, at_input: bool = False) -> None:
         """Note relevance that stays here: values of the same shape as the output, or as the input, under a name.
 
         That of the input goes on to the model's input as the rule's ``carried`` says.
-        ``cnnviz.formulas.relevance_told`` reads it on the grid of the model's input.
+        ``cnnviz.formulas.reported_relevance`` reads it on the grid of the model's input.
         """
-        self._found_site.tell(name, values, at_input)
+        self._found_site.report(name, values, at_input)
 
     @property
     def _found_site(self) -> CallSite:
@@ -213,9 +213,9 @@ class Rule:
     folds: bool = False
     """True if a batch norm behind a convolution or a linear layer is one operation with it, with merged weights."""
     follows: bool = False
-    """True if it reads ``call.first``, or tells something of its calls: then axes are followed from the input on."""
+    """True if it reads ``call.first``, or reports something of its calls: then axes are followed from the input on."""
     carried: Mapping[Operation, Backward] = field(default_factory=dict)
-    """How what is told of operands goes on to the model's input, where that is not torch's own backward.
+    """How what is reported of operands goes on to the model's input, where that is not torch's own backward.
 
     It acts before the first convolution, linear layer or other product with weights.
     """

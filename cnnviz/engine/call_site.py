@@ -1,4 +1,4 @@
-"""Where a call lies in its pass, and what a rule tells of it: relevance that stays at its place."""
+"""Where a call lies in its pass, and what a rule reports of it: relevance that stays at its place."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Bounds = Callable[[], tuple[Tensor, Tensor]]
 """The lowest and the highest values that inputs can have; they broadcast to them. Raises ValueError if unknown."""
 
 
-class Told(NamedTuple):
-    """What a rule told under a name."""
+class Reported(NamedTuple):
+    """What a rule reported under a name."""
 
     name: str
     values: Tensor
@@ -30,15 +30,15 @@ class Told(NamedTuple):
 
 
 @dataclass(eq=False)
-class Ways:
-    """What one backward pass finds out about the graph, and what its rules tell."""
+class BackwardPass:
+    """What one backward pass finds out about the graph, and what its rules report."""
 
     last: Any
     """The node of the score."""
     bounds: Bounds | None = None
-    told: list[Told] = field(default_factory=list)
+    reported: list[Reported] = field(default_factory=list)
     waiting: dict[str, list[tuple[GradientEdge, Tensor]]] = field(default_factory=dict)
-    """By name what was told of operands, to be carried on to the model's input."""
+    """By name what was reported of operands, to be carried on to the model's input."""
     known: dict[Any, bool] = field(default_factory=dict)
     """By node: does it lead back to a linear operation?"""
     weighed: dict[Any, bool] = field(default_factory=dict)
@@ -51,11 +51,11 @@ class Ways:
 
     def carry_to(self, source: Tensor) -> None:
         """Carry what waits on to the model's input, by the rule that is in force now."""
-        for name, told in self.waiting.items():
-            edges, values = zip(*told, strict=True)
+        for name, reported in self.waiting.items():
+            edges, values = zip(*reported, strict=True)
             (found,) = torch.autograd.grad(edges, source, values, retain_graph=True, allow_unused=True)
             if found is not None:
-                self.told.append(Told(name, found, None))
+                self.reported.append(Reported(name, found, None))
 
 
 @dataclass(eq=False)
@@ -64,36 +64,38 @@ class CallSite:
 
     Args:
         node: of the graph.
-        ways: of the backward pass.
+        backward_pass: of the backward pass.
         label: where the input's axes lie in its output; None where that is not known.
     """
 
     node: Any
-    ways: Ways
+    backward_pass: BackwardPass
     label: Label | None
 
     @property
     def first(self) -> bool:
         """True if no linear operation lies between the input and this call."""
-        return not any(leads_to(parent, is_linear, self.ways.known) for parent in _operands(self.node))
+        return not any(leads_to(parent, is_linear, self.backward_pass.known) for parent in _operands(self.node))
 
     @property
     def last(self) -> bool:
         """True if no linear operation lies between this call and the score."""
-        return self.node in self.ways.nearest
+        return self.node in self.backward_pass.nearest
 
     @property
     def shares(self) -> tuple[bool, ...]:
         """By operand, True if it comes from the input through a softmax only."""
         # each way from an operand to the input is through a softmax that layers lead to
-        ends = lambda last: _is_softmax(last) and leads_to(last, is_linear, self.ways.known)  # noqa: E731
-        return tuple(not leads_to(parent, _is_given, self.ways.weighed, ends) for parent in _operands(self.node))
+        ends = lambda last: _is_softmax(last) and leads_to(last, is_linear, self.backward_pass.known)  # noqa: E731
+        return tuple(
+            not leads_to(parent, _is_given, self.backward_pass.weighed, ends) for parent in _operands(self.node)
+        )
 
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The lowest and highest values of the first operand. Raises ValueError where they are not known."""
-        if self.ways.bounds is None:
+        if self.backward_pass.bounds is None:
             raise ValueError("the lowest and highest values of the input are not known here")
-        low, high = self.ways.bounds()
+        low, high = self.backward_pass.bounds()
         given = _as_given(self.node)
         if given is None:
             raise ValueError(
@@ -102,13 +104,13 @@ class CallSite:
             )
         return low.expand_as(given).reshape(like.shape), high.expand_as(given).reshape(like.shape)
 
-    def tell(self, name: str, values: Tensor, at_input: bool) -> None:
-        """Keep what a rule tells of the call."""
+    def report(self, name: str, values: Tensor, at_input: bool) -> None:
+        """Keep what a rule reports of the call."""
         if not at_input:
-            self.ways.told.append(Told(name, values, Placed(self.label)))
+            self.backward_pass.reported.append(Reported(name, values, Placed(self.label)))
             return
         edge = GradientEdge(*self.node.next_functions[-len(self.node.inner)])
-        self.ways.waiting.setdefault(name, []).append((edge, values))
+        self.backward_pass.waiting.setdefault(name, []).append((edge, values))
 
 
 def is_linear(node: Any) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.engine.backward_rules import PLAIN, Rule
-from cnnviz.engine.call_site import Bounds, Told
+from cnnviz.engine.call_site import Bounds, Reported
 from cnnviz.engine.forward import never_ran
 from cnnviz.engine.layers import InputPlace, Site
 from cnnviz.engine.operand_record import OperandRecord
@@ -79,7 +79,7 @@ class ItemTraces:
         return [trace.record for trace in self.traces]
 
     @property
-    def told(self) -> list[Told] | None:
+    def reported(self) -> list[Reported] | None:
         """None: each input is asked by itself."""
         return None
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cnnviz.engine.axes import Label
 from cnnviz.engine.backward_rules import PLAIN, Backward, Backwards, Call, Change, Rule
-from cnnviz.engine.call_site import CallSite, Ways
+from cnnviz.engine.call_site import BackwardPass, CallSite
 from cnnviz.engine.nested import tensors
 from cnnviz.engine.operand_record import OperandRecord, Place
 from cnnviz.engine.operations import POINTWISE, Operation, limits_of, name_of
@@ -31,7 +31,7 @@ class Switchboard:
     applied: bool = False
     references: Mapping[OperandRecord, OperandRecord] = field(default_factory=dict)
     """For the record of a pass that of the reference inputs' pass, with which the rule compares."""
-    ways: Ways | None = None
+    backward_pass: BackwardPass | None = None
     """What the backward pass finds out about the graph; None outside of one."""
 
     def backward(self, operation: Operation) -> Backward | None:
@@ -40,7 +40,7 @@ class Switchboard:
 
     def site(self, node: Any, label: Label | None) -> CallSite | None:
         """Where a call lies in the graph."""
-        return None if self.ways is None else CallSite(node, self.ways, label)
+        return None if self.backward_pass is None else CallSite(node, self.backward_pass, label)
 
     def gradients(self, operation: Operation, backward: Backward, call: Call, grad: Tensor) -> Sequence[Tensor]:
         """The rule's gradients, one for each of the operation's inputs. Raises ValueError for another number."""

@@ -24,7 +24,7 @@ from cnnviz.engine.axes import AxisFollower
 from cnnviz.engine.axis_rules import RULES
 from cnnviz.engine.backward_rules import PLAIN, Rule
 from cnnviz.engine.batch_axis.proof import BatchAxis, constants_of
-from cnnviz.engine.call_site import Bounds, Told, Ways
+from cnnviz.engine.call_site import BackwardPass, Bounds, Reported
 from cnnviz.engine.forward import ForwardHook, Head, forward, layer_tensor, never_ran
 from cnnviz.engine.graph_watch import GraphWatch
 from cnnviz.engine.implicit_biases import Biases
@@ -132,8 +132,8 @@ class Trace:
         """
         self.spent = False
         """True if the graph was freed by the last backward pass."""
-        self.told: list[Told] = []
-        """What the rule of the last backward pass told."""
+        self.reported: list[Reported] = []
+        """What the rule of the last backward pass reported."""
         self.rules, self.options = request.rules | request.references, options
         self.record = OperandRecord(keeps=bool(request.references))
         self.records = [self.record]
@@ -265,8 +265,8 @@ class Trace:
         """Gradients of the summed ``score`` at tensors or gradient edges, listed operations following the rule.
 
         The ``last`` ones give the graph back on their way, piece by piece. ``references`` are the records of passes
-        that the rule compares with, ``bounds`` the input's lowest and highest values. What the rule tells is in
-        ``told``. Raises LookupError for a rule that acted nowhere, ValueError for a reference pass of another way.
+        that the rule compares with, ``bounds`` the input's lowest and highest values. What the rule reports is in
+        ``reported``. Raises LookupError for a rule that acted nowhere, ValueError for a reference pass of another way.
         """
         for record, reference in references.items():
             record.check_same_way(reference, rule.backwards)
@@ -277,8 +277,8 @@ class Trace:
             return [None for _ in wrt]
         board = self._switchboard
         board.rule, board.applied, board.references = rule, False, references
-        board.ways = ways = Ways(score.grad_fn, bounds)
-        self.told = ways.told
+        board.backward_pass = backward_pass = BackwardPass(score.grad_fn, bounds)
+        self.reported = backward_pass.reported
         try:
             with torch.inference_mode(False):
                 ones = torch.ones_like(score)
@@ -288,14 +288,14 @@ class Trace:
                 raw = iter(torch.autograd.grad(score, places, ones, retain_graph=kept, allow_unused=True))
                 grads = [self.ordinary(next(raw)) if can else None for can in able]
                 board.rule = replace(rule, backwards=rule.carried)
-                ways.carry_to(self.input)
+                backward_pass.carry_to(self.input)
         except RuntimeError as error:
             missing = re.match(r"derivative for aten::(\w+) is not implemented", str(error))
             if missing is None:
                 raise
             raise no_derivative(missing[1], self.model_name) from error
         finally:
-            board.rule, board.references, board.ways = PLAIN, {}, None
+            board.rule, board.references, board.backward_pass = PLAIN, {}, None
         # judged in the backward pass: an operation may be called and yet lie on no way from the score to the place
         if rule.must_act and not board.applied and any(grad is not None for grad in grads):
             raise changes_nothing(rule, self.model_name)

@@ -21,7 +21,7 @@ from .mask_learning import learned_mask as learned_mask
 from .passes import passes_at_most as passes_at_most
 from .relevance import CONVOLUTIONS as CONVOLUTIONS
 from .relevance import MATRIX_PRODUCTS as MATRIX_PRODUCTS
-from .relevance import relevance_told as relevance_told
+from .relevance import reported_relevance as reported_relevance
 from .sample_points import Quadrature as Quadrature
 from .sample_points import between as between
 from .sample_points import noisy as noisy

@@ -1,4 +1,4 @@
-"""Relevance: values times multipliers that a rule carries back, and what the rule tells on the way."""
+"""Relevance: values times multipliers that a rule carries back, and what the rule reports on the way."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cnnviz.run.run import Run
 
 
 @dataclass(frozen=True, repr=False)
-class relevance_told(Expr):
-    """What a rule tells under a name by ``call.tell``, laid over the input.
+class reported_relevance(Expr):
+    """What a rule reports under a name by ``call.report``, laid over the input.
 
     Of calls' inputs (N, C, *spatial), of their outputs (N, 1, *spatial). Values are where the input's axes put them,
     each spread over the places that it covers; what has no place is spread evenly. Sums are kept. Zeros where nothing
-    was told. ``biases`` adds to the name "biases" what the biases of all operations without a rule take.
+    was reported. ``biases`` adds to the name "biases" what the biases of all operations without a rule take.
     """
 
     rule: Rule
@@ -34,8 +34,8 @@ class relevance_told(Expr):
         object.__setattr__(self, "layer", frozen(self.layer))
 
     def compute(self, run: Run) -> Tensor:
-        told = run.layers.told(self.layer, self.rule, self.biases)
-        return told[self.name] if self.name in told else torch.zeros_like(run.inputs[:, :1])
+        reported = run.layers.reported(self.layer, self.rule, self.biases)
+        return reported[self.name] if self.name in reported else torch.zeros_like(run.inputs[:, :1])
 
     def plan(self) -> Plan:
         return Plan(gradients=frozenset({(self.rule, self.layer)}), biases=self.biases)

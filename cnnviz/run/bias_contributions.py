@@ -17,7 +17,7 @@ Gradients = Callable[[Tensor, Sequence[Any]], Sequence[Tensor | None]]
 
 
 def bias_terms_of(plan: Plan, terms: Sequence[BiasTerm], rule: Rule) -> list[BiasTerm]:
-    """Those that are asked for under a rule: of all operations, or of those whose biases the rule does not tell."""
+    """Those that are asked for under a rule: of all operations, or of those whose biases the rule does not report."""
     if not plan.biases or not (rule is PLAIN or rule.follows):
         return []
     return [term for term in terms if term.operation not in rule.backwards]

@@ -79,17 +79,17 @@ class LayerReader:
         site, reading = self.site(at)
         return self._read(site, reading, self.passes.gradient(site, rule, reference))
 
-    def told(self, layer: Layer | InputPlace, rule: Rule, biases: bool) -> dict[str, Tensor]:
-        """By name what a rule tells of its calls on the way to the input or a layer, over the input.
+    def reported(self, layer: Layer | InputPlace, rule: Rule, biases: bool) -> dict[str, Tensor]:
+        """By name what a rule reports of its calls on the way to the input or a layer, over the input.
 
         Of calls' inputs (N, C, *spatial), of their outputs (N, 1, *spatial), with the ``biases`` of operations without
         a rule. Without such a call a name is missing.
         """
         if isinstance(layer, InputPlace):
-            return _told_to(self.passes, layer, rule, biases)
+            return _reported_to(self.passes, layer, rule, biases)
         at = self.at(layer)
         place = self.site(at)[0] if at.layout != "raw" and self.choice.is_place(at) else self.choice.sites(at)[0]
-        return _told_to(self.passes, place, rule, biases)
+        return _reported_to(self.passes, place, rule, biases)
 
     def at(self, layer: Layer, call: int | None = None) -> LayerAt:
         """A layer with the call that is meant."""
@@ -134,11 +134,11 @@ class LayerReader:
             raise ValueError(f"layer {site.name!r} {error}; say how it is laid out with layout=") from None
 
 
-def _told_to(passes: Passes, place: Site | InputPlace, rule: Rule, biases: bool) -> dict[str, Tensor]:
-    """By name what the rule tells of its calls on the way to a place, over the input; see `all_told`."""
+def _reported_to(passes: Passes, place: Site | InputPlace, rule: Rule, biases: bool) -> dict[str, Tensor]:
+    """By name what the rule reports of its calls on the way to a place, over the input; see `all_reported`."""
     passes.require(Plan(biases=biases))
     passes.gradient(place, rule)
-    if passes.told[rule] is None:  # several inputs in one tensor, or passes apart
+    if passes.reported[rule] is None:  # several inputs in one tensor, or passes apart
         items = [passes.of(slice(item, item + 1)) for item in range(len(passes.inputs[0]))]
-        passes.told[rule] = joined([_told_to(one, place, rule, passes.plan.biases) for one in items])
-    return passes.told[rule] or {}
+        passes.reported[rule] = joined([_reported_to(one, place, rule, passes.plan.biases) for one in items])
+    return passes.reported[rule] or {}

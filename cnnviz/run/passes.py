@@ -27,7 +27,7 @@ from cnnviz.run.options import Findings
 from cnnviz.run.plain_pass import plain_pass
 from cnnviz.run.plan import Plan, check_seen
 from cnnviz.run.question import Question, with_neighbours
-from cnnviz.run.relevance import all_told, bounds
+from cnnviz.run.relevance import all_reported, bounds
 
 A_LAYER = Plan(layers=frozenset({None}))
 SCORE = "the model's score"  # in error texts, of the inputs as they are
@@ -76,8 +76,8 @@ class Passes:
         self._read: Tensor | None = None  # the score, finite or not
         self._gradients: dict[tuple[Rule, Site | InputPlace], Tensor] = {}
         self._biases: list[Tensor] | None = None
-        self.told: dict[Rule, dict[str, Tensor] | None] = {}
-        """By rule what it told of its calls, over the input; None where the inputs are mixed."""
+        self.reported: dict[Rule, dict[str, Tensor] | None] = {}
+        """By rule what it reported of its calls, over the input; None where the inputs are mixed."""
 
     @property
     def target(self) -> Tensor | None:
@@ -301,7 +301,7 @@ class Passes:
         if rule is PLAIN:
             self._biases = contributions(terms, grads[len(places) :], self.score(), rank, self.trace.gradients)
         elif rule.follows:
-            self.told[rule] = all_told(self.trace.told, terms, grads[len(places) :], self.inputs[0].shape)
+            self.reported[rule] = all_reported(self.trace.reported, terms, grads[len(places) :], self.inputs[0].shape)
 
     def _grads(
         self, rule: Rule, places: list[Site | InputPlace], reference: Passes | None
@@ -334,7 +334,7 @@ class Passes:
     def _forget(self) -> None:
         self._trace = self._score = self._read = self._biases = None
         self._gradients.clear()
-        self.told.clear()
+        self.reported.clear()
 
 
 def hides(passes: Passes, operations: Collection[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What rules tell of their calls, laid over the input: each value where the input's axes put it, sums as they were."""
+"""What rules report of their calls, laid over the input: each value where the axes of the input put it; sums stay."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import torch
 from torch import Tensor
 
 from cnnviz.engine.bias_terms import BiasTerm, Placed
-from cnnviz.engine.call_site import Told
+from cnnviz.engine.call_site import Reported
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.images.resampling import spread
 
 BIASES = "biases"
-"""The name under which rules tell what biases took, and under which that of all other operations is found."""
+"""The name under which rules report what biases took, and under which that of all other operations is found."""
 
 
-def all_told(
-    told: Iterable[Told] | None, terms: Sequence[BiasTerm], grads: Sequence[Tensor | None], shape: Sequence[int]
+def all_reported(
+    reported: Iterable[Reported] | None, terms: Sequence[BiasTerm], grads: Sequence[Tensor | None], shape: Sequence[int]
 ) -> dict[str, Tensor] | None:
-    """By name what was told: of inputs (N, C, *spatial), of outputs (N, 1, *spatial). None if inputs are mixed.
+    """By name what was reported: of inputs (N, C, *spatial), of outputs (N, 1, *spatial). None if inputs are mixed.
 
     Args:
-        told: by the rule; None where inputs were passed one by one, so that nothing is told of all.
+        reported: by the rule; None where inputs were passed one by one, so that nothing is reported of all.
         terms: biases of operations without a rule.
         grads: of the summed score, where each term is added.
         shape: of the input, (N, C, *spatial).
     """
-    if told is None:
+    if reported is None:
         return None
     shares = [
-        Told(BIASES, term.contribution(grad), term.place)
+        Reported(BIASES, term.contribution(grad), term.place)
         for term, grad in zip(terms, grads, strict=True)
         if grad is not None
     ]
     found: dict[str, Tensor] = {}
-    for each in [*told, *shares]:
+    for each in [*reported, *shares]:
         if each.place is not None and not each.place.is_split(shape[0]):
             return None
         values = each.values if each.place is None else _placed(each.place, each.values, [shape[0], 1, *shape[2:]])
@@ -45,9 +45,9 @@ def all_told(
 
 
 def joined(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """What was told of each input, as of all; one of which a name was not told has zeros."""
-    like = {name: values for told in items for name, values in told.items()}
-    return {name: torch.cat([told.get(name, torch.zeros_like(like[name])) for told in items]) for name in like}
+    """What was reported of each input, as of all; one of which a name was not reported has zeros."""
+    like = {name: values for reported in items for name, values in reported.items()}
+    return {name: torch.cat([reported.get(name, torch.zeros_like(like[name])) for reported in items]) for name in like}
 
 
 def _placed(place: Placed, values: Tensor, shape: Sequence[int]) -> Tensor:

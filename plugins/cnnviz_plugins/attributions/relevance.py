@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cnnviz import Expr, Layer, Rule, Run, activation, attribution, gradient, image, lift, noted, procedure, score
-from cnnviz.formulas import MapWarning, relevance_told, require, tell_if
+from cnnviz.formulas import MapWarning, reported_relevance, require, tell_if
 from cnnviz.objectives import Objective
 from cnnviz_plugins.attributions._completeness import with_completeness_gap
 from cnnviz_plugins.attributions._layer_settings import layer_at, of_layers
@@ -74,7 +74,7 @@ def lrp(
     rule = rule_of(of, bias, product, last, must_act=not isinstance(composite, str), attention=attention)
     values, told = of_input(rule), of_input(rule)
     for name in ("biases", "stabilizer") if bias == "report" else ():
-        share = relevance_told(rule, name, biases=True)
+        share = reported_relevance(rule, name, biases=True)
         values, told = noted(values, f"relevance_of_{name}", share), _summed(told, share)
     values = values if bias == "report" else _watched(values, score(), bias)
     values = with_completeness_gap(values, score(), told)
@@ -161,8 +161,8 @@ def of_input(rule: Rule) -> Expr:
     values = image() * gradient(rule=rule)
     if not rule.follows:
         return values
-    blind = _only_way(relevance_told(rule, "blind"), gradient(rule=rule))
-    return values + relevance_told(rule, "input") + blind
+    blind = _only_way(reported_relevance(rule, "blind"), gradient(rule=rule))
+    return values + reported_relevance(rule, "input") + blind
 
 
 def _layer_relevance(

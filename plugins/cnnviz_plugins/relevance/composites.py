@@ -128,7 +128,7 @@ def rule_of(
                 return last(chosen or epsilon(0))(call, grad, shares)
             if chosen is not None:
                 return chosen(call, grad, shares)
-            return epsilon(0)(call, grad, shares) if shares.tells or shares.ignores else NotImplemented
+            return epsilon(0)(call, grad, shares) if shares.reports or shares.ignores else NotImplemented
 
         return layer
 
@@ -137,22 +137,24 @@ def rule_of(
     ruled = (*ruled, *(MATRIX_PRODUCTS if of.linear else ()), *dict(of.operations))
     bare: dict[Any, Function] = functions(gate, constant, shares.ignores) | dict(of.operations)
     moving: dict[Any, Function] = {}
-    if of.first is not None:  # what the first layers tell goes on through the operations before them
+    if of.first is not None:  # what the first layers report goes on through the operations before them
         moving = {**dict.fromkeys((torch.add, torch.sub, torch.neg, *bare), carried), F.pad: padded}
-    backwards: dict[Any, Any] = {operation: partial(_told, function, shares) for operation, function in bare.items()}
+    backwards: dict[Any, Any] = {
+        operation: partial(_with_shares, function, shares) for operation, function in bare.items()
+    }
     return Rule(
         "lrp",
         backwards | {operation: backward(operation) for operation in layers},
         otherwise="name a rule for a kind of layer that it has, such as conv or linear",
         folds=True,
-        carried={operation: partial(_told, function, shares) for operation, function in moving.items()},
+        carried={operation: partial(_with_shares, function, shares) for operation, function in moving.items()},
         lone=frozenset(SUMS) - set(dict(of.operations)),
         follows=of.first is not None or bias == "report",
         counted=frozenset(ruled if must_act else ()),
     )
 
 
-def _told(function: Callable[..., Any], shares: Shares, call: Call, grad: Tensor) -> Any:
+def _with_shares(function: Callable[..., Any], shares: Shares, call: Call, grad: Tensor) -> Any:
     return function(call, grad, shares)
 
 

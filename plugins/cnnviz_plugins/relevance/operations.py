@@ -30,15 +30,15 @@ def passed(call: Call, grad: Tensor, shares: Shares) -> Back:
         return _plain(call, grad, shares)
     ratio = call.output / call.input
     reaches = ratio.isfinite()
-    if shares.tells:
-        call.tell("biases", torch.where(reaches, 0, _relevance(grad, call.output)))
+    if shares.reports:
+        call.report("biases", torch.where(reaches, 0, _relevance(grad, call.output)))
     return torch.where(reaches, ratio, 0).conj() * grad
 
 
 def _plain(call: Call, grad: Tensor, shares: Shares) -> tuple[Tensor, ...]:
     """The gradient; what the operation adds to its linear part is its bias."""
-    if shares.tells:
-        call.tell("biases", _relevance(grad, call.output - call.linear_part()))
+    if shares.reports:
+        call.report("biases", _relevance(grad, call.output - call.linear_part()))
     return call.vjps(grad)
 
 
@@ -60,8 +60,8 @@ def product(call: Call, grad: Tensor, shares: Shares, gate: bool, constant: bool
         signals = [number for number in sizes if number not in held]
     else:
         signals = [number for number, size in sizes.items() if not gate or size == max(sizes.values())]
-    if shares.tells and not added:
-        call.tell("biases", _relevance(grad, call.output - call.linear_part() / len(sizes)))
+    if shares.reports and not added:
+        call.report("biases", _relevance(grad, call.output - call.linear_part() / len(sizes)))
     parts = dict.fromkeys(added, 1.0) | dict.fromkeys(signals, 1 / max(1, len(signals)))
     return tuple(part * parts.get(number, 0.0) for number, part in enumerate(call.vjps(grad)))
 
@@ -101,8 +101,8 @@ def _of_degree(call: Call, grad: Tensor, shares: Shares) -> Back:
     linear = call.linear_part()
     share = call.output / linear
     reaches = share.isfinite()
-    if shares.tells:
-        call.tell("biases", torch.where(reaches, 0, _relevance(grad, call.output)))
+    if shares.reports:
+        call.report("biases", torch.where(reaches, 0, _relevance(grad, call.output)))
     return call.vjp(torch.where(reaches, share, 0) * grad)
 
 
@@ -137,8 +137,8 @@ def _normalized(call: Call, grad: Tensor, shares: Shares, form: Form, centred: b
     eps = torch.finfo(grad.dtype).eps if eps is None else eps
     if bias is not None and shares.ignores:
         grad = shares.of(call, grad * call.output, call.output - bias, None)
-    elif bias is not None and shares.tells:
-        call.tell("biases", grad * bias)
+    elif bias is not None and shares.reports:
+        call.report("biases", grad * bias)
     rows, back = call.input.reshape(shape), (grad if weight is None else grad * weight).reshape(shape)
     rows = rows - rows.mean(-1, keepdim=True) if centred else rows
     back = back * (rows.square().mean(-1, keepdim=True) + eps).rsqrt()
@@ -165,10 +165,10 @@ def _instance_norm(call: Call, grad: Tensor, shares: Shares) -> Back:
 
 
 def padded(call: Call, grad: Tensor, shares: Shares) -> Back:
-    """What is told of constants around the input is what these take."""
-    if shares.tells:
+    """What is reported of constants around the input is what these take."""
+    if shares.reports:
         outputs = [call.again(torch.full_like(call.input, value)).output for value in (0, 1)]
-        call.tell("biases", torch.where(outputs[0] == outputs[1], grad, 0))
+        call.report("biases", torch.where(outputs[0] == outputs[1], grad, 0))
     return call.vjp(grad)
 
 

@@ -2,7 +2,7 @@
 
 So linear operations, residual sums, concatenations, forks, pools and everything that only moves values need no rule:
 torch's own backward is theirs. At a sum a + b, a gets a / (a + b) of the relevance, and at a fork shares add up.
-Each rule also tells what biases and the stabilizer took, by the formula that divides the rest.
+Each rule also reports what biases and the stabilizer took, by the formula that divides the rest.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Shares:
 
     ignores: bool = False
     """True to leave biases out of the division."""
-    tells: bool = False
-    """True to tell what biases and the stabilizer took."""
+    reports: bool = False
+    """True to report what biases and the stabilizer took."""
 
     def of(
         self, call: Call, relevance: Tensor, output: Tensor, bias: Tensor | None, e: float = STABILIZER, sign: int = 1
@@ -40,11 +40,11 @@ class Shares:
         e = max(e, torch.finfo(whole.dtype).eps) if e else 0.0  # less would make halves overflow
         stable = whole + torch.where(whole < 0, -e, e)
         share = relevance / torch.where(stable == 0, 1, stable)
-        if self.tells:
+        if self.reports:
             lost = share * (stable - whole) if e else torch.where(whole == 0, relevance, 0)
-            call.tell("stabilizer", sign * lost)
+            call.report("stabilizer", sign * lost)
             if bias is not None and not self.ignores:
-                call.tell("biases", sign * share * bias)
+                call.report("biases", sign * share * bias)
         return share
 
 
@@ -126,7 +126,7 @@ class negated:
     of: LayerRule
 
     def __call__(self, call: Call, grad: Tensor, shares: Shares) -> Tensor:
-        return divided(self.of)(call.with_weights(torch.neg, torch.neg), -grad, replace(shares, tells=False))
+        return divided(self.of)(call.with_weights(torch.neg, torch.neg), -grad, replace(shares, reports=False))
 
 
 @dataclass(frozen=True)
@@ -209,9 +209,9 @@ class w_square:
 
 
 def _blind(call: Call, grad: Tensor, shares: Shares, change: Change) -> Tensor:
-    """Relevance by weights alone, which is told, as no multiplier of a zero could be."""
+    """Relevance by weights alone, which is reported, as no multiplier of a zero could be."""
     ones = call.again(torch.ones_like(call.input)).with_weights(change)
-    call.tell("blind", ones.vjp(shares.of(call, grad * call.output, ones.output, None)), at_input=True)
+    call.report("blind", ones.vjp(shares.of(call, grad * call.output, ones.output, None)), at_input=True)
     return torch.zeros_like(call.input)
 
 
@@ -242,5 +242,5 @@ class z_box:
         ways = [call.again(at).with_weights(change) for at, change in zip(places, changes, strict=True)]
         share = shares.of(call, grad * call.output, ways[0].output - ways[1].output - ways[2].output, None)
         parts = [at * way.vjp(share) for at, way in zip(places, ways, strict=True)]
-        call.tell("input", parts[0] - parts[1] - parts[2], at_input=True)
+        call.report("input", parts[0] - parts[1] - parts[2], at_input=True)
         return torch.zeros_like(values)
