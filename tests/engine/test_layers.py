@@ -100,8 +100,8 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_no_place_for_a_map_is_refused(name: str, case: str) -> None:
     layer, error, message = REFUSED[case]
-    if (name, case) == ("projections", "fully connected"):
-        return  # a unit is projected from anywhere
+    if case == "fully connected" and name in ("projections", "conditional_relevance", "layer_relevance", "lrp"):
+        return  # a unit is projected from anywhere, and features have relevance
     model = Nested()
     with pytest.raises(error, match=message) as caught:
         ask(model, layer, name)
