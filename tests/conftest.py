@@ -133,14 +133,22 @@ CROSSED = (
     "tests/explanations/test_prepared_methods.py",
 )
 """Files that ask every method in every situation, of which one pair in so many is asked."""
-SHARE = 72
+SHARE = 96
 ASKED_OF_ALL = (
     *("tests/promises/test_ranks.py", "tests/promises/test_peers.py", "tests/run/test_one_logit.py"),
     *("tests/run/test_target_objects.py", "tests/run/test_targets.py", "tests/run/test_targets_of_batches.py"),
     *("tests/explanations/test_black_box.py", "tests/explanations/test_inputs.py"),
 )
 """Files that ask every method about a few things, of which one in so many is asked."""
-SHARE_OF_ALL = 9
+SHARE_OF_ALL = 12
+ASKED_OF_NETWORKS = (
+    *("tests/testing/test_attribution_checks.py", "tests/testing/test_metric_checks.py"),
+    "tests/incremental/test_replay.py::test_networks_of_torchvision",
+    "tests/incremental/test_windows.py::test_scores_of_boxes_are_those_of_whole_passes",
+    "tests/plugins/test_fullgrad.py::test_completeness_of_torchvisions_networks",
+)
+"""Tests of large networks, and of methods that are broken on purpose, of which one in so many is asked."""
+SHARE_OF_NETWORKS = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -190,6 +198,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "[" in item.nodeid and not whole:
             share *= SHARE if item.nodeid.startswith(CROSSED) else 1
             share *= SHARE_OF_ALL if item.nodeid.startswith(ASKED_OF_ALL) else 1
+            share *= SHARE_OF_NETWORKS if item.nodeid.startswith(ASKED_OF_NETWORKS) else 1
         return zlib.crc32(item.nodeid.encode()) % share != 0
 
     left_out = [*filter(is_left_out, items)]

@@ -284,6 +284,8 @@ def test_the_pages_build_and_name_everything(tmp_path: Path) -> None:
         "html",
         "-D",
         "sphinx_gallery_conf.filename_pattern=save_and_read",  # the others run in test_examples.py
+        "-D",
+        "toc_object_entries=0",  # copied into each page, which takes a quarter of the time, and no place of its own
         str(DOCS),
         str(tmp_path / "html"),
     ]
