@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -141,14 +142,14 @@ ASKED_OF_ALL = (
 )
 """Files that ask every method about a few things, of which one in so many is asked."""
 SHARE_OF_ALL = 12
-ASKED_OF_NETWORKS = (
-    *("tests/testing/test_attribution_checks.py", "tests/testing/test_metric_checks.py"),
-    "tests/incremental/test_replay.py::test_networks_of_torchvision",
+SLOW = (
+    *("tests/incremental/test_random_networks.py", "tests/run/test_whole_detectors.py"),
     "tests/incremental/test_windows.py::test_scores_of_boxes_are_those_of_whole_passes",
-    "tests/plugins/test_fullgrad.py::test_completeness_of_torchvisions_networks",
+    "tests/incremental/test_windows.py::test_far_less_is_computed_than_whole_passes_would",
+    "tests/engine/test_layers.py::test_the_last_spatial_layer_of_known_networks",
 )
-"""Tests of large networks, and of methods that are broken on purpose, of which one in so many is asked."""
-SHARE_OF_NETWORKS = 3
+"""Tests of few cases that take seconds each, of which one in so many is asked, as of tests with many cases."""
+MANY, SHARE_OF_MANY = 12, 3
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -192,13 +193,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     named = any("::" in arg or arg.endswith(".py") for arg in config.args)
     whole = named or config.getoption("--all-situations")
+    cases = Counter(item.nodeid.partition("[")[0] for item in items)
 
     def is_left_out(item: pytest.Item) -> bool:
         share: int = config.getoption("--share")
         if "[" in item.nodeid and not whole:
             share *= SHARE if item.nodeid.startswith(CROSSED) else 1
             share *= SHARE_OF_ALL if item.nodeid.startswith(ASKED_OF_ALL) else 1
-            share *= SHARE_OF_NETWORKS if item.nodeid.startswith(ASKED_OF_NETWORKS) else 1
+            name = item.nodeid.partition("[")[0]
+            elsewhere = name.startswith((*CROSSED, *ASKED_OF_ALL, "tests/promises/test_docs.py"))
+            alone = not elsewhere and config.getoption("--share") == 1
+            share *= SHARE_OF_MANY if alone and (cases[name] >= MANY or name.startswith(SLOW)) else 1
         return zlib.crc32(item.nodeid.encode()) % share != 0
 
     left_out = [*filter(is_left_out, items)]

@@ -166,13 +166,13 @@ def run(command: str, request: pytest.FixtureRequest) -> int:
 
 
 def in_few_steps(words: list[str]) -> list[str]:
-    """The command that makes its images in sixteen steps at most: here they are not looked at."""
+    """The command that makes its images in four steps at most: here they are not looked at."""
     if words[0] not in ("synthesize", "invert"):
         return words
     if "--steps" not in words:
-        return [*words, "--steps", "16"]
+        return [*words, "--steps", "4"]
     place = words.index("--steps") + 1
-    return [*words[:place], str(min(16, int(words[place]))), *words[place + 1 :]]
+    return [*words[:place], str(min(4, int(words[place]))), *words[place + 1 :]]
 
 
 @pytest.mark.parametrize("page", with_blocks("toml"))

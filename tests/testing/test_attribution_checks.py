@@ -212,7 +212,8 @@ def gives_zeros(run: Run) -> Tensor:
 
 def draws_globally_and_hides_it(run: Run) -> Tensor:
     with torch.random.fork_rng():
-        return slopes(run) * (1 + torch.rand(1))
+        values = slopes(run)
+        return values * (1 + torch.rand(values.shape[1:]))
 
 
 def is_random(run: Run) -> Tensor:
