@@ -143,7 +143,7 @@ ASKED_OF_ALL = (
 """Files that ask every method about a few things, of which one in so many is asked."""
 SHARE_OF_ALL = 12
 SLOW = (
-    *("tests/incremental/test_random_networks.py", "tests/run/test_whole_detectors.py"),
+    "tests/incremental/test_random_networks.py",
     "tests/incremental/test_windows.py::test_scores_of_boxes_are_those_of_whole_passes",
     "tests/incremental/test_windows.py::test_far_less_is_computed_than_whole_passes_would",
     "tests/engine/test_layers.py::test_the_last_spatial_layer_of_known_networks",
