@@ -17,6 +17,7 @@ from nets import AveragingNet, FlatteningNet, tiny_inputs
 from PIL import Image
 from torch import Tensor, nn
 
+from cnnviz import demo
 from cnnviz.engine import device_policy
 from cnnviz.images.preprocessing import IMAGENET
 from cnnviz.incremental.evaluator import Evaluator
@@ -71,6 +72,15 @@ def assets() -> Path:
     if not ASSETS.is_dir():
         pytest.skip(f"trained weights and photographs are not at {ASSETS}; set CNNVIZ_ASSETS to their folder")
     return ASSETS
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three drawn pictures: circle.png, square.png, triangle.png."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, picture in zip(demo.CATEGORIES[:3], demo.pictures().pictures, strict=False):
+        Image.fromarray(picture).save(folder / f"{name}.png")
+    return folder
 
 
 @pytest.fixture(scope="session")

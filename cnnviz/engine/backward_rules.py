@@ -169,7 +169,7 @@ class Call:
     def report(self, name: str, values: Tensor, *, at_input: bool = False) -> None:
         """Note relevance that stays here: values of the same shape as the output, or as the input, under a name.
 
-        That of the input goes on to the model's input as the rule's ``carried`` says.
+        Relevance of the call's input is carried on to the model's input by the rule's ``carried``.
         ``cnnviz.formulas.reported_relevance`` reads it on the grid of the model's input.
         """
         self._found_site.report(name, values, at_input)

@@ -64,7 +64,7 @@ class CallSite:
 
     Args:
         node: of the graph.
-        backward_pass: of the backward pass.
+        backward_pass: that goes through the call now.
         label: where the input's axes lie in its output; None where that is not known.
     """
 

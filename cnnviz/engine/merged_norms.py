@@ -39,18 +39,18 @@ class MergedNorms:
         self.board = board
         self._products: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._before: WeakIdKeyDictionary = WeakIdKeyDictionary()
-        """Outputs of products before the place where the graph begins."""
+        """By the output of a product before the place where the graph begins, the dimensions of its weight."""
         self._begun: WeakIdKeyDictionary = WeakIdKeyDictionary()
         """By the copy that takes such an output's place, where the graph begins."""
 
-    def see_before(self, output: Tensor) -> None:
+    def see_before(self, output: Tensor, weight: Tensor) -> None:
         """A product before the place where the graph begins."""
-        self._before[output] = True
+        self._before[output] = weight.ndim
 
     def begin(self, output: Tensor, leaf: Tensor, copy: Tensor) -> None:
         """The graph begins at ``leaf``, and ``copy`` takes the place of what a layer gave."""
-        if output in self._before:
-            self._begun[copy] = leaf
+        if self._before.get(output) == output.ndim:  # type: ignore[no-untyped-call]  # torch has no types here
+            self._begun[copy] = leaf  # of tokens, or without a batch, other dimensions are normed
 
     def see(self, output: Tensor, bound: Bound, place: Place, operand: Tensor) -> None:
         """A product with one operand from the input."""

@@ -173,7 +173,7 @@ class OperationObserver(WatchingMode):
         if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():  # no graph is made
             output = func(*args, **kwargs)
             if self.merges is not None and operation in MERGED:
-                self.merges.see_before(output)
+                self.merges.see_before(output, args[1] if len(args) > 1 else kwargs["weight"])
             return output
         hidden = None if self.disguises is None else self.disguises.operand(func, args, kwargs)
         if hidden is not None:

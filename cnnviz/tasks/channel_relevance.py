@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cnnviz.engine.layers import Layer
 from cnnviz.engine.loans import borrows
 from cnnviz.explanations.explain import explain
-from cnnviz.formulas.terms import gradient, procedure
+from cnnviz.formulas.terms import procedure
 from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.models.loading import LoadedModel
 from cnnviz.registry.registry import Method, attributions
@@ -75,8 +75,7 @@ def top_channels(
         found.layer = run.layer_name(layer)
         return torch.ones_like(run.inputs)
 
-    # a pass that begins at the input shows which convolutions a batch norm reads: these have no relevance of their own
-    methods = [attributions["layer_relevance"](layer=layer, **own), procedure(named, (gradient(),))]
+    methods = [attributions["layer_relevance"](layer=layer, **own), procedure(named)]
     values = next(iter(explain(model, inputs, methods, target=target, **options).values())).values
     sums = values.reshape(*values.shape[:2], -1).double().sum(2)
     whole = sums.abs().sum(1).tolist()

@@ -17,7 +17,7 @@ from cnnviz.engine.validation import check_finite, check_model, unwrap
 from cnnviz.explanations.explain import explain
 from cnnviz.explanations.inputs import called_with
 from cnnviz.explanations.read_inputs import read_inputs
-from cnnviz.formulas.terms import activation, gradient, procedure
+from cnnviz.formulas.terms import activation, procedure
 from cnnviz.images.in_notebooks import InNotebooks
 from cnnviz.images.preprocessing import Preprocessing
 from cnnviz.models.loading import LoadedModel
@@ -151,10 +151,7 @@ def _by_relevance(
             shape[:], names[layer] = given.shape, run.layer_name(layer)
             return given.reshape(*given.shape, *(1,) * (inputs.ndim - given.ndim))  # as relevance is
 
-        methods = [
-            attributions["layer_relevance"](layer=layer, **own),
-            procedure(of_rank, (values, gradient())),
-        ]  # as top_channels
+        methods = [attributions["layer_relevance"](layer=layer, **own), procedure(of_rank, (values,))]
         relevance, active = (each.values for each in explain(model, inputs, methods, target=target, **options).values())
         return Seen(inputs, None, {layer: active.reshape(len(active), *shape[1:]), RELEVANCE: relevance}, names)
 

@@ -54,11 +54,11 @@ class InAThread(nn.Module):
         return scores
 
 
-@pytest.mark.parametrize("method", ["lrp", "conditional_relevance"])
+@pytest.mark.parametrize("method", ["lrp", "layer_relevance", "conditional_relevance"])
 @pytest.mark.parametrize("part", PARTS)
 def test_relevance_is_refused_where_an_operation_is_called_elsewhere(part: str, method: str) -> None:
     work, name = PARTS[part]
-    settings = {"layer": "maps"} if method == "conditional_relevance" else {}
+    settings = {} if method == "lrp" else {"layer": "maps"}
     with pytest.raises(LookupError, match=rf"^rule 'lrp' can't act on ({name}) in InAThread: [^\n]*$"):
         explain(InAThread(work), tiny_inputs(), method, target=1, **settings)
 

@@ -601,6 +601,27 @@ def test_other_methods_of_the_same_pass_are_as_they_were() -> None:
     assert explain(net, x, "lrp", layer="1", target=[0, 1]).values.any()
 
 
+def test_a_batch_norm_of_tokens_leaves_the_layer_before_it_alone() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maps, self.mixed, self.norm, self.head = (
+                *(nn.Conv2d(2, 3, 3), nn.Linear(3, 3), nn.BatchNorm1d(9), nn.Linear(3, 4)),
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.head(self.norm(self.mixed(self.maps(x).flatten(2).mT)).relu().mean(1))
+            return scores
+
+    torch.manual_seed(0)
+    net, x = Tokens().double().eval(), drawn(2, 2, 5, 5)
+    nn.init.uniform_(net.norm.running_var, 0.5, 2)  # type: ignore[arg-type]  # there are statistics
+    alone = explain(net, x, lrp(layer="mixed"), target=[0, 1]).values
+    beside = explain(net, x, [lrp(), lrp(layer="mixed")], target=[0, 1])
+    assert alone.any()
+    torch.testing.assert_close([*beside.values()][1].values, alone, rtol=1e-12, atol=1e-14)
+
+
 def hand_folded(net: nn.Module) -> nn.Module:
     """A copy in which every batch norm is in the convolution before it."""
     net = copy.deepcopy(net)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cnnviz import Preprocessing, demo, explain, load_model, top_activations
+from cnnviz import Preprocessing, explain, load_model, top_activations
 from cnnviz.__main__ import main
 from cnnviz.tasks import TopActivation, concept_sheet, receptive_field, top_channels
 from cnnviz.tasks.concept_sheets import BLUR, DARK, SEEN
@@ -118,20 +118,12 @@ def test_a_sheet_has_a_row_for_each_channel(net: nn.Module) -> None:
     assert empty.shape[0] < beside.shape[0]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("pictures")
-    for name, picture in zip(demo.CATEGORIES[:3], demo.pictures().pictures, strict=False):
-        Image.fromarray(picture).save(made / f"{name}.png")
-    return made
-
-
 def test_excite_shows_the_channels_that_decided_a_picture(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    files = sorted(folder.iterdir())
-    asked = ["excite", str(folder), "--layer", "layer2", "--count", "1"]
+    files = sorted(pictures.iterdir())
+    asked = ["excite", str(pictures), "--layer", "layer2", "--count", "1"]
     settings = ["--composite", "epsilon_gamma_box", "--gamma", "0.5", "-o", "out.png"]
     assert main([*asked, "--by", "relevance", "--picture", str(files[0]), "--top", "2", *settings]) == 0
     model, of = load_model("demo"), {"composite": "epsilon_gamma_box", "gamma": 0.5}
@@ -151,7 +143,7 @@ def test_excite_shows_the_channels_that_decided_a_picture(
         (["--channels", "3", "--by", "relevance", "-m", "deconvnet"], "--method is for projections, and by relevance"),
         (["--picture", "none.png"], "no file 'none.png'"),
         (["--channels", "3", "--top", "2"], "--top is how many channels of a --picture are sought"),
-        (["--picture", str(folder)], "is a folder, not a picture"),
+        (["--picture", str(pictures)], "is a folder, not a picture"),
         (["--channels", "3", "--picture", str(files[0]), "--bias", "report"], "is absorb or ignore, not 'report'"),
     ):
         assert main([*asked, *more, "-o", "other.png"]) == 2
@@ -160,7 +152,7 @@ def test_excite_shows_the_channels_that_decided_a_picture(
 
 
 def test_excite_names_the_layer_that_it_finds(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     asked: list[object] = []
@@ -168,7 +160,7 @@ def test_excite_names_the_layer_that_it_finds(
         "cnnviz.tasks.concept_sheets.concept_sheet",
         lambda model, layer, found, picture, **options: asked.append((layer, list(found))) or np.zeros((4, 4, 3), "u1"),
     )
-    picture = sorted(folder.iterdir())[0]
+    picture = sorted(pictures.iterdir())[0]
     model = load_model("demo")
     (best,) = top_channels(model, model.preprocessing(Image.open(picture))[None], None, 2)
     one = ["excite", str(picture), "--picture", str(picture), "--count", "1", "-o", "out.png"]
